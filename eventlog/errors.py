@@ -32,6 +32,8 @@ __all__ = [
     "ThreadExists",
     "ThreadNotFound",
     "ValueTooLarge",
+    "ValueUnreadable",
+    "ValueUnwritable",
     "translate",
 ]
 
@@ -62,6 +64,10 @@ class ThreadBusy(CallerError):
 
 class ValueTooLarge(CallerError, ValueError):
     """A value is larger than the server takes; nothing was written."""
+
+
+class ValueUnwritable(CallerError, TypeError):
+    """The serializer cannot write a value; nothing was appended."""
 
 
 class LayoutMismatch(CallerError):
@@ -118,6 +124,10 @@ class LogLost(ServerError):
 
 class CorruptEntry(ServerError, ValueError):
     """A stream entry is not what this project writes; the message names thread and entry id."""
+
+
+class ValueUnreadable(ServerError, ValueError):
+    """The serializer cannot read a value: another key, another serializer, or a type that cannot be imported here."""
 
 
 class NewerSchema(CorruptEntry):

@@ -1,0 +1,196 @@
+"""The thin shell of I/O: two drivers run a flow over redis-py's sync and async clients.
+
+What both share is here once: scripts are called by digest and sent whole where the server does not know them; a call waits for
+a connection of an exhausted pool rather than fail; every error of redis-py becomes one of ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, TypeVar
+
+import redis.exceptions as rx
+
+from eventlog.connections import Connections
+from eventlog.errors import translate
+from eventlog.flow import Batch, Call, Command, Emit, Flow, Request
+
+__all__ = ["Runner"]
+
+T = TypeVar("T")
+
+_POOL_PATIENCE = 20.0
+"""Seconds a call waits for a connection of a pool that does not wait itself."""
+
+
+class Runner:
+    """Runs flows on the connections at hand, in either colour.
+
+    Given one kind of connection only, the other colour's methods work where they honestly can: async over a sync connection
+    runs in a thread; sync over an async connection runs on the loop that connection lives on, from another thread.
+    """
+
+    def __init__(self, connections: Connections) -> None:
+        self.connections = connections
+
+    def run(self, flow: Flow[T], subject: str) -> T:
+        """Result of `flow`. `subject` names what it is about in errors."""
+        if self.connections.has_sync:
+            found, result = self._advance(flow, subject)
+        else:
+            found, result = self._cross(flow, subject)
+        assert not found, "a flow that emits must be iterated over"
+        return result  # type: ignore[no-any-return]
+
+    async def arun(self, flow: Flow[T], subject: str) -> T:
+        """Result of `flow`, on the running loop."""
+        if self.connections.has_async:
+            found, result = await self._aadvance(flow, subject)
+        else:
+            found, result = await asyncio.to_thread(self._advance, flow, subject)
+        assert not found, "a flow that emits must be iterated over"
+        return result  # type: ignore[no-any-return]
+
+    def iterate(self, flow: Flow[None], subject: str) -> Iterator[Any]:
+        """What `flow` emits, as it emits it."""
+        advance = self._advance if self.connections.has_sync else self._cross
+        while True:
+            found, item = advance(flow, subject)
+            if not found:
+                return
+            yield item
+
+    async def aiterate(self, flow: Flow[None], subject: str) -> AsyncIterator[Any]:
+        """What `flow` emits, as it emits it, on the running loop."""
+        while True:
+            if self.connections.has_async:
+                found, item = await self._aadvance(flow, subject)
+            else:
+                found, item = await asyncio.to_thread(self._advance, flow, subject)
+            if not found:
+                return
+            yield item
+
+    def _advance(self, flow: Flow[Any], subject: str) -> tuple[bool, Any]:
+        """Drives `flow` to its next item (True, item) or its end (False, result)."""
+        client = self.connections.sync_client()
+        try:
+            request = next(flow)
+            while not isinstance(request, Emit):
+                try:
+                    reply = _run(client, request)
+                except (rx.RedisError, OSError) as error:
+                    request = flow.throw(_typed(error, subject))
+                else:
+                    request = flow.send(reply)
+        except StopIteration as stop:
+            return False, stop.value
+        return True, request.item
+
+    async def _aadvance(self, flow: Flow[Any], subject: str) -> tuple[bool, Any]:
+        client = self.connections.async_client()
+        try:
+            request = next(flow)
+            while not isinstance(request, Emit):
+                try:
+                    reply = await _arun(client, request)
+                except (rx.RedisError, OSError) as error:
+                    request = flow.throw(_typed(error, subject))
+                else:
+                    request = flow.send(reply)
+        except StopIteration as stop:
+            return False, stop.value
+        return True, request.item
+
+    def _cross(self, flow: Flow[Any], subject: str) -> tuple[bool, Any]:
+        loop = self.connections.home_loop
+        if loop is None or not loop.is_running():
+            raise asyncio.InvalidStateError(
+                f"{subject}: a sync call over an async connection needs that connection's event loop to be running in another "
+                "thread. Pass sync_connection=... as well, or call the async method."
+            )
+        if loop is _running_loop():
+            raise asyncio.InvalidStateError(
+                f"{subject}: a sync call would block the event loop its own connection runs on. Await the async method "
+                "(aget_tuple, aput, graph.ainvoke, ...), or pass sync_connection=... as well."
+            )
+        return asyncio.run_coroutine_threadsafe(self._aadvance(flow, subject), loop).result()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _typed(error: Exception, subject: str) -> Exception:
+    """The error a flow is to see: it may catch it, and else it goes to the caller."""
+    typed = translate(error, subject)
+    if typed is None:
+        return error
+    typed.__cause__ = error
+    return typed
+
+
+def _script_words(call: Call, *, whole: bool) -> tuple[Any, ...]:
+    head = ("EVAL", call.script.source) if whole else ("EVALSHA", call.script.sha)
+    return (*head, len(call.keys), *call.keys, *call.arguments)
+
+
+def _pauses() -> Iterator[float]:
+    """Growing pauses, in seconds, until patience with an exhausted pool ends."""
+    deadline, pause = time.monotonic() + _POOL_PATIENCE, 0.001
+    while time.monotonic() < deadline:
+        yield pause
+        pause = min(pause * 2, 0.05)
+
+
+def _run(client: Any, request: Request) -> Any:
+    for pause in _pauses():
+        try:
+            return _once(client, request)
+        except rx.MaxConnectionsError:
+            time.sleep(pause)
+    return _once(client, request)
+
+
+def _once(client: Any, request: Request) -> Any:
+    if isinstance(request, Call):
+        try:
+            return client.execute_command(*_script_words(request, whole=False))
+        except rx.NoScriptError:
+            return client.execute_command(*_script_words(request, whole=True))
+    if isinstance(request, Command):
+        return client.execute_command(request.name, request.key, *request.arguments)
+    assert isinstance(request, Batch)
+    with client.pipeline(transaction=False) as pipeline:
+        for command in request.commands:
+            pipeline.execute_command(command.name, command.key, *command.arguments)
+        return pipeline.execute()
+
+
+async def _arun(client: Any, request: Request) -> Any:
+    for pause in _pauses():
+        try:
+            return await _aonce(client, request)
+        except rx.MaxConnectionsError:
+            await asyncio.sleep(pause)
+    return await _aonce(client, request)
+
+
+async def _aonce(client: Any, request: Request) -> Any:
+    if isinstance(request, Call):
+        try:
+            return await client.execute_command(*_script_words(request, whole=False))
+        except rx.NoScriptError:
+            return await client.execute_command(*_script_words(request, whole=True))
+    if isinstance(request, Command):
+        return await client.execute_command(request.name, request.key, *request.arguments)
+    assert isinstance(request, Batch)
+    async with client.pipeline(transaction=False) as pipeline:
+        for command in request.commands:
+            pipeline.execute_command(command.name, command.key, *command.arguments)
+        return await pipeline.execute()

@@ -1,0 +1,317 @@
+"""What can happen to a thread: typed, frozen, past tense; and how each event lies in a stream entry.
+
+A stream entry is a flat list of fields:
+
+    k   kind, one of `KINDS`             n   sequence number, gapless from 1
+    v   schema version of the kind       d   digest that chains this entry to its predecessor
+    e   envelope: CBOR map
+    p   parent checkpoint id             s   versions: CBOR list channel, token, channel, token, ...      (checkpoint)
+    t   task id                          a   task path                                                    (writes)
+    =<channel and version>  piece        !<index>  CBOR list channel, serde type, bytes
+
+`n` and `d` are set by the script that appends; the rest is the event's content, which the digest covers in the order it was
+sent. Scripts read `p`, `s`, `t`, `a` and the names of the fields; no script decodes an envelope.
+
+Schema versions: an entry of an older version passes through `UPCASTERS` (kind, version) until it is of today's; one of a newer
+version is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple, Union
+
+from eventlog import codec
+from eventlog.errors import CorruptEntry, NewerSchema
+from eventlog.keys import split_value_name, value_name
+
+__all__ = [
+    "CheckpointSaved",
+    "Event",
+    "HistoryPruned",
+    "Recorded",
+    "Removed",
+    "RunsDeleted",
+    "ThreadCopied",
+    "ValuesSaved",
+    "Write",
+    "WritesSaved",
+    "decode_entry",
+    "encode_event",
+]
+
+SCHEMA = b"1"
+Fields = dict[bytes, bytes]
+
+
+class Write(NamedTuple):
+    """One write of a task: its index among the task's writes (negative for special channels), and the value as serialized."""
+
+    index: int
+    channel: str
+    type: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ValuesSaved:
+    """Values of a checkpoint that follows in the same append: a stream entry holds a few thousand fields at most."""
+
+    kind: ClassVar[bytes] = b"values"
+    namespace: str
+    checkpoint_id: str
+    values: Mapping[tuple[str, str], bytes]
+    """Piece by (channel, version token)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointSaved:
+    """A checkpoint was put."""
+
+    kind: ClassVar[bytes] = b"checkpoint"
+    namespace: str
+    checkpoint_id: str
+    parent_id: str | None
+    versions: Mapping[str, str]
+    """Version token by channel, of every channel of the checkpoint."""
+    body: Mapping[str, Any]
+    """The rest of the checkpoint and its metadata, as the saver laid it out (plain data)."""
+    values: Mapping[tuple[str, str], bytes] = field(default_factory=dict)
+    """Piece by (channel, version token), of the channels that changed."""
+    parts: tuple[str, ...] = ()
+    """Content digests of the `ValuesSaved` that go before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class WritesSaved:
+    """Writes of a task were put."""
+
+    kind: ClassVar[bytes] = b"writes"
+    namespace: str
+    checkpoint_id: str
+    task_id: str
+    task_path: str
+    writes: tuple[Write, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadCopied:
+    """All before this came from another thread, up to the sequence number and digest named."""
+
+    kind: ClassVar[bytes] = b"copied"
+    source: str
+    sequence: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What a removal took: which checkpoints are no longer listed, and which entries are gone from the log."""
+
+    dropped: tuple[tuple[str, str], ...]
+    """(namespace, checkpoint id), no longer there. Entries that a kept checkpoint needs stay in the log all the same."""
+    hidden: tuple[tuple[str, str], ...]
+    """(namespace, checkpoint id), no longer listed, kept as ancestors that a kept checkpoint's delta channels are rebuilt from."""
+    gone: tuple[tuple[int, int, str], ...]
+    """Sequence ranges (first, last, digest of last) of entries taken out of the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryPruned:
+    """Checkpoints were pruned."""
+
+    kind: ClassVar[bytes] = b"pruned"
+    strategy: str
+    removed: Removed
+
+
+@dataclass(frozen=True, slots=True)
+class RunsDeleted:
+    """Checkpoints of runs were deleted."""
+
+    kind: ClassVar[bytes] = b"runs_deleted"
+    runs: tuple[str, ...]
+    removed: Removed
+
+
+Event = Union[ValuesSaved, CheckpointSaved, WritesSaved, ThreadCopied, HistoryPruned, RunsDeleted]
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """An event in its place in the log."""
+
+    entry_id: bytes
+    sequence: int
+    digest: bytes
+    event: Event
+
+
+UPCASTERS: dict[tuple[bytes, bytes], Callable[[Fields], Fields]] = {}
+"""(kind, version) -> what makes its fields those of the next version."""
+
+
+# -- to fields
+
+
+def _value_fields(values: Mapping[tuple[str, str], bytes]) -> Iterable[bytes]:
+    for (channel, token), piece in values.items():
+        yield b"=" + value_name(channel.encode(), token.encode())
+        yield piece
+
+
+def encode_versions(versions: Mapping[str, str]) -> bytes:
+    """Version token by channel, as the field `s` holds it."""
+    return codec.encode([text for item in versions.items() for text in item])
+
+
+def _removed(removed: Removed) -> dict[str, Any]:
+    return {name: [list(item) for item in getattr(removed, name)] for name in ("dropped", "hidden", "gone")}
+
+
+def encode_event(event: Event) -> list[bytes]:
+    """The fields of an event, name and value in turn, without `n` and `d`."""
+    fields = [b"k", event.kind, b"v", SCHEMA, b"e"]
+    if isinstance(event, CheckpointSaved):
+        envelope = {"ns": event.namespace, "id": event.checkpoint_id, **event.body}
+        if event.parts:
+            envelope["parts"] = list(event.parts)
+        fields += (codec.encode(envelope), b"s", encode_versions(event.versions))
+        if event.parent_id is not None:
+            fields += (b"p", event.parent_id.encode())
+        fields += _value_fields(event.values)
+    elif isinstance(event, ValuesSaved):
+        fields += (codec.encode({"ns": event.namespace, "id": event.checkpoint_id}), *_value_fields(event.values))
+    elif isinstance(event, WritesSaved):
+        fields += (codec.encode({"ns": event.namespace, "id": event.checkpoint_id}),)
+        fields += (b"t", event.task_id.encode(), b"a", event.task_path.encode())
+        for index, channel, type_, data in event.writes:
+            fields += (b"!%d" % index, codec.encode([channel, type_, data]))
+    elif isinstance(event, ThreadCopied):
+        fields += (codec.encode({"source": event.source, "seq": event.sequence, "digest": event.digest}),)
+    elif isinstance(event, HistoryPruned):
+        fields += (codec.encode({"strategy": event.strategy, **_removed(event.removed)}),)
+    else:
+        fields += (codec.encode({"runs": list(event.runs), **_removed(event.removed)}),)
+    return fields
+
+
+# -- from fields
+
+
+def decode_versions(data: bytes) -> dict[str, str]:
+    """Version token by channel. Raises `codec.Malformed`."""
+    texts = codec.decode_texts(data)
+    if len(texts) % 2:
+        raise codec.Malformed("names a channel without its version")
+    return dict(zip(texts[::2], texts[1::2], strict=True))
+
+
+def decode_write(index: int, data: bytes) -> Write:
+    """A write of a task; of one whose bytes a scan left out, the index alone. Raises `codec.Malformed`."""
+    if not data:
+        return Write(index, "", "", b"")
+    return Write(index, *codec.decode_shape(data, str, str, bytes))
+
+
+def _envelope(fields: Fields, **types: type) -> dict[str, Any]:
+    envelope = codec.decode(fields[b"e"])
+    if not isinstance(envelope, dict):
+        raise codec.Malformed("has an envelope that is not a map")
+    for name, kind in types.items():
+        if type(envelope.get(name)) is not kind:
+            raise codec.Malformed(f"has an envelope without {name!r}")
+    return envelope
+
+
+def _values(fields: Fields) -> dict[tuple[str, str], bytes]:
+    values = {}
+    for name, piece in fields.items():
+        if name[:1] == b"=":
+            channel, token = split_value_name(name[1:])
+            values[channel.decode(), token.decode()] = piece
+    return values
+
+
+def _taken(envelope: dict[str, Any]) -> Removed:
+    return Removed(*(tuple(tuple(item) for item in envelope[name]) for name in ("dropped", "hidden", "gone")))
+
+
+def _checkpoint(fields: Fields) -> Event:
+    body = _envelope(fields, ns=str, id=str)
+    parts = tuple(body.pop("parts", ()))
+    parent = fields.get(b"p")
+    return CheckpointSaved(
+        body.pop("ns"),
+        body.pop("id"),
+        None if parent is None else parent.decode(),
+        decode_versions(fields[b"s"]),
+        body,
+        _values(fields),
+        parts,
+    )
+
+
+def _writes(fields: Fields) -> Event:
+    envelope = _envelope(fields, ns=str, id=str)
+    writes = tuple(decode_write(int(name[1:]), data) for name, data in fields.items() if name[:1] == b"!")
+    return WritesSaved(envelope["ns"], envelope["id"], fields[b"t"].decode(), fields[b"a"].decode(), writes)
+
+
+def _values_saved(fields: Fields) -> Event:
+    envelope = _envelope(fields, ns=str, id=str)
+    return ValuesSaved(envelope["ns"], envelope["id"], _values(fields))
+
+
+def _copied(fields: Fields) -> Event:
+    envelope = _envelope(fields, source=str, seq=int, digest=str)
+    return ThreadCopied(envelope["source"], envelope["seq"], envelope["digest"])
+
+
+def _pruned(fields: Fields) -> Event:
+    envelope = _envelope(fields, strategy=str, dropped=list, hidden=list, gone=list)
+    return HistoryPruned(envelope["strategy"], _taken(envelope))
+
+
+def _runs_deleted(fields: Fields) -> Event:
+    envelope = _envelope(fields, runs=list, dropped=list, hidden=list, gone=list)
+    return RunsDeleted(tuple(envelope["runs"]), _taken(envelope))
+
+
+KINDS: dict[bytes, Callable[[Fields], Event]] = {
+    ValuesSaved.kind: _values_saved,
+    CheckpointSaved.kind: _checkpoint,
+    WritesSaved.kind: _writes,
+    ThreadCopied.kind: _copied,
+    HistoryPruned.kind: _pruned,
+    RunsDeleted.kind: _runs_deleted,
+}
+
+
+def decode_entry(thread: str, entry_id: bytes, flat: list[bytes]) -> Recorded:
+    """The event in a stream entry.
+
+    Raises:
+        NewerSchema: written by a newer version of this project.
+        CorruptEntry: anything that this project did not write, naming thread and entry.
+    """
+    where = f"Entry {entry_id.decode(errors='replace')} of thread {thread!r}"
+    fields = dict(zip(flat[::2], flat[1::2], strict=True))
+    kind, schema = fields.get(b"k", b""), fields.get(b"v", b"")
+    while schema != SCHEMA and (upcast := UPCASTERS.get((kind, schema))):
+        fields = upcast(fields)
+        schema = fields[b"v"]
+    if schema.isdigit() and int(schema) > int(SCHEMA):
+        raise NewerSchema(f"{where} has schema version {int(schema)}; this version reads up to {int(SCHEMA)}. Upgrade this package.")
+    if schema != SCHEMA or kind not in KINDS:
+        raise CorruptEntry(f"{where} is of unknown kind {kind!r}, version {schema!r}. {_FOREIGN}")
+    try:
+        return Recorded(entry_id, int(fields[b"n"]), fields[b"d"], KINDS[kind](fields))
+    except KeyError as error:
+        raise CorruptEntry(f"{where} lacks field {error}. {_FOREIGN}") from error
+    except (codec.Malformed, ValueError, TypeError, LookupError) as error:
+        raise CorruptEntry(f"{where} {error}. {_FOREIGN}") from error
+
+
+_FOREIGN = "If something other than this package added it, remove it with XDEL; else restore the log from a backup."

@@ -1,0 +1,76 @@
+"""Operations without I/O.
+
+An operation is a *flow*: a generator that yields what it wants of the server, receives the reply, and returns its result.
+Flows hold the whole logic of an operation, once, for sync and async alike; the drivers (`eventlog.drivers`) only carry
+requests and replies. Raw replies are what RESP2 gives: bytes, int, None and lists of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha1
+from importlib.resources import files
+from typing import Any, TypeVar, Union
+
+__all__ = ["Argument", "Batch", "Call", "Command", "Emit", "Flow", "Request", "Script", "load_script"]
+
+T = TypeVar("T")
+Argument = Union[bytes, str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A Lua script; the server caches it by the SHA-1 of its source."""
+
+    name: str
+    source: bytes
+    sha: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Run a script; all its keys in one slot."""
+
+    script: Script
+    keys: Sequence[bytes]
+    arguments: Sequence[Argument]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Run one command on the node that has `key`, whose reply redis-py leaves as it is."""
+
+    name: str
+    key: bytes
+    arguments: Sequence[Argument] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Run commands that do not depend on each other, in one round trip where they go to one node. The reply is a list."""
+
+    commands: Sequence[Command]
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """Hand an item to whoever iterates over the flow."""
+
+    item: Any
+
+
+Request = Union[Call, Command, Batch, Emit]
+Flow = Generator[Request, Any, T]
+
+
+@cache
+def load_script(*paths: str) -> Script:
+    """The script in the last of some files, `package/name`, behind the preludes in the others."""
+    parts = []
+    for path in paths:
+        package, _, name = path.partition("/")
+        parts.append(files(package).joinpath(f"{name}.lua").read_bytes())
+    source = b"".join(parts)
+    return Script(paths[-1], source, sha1(source, usedforsecurity=False).hexdigest())

@@ -1,0 +1,161 @@
+"""Names: keys, index fields and order members.
+
+All keys of a thread, and those its partition shares, carry one hash tag, so that a script may touch them together on a
+cluster. Ids are arbitrary text. They are never pasted into a pattern: inside a name they stand last, behind a length, or in an
+encoding that keeps their order (`ordered`), so that no id can be mistaken for another, whatever characters it has.
+"""
+
+from __future__ import annotations
+
+from binascii import crc_hqx
+from dataclasses import dataclass
+
+from eventlog.errors import InvalidArgument
+
+__all__ = ["Keyspace", "ThreadKeys", "checkpoint_place", "ordered", "split_place", "text", "value_name"]
+
+LAYOUT = 1
+"""Version of the layout of keys; kept in the meta key and checked by every saver."""
+
+
+def text(field: str, value: str) -> bytes:
+    """UTF-8 bytes of an id. Raises `InvalidArgument` naming `field` for text that has no UTF-8 form (lone surrogates)."""
+    try:
+        return value.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgument(f"{field} {value!r} is not valid Unicode text; pass text that can be encoded as UTF-8.") from None
+
+
+def counted(part: bytes) -> bytes:
+    """`part` behind its length, so that what follows it cannot be mistaken for it."""
+    return b"%d:%b" % (len(part), part)
+
+
+def ordered(part: bytes) -> bytes:
+    """`part` in an encoding that ends itself and sorts, byte by byte, as `part` does. Source: FoundationDB's tuple layer."""
+    return part.replace(b"\0", b"\0\xff") + b"\0"
+
+
+def unordered(encoded: bytes) -> tuple[bytes, bytes]:
+    """The first `ordered` part of `encoded`, decoded, and what follows it."""
+    end = encoded.index(b"\0")
+    while encoded[end + 1 : end + 2] == b"\xff":
+        end = encoded.index(b"\0", end + 2)
+    return encoded[:end].replace(b"\0\xff", b"\0"), encoded[end + 1 :]
+
+
+def checkpoint_place(namespace: bytes, checkpoint_id: bytes) -> bytes:
+    """Where a checkpoint stands in the order key: by namespace, then by checkpoint id."""
+    return ordered(namespace) + ordered(checkpoint_id)
+
+
+def split_place(place: bytes) -> tuple[str, str, bytes]:
+    """Namespace, checkpoint id, and the entry id that follows them in an order member."""
+    namespace, rest = unordered(place)
+    checkpoint_id, entry_id = unordered(rest)
+    return namespace.decode(), checkpoint_id.decode(), entry_id
+
+
+def version_token(version: str | int | float) -> str:
+    """Text that equals another's exactly where the versions are equal (1 and 1.0 are, "1" is neither)."""
+    if isinstance(version, str):
+        return "s" + version
+    if isinstance(version, float) and not version.is_integer():
+        return f"f{version!r}"
+    return f"i{int(version)}"
+
+
+def value_name(channel: bytes, token: bytes) -> bytes:
+    """Name of one version of a channel: part of a log field's and of an index field's name."""
+    return counted(token) + channel
+
+
+def split_value_name(name: bytes) -> tuple[bytes, bytes]:
+    """Channel and version token of a `value_name`."""
+    length, _, rest = name.partition(b":")
+    size = int(length)
+    return rest[size:], rest[:size]
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionKeys:
+    """Keys that the threads of a partition share."""
+
+    threads: bytes
+    """Sorted set: thread ids by last activity, in ms since 1970. Derived."""
+    feed: bytes
+    """Stream: one small pointer per event, in commit order."""
+    runs: bytes
+    """Sorted set, by name: which threads a run wrote to, and which runs wrote to a thread. Derived."""
+    expiries: bytes
+    """Sorted set: threads with a ttl, by the ms since 1970 at which they expire. Derived."""
+
+    def stage(self, token: bytes, part: bytes) -> bytes:
+        """A key in which something is laid ready before it is put in place whole."""
+        return self.feed[: -len(b"feed")] + b"stage:" + token + b":" + part
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadKeys:
+    """Keys of one thread, with those of its partition."""
+
+    thread: bytes
+    log: bytes
+    """Stream: every event of the thread, all namespaces."""
+    index: bytes
+    """Hash: sequence number, digest, and where each (channel, version) lies in the log. Derived."""
+    order: bytes
+    """Sorted set, by name: checkpoints by namespace and id, and their writes' entries. Derived."""
+    heads: bytes
+    """What the name of every head of the thread begins with."""
+    shared: PartitionKeys
+
+    def head(self, namespace: bytes) -> bytes:
+        """Hash: the latest checkpoint of a namespace, its values and pending writes. Derived."""
+        return self.heads + namespace
+
+
+class Keyspace:
+    """The keys under one prefix.
+
+    Args:
+        prefix: what every key begins with; no braces, since they would change the hash tag.
+        partitions: over how many hash tags the threads are spread; fixed when the prefix is first used.
+    """
+
+    def __init__(self, prefix: str, partitions: int) -> None:
+        if not isinstance(prefix, str):
+            raise TypeError(f"prefix must be a string, not {type(prefix).__name__}.")
+        if not prefix or "{" in prefix or "}" in prefix:
+            raise InvalidArgument(f"prefix {prefix!r} must be non-empty and without braces, which mark a cluster's hash tag.")
+        if isinstance(partitions, bool) or not isinstance(partitions, int):
+            raise TypeError(f"partitions must be an int, not {type(partitions).__name__}.")
+        if not 1 <= partitions <= 16384:
+            raise InvalidArgument(f"partitions must be between 1 and 16384 (a cluster's slots), not {partitions}.")
+        self.prefix = prefix
+        self.partitions = partitions
+        encoded = text("prefix", prefix)
+        self.meta = encoded + b":meta"
+        self._tags = [b"{%b:%d}" % (encoded, number) for number in range(partitions)]
+        self._shared = [PartitionKeys(tag + b":threads", tag + b":feed", tag + b":runs", tag + b":expiries") for tag in self._tags]
+
+    def partition(self, number: int) -> PartitionKeys:
+        """Shared keys of partition `number`."""
+        return self._shared[number]
+
+    def partition_of(self, thread: bytes) -> int:
+        """Partition of a thread: CRC16 (XMODEM, as Redis Cluster's slots) modulo the number of partitions."""
+        return crc_hqx(thread, 0) % self.partitions
+
+    def thread(self, thread: bytes) -> ThreadKeys:
+        """Keys of a thread."""
+        number = self.partition_of(thread)
+        tag = self._tags[number]
+        return ThreadKeys(
+            thread,
+            tag + b":log:" + thread,
+            tag + b":index:" + thread,
+            tag + b":order:" + thread,
+            tag + b":head:" + counted(thread),
+            self._shared[number],
+        )

@@ -1,0 +1,71 @@
+-- Deletes every key of a thread, and leaves a tombstone in the feed.
+--
+-- KEYS: those of log.lua; 8... heads of the namespaces named.
+-- ARGV: 1 thread; 2 sequence number past which nothing is to be deleted, -1 for any; 3 'anyway' to delete a log whose index is
+--   not its own, 'quietly' to do that and leave the tombstone to the caller; 4... namespaces.
+-- Reply: {'ok'}; {'quietly', fields of the tombstone}; {'none'} if there is no such thread; {'namespaces', those of the thread} if others than those named have a head,
+--   nothing deleted; {'moved'} if the log has moved on; {'stale'} if the namespaces are not known.
+
+local state, why = open()
+if why == 'stale' and ARGV[3] == '' then
+  return { 'stale' }
+end
+if state and state.first then
+  forget(THREAD)
+  return { 'none' }
+end
+if tonumber(ARGV[2]) >= 0 and (not state or state.n ~= tonumber(ARGV[2])) then
+  return { 'moved' }
+end
+
+local named, found, all = {}, {}, true
+for i = 4, #ARGV do
+  named[ARGV[i]] = true
+end
+local member = redis.call('ZRANGEBYLEX', ORDER, '[c', '(d', 'LIMIT', 0, 1)[1]
+while member do
+  local at, zero = 2, nil
+  repeat
+    zero = string.find(member, '\0', at, true)
+    at = zero + 2
+  until string.byte(member, zero + 1) ~= 255
+  local ns = string.gsub(string.sub(member, 2, zero - 1), '%z\255', '\0')
+  found[#found + 1] = ns
+  all = all and named[ns]
+  member = redis.call('ZRANGEBYLEX', ORDER, '(' .. string.sub(member, 1, zero) .. '\255', '(d', 'LIMIT', 0, 1)[1]
+end
+if not all then
+  return { 'namespaces', found }
+end
+
+local n, digest = '', ''
+if state then
+  n, digest = string.format('%.0f', state.n), state.d
+else
+  local last = redis.call('XREVRANGE', LOG, '+', '-', 'COUNT', 1)[1]
+  for i = 1, last and #last[2] or 0, 2 do
+    if last[2][i] == 'n' then
+      n = last[2][i + 1]
+    elseif last[2][i] == 'd' then
+      digest = last[2][i + 1]
+    end
+  end
+end
+
+-- From here on it writes.
+
+local tombstone = { 'thread', THREAD, 'id', '', 'seq', n, 'digest', digest, 'kind', 'deleted', 'ns', '', 'checkpoint', '',
+  'source', '', 'step', '', 'run', '' }
+if ARGV[3] ~= 'quietly' then
+  redis.call('XADD', FEED, '*', unpack(tombstone))
+end
+for i = 1, #KEYS do
+  if i <= 3 or i >= 8 then
+    redis.call('UNLINK', KEYS[i])
+  end
+end
+forget(THREAD)
+if ARGV[3] == 'quietly' then
+  return { 'quietly', tombstone }
+end
+return { 'ok' }

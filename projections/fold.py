@@ -1,0 +1,150 @@
+"""The fold: a thread's log, event by event, into its index.
+
+Theory of operation.
+
+1. The log is the truth. The index says where in the log things lie, nothing that the log does not.
+2. A fold looks at an event and at the index so far, at nothing else: no clock, no server, no chance. Folding the same log
+   gives the same index, whoever does it and whenever.
+3. Events are numbered without a gap. One whose number was folded already changes nothing.
+4. A gap stands for entries that were taken out. A later removal must name it; else the log is damaged, and folding says so.
+5. A checkpoint is found by namespace and id, and the last one saved under an id counts. Of a channel's version the last piece
+   saved counts. Of the writes to a checkpoint every entry counts, in log order; which of them win is decided when they are read.
+6. A removal does not touch what lies in the log: it says which checkpoints are no longer listed. An entry that a kept
+   checkpoint needs a value of stays, and so do the index fields that lead to it.
+
+The scripts of this package do the same inline, one event at a time. Tests hold the two against each other.
+
+Warts. Rule 5 means that two different values under one version of one channel (which LangGraph never makes) share the last
+one's bytes, as in LangGraph's own savers. And a write that arrives after its checkpoint was removed is kept in the log until
+the thread is deleted, as an early write is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from eventlog.errors import CorruptEntry
+from eventlog.events import (
+    CheckpointSaved,
+
+    HistoryPruned,
+    Recorded,
+    Removed,
+    RunsDeleted,
+    ThreadCopied,
+    ValuesSaved,
+    WritesSaved,
+)
+from eventlog.keys import checkpoint_place, counted, value_name
+
+__all__ = ["Index", "fold"]
+
+
+@dataclass(slots=True)
+class Index:
+    """Where things lie in a thread's log."""
+
+    sequence: int = 0
+    digest: bytes = b""
+    last: bytes = b"0-0"
+    """Entry id of the last entry."""
+    entries: int = 0
+    values: dict[bytes, bytes] = field(default_factory=dict)
+    """Index field of a (namespace, channel, version) -> entry id."""
+    checkpoints: dict[bytes, bytes] = field(default_factory=dict)
+    """Place of a listed checkpoint -> entry id."""
+    hidden: dict[bytes, bytes] = field(default_factory=dict)
+    """Place of an ancestor kept for delta channels -> entry id."""
+    writes: dict[bytes, list[bytes]] = field(default_factory=dict)
+    """Place of a checkpoint -> entry ids of its writes, in log order."""
+    missing: set[int] = field(default_factory=set)
+    """Sequence numbers not seen and not yet accounted for."""
+
+    def hash(self) -> dict[bytes, bytes]:
+        """Contents of the index key."""
+        state = {b"n": b"%d" % self.sequence, b"d": self.digest, b"l": self.last, b"c": b"%d" % self.entries}
+        return state | self.values
+
+    def members(self) -> Iterator[bytes]:
+        """Contents of the order key."""
+        yield b""
+        for letter, places in ((b"c", self.checkpoints), (b"h", self.hidden)):
+            for place, entry_id in places.items():
+                yield letter + place + entry_id
+        for place, entry_ids in self.writes.items():
+            for entry_id in entry_ids:
+                yield b"w" + place + entry_id
+
+    def add(self, recorded: Recorded) -> None:
+        """Folds one event in."""
+        if recorded.sequence <= self.sequence:
+            return
+        self.missing.update(range(self.sequence + 1, recorded.sequence))
+        self.sequence, self.digest, self.last = recorded.sequence, recorded.digest, recorded.entry_id
+        self.entries += 1
+        _FOLDS[type(recorded.event)](self, recorded.entry_id, recorded.event)
+
+    def _values(self, entry_id: bytes, event: ValuesSaved | CheckpointSaved) -> None:
+        namespace = b"v" + counted(event.namespace.encode())
+        for channel, token in event.values:
+            self.values[namespace + value_name(channel.encode(), token.encode())] = entry_id
+
+    def _checkpoint(self, entry_id: bytes, event: CheckpointSaved) -> None:
+        self._values(entry_id, event)
+        place = _place(event.namespace, event.checkpoint_id)
+        self.checkpoints[place] = entry_id
+        self.hidden.pop(place, None)
+
+    def _writes(self, entry_id: bytes, event: WritesSaved) -> None:
+        self.writes.setdefault(_place(event.namespace, event.checkpoint_id), []).append(entry_id)
+
+    def _removal(self, _: bytes, event: HistoryPruned | RunsDeleted) -> None:
+        self._remove(event.removed)
+
+    def _remove(self, removed: Removed) -> None:
+        for namespace, checkpoint_id in removed.dropped:
+            place = _place(namespace, checkpoint_id)
+            self.checkpoints.pop(place, None)
+            self.hidden.pop(place, None)
+        for namespace, checkpoint_id in removed.hidden:
+            place = _place(namespace, checkpoint_id)
+            if place in self.checkpoints:
+                self.hidden[place] = self.checkpoints.pop(place)
+        for first, last, _ in removed.gone:
+            self.missing.difference_update(range(first, last + 1))
+
+    def _copied(self, _: bytes, __: ThreadCopied) -> None:
+        pass
+
+
+_FOLDS = {
+    ValuesSaved: Index._values,
+    CheckpointSaved: Index._checkpoint,
+    WritesSaved: Index._writes,
+    HistoryPruned: Index._removal,
+    RunsDeleted: Index._removal,
+    ThreadCopied: Index._copied,
+}
+
+
+def _place(namespace: str, checkpoint_id: str) -> bytes:
+    return checkpoint_place(namespace.encode(), checkpoint_id.encode())
+
+
+def fold(thread: str, events: Iterable[Recorded]) -> Index:
+    """Index of a whole log. Raises `CorruptEntry` if entries are missing that no removal accounts for."""
+    index = Index()
+    for recorded in events:
+        index.add(recorded)
+    settle(thread, index)
+    return index
+
+
+def settle(thread: str, index: Index) -> None:
+    """Checks a finished fold. Raises `CorruptEntry` if entries are missing that no removal accounts for."""
+    if index.missing:
+        raise CorruptEntry(
+            f"The log of thread {thread!r} lacks {len(index.missing)} entries, the first with sequence number "
+            f"{min(index.missing)}, that were not removed by this package. Restore the log from a backup, or delete the thread."
+        )

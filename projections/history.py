@@ -1,0 +1,264 @@
+"""Reading many checkpoints: lists, newest first by checkpoint id, and the ancestors of one.
+
+A list is read lazily, in pages that grow. Over one namespace that is a walk down its order. Over several, of one thread or of
+all, the walks are merged: each is begun when its newest checkpoint is the next one due.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from eventlog.codec import Keyframe, Malformed, decode_piece
+from eventlog.flow import Argument, Call, Emit, Flow, load_script
+from eventlog.keys import Keyspace, ThreadKeys, checkpoint_place, ordered, split_place
+from projections.checkpoint import PendingWrite, StoredCheckpoint, pending_writes
+from projections.read import damaged, decode_view
+from projections.thread import call, rebuild_index, thread_script
+
+__all__ = ["Ancestry", "Selection", "list_checkpoints", "read_ancestry"]
+
+READ_PAGE = thread_script("read_page", "view")
+NEWEST = load_script("projections/newest")
+READ_ANCESTORS = thread_script("read_ancestors", "view")
+
+PAGES = (8, 32, 128)
+"""Checkpoints in the first, second and any later page of a walk that no limit bounds."""
+PAGE_BYTES = 4 * 1024 * 1024
+"""Bytes after which a page ends early."""
+STEPS = 500
+"""Ancestors read in one call."""
+THREADS = 500
+"""Threads whose newest checkpoints are looked up in one call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which checkpoints a list is to have."""
+
+    namespace: str | None = None
+    """None: all namespaces."""
+    checkpoint_id: str | None = None
+    before: str | None = None
+    """Only ids below this one, whether or not it exists."""
+    matches: Callable[[str, StoredCheckpoint], bool] | None = None
+    """Given a thread and a checkpoint without values and writes, which are read only of what matches."""
+    limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A checkpoint of a list, and the thread it belongs to."""
+
+    thread: str
+    checkpoint: StoredCheckpoint
+
+
+def list_checkpoints(keyspace: Keyspace, threads: Iterable[bytes], selection: Selection) -> Flow[None]:
+    """Emits the selected checkpoints of some threads (`Found`), newest first by checkpoint id over all of them.
+
+    Round trips: one for each 500 threads of a partition where namespaces or threads are several, then one per page of each
+    (thread, namespace) that something comes from, and one more per page where there is a filter.
+    Memory: a page of each walk that is under way. Raises as `projections.thread.call`.
+    """
+    if selection.limit is not None and selection.limit <= 0:
+        return
+    left = selection.limit
+    walks = yield from _begin(keyspace, list(threads), selection)
+    heapq.heapify(walks)
+    while walks:
+        walk = walks[0]
+        if walk.buffer:
+            found = walk.buffer.popleft()
+            walk.bound = walk.buffer[0].checkpoint_id if walk.buffer else walk.scanned
+            yield Emit(Found(walk.keys.thread.decode(), found))
+            if left is not None:
+                left -= 1
+                if not left:
+                    return
+        elif not walk.finished:
+            yield from walk.fill(left)
+        if walk.buffer or not walk.finished:
+            heapq.heapreplace(walks, walk)
+        else:
+            heapq.heappop(walks)
+
+
+class _Walk:
+    """Down the checkpoints of one namespace of one thread."""
+
+    def __init__(self, keys: ThreadKeys, namespace: str, selection: Selection, bound: str = "\U0010ffff") -> None:
+        self.keys = keys
+        self.namespace = namespace
+        self.selection = selection
+        self.bound = bound
+        """Nothing that is still to come has a greater checkpoint id."""
+        self.scanned = selection.before
+        """Checkpoint id that the next page begins below, None for the newest."""
+        self.buffer: deque[StoredCheckpoint] = deque()
+        self.finished = False
+        self.pages = 0
+
+    def __lt__(self, other: _Walk) -> bool:
+        """Whether this walk is due before the other. Between equal ids, threads and namespaces decide."""
+        mine = (self.bound, self.keys.thread, self.namespace)
+        return mine > (other.bound, other.keys.thread, other.namespace)
+
+    def fill(self, left: int | None) -> Flow[None]:
+        """Reads the next page into the buffer. `left`: how many are wanted at most."""
+        most = PAGES[min(self.pages, len(PAGES) - 1)]
+        matches = self.selection.matches
+        if left is not None and matches is None:
+            most = min(left, PAGES[-1])
+        self.pages += 1
+        below = b"" if self.scanned is None else ordered(self.scanned.encode())
+        place = ordered(self.namespace.encode())
+        full = matches is None
+        _, views, pieces, more = yield from call(self.keys, READ_PAGE, [int(full), PAGE_BYTES, place, below, most])
+        self.finished = not more
+        found = [decode_view(self.keys, view, pieces) for view in views]
+        if found:
+            self.scanned = found[-1].checkpoint_id
+        if matches is None:
+            self.buffer.extend(found)
+        else:
+            thread = self.keys.thread.decode()
+            places = [checkpoint.place for checkpoint in found if matches(thread, checkpoint)][:left]
+            yield from _read_places(self.keys, places, self.buffer)
+        if self.buffer:
+            self.bound = self.buffer[0].checkpoint_id
+        elif self.scanned is not None:
+            self.bound = self.scanned
+
+
+def _read_places(keys: ThreadKeys, places: Sequence[bytes], into: deque[StoredCheckpoint]) -> Flow[None]:
+    """Reads the checkpoints at some places whole; those that are gone by now are left out."""
+    wanted = [bare_place(place) for place in places]
+    while wanted:
+        _, views, pieces, _ = yield from call(keys, READ_PAGE, [1, PAGE_BYTES, b"*", *wanted])
+        found = [decode_view(keys, view, pieces) for view in views]
+        into.extend(found)
+        if not found:
+            return
+        wanted = wanted[wanted.index(bare_place(found[-1].place)) + 1 :]
+
+
+def _begin(keyspace: Keyspace, threads: Sequence[bytes], selection: Selection) -> Flow[list[_Walk]]:
+    """The walks that a list is merged from."""
+    all_keys = [keyspace.thread(thread) for thread in threads]
+    if len(all_keys) == 1 and selection.namespace is not None:
+        newest = {all_keys[0].thread: {selection.namespace: "\U0010ffff"}}
+    else:
+        newest = yield from _newest(keyspace, all_keys)
+    walks = []
+    for keys in all_keys:
+        for namespace, checkpoint_id in newest.get(keys.thread, {}).items():
+            if selection.namespace not in (None, namespace):
+                continue
+            walk = _Walk(keys, namespace, selection, checkpoint_id)
+            if selection.checkpoint_id is not None:
+                yield from _only(walk, selection.checkpoint_id)
+            walks.append(walk)
+    return [walk for walk in walks if walk.buffer or not walk.finished]
+
+
+def _only(walk: _Walk, checkpoint_id: str) -> Flow[None]:
+    """Makes a walk consist of one checkpoint, if it is there and selected."""
+    walk.finished = True
+    selection = walk.selection
+    if selection.before is not None and checkpoint_id >= selection.before:
+        return
+    place = checkpoint_place(walk.namespace.encode(), checkpoint_id.encode())
+    yield from _read_places(walk.keys, [place], walk.buffer)
+    if walk.buffer and selection.matches is not None and not selection.matches(walk.keys.thread.decode(), walk.buffer[0]):
+        walk.buffer.clear()
+    walk.bound = checkpoint_id
+
+
+def _newest(keyspace: Keyspace, all_keys: Sequence[ThreadKeys]) -> Flow[dict[bytes, dict[str, str]]]:
+    """The newest checkpoint id of every namespace of some threads."""
+    partitions: dict[int, list[ThreadKeys]] = {}
+    for keys in all_keys:
+        partitions.setdefault(keyspace.partition_of(keys.thread), []).append(keys)
+    newest = {}
+    for group in partitions.values():
+        for first in range(0, len(group), THREADS):
+            some = group[first : first + THREADS]
+            replies = yield Call(NEWEST, [key for keys in some for key in (keys.order, keys.log)], [])
+            for keys, members in zip(some, replies, strict=True):
+                if members == 0:
+                    yield from rebuild_index(keys)
+                    (members,) = yield Call(NEWEST, [keys.order, keys.log], [])
+                places = (split_place(member[1:]) for member in members or ())
+                newest[keys.thread] = {namespace: checkpoint_id for namespace, checkpoint_id, _ in places}
+    return newest
+
+
+@dataclass(frozen=True, slots=True)
+class Ancestry:
+    """What one channel was built from, on the way up from a checkpoint (`DeltaChannelHistory`, serialized)."""
+
+    writes: Sequence[PendingWrite]
+    """Writes to the channel, oldest first."""
+    seed: Keyframe | None
+    """The nearest ancestor's value of the channel; None if no ancestor holds one."""
+
+
+def read_ancestry(
+    keys: ThreadKeys, namespace: str, checkpoint_id: str | None, channels: Sequence[str]
+) -> Flow[Mapping[str, Ancestry]]:
+    """For each channel the writes stored with the ancestors of a checkpoint (None: the latest), up to the nearest that holds a
+    value of the channel, and that value. One round trip per 500 ancestors. Raises as `projections.thread.call`.
+    """
+    newest_first: dict[str, list[PendingWrite]] = {channel: [] for channel in channels}
+    seeds: dict[str, Keyframe] = {}
+    encoded = namespace.encode()
+    start = b"" if checkpoint_id is None else ordered(checkpoint_id.encode())
+    inclusive = 0
+    while True:
+        left = [channel for channel in channels if channel not in seeds]
+        arguments: list[Argument] = [encoded, ordered(encoded), start, inclusive, STEPS, *(name.encode() for name in left)]
+        _, start, steps = yield from call(keys, READ_ANCESTORS, arguments)
+        inclusive = 1
+        for values, writes in steps:
+            _gather(keys, left, seeds, newest_first, writes)
+            for position, piece in zip(values[::2], values[1::2], strict=True):
+                seeds[left[position - 1]] = _keyframe(keys, piece)
+        if not start or len(seeds) == len(set(channels)):
+            break
+    return {channel: Ancestry(newest_first[channel][::-1], seeds.get(channel)) for channel in channels}
+
+
+def _gather(
+    keys: ThreadKeys,
+    left: Sequence[str],
+    seeds: Mapping[str, Keyframe],
+    newest_first: Mapping[str, list[PendingWrite]],
+    flat: list[bytes],
+) -> None:
+    """Adds the writes of one ancestor, newest first, to the channels whose walk has not ended."""
+    try:
+        pending = pending_writes(flat)
+    except (Malformed, ValueError) as error:
+        raise damaged(keys, error) from error
+    for write in reversed(pending):
+        channel = write.write.channel
+        if channel in newest_first and channel in left and channel not in seeds:
+            newest_first[channel].append(write)
+
+
+def _keyframe(keys: ThreadKeys, piece: bytes) -> Keyframe:
+    try:
+        found = decode_piece(piece)
+    except (Malformed, ValueError) as error:
+        raise damaged(keys, error) from error
+    assert found is not None, "the script leaves empty pieces out"
+    return found
+
+
+def bare_place(place: bytes) -> bytes:
+    """A checkpoint's place without an entry id behind it."""
+    namespace, checkpoint_id, _ = split_place(place)
+    return checkpoint_place(namespace.encode(), checkpoint_id.encode())

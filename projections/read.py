@@ -1,0 +1,68 @@
+"""Reading one checkpoint: the latest from its head, any other through the index."""
+
+from __future__ import annotations
+
+from eventlog.codec import Malformed
+from eventlog.errors import CorruptEntry
+from eventlog.flow import Flow
+from eventlog.keys import ThreadKeys, checkpoint_place, ordered, split_place
+from projections.checkpoint import Incomplete, StoredCheckpoint, View, from_head, from_view, head_fields
+from projections.thread import call, thread_script
+
+__all__ = ["read_checkpoint", "read_latest"]
+
+READ = thread_script("read_checkpoint", "view")
+STORE_HEAD = thread_script("store_head")
+
+
+def read_latest(keys: ThreadKeys, namespace: str, *, ttl: int = 0) -> Flow[StoredCheckpoint | None]:
+    """The checkpoint with the greatest id in a namespace, None if there is none.
+
+    One round trip where there is a head; else it is put together from the log, and stored in a second one.
+    `ttl` in ms: by how much reading prolongs the thread's life, 0 for none. Raises as `projections.thread.call`.
+    """
+    encoded = namespace.encode()
+    heads = [keys.head(encoded), keys.head(b"")]
+    reply = yield from call(keys, READ, [ttl, ordered(encoded), b"", 0], heads)
+    if reply[0] == b"none":
+        return None
+    if reply[0] == b"head":
+        try:
+            return from_head(reply[1])
+        except Incomplete:
+            reply = yield from call(keys, READ, [0, ordered(encoded), b"", 1], heads)
+            if reply[0] == b"none":
+                return None
+        except Malformed as error:
+            raise damaged(keys, error) from error
+    _, sequence, view, pieces = reply
+    found = decode_view(keys, view, pieces)
+    yield from call(keys, STORE_HEAD, [sequence, *head_fields(view, pieces)], heads)
+    return found
+
+
+def read_checkpoint(keys: ThreadKeys, namespace: str, checkpoint_id: str, *, ttl: int = 0) -> Flow[StoredCheckpoint | None]:
+    """The checkpoint with this id, None if there is none. One round trip. `ttl` and errors as in `read_latest`."""
+    encoded = namespace.encode()
+    place = checkpoint_place(encoded, checkpoint_id.encode())
+    reply = yield from call(keys, READ, [ttl, ordered(encoded), place, 0], [keys.head(encoded), keys.head(b"")])
+    if reply[0] == b"none":
+        return None
+    return decode_view(keys, reply[2], reply[3])
+
+
+def decode_view(keys: ThreadKeys, view: View, pieces: list[bytes]) -> StoredCheckpoint:
+    """The checkpoint a script found. Raises `CorruptEntry`, naming thread and entry."""
+    try:
+        return from_view(view, pieces)
+    except (Malformed, ValueError) as error:
+        raise damaged(keys, error, view[5]) from error
+
+
+def damaged(keys: ThreadKeys, error: Exception, place: bytes = b"") -> CorruptEntry:
+    """The error for bytes that this project did not write."""
+    where = f"Entry {split_place(place)[2].decode()} of" if place else "The head of"
+    return CorruptEntry(
+        f"{where} thread {keys.thread.decode()!r}: {error}. Restore the log from a backup (a head may simply be deleted), "
+        "or delete the thread."
+    )

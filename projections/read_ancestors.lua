@@ -1,0 +1,91 @@
+-- Walks from a checkpoint up its parents and gathers what some channels were built from.
+--
+-- KEYS: those of log.lua.
+-- ARGV: 1 thread; 2 namespace, 3 its place; 4 checkpoint id to start below, ordered ('' for the latest's);
+--   5 '1' to begin at that checkpoint itself rather than at its parent; 6 most steps; 7... channels.
+-- Reply: {'walk', next checkpoint id to begin at or '' at the end, for each checkpoint from the newest up:
+--   {flat channel position, piece, ... of the values found; writes}}; {'gone', entry id}; {'stale'} or {'lost'}.
+--   A channel's walk ends at the first checkpoint that holds a value of it. Positions count `channels` from 1.
+
+local ns, ns_place, start = ARGV[2], ARGV[3], ARGV[4]
+local inclusive, most = ARGV[5] == '1', tonumber(ARGV[6])
+
+local state, why = open()
+if not state then
+  return { why }
+end
+
+local wanted, left = {}, 0
+for i = 7, #ARGV do
+  wanted[ARGV[i]] = i - 6
+  left = left + 1
+end
+
+local function ordered(id)
+  return string.gsub(id, '%z', '\0\255') .. '\0'
+end
+
+local function member_of(id)
+  local place = ns_place .. id
+  return members(ORDER, 'c' .. place)[1] or members(ORDER, 'h' .. place)[1], place
+end
+
+local read, steps, member, place = reader(), {}, nil, nil
+if start == '' then
+  member = redis.call('ZREVRANGEBYLEX', ORDER, '(c' .. ns_place .. '\255', '[c' .. ns_place, 'LIMIT', 0, 1)[1]
+  if member then
+    local _, found = split_member(member)
+    place = found
+  end
+else
+  member, place = member_of(start)
+end
+
+local first = not inclusive
+local last = ''
+while member and left > 0 do
+  if #steps == most then
+    last = string.sub(place, #ns_place + 1)
+    break
+  end
+  local entry_id = string.sub(member, #place + 2)
+  local entry = entry_at(read, entry_id)
+  if not entry then
+    return { 'gone', entry_id }
+  end
+  if not first then
+    local found = {}
+    local versions = texts(entry.s)
+    for i = 1, #versions, 2 do
+      local position = wanted[versions[i]]
+      if position then
+        local name = counted(versions[i + 1]) .. versions[i]
+        local value_id = redis.call('HGET', INDEX, 'v' .. counted(ns) .. name)
+        local at = piece_at(read, ns, name, value_id)
+        if not at then
+          return { 'gone', value_id }
+        end
+        if at > 0 and read.pieces[at] ~= 'E' then
+          found[#found + 1] = position
+          found[#found + 1] = read.pieces[at]
+        end
+      end
+    end
+    local writes, gone = writes_of(read, place)
+    if not writes then
+      return { 'gone', gone }
+    end
+    steps[#steps + 1] = { found, writes }
+    for i = 1, #found, 2 do
+      wanted[ARGV[6 + found[i]]] = nil
+      left = left - 1
+    end
+  end
+  first = false
+  read.entries = {}
+  if not entry.p then
+    break
+  end
+  member, place = member_of(ordered(entry.p))
+end
+return { 'walk', last, steps }

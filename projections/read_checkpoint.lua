@@ -1,0 +1,46 @@
+-- Reads the latest checkpoint of a namespace from its head, or any checkpoint from the log.
+--
+-- KEYS: those of log.lua; 8 head of the namespace; 9 head of the root namespace.
+-- ARGV: 1 thread; 2 ttl in ms by which reading prolongs the thread's life, 0 for none; 3 namespace's place;
+--   4 checkpoint's place, '' for the latest; 5 '1' to read the latest from
+--   the log even if there is a head.
+-- Reply: {'none'}; {'head', fields of the head}; {'view', sequence number, view, pieces}, as view.lua has it: an old checkpoint,
+--   or the latest where there is no head; {'gone', entry id} if the log lacks an entry; {'stale'} or {'lost'}.
+
+local HEAD, ROOT = KEYS[8], KEYS[9]
+local ttl, ns_place, place = tonumber(ARGV[2]), ARGV[3], ARGV[4]
+
+local state, why = open()
+if not state then
+  return { why }
+end
+if state.first then
+  return { 'none' }
+end
+local function prolong()
+  if ttl > 0 then
+    keep_alive(ttl, HEAD == ROOT and { HEAD } or { HEAD, ROOT }, HEAD ~= ROOT)
+  end
+end
+
+local member
+if place == '' then
+  local head = ARGV[5] ~= '1' and redis.call('HGETALL', HEAD)
+  if head and head[1] then
+    prolong()
+    return { 'head', head }
+  end
+  member = redis.call('ZREVRANGEBYLEX', ORDER, '(c' .. ns_place .. '\255', '[c' .. ns_place, 'LIMIT', 0, 1)[1]
+else
+  member = members(ORDER, 'c' .. place)[1]
+end
+if not member then
+  return { 'none' }
+end
+local read = reader()
+local found, gone = view(read, member, true)
+if not found then
+  return { 'gone', gone }
+end
+prolong()
+return { 'view', state.n, found, read.pieces }

@@ -1,0 +1,293 @@
+"""Taking checkpoints out of a thread, without taking what the others need.
+
+What to remove is decided here, on events alone: `plan` is pure. The script carries it out if the log has not moved on since; else
+it is planned again. Many checkpoints go in several steps, each whole in itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Union
+
+from eventlog.codec import EMPTY, content_digest
+from eventlog.errors import EventLogError, ServerOutOfMemory, ThreadBusy
+from eventlog.events import (
+    CheckpointSaved,
+    HistoryPruned,
+    Recorded,
+    Removed,
+    RunsDeleted,
+    ValuesSaved,
+    WritesSaved,
+    decode_entry,
+    encode_event,
+)
+from eventlog.flow import Call, Command, Flow, load_script
+from eventlog.keys import ThreadKeys, checkpoint_place, counted, split_place, value_name
+from projections.fold import Index
+from projections.thread import call, scan, thread_keys, thread_script
+
+__all__ = ["delete_thread", "remove_checkpoints"]
+
+REMOVE = thread_script("remove_checkpoints")
+DELETE_THREAD = thread_script("delete_thread")
+SCAN_LOG = load_script("projections/scan_log")
+
+AT_ONCE = 1000
+"""Checkpoints taken out in one step."""
+ATTEMPTS = 50
+
+Replayed = Callable[[CheckpointSaved], Iterable[str]]
+"""Names the channels of a checkpoint that are rebuilt from its ancestors' writes where it holds no value of them."""
+Choice = Callable[[Sequence[CheckpointSaved]], Iterable[CheckpointSaved]]
+"""Of the listed checkpoints of a thread, in the order they were saved, those to remove."""
+Describe = Callable[[Removed], Union[HistoryPruned, RunsDeleted]]
+
+
+@dataclass(slots=True)
+class History:
+    """A thread's log without its values, and its index."""
+
+    index: Index
+    events: list[Recorded] = field(default_factory=list)
+
+    def checkpoints(self) -> dict[bytes, CheckpointSaved]:
+        """Listed checkpoints by place, in the order they were saved."""
+        return self._at(self.index.checkpoints)
+
+    def hidden(self) -> dict[bytes, CheckpointSaved]:
+        """Checkpoints kept as ancestors only, by place."""
+        return self._at(self.index.hidden)
+
+    def _at(self, places: dict[bytes, bytes]) -> dict[bytes, CheckpointSaved]:
+        by_entry = {entry_id: place for place, entry_id in places.items()}
+        return {
+            by_entry[recorded.entry_id]: recorded.event
+            for recorded in self.events
+            if recorded.entry_id in by_entry and isinstance(recorded.event, CheckpointSaved)
+        }
+
+
+def place_of(event: CheckpointSaved | ValuesSaved | WritesSaved) -> bytes:
+    """Place of the checkpoint that an event belongs to."""
+    return checkpoint_place(event.namespace.encode(), event.checkpoint_id.encode())
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a removal does to the log."""
+
+    removed: Removed
+    entries: Sequence[bytes]
+    """Entry ids to take out."""
+    rest: Sequence[Recorded]
+    """The events that stay."""
+
+
+def plan(history: History, drop: set[bytes], replayed: Replayed) -> Plan:
+    """How to take the checkpoints at some places out, keeping what the others need: the values of their versions, their writes,
+    and the ancestors that channels they hold no value of are rebuilt from.
+    """
+    listed, hidden = history.checkpoints(), history.hidden()
+    ancestors = listed | hidden
+    forms = _forms(history.events)
+    needed: set[bytes] = set()
+    support: set[bytes] = set()
+    for place, event in listed.items():
+        if place not in drop:
+            needed |= _entries_of(history.index, place, event)
+            support |= _support(history.index, event, ancestors, forms, replayed)
+    support -= listed.keys() - drop
+    for place in support:
+        needed |= _entries_of(history.index, place, ancestors[place])
+    leave = (drop | hidden.keys()) - support
+    entries, rest = [], []
+    gone: list[Recorded] = []
+    kept_places = (listed.keys() - drop) | support
+    for recorded in history.events:
+        if recorded.entry_id not in needed and _removable(recorded, leave, kept_places):
+            entries.append(recorded.entry_id)
+            gone.append(recorded)
+        else:
+            rest.append(recorded)
+    removed = Removed(_names(leave), _names(support - hidden.keys()), tuple(_ranges(gone)))
+    return Plan(removed, entries, rest)
+
+
+def _removable(recorded: Recorded, leave: set[bytes], kept: set[bytes]) -> bool:
+    """Whether an entry that nothing needs may go. Writes whose checkpoint is unknown may be early: they stay."""
+    event = recorded.event
+    if isinstance(event, WritesSaved):
+        return place_of(event) in leave
+    return isinstance(event, (CheckpointSaved, ValuesSaved)) and place_of(event) not in kept
+
+
+def _forms(events: Iterable[Recorded]) -> dict[tuple[bytes, tuple[str, str]], bytes]:
+    """First letter of each piece, by entry id and (channel, version token)."""
+    return {
+        (recorded.entry_id, name): piece[:1]
+        for recorded in events
+        if isinstance(recorded.event, (CheckpointSaved, ValuesSaved))
+        for name, piece in recorded.event.values.items()
+    }
+
+
+def _value_entry(index: Index, namespace: str, channel: str, token: str) -> bytes | None:
+    return index.values.get(b"v" + counted(namespace.encode()) + value_name(channel.encode(), token.encode()))
+
+
+def _entries_of(index: Index, place: bytes, event: CheckpointSaved) -> set[bytes]:
+    """Entries that a checkpoint consists of."""
+    entries = {index.checkpoints.get(place) or index.hidden[place], *index.writes.get(place, ())}
+    for channel, token in event.versions.items():
+        if entry_id := _value_entry(index, event.namespace, channel, token):
+            entries.add(entry_id)
+    return entries
+
+
+def _support(
+    index: Index,
+    event: CheckpointSaved,
+    ancestors: dict[bytes, CheckpointSaved],
+    forms: dict[tuple[bytes, tuple[str, str]], bytes],
+    replayed: Replayed,
+) -> set[bytes]:
+    """Places of the ancestors that a checkpoint's channels are rebuilt from."""
+
+    def holds(at: CheckpointSaved, channel: str) -> bool:
+        token = at.versions.get(channel)
+        entry_id = token is not None and _value_entry(index, at.namespace, channel, token)
+        return bool(entry_id) and forms.get((entry_id, (channel, token)), EMPTY) != EMPTY  # type: ignore[arg-type]
+
+    support: set[bytes] = set()
+    waiting = {channel for channel in replayed(event) if not holds(event, channel)}
+    while waiting and event.parent_id is not None:
+        place = checkpoint_place(event.namespace.encode(), event.parent_id.encode())
+        parent = ancestors.get(place)
+        if parent is None or place in support:
+            break
+        support.add(place)
+        event = parent
+        waiting = {channel for channel in waiting if not holds(event, channel)}
+    return support
+
+
+def _names(places: Iterable[bytes]) -> tuple[tuple[str, str], ...]:
+    return tuple(split_place(place)[:2] for place in sorted(places))
+
+
+def _ranges(gone: Iterable[Recorded]) -> Iterable[tuple[int, int, str]]:
+    """Runs of sequence numbers: first, last, digest of the last."""
+    run: list[Recorded] = []
+    for recorded in gone:
+        if run and recorded.sequence != run[-1].sequence + 1:
+            yield run[0].sequence, run[-1].sequence, run[-1].digest.decode()
+            run = []
+        run.append(recorded)
+    if run:
+        yield run[0].sequence, run[-1].sequence, run[-1].digest.decode()
+
+
+def remove_checkpoints(keys: ThreadKeys, choose: Choice, replayed: Replayed, describe: Describe) -> Flow[int]:
+    """Takes out the checkpoints that `choose` names, and returns how many they were. If none is left, the thread is deleted.
+
+    Round trips: for each step of 1000 checkpoints one per 1000 entries of the log, and one to carry it out.
+
+    Raises:
+        ThreadBusy: other writers changed the thread each time before the plan could be carried out.
+        CorruptEntry, LogLost: see `projections.thread.call`.
+    """
+    taken = 0
+    for _ in range(ATTEMPTS):
+        history = History(Index())
+        history.index = yield from scan(keys, history.events)
+        listed = history.checkpoints()
+        drop = [place_of(event) for event in choose(list(listed.values()))]
+        if not drop:
+            return taken
+        if len(drop) == len(listed):
+            if (yield from delete_thread(keys, unless_after=history.index.sequence)):
+                return taken + len(drop)
+            continue
+        step = set(drop[:AT_ONCE])
+        if (yield from _carry_out(keys, history, plan(history, step, replayed), describe)):
+            taken += len(step)
+            if len(step) == len(drop):
+                return taken
+    raise ThreadBusy(
+        f"Thread {keys.thread.decode()!r} was written to each time before {len(drop)} of its checkpoints could be removed. "
+        "Nothing is broken; call again when it is less busy."
+    )
+
+
+def _carry_out(keys: ThreadKeys, history: History, plan: Plan, describe: Describe) -> Flow[bool]:
+    """Whether the plan was carried out; not if the log has moved on."""
+    index = history.index
+    event = describe(plan.removed)
+    fields = encode_event(event)
+    after = Index()
+    for recorded in plan.rest:
+        after.add(recorded)
+    after.add(Recorded(b"", index.sequence + 1, b"", event))
+    before_members, after_members = set(index.members()), set(after.members())
+    namespaces = {namespace for namespace, _ in (*plan.removed.dropped, *plan.removed.hidden)}
+    lists: list[list[bytes]] = [
+        list(plan.entries),
+        [name for name in index.values if name not in after.values],
+        [part for name, at in after.values.items() if index.values.get(name) != at for part in (name, at)],
+        list(before_members - after_members),
+        [part for member in after_members - before_members for part in (b"0", member)],
+    ]
+    arguments = [b"%d" % index.sequence, event.kind, content_digest(fields), b"%d" % len(fields), *fields]
+    for some in lists:
+        arguments += (b"%d" % len(some), *some)
+    heads = [keys.head(namespace.encode()) for namespace in sorted(namespaces)]
+    reply = yield from call(keys, REMOVE, arguments, heads)
+    return bool(reply[0] == b"ok")
+
+
+def delete_thread(keys: ThreadKeys, *, unless_after: int | None = None) -> Flow[bool]:
+    """Deletes every key of a thread and leaves a tombstone in the feed; False if the log has moved on past `unless_after`.
+
+    One round trip for a thread with checkpoints in the root namespace only, two for any other. A damaged log is deleted too. A
+    server that is out of memory refuses the tombstone: there the keys go first, and the tombstone follows in a call of its own.
+    """
+    namespaces = [b""]
+    mode = b""
+    while True:
+        call_keys = [*thread_keys(keys), *(keys.head(namespace) for namespace in namespaces)]
+        limit = -1 if unless_after is None else unless_after
+        try:
+            reply = yield Call(DELETE_THREAD, call_keys, [keys.thread, limit, mode, *namespaces])
+        except ServerOutOfMemory:
+            if mode == b"quietly":
+                raise
+            mode = b"quietly"
+            continue
+        if reply[0] == b"namespaces":
+            namespaces = reply[1]
+        elif reply[0] == b"stale":
+            namespaces = yield from _namespaces_in_log(keys)
+            mode = b"anyway"
+        elif reply[0] == b"quietly":
+            yield Command("XADD", keys.shared.feed, [b"*", *reply[1]])
+            return True
+        else:
+            return bool(reply[0] == b"ok")
+
+
+def _namespaces_in_log(keys: ThreadKeys) -> Flow[list[bytes]]:
+    """Namespaces that the readable entries of a log name."""
+    found = {b""}
+    after = b""
+    while entries := (yield Call(SCAN_LOG, [keys.log], [after, 1000])):
+        for entry_id, flat in entries:
+            try:
+                event = decode_entry(keys.thread.decode(), entry_id, flat).event
+            except EventLogError:
+                continue  # what cannot be read is about to be deleted
+            if isinstance(event, (CheckpointSaved, ValuesSaved, WritesSaved)):
+                found.add(event.namespace.encode())
+        after = entries[-1][0]
+    return sorted(found)

@@ -1,0 +1,131 @@
+-- Appends a checkpoint, folds it into the index and the head, and announces it: all of it or nothing.
+--
+-- KEYS: those of log.lua; 8 head of the namespace; 9 head of the root namespace.
+-- ARGV: 1 thread; 2 ttl in ms, 0 for none; 3 namespace; 4 checkpoint id; 5 parent id or ''; 6 namespace's place; 7 checkpoint's
+--   place (namespace's, then id's); 8 source; 9 step; 10 run or ''; 11 number of events; then for each event (those with the
+--   overflow of values first, the checkpoint last): content digest, number of fields, fields.
+-- Reply: {'ok', entry id}; {'same', entry id} if this very event is what the log already holds for the checkpoint;
+--   {'stale'} or {'lost'} as log.lua has it, nothing written.
+
+local HEAD, ROOT = KEYS[8], KEYS[9]
+local ttl, ns, id, parent, ns_place, place = tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+local source, step, run = ARGV[8], ARGV[9], ARGV[10]
+
+local state, why = open()
+if not state then
+  return { why }
+end
+
+local events, at = {}, 12
+for event = 1, tonumber(ARGV[11]) do
+  local size = tonumber(ARGV[at + 1])
+  local fields = { unpack(ARGV, at + 2, at + 1 + size) }
+  events[event] = { content = ARGV[at], fields = fields }
+  at = at + 2 + size
+end
+
+local function same(entry, fields)
+  if #entry ~= #fields + 4 then
+    return false
+  end
+  for i = 1, #fields do
+    if entry[i + 4] ~= fields[i] then
+      return false
+    end
+  end
+  return true
+end
+
+local old = members(ORDER, 'c' .. place)[1]
+if old then
+  local entry_id = string.sub(old, #place + 2)
+  local entry = redis.call('XRANGE', LOG, entry_id, entry_id)[1]
+  if entry and same(entry[2], events[#events].fields) then
+    return { 'same', entry_id }
+  end
+end
+
+local names, envelope, versions = {}, '', ''
+for _, event in ipairs(events) do
+  for i = 1, #event.fields, 2 do
+    if string.byte(event.fields[i]) == 61 then -- '='
+      names[#names + 1] = event.fields[i]
+    end
+  end
+end
+local index_names = {}
+for i, name in ipairs(names) do
+  index_names[i] = 'v' .. counted(ns) .. string.sub(name, 2)
+end
+local rewrites = false
+for first = 1, #index_names, CHUNK do
+  for _, entry_id in ipairs(redis.call('HMGET', INDEX, unpack(index_names, first, math.min(first + CHUNK - 1, #index_names)))) do
+    rewrites = rewrites or entry_id
+  end
+end
+local only = not redis.call('ZREVRANGEBYLEX', ORDER, '(c' .. ns_place .. '\255', '[c' .. ns_place, 'LIMIT', 0, 1)[1]
+local latest = not redis.call('ZRANGEBYLEX', ORDER, '(c' .. place .. '\255', '(c' .. ns_place .. '\255', 'LIMIT', 0, 1)[1]
+local head = redis.call('HMGET', HEAD, 'id', 'w')
+local expects = redis.call('PTTL', LOG) > 0 and ttl == 0
+  and not redis.call('ZRANGEBYLEX', ORDER, '[c', '(d', 'LIMIT', 0, 1)[1]
+
+-- From here on it writes.
+
+local extra, pieces, entry_id = {}, {}, nil
+for _, event in ipairs(events) do
+  entry_id = append(state, event.content, event.fields)
+  for i = 1, #event.fields, 2 do
+    local name, value = event.fields[i], event.fields[i + 1]
+    if string.byte(name) == 61 then
+      extra[#extra + 1] = 'v' .. counted(ns) .. string.sub(name, 2)
+      extra[#extra + 1] = entry_id
+      local size, rest = string.match(name, '^=(%d+):()')
+      pieces[#pieces + 1] = '=' .. string.sub(name, rest + size)
+      pieces[#pieces + 1] = size .. ':' .. string.sub(name, rest, rest + size - 1) .. value
+    elseif name == 'e' then
+      envelope = value
+    elseif name == 's' then
+      versions = value
+    end
+  end
+end
+commit(state, extra)
+if expects then -- writes came first, and their log was to be kept for a day only
+  for _, key in ipairs({ LOG, INDEX, ORDER }) do
+    redis.call('PERSIST', key)
+  end
+end
+if old then
+  redis.call('ZREM', ORDER, old)
+end
+for _, hidden in ipairs(members(ORDER, 'h' .. place)) do
+  redis.call('ZREM', ORDER, hidden)
+end
+redis.call('ZADD', ORDER, 0, 'c' .. place .. entry_id)
+
+local follows = head[1] and head[1] == parent and latest and not old
+if follows or (only and latest) then
+  if not head[1] then
+    redis.call('DEL', HEAD)
+  elseif head[2] ~= '0' then -- the parent's pending writes
+    local stale = {}
+    for _, name in ipairs(redis.call('HKEYS', HEAD)) do
+      if string.byte(name) == 33 then -- '!'
+        stale[#stale + 1] = name
+      end
+    end
+    in_chunks('HDEL', HEAD, stale)
+  end
+  local early = members(ORDER, 'w' .. place)
+  redis.call('HSET', HEAD, 'id', id, 'at', entry_id, 'p', parent, 'e', envelope, 's', versions, 'w', #early > 0 and 1 or 0)
+  in_chunks('HSET', HEAD, pieces, 2)
+  for _, member in ipairs(early) do
+    local early_id = string.sub(member, #place + 2)
+    hold_writes(HEAD, redis.call('XRANGE', LOG, early_id, early_id)[1][2])
+  end
+elseif latest or old or rewrites then
+  redis.call('DEL', HEAD)
+end
+announce(state, { 'checkpoint', ns, id, source, step, run }, true)
+keep_alive(ttl, HEAD == ROOT and { HEAD } or { HEAD, ROOT }, HEAD ~= ROOT)
+return { 'ok', entry_id }

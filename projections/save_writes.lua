@@ -1,0 +1,74 @@
+-- Appends writes of a task, folds them into the index and the head, and announces them: all of it or nothing.
+--
+-- KEYS: those of log.lua; 8 head of the namespace; 9 head of the root namespace.
+-- ARGV: 1 thread; 2 ttl in ms, 0 for none; 3 namespace; 4 checkpoint id; 5 checkpoint's place; 6 number of events; then for
+--   each event: content digest, number of fields, fields.
+-- Reply: {'ok', entry id of the last}; {'same'} if they change nothing; {'stale'} or {'lost'}, nothing written.
+
+local HEAD, ROOT = KEYS[8], KEYS[9]
+local ttl, ns, id, place = tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
+
+local state, why = open()
+if not state then
+  return { why }
+end
+
+local on_head = redis.call('HGET', HEAD, 'id') == id
+local held = {} -- pending writes by name; of a head they are asked for one by one
+if not on_head then
+  for _, member in ipairs(members(ORDER, 'w' .. place)) do
+    local entry_id = string.sub(member, #place + 2)
+    each_write(redis.call('XRANGE', LOG, entry_id, entry_id)[1][2], function(name, value, special)
+      if special or not held[name] then
+        held[name] = value
+      end
+    end)
+  end
+end
+
+local fresh, at = {}, 7
+for _ = 1, tonumber(ARGV[6]) do
+  local size = tonumber(ARGV[at + 1])
+  local fields = { unpack(ARGV, at + 2, at + 1 + size) }
+  local changes = false
+  each_write(fields, function(name, value, special)
+    local before = held[name] or (on_head and redis.call('HGET', HEAD, name))
+    if not before or (special and before ~= value) then
+      changes = true
+    end
+  end)
+  if changes then
+    fresh[#fresh + 1] = { content = ARGV[at], fields = fields }
+  end
+  at = at + 2 + size
+end
+if #fresh == 0 then
+  return { 'same' }
+end
+
+-- From here on it writes.
+
+local entry_ids = {}
+for i, event in ipairs(fresh) do
+  entry_ids[i] = append(state, event.content, event.fields)
+end
+commit(state)
+for i, event in ipairs(fresh) do
+  redis.call('ZADD', ORDER, 0, 'w' .. place .. entry_ids[i])
+  if on_head then
+    hold_writes(HEAD, event.fields)
+  end
+end
+if on_head then
+  redis.call('HSET', HEAD, 'w', 1)
+end
+local known = redis.call('ZRANGEBYLEX', ORDER, '[c', '(d', 'LIMIT', 0, 1)[1]
+announce(state, { 'writes', ns, id, '', '', '' }, known)
+if state.first and ttl == 0 then
+  for _, key in ipairs({ LOG, INDEX, ORDER }) do
+    expire_at(key, NOW + WRITES_ONLY)
+  end
+else
+  keep_alive(ttl, HEAD == ROOT and { HEAD } or { HEAD, ROOT }, HEAD ~= ROOT and on_head)
+end
+return { 'ok', state.l }

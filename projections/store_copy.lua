@@ -1,0 +1,38 @@
+-- Puts a copied log in place, closes it with the event that says where it came from, and announces it.
+--
+-- KEYS: those of log.lua, of the target; 8 staged log, 9 staged index, 10 staged order.
+-- ARGV: 1 target thread; 2 ttl in ms, 0 for none; 3 kind; 4 content digest, 5 number of fields, and fields of the event;
+--   then the runs that wrote to the thread.
+-- Reply: {'ok'}; {'exists'} if the target has a log already, which is left as it is; {'stale'} if its index is not its own.
+
+local state, why = open()
+if why == 'stale' then
+  return { why }
+end
+if not (why or state.first) then
+  redis.call('UNLINK', KEYS[8], KEYS[9], KEYS[10])
+  return { 'exists' }
+end
+local size = tonumber(ARGV[5])
+local fields = { unpack(ARGV, 6, 5 + size) }
+
+-- From here on it writes: first to the staged keys, so that a server without memory refuses before anything is in place.
+
+local own = { LOG, INDEX, ORDER }
+LOG, INDEX, ORDER = KEYS[8], KEYS[9], KEYS[10]
+local copied = open()
+append(copied, ARGV[4], fields)
+commit(copied)
+LOG, INDEX, ORDER = own[1], own[2], own[3]
+for i, key in ipairs(own) do -- keys of the target that outlived a lost log are replaced
+  redis.call('RENAME', KEYS[7 + i], key)
+  redis.call('PERSIST', key)
+end
+announce(copied, { ARGV[3], '', '', '', '', '' }, true)
+if redis.call('ZSCORE', RUNS, '') then
+  for i = 6 + size, #ARGV do
+    remember_run(THREAD, ARGV[i])
+  end
+end
+keep_alive(tonumber(ARGV[2]), {})
+return { 'ok' }

@@ -1,0 +1,18 @@
+-- Stores a head that was rebuilt from the log, unless the log has moved on: a slow reader never overwrites a newer head.
+--
+-- KEYS: those of log.lua; 8 head of the namespace; 9 head of the root namespace.
+-- ARGV: 1 thread; 2 sequence number that the head was read at; 3... its fields.
+-- Reply: {'ok'}; {'moved'} if the log has moved on.
+
+local state = open()
+if not state or state.n ~= tonumber(ARGV[2]) then
+  return { 'moved' }
+end
+local fields = {}
+for i = 3, #ARGV do
+  fields[i - 2] = ARGV[i]
+end
+redis.call('DEL', KEYS[8])
+in_chunks('HSET', KEYS[8], fields, 2)
+keep_alive(0, { KEYS[8] }, KEYS[8] ~= KEYS[9])
+return { 'ok' }

@@ -1,0 +1,22 @@
+-- Puts an index and an order that were rebuilt from the log in the place of theirs, unless the log has moved on.
+--
+-- KEYS: those of log.lua; 8 staged index; 9 staged order.
+-- ARGV: 1 thread; 2 last entry id of the log that was folded; 3 number of its entries.
+-- Reply: 1 if stored; 0 if the log has moved on.
+
+local last = redis.call('XREVRANGE', LOG, '+', '-', 'COUNT', 1)[1]
+if not last or last[1] ~= ARGV[2] or redis.call('XLEN', LOG) ~= tonumber(ARGV[3]) then
+  redis.call('UNLINK', KEYS[8], KEYS[9])
+  return 0
+end
+redis.call('RENAME', KEYS[8], INDEX)
+redis.call('RENAME', KEYS[9], ORDER)
+local left = redis.call('PTTL', LOG)
+for _, key in ipairs({ INDEX, ORDER }) do
+  if left > 0 then
+    expire_at(key, NOW + left)
+  else
+    redis.call('PERSIST', key)
+  end
+end
+return 1

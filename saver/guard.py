@@ -1,0 +1,118 @@
+"""The process between an embedded server and its owner: it ends the server when the owner is gone.
+
+    guard.py <seconds> <lock> [<directory to remove> ...] -- <server> [<argument> ...]
+
+Run by path, never imported by the package. Standard input is a pipe whose other end only the owner holds, so it ends when
+the owner closes it or dies in whatever way, SIGKILL included. Then, or on SIGTERM, the server gets SIGTERM, which makes it
+write out its log, and SIGKILL after `seconds`; what the owner would have removed is removed. The guard is the server's
+parent: at no moment does the server run unguarded. `lock` is an inherited descriptor of an open, locked file, which the
+server inherits in turn and which gets the server's pid as its contents.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import time
+
+OWNER = 0
+SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)
+
+# From Linux's <sys/prctl.h>.
+PR_SET_PDEATHSIG = 1
+
+
+def main(arguments: list[str]) -> int:
+    """Run the server until it ends or has to; returns its exit status, negative where a signal ended it."""
+    at = arguments.index("--")
+    seconds, lock, *leftovers = arguments[:at]
+    # Held back until the server can die of them and the guard can hear of them: a SIGTERM in between would be lost.
+    signal.pthread_sigmask(signal.SIG_SETMASK, SIGNALS)
+    server = _start(arguments[at + 1 :])
+    wakeups = _wake_on_signals()
+    os.ftruncate(int(lock), 0)
+    os.pwrite(int(lock), b"%d\n" % server, 0)
+    status = _wait(server, wakeups)
+    if status is None:
+        status = _stop(server, float(seconds))
+    _remove(leftovers)
+    return status
+
+
+def _start(command: list[str]) -> int:
+    guard = os.getpid()
+    server = os.fork()
+    if server:
+        return server
+    try:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        _end_with(guard)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        os.execv(command[0], command)
+    except OSError as error:
+        os.write(2, f"{command[0]}: {error}\n".encode())
+    finally:
+        os._exit(127)
+
+
+def _end_with(guard: int) -> None:
+    """Where Linux can, have the server end even when the guard itself is killed."""
+    if sys.platform != "linux":
+        return
+    try:
+        import ctypes
+
+        # Sent when the thread that forked ends: safe here, the guard has only one.
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    except (ImportError, OSError, AttributeError):
+        return
+    if os.getppid() != guard:
+        os._exit(1)
+
+
+def _wake_on_signals() -> int:
+    """A descriptor that can be read from after any of the signals."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer)
+    for number in SIGNALS:
+        signal.signal(number, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    return reader
+
+
+def _wait(server: int, wakeups: int) -> int | None:
+    """The server's exit status, or None once the owner is gone or a signal asks to end."""
+    while True:
+        ready, _, _ = select.select([OWNER, wakeups], [], [])
+        ended, status = os.waitpid(server, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        # SIGCHLD comes too when the server is stopped and continued.
+        if OWNER in ready or set(os.read(wakeups, 512)) - {signal.SIGCHLD}:
+            return None
+
+
+def _stop(server: int, seconds: float) -> int:
+    os.kill(server, signal.SIGTERM)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        ended, status = os.waitpid(server, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.005)
+    os.kill(server, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(server, 0)[1])
+
+
+def _remove(directories: list[str]) -> None:
+    import shutil
+
+    for directory in directories:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]) != 0)

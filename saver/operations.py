@@ -1,0 +1,269 @@
+"""The operations of the saver as flows: arguments checked and translated, then the flows of `projections`.
+
+Everything that can be wrong with a call is found before the first request is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    DeltaChannelHistory,
+    SerializerProtocol,
+)
+
+from eventlog.errors import InvalidArgument
+from eventlog.events import CheckpointSaved, HistoryPruned, Removed, RunsDeleted
+from eventlog.flow import Emit, Flow
+from eventlog.keys import Keyspace, ThreadKeys
+from eventlog.server import check_server
+from projections.checkpoint import StoredCheckpoint
+from projections.copying import copy_thread
+from projections.history import Found, Selection, list_checkpoints, read_ancestry
+from projections.read import read_checkpoint, read_latest
+from projections.registry import threads_of, threads_of_runs
+from projections.removal import Choice, delete_thread, remove_checkpoints
+from projections.save import save_checkpoint, save_writes
+from saver.configs import address_of, thread_id_of
+from saver.translation import Translator, config_of
+from saver.ttl import TimeToLive
+
+__all__ = ["Operations"]
+
+T = TypeVar("T")
+
+KEEP_LATEST, DELETE = "keep_latest", "delete"
+
+
+class Operations:
+    """Builds the flows. Holds what they have in common, and whether the server was checked yet."""
+
+    def __init__(self, keyspace: Keyspace, ttl: TimeToLive) -> None:
+        self.keyspace = keyspace
+        self.ttl = ttl
+        self._checked = False
+
+    def check(self) -> Flow[None]:
+        """Checks server and prefix. One round trip."""
+        yield from check_server(self.keyspace, expires=self.ttl.on_write > 0)
+        self._checked = True
+
+    def _first(self, flow: Flow[T]) -> Flow[T]:
+        """`flow`, behind the check of server and prefix the first time."""
+        if not self._checked:
+            yield from self.check()
+        return (yield from flow)
+
+    def _keys(self, thread_id: str) -> ThreadKeys:
+        return self.keyspace.thread(thread_id.encode())
+
+    def get_tuple(self, serde: SerializerProtocol, config: RunnableConfig) -> Flow[CheckpointTuple | None]:
+        """The checkpoint that a config names, or the latest of its namespace."""
+        address = address_of(config)
+        keys, namespace = self._keys(address.thread_id), address.namespace or ""
+        if address.checkpoint_id is None:
+            reading = read_latest(keys, namespace, ttl=self.ttl.on_read)
+        else:
+            reading = read_checkpoint(keys, namespace, address.checkpoint_id, ttl=self.ttl.on_read)
+        stored = yield from self._first(reading)
+        return None if stored is None else Translator(serde).checkpoint_tuple(address.thread_id, stored)
+
+    def list(
+        self,
+        serde: SerializerProtocol,
+        config: RunnableConfig | None,
+        filter: Mapping[str, Any] | None,
+        before: RunnableConfig | None,
+        limit: int | None,
+    ) -> Flow[None]:
+        """Emits the checkpoints selected, newest first."""
+        translator = Translator(serde)
+        address = None if config is None else address_of(config)
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int)):
+            raise TypeError(f"limit must be an int, not {type(limit).__name__}.")
+        selection = Selection(
+            namespace=address and address.namespace,
+            checkpoint_id=address and address.checkpoint_id,
+            before=_before(before),
+            matches=_matcher(translator, filter),
+            limit=limit,
+        )
+        if not self._checked:
+            yield from self.check()
+        threads = [address.thread_id.encode()] if address else (yield from threads_of(self.keyspace))
+        yield from _translated(translator, list_checkpoints(self.keyspace, threads, selection))
+
+    def put(
+        self,
+        serde: SerializerProtocol,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> Flow[RunnableConfig]:
+        """Appends a checkpoint; the config that names it."""
+        address = address_of(config)
+        event, full = Translator(serde).checkpoint_saved(address, config, checkpoint, metadata, new_versions)
+        yield from self._first(
+            save_checkpoint(
+                self._keys(address.thread_id),
+                event,
+                ttl=self.ttl.on_write,
+                source=_word(full.get("source")),
+                step=_word(full.get("step")),
+                run=_word(full.get("run_id")),
+            )
+        )
+        return config_of(address.thread_id, event.namespace, event.checkpoint_id)
+
+    def put_writes(
+        self, serde: SerializerProtocol, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
+    ) -> Flow[None]:
+        """Appends writes of a task."""
+        address = address_of(config)
+        event = Translator(serde).writes_saved(address, writes, task_id, task_path)
+        if event.writes:
+            yield from self._first(save_writes(self._keys(address.thread_id), event, ttl=self.ttl.on_write))
+
+    def delete_thread(self, thread_id: str) -> Flow[None]:
+        """Deletes a thread."""
+        yield from self._first(delete_thread(self._keys(thread_id_of(thread_id))))
+
+    def delete_for_runs(self, serde: SerializerProtocol, run_ids: Sequence[str]) -> Flow[None]:
+        """Deletes the checkpoints of runs, with their writes, on whatever threads they are."""
+        runs = _several("run_ids", run_ids)
+        if not runs:
+            return
+        translator = Translator(serde)
+        found = yield from self._first(threads_of_runs(self.keyspace, runs))
+        for thread, its_runs in found.items():
+            thread_id = thread.decode()
+
+            def of_runs(
+                checkpoints: Sequence[CheckpointSaved], thread_id: str = thread_id, its_runs: set[str] = its_runs
+            ) -> Iterable[CheckpointSaved]:
+                for event in checkpoints:
+                    metadata = translator.metadata(thread_id, event.checkpoint_id, event.body)
+                    if _word(metadata.get("run_id")) in its_runs:
+                        yield event
+
+            def describe(removed: Removed, its_runs: set[str] = its_runs) -> RunsDeleted:
+                return RunsDeleted(tuple(sorted(its_runs)), removed)
+
+            yield from remove_checkpoints(
+                self.keyspace.thread(thread), of_runs, _replayed(translator, thread_id), describe
+            )
+
+    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> Flow[None]:
+        """Copies a thread."""
+        source = thread_id_of(source_thread_id, "source_thread_id")
+        target = thread_id_of(target_thread_id, "target_thread_id")
+        if source == target:
+            raise InvalidArgument(f"Thread {source!r} cannot be copied onto itself; name another target_thread_id.")
+        yield from self._first(copy_thread(self.keyspace, self._keys(source), self._keys(target), ttl=self.ttl.on_write))
+
+    def prune(self, serde: SerializerProtocol, thread_ids: Sequence[str], strategy: str, keep_last: int | None) -> Flow[None]:
+        """Removes checkpoints of threads."""
+        threads = _several("thread_ids", thread_ids)
+        if strategy not in (KEEP_LATEST, DELETE):
+            raise InvalidArgument(f"Unknown prune strategy {strategy!r}; it is {KEEP_LATEST!r} or {DELETE!r}.")
+        if keep_last is not None and (isinstance(keep_last, bool) or not isinstance(keep_last, int)):
+            raise TypeError(f"keep_last must be an int, not {type(keep_last).__name__}.")
+        if keep_last is not None and (keep_last < 1 or strategy == DELETE):
+            raise InvalidArgument(f"keep_last={keep_last} is 1 or more and goes with strategy={KEEP_LATEST!r}, not {strategy!r}.")
+        translator = Translator(serde)
+        for thread_id in threads:
+            if strategy == DELETE:
+                yield from self.delete_thread(thread_id)
+                continue
+            yield from self._first(
+                remove_checkpoints(
+                    self._keys(thread_id),
+                    _all_but(keep_last or 1),
+                    _replayed(translator, thread_id),
+                    lambda removed: HistoryPruned(strategy, removed),
+                )
+            )
+
+    def delta_history(
+        self, serde: SerializerProtocol, config: RunnableConfig, channels: Sequence[str]
+    ) -> Flow[Mapping[str, DeltaChannelHistory]]:
+        """What delta channels are rebuilt from."""
+        if not channels:
+            return {}
+        address = address_of(config)
+        translator = Translator(serde)
+        ancestries = yield from self._first(
+            read_ancestry(self._keys(address.thread_id), address.namespace or "", address.checkpoint_id, list(channels))
+        )
+        return {channel: translator.delta_history(address.thread_id, found) for channel, found in ancestries.items()}
+
+
+def _translated(translator: Translator, flow: Flow[None]) -> Flow[None]:
+    """`flow`, with tuples emitted in place of what it found."""
+    try:
+        request = next(flow)
+        while True:
+            if isinstance(request, Emit):
+                found: Found = request.item
+                yield Emit(translator.checkpoint_tuple(found.thread, found.checkpoint))
+                request = next(flow)
+            else:
+                request = flow.send((yield request))
+    except StopIteration:
+        return
+
+
+def _word(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+def _before(before: RunnableConfig | None) -> str | None:
+    found = ((before or {}).get("configurable") or {}).get("checkpoint_id")
+    if found is not None and not isinstance(found, str):
+        raise TypeError(f"The checkpoint_id of before must be a string, not {type(found).__name__}.")
+    return found or None
+
+
+def _several(field: str, ids: Sequence[str]) -> list[str]:
+    """Ids as texts. A single string would be taken for its letters, so it is refused."""
+    if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
+        raise TypeError(f"{field} must be a list of ids, not {type(ids).__name__}; pass [{ids!r}].")
+    return [thread_id_of(one, f"each of {field}") for one in ids]
+
+
+def _all_but(keep: int) -> Choice:
+    """All checkpoints but the newest ones of each namespace, oldest first."""
+
+    def choose(checkpoints: Sequence[CheckpointSaved]) -> Iterable[CheckpointSaved]:
+        ids: dict[str, list[str]] = {}
+        for event in checkpoints:
+            ids.setdefault(event.namespace, []).append(event.checkpoint_id)
+        kept = {(namespace, one) for namespace, some in ids.items() for one in sorted(some)[-keep:]}
+        return (event for event in checkpoints if (event.namespace, event.checkpoint_id) not in kept)
+
+    return choose
+
+
+def _replayed(translator: Translator, thread_id: str) -> Callable[[CheckpointSaved], Iterable[str]]:
+    return lambda event: translator.delta_channels(thread_id, event)
+
+
+def _matcher(
+    translator: Translator, filter: Mapping[str, Any] | None
+) -> Callable[[str, StoredCheckpoint], bool] | None:
+    """Whether a checkpoint's metadata has every key of `filter`, with an equal value."""
+    if not filter:
+        return None
+
+    def matches(thread: str, stored: StoredCheckpoint) -> bool:
+        metadata = translator.metadata(thread, stored.checkpoint_id, stored.body)
+        return all(value == metadata.get(key) for key, value in filter.items())
+
+    return matches

@@ -1,0 +1,349 @@
+"""RedisStreamSaver: the LangGraph face of the log.
+
+Every method is one line: the operation's flow (`saver.operations`), run in one colour or the other (`eventlog.drivers`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from os import PathLike
+from types import TracebackType
+from typing import Any, cast
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    BaseCheckpointSaver,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    DeltaChannelHistory,
+    SerializerProtocol,
+)
+from typing_extensions import Self
+
+from eventlog.connections import Connections
+from eventlog.drivers import Runner
+from eventlog.keys import Keyspace
+from saver.embedded import EmbeddedServer
+from saver.operations import Operations
+from saver.ttl import TimeToLive
+from saver.versions import next_version
+
+__all__ = ["RedisStreamSaver"]
+
+PREFIX = "langgraph"
+PARTITIONS = 16
+
+
+class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, AbstractAsyncContextManager):  # type: ignore[type-arg]
+    """A LangGraph checkpointer whose truth is one append-only Redis Stream per thread.
+
+    Sync and async methods work on the same saver, from any number of threads and tasks. No set-up step is needed: the first call
+    checks the server, in one round trip more than the call itself takes.
+
+    Args:
+        sync_connection: a `redis.Redis`, `redis.ConnectionPool`, `redis.RedisCluster`, or a client that Sentinel manages.
+        async_connection: the asyncio twin of one. At least one of the two is needed; with one only, the other colour's methods
+            work where they honestly can: async over sync in a thread, sync over async from another thread than the loop's.
+        prefix: what every key begins with. Savers with different prefixes know nothing of each other.
+        partitions: over how many hash tags threads are spread, fixed at the first use of a prefix.
+        serde: serializer of values; an `EncryptedSerializer` encrypts metadata as well.
+        ttl: minutes a thread lives after its last write, or `{"default_ttl": minutes, "refresh_on_read": True}`.
+
+    Raises:
+        TypeError, InvalidArgument: an argument is not what it should be; the message names the remedy.
+
+    What was given is never closed; what `from_conn_string` and `embedded` opened is, by `close`, `aclose` or `with`.
+    Every method raises `eventlog.errors.EventLogError` of a kind that says what to do when the server, or what it holds, stands in
+    the way; never does a failure look like a thread without checkpoints.
+    """
+
+    def __init__(
+        self,
+        sync_connection: Any = None,
+        async_connection: Any = None,
+        *,
+        prefix: str = PREFIX,
+        partitions: int = PARTITIONS,
+        serde: SerializerProtocol | None = None,
+        ttl: float | Mapping[str, Any] | None = None,
+    ) -> None:
+        self._open(Connections(sync_connection, async_connection), prefix, partitions, serde, ttl)
+
+    def _open(
+        self,
+        connections: Connections,
+        prefix: str,
+        partitions: int,
+        serde: SerializerProtocol | None,
+        ttl: float | Mapping[str, Any] | None,
+        server: EmbeddedServer | None = None,
+    ) -> None:
+        super().__init__(serde=serde)
+        self._connections = connections
+        self._runner = Runner(connections)
+        self._operations = Operations(Keyspace(prefix, partitions), TimeToLive.of(ttl))
+        self._server = server
+
+    @classmethod
+    def from_conn_string(
+        cls,
+        conn_string: str,
+        *,
+        prefix: str = PREFIX,
+        partitions: int = PARTITIONS,
+        serde: SerializerProtocol | None = None,
+        ttl: float | Mapping[str, Any] | None = None,
+        **client_options: Any,
+    ) -> Self:
+        """A saver that opens its own connections, both colours, at first use, and closes them.
+
+        `conn_string` is any URL redis-py takes (redis://, rediss://, unix://), `redis+cluster://host:port,host:port` or
+        `redis+sentinel://host:port,host:port/service[/db]` (and `rediss+...`). Other keywords go to redis-py's clients.
+        """
+        return cls._owning(Connections.from_url(conn_string, **client_options), None, prefix, partitions, serde, ttl)
+
+    @classmethod
+    def embedded(
+        cls,
+        path: str | PathLike[str] | None = None,
+        *,
+        prefix: str = PREFIX,
+        partitions: int = PARTITIONS,
+        serde: SerializerProtocol | None = None,
+        ttl: float | Mapping[str, Any] | None = None,
+    ) -> Self:
+        """A saver with a private server, for local work: it starts one on a unix socket and stops it.
+
+        The append-only file lies under `path`, or in a temporary directory that is removed. Needs the extra `embedded`.
+        Raises `PathInUse` if the path is opened already.
+        """
+        server = EmbeddedServer(path)
+        try:
+            return cls._owning(Connections.from_url(server.url), server, prefix, partitions, serde, ttl)
+        except BaseException:
+            server.close()
+            raise
+
+    @classmethod
+    def _owning(cls, connections: Connections, server: EmbeddedServer | None, *settings: Any) -> Self:
+        made = cls.__new__(cls)
+        made._open(connections, *settings, server)
+        return made
+
+    # -- life
+
+    def setup(self) -> None:
+        """Checks server and prefix now rather than at the first call. One round trip.
+
+        Raises `LayoutMismatch` or `ServerMisconfigured` where they do not fit.
+        """
+        self._runner.run(self._operations.check(), "setup")
+
+    async def asetup(self) -> None:
+        """Async twin of `setup`."""
+        await self._runner.arun(self._operations.check(), "setup")
+
+    def close(self) -> None:
+        """Closes what this saver opened; may be called twice. Connections it was given stay open."""
+        self._connections.close()
+        if self._server is not None:
+            self._server.close()
+
+    async def aclose(self) -> None:
+        """Async twin of `close`."""
+        await self._connections.aclose()
+        if self._server is not None:
+            self._server.close()
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
+    ) -> None:
+        """Closes."""
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        """Itself."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
+    ) -> None:
+        """Closes."""
+        await self.aclose()
+
+    # -- reading
+
+    def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """The checkpoint with the config's `checkpoint_id`, or the one with the greatest id of its namespace; None if there is none.
+
+        One round trip; for the latest, two where its head has to be put together from the log first.
+        """
+        return self._runner.run(self._operations.get_tuple(self.serde, config), _subject(config))
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """Async twin of `get_tuple`."""
+        return await self._runner.arun(self._operations.get_tuple(self.serde, config), _subject(config))
+
+    def list(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> Iterator[CheckpointTuple]:
+        """The checkpoints of a thread (of all threads if config is None), newest first by checkpoint id, read as they are asked for.
+
+        The config may name a namespace (absent: all of them, "" the root) and a checkpoint id. `before` keeps ids below its own.
+        `filter` keeps checkpoints whose metadata has equal values under all its keys; `limit` counts what is kept.
+        Round trips: one per page; with a filter one more per page that something is kept of.
+        """
+        flow = self._operations.list(self.serde, config, filter, before, limit)
+        yield from self._runner.iterate(flow, _subject(config))
+
+    async def alist(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        """Async twin of `list`."""
+        flow = self._operations.list(self.serde, config, filter, before, limit)
+        async for found in self._runner.aiterate(flow, _subject(config)):
+            yield found
+
+    def get_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """What `DeltaChannel`s are rebuilt from: the ancestors' writes, oldest first, from the nearest stored value on, and that value.
+
+        One round trip per 500 ancestors.
+        """
+        return self._runner.run(self._operations.delta_history(self.serde, config, channels), _subject(config))
+
+    async def aget_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """Async twin of `get_delta_channel_history`."""
+        return await self._runner.arun(self._operations.delta_history(self.serde, config, channels), _subject(config))
+
+    # -- writing
+
+    def put(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Appends a checkpoint, whose parent is the config's `checkpoint_id`; the config that names it. One round trip.
+
+        Putting the same checkpoint again appends nothing; putting another under the same id replaces it in reads.
+        """
+        flow = self._operations.put(self.serde, config, checkpoint, metadata, new_versions)
+        return self._runner.run(flow, _subject(config))
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Async twin of `put`."""
+        flow = self._operations.put(self.serde, config, checkpoint, metadata, new_versions)
+        return await self._runner.arun(flow, _subject(config))
+
+    def put_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """Appends writes of a task to the config's checkpoint, which may not have arrived yet. One round trip.
+
+        Of an ordinary write that is repeated the first counts, of a special one (`WRITES_IDX_MAP`) the last.
+        """
+        self._runner.run(self._operations.put_writes(self.serde, config, writes, task_id, task_path), _subject(config))
+
+    async def aput_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """Async twin of `put_writes`."""
+        flow = self._operations.put_writes(self.serde, config, writes, task_id, task_path)
+        await self._runner.arun(flow, _subject(config))
+
+    # -- upkeep
+
+    def delete_thread(self, thread_id: str) -> None:
+        """Deletes every key of a thread, and leaves one tombstone in the feed. One round trip, two if it has subgraphs."""
+        self._runner.run(self._operations.delete_thread(thread_id), f"thread {thread_id!r}")
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        """Async twin of `delete_thread`."""
+        await self._runner.arun(self._operations.delete_thread(thread_id), f"thread {thread_id!r}")
+
+    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """Deletes the checkpoints whose metadata names one of the runs, with their writes, on any thread.
+
+        Values that checkpoints of other runs still have are kept. Two round trips, and per thread concerned those of `prune`.
+        """
+        self._runner.run(self._operations.delete_for_runs(self.serde, run_ids), f"runs {run_ids!r}")
+
+    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """Async twin of `delete_for_runs`."""
+        await self._runner.arun(self._operations.delete_for_runs(self.serde, run_ids), f"runs {run_ids!r}")
+
+    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """Copies a thread's complete history to one that does not exist: all of it or nothing. Three round trips per 50 events.
+
+        Raises `ThreadNotFound` or `ThreadExists`.
+        """
+        flow = self._operations.copy_thread(source_thread_id, target_thread_id)
+        self._runner.run(flow, f"thread {source_thread_id!r}")
+
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """Async twin of `copy_thread`."""
+        flow = self._operations.copy_thread(source_thread_id, target_thread_id)
+        await self._runner.arun(flow, f"thread {source_thread_id!r}")
+
+    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest", keep_last: int | None = None) -> None:
+        """Removes old checkpoints of threads, and keeps what the others need: unchanged values, writes, delta channels' ancestors.
+
+        `"keep_latest"` keeps the newest of each namespace, with `keep_last=N` the N newest; `"delete"` deletes the threads.
+        Round trips per thread: one per 1000 events, and one per 1000 checkpoints removed.
+        Raises `ThreadBusy` if other writers kept changing a thread meanwhile.
+        """
+        flow = self._operations.prune(self.serde, thread_ids, strategy, keep_last)
+        self._runner.run(flow, f"threads {thread_ids!r:.200}")
+
+    async def aprune(
+        self, thread_ids: Sequence[str], *, strategy: str = "keep_latest", keep_last: int | None = None
+    ) -> None:
+        """Async twin of `prune`."""
+        flow = self._operations.prune(self.serde, thread_ids, strategy, keep_last)
+        await self._runner.arun(flow, f"threads {thread_ids!r:.200}")
+
+    # -- versions and serializer
+
+    def get_next_version(self, current: str | None, channel: None) -> str:
+        """A version greater than `current`, unique across forks, 9 to 20 characters long. See `saver.versions`."""
+        return cast(str, next_version(current))
+
+    def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> Self:
+        """A saver on the same connections whose serializer may revive these types too."""
+        return cast(Self, super().with_allowlist(extra_allowlist))
+
+
+def _subject(config: Any) -> str:
+    """How errors name what a call was about."""
+    if config is None:
+        return "all threads"
+    configurable = config.get("configurable") or {} if isinstance(config, Mapping) else {}
+    return f"thread {configurable.get('thread_id')!r}"

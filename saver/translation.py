@@ -1,0 +1,206 @@
+"""Between LangGraph's checkpoints and events.
+
+Values pass through the serializer and nothing else. What stands beside them (metadata, and what a checkpoint holds beyond its
+values) lies in the envelope as plain data where CBOR brings it back exactly, and as the serializer wrote it where not, or where
+the serializer may encrypt: then nothing but ids, channel names, versions, node names, source, step and times can be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    WRITES_IDX_MAP,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    DeltaChannelHistory,
+    SerializerProtocol,
+    get_checkpoint_metadata,
+)
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+
+from eventlog.codec import EMPTY, Keyframe, encode_keyframe, is_plain
+from eventlog.errors import CorruptEntry, InvalidArgument, ValueUnreadable, ValueUnwritable
+from eventlog.events import CheckpointSaved, Write, WritesSaved
+from eventlog.keys import text, version_token
+from projections.checkpoint import PendingWrite, StoredCheckpoint
+from projections.history import Ancestry
+from saver.configs import Address
+
+__all__ = ["Translator"]
+
+_CLEAR = ("v", "ts", "versions_seen", "updated_channels")
+"""Keys of a checkpoint that lie in the clear even when values are encrypted."""
+_ELSEWHERE = ("id", "channel_values", "channel_versions")
+_DELTA_COUNTERS = "counters_since_delta_snapshot"
+
+
+class Translator:
+    """Translates with one serializer."""
+
+    def __init__(self, serde: SerializerProtocol) -> None:
+        self.serde = serde
+        self._plain = type(serde) is JsonPlusSerializer
+        """Whether the serializer is known not to encrypt."""
+
+    # -- to events
+
+    def checkpoint_saved(
+        self,
+        address: Address,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> tuple[CheckpointSaved, Mapping[str, Any]]:
+        """The event of a put, and the metadata it holds. Raises `ValueUnwritable`, `InvalidArgument` or `TypeError`."""
+        values = checkpoint["channel_values"]
+        pieces = {}
+        for channel, version in new_versions.items():
+            named = _named(channel), _token(channel, version)
+            pieces[named] = self._piece(address, channel, values[channel]) if channel in values else EMPTY
+        versions = {_named(channel): _token(channel, version) for channel, version in checkpoint["channel_versions"].items()}
+        full = cast("dict[str, Any]", get_checkpoint_metadata(config, metadata))
+        body = {**self._body(address, checkpoint), "metadata": self._beside(address, "metadata", full)}
+        checkpoint_id = checkpoint["id"]
+        if not isinstance(checkpoint_id, str) or not checkpoint_id:
+            raise TypeError(f"{address.subject}: the checkpoint's id must be a non-empty string, not {checkpoint_id!r}.")
+        text("checkpoint id", checkpoint_id)
+        return CheckpointSaved(address.namespace or "", checkpoint_id, address.checkpoint_id, versions, body, pieces), full
+
+    def writes_saved(self, address: Address, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str) -> WritesSaved:
+        """The event of a put_writes. Raises `ValueUnwritable`, `InvalidArgument` or `TypeError`."""
+        if address.checkpoint_id is None:
+            raise InvalidArgument(f"{address.subject}: put_writes needs the checkpoint_id that the writes belong to.")
+        for field, value in (("task_id", task_id), ("task_path", task_path)):
+            if not isinstance(value, str):
+                raise TypeError(f"{address.subject}: {field} must be a string, not {type(value).__name__}.")
+            text(field, value)
+        found: dict[int, Write] = {}
+        for position, (channel, value) in enumerate(writes):
+            index = WRITES_IDX_MAP.get(channel, position)
+            found[index] = Write(index, _named(channel), *self._dump(address, channel, value))
+        return WritesSaved(address.namespace or "", address.checkpoint_id, task_id, task_path, tuple(found.values()))
+
+    def _piece(self, address: Address, channel: str, value: Any) -> bytes:
+        return encode_keyframe(*self._dump(address, channel, value))
+
+    def _dump(self, address: Address, what: str, value: Any) -> tuple[str, bytes]:
+        try:
+            type_, data = self.serde.dumps_typed(value)
+        except Exception as error:
+            raise ValueUnwritable(
+                f"{address.subject}: the serializer cannot write {what!r} ({type(value).__name__}): {error}. Nothing was saved. "
+                "Keep such objects out of the state, or pass a serde that knows them."
+            ) from error
+        return type_, bytes(data)
+
+    def _beside(self, address: Address, what: str, value: Any) -> Any:
+        """Plain data as it is, anything else as [serde type, bytes]."""
+        if self._plain and is_plain(value):
+            return value
+        return list(self._dump(address, what, value))
+
+    def _body(self, address: Address, checkpoint: Checkpoint) -> dict[str, Any]:
+        """What a checkpoint holds beyond its values, ids and versions."""
+        rest = {key: value for key, value in checkpoint.items() if key not in _ELSEWHERE}
+        clear = {key: rest[key] for key in _CLEAR if key in rest}
+        other = {key: value for key, value in rest.items() if key not in clear}
+        if self._plain or not is_plain(clear):
+            return {"checkpoint": self._beside(address, "checkpoint", rest)}
+        return {"checkpoint": clear, "rest": self._beside(address, "checkpoint", other)}
+
+    # -- from what is stored
+
+    def checkpoint_tuple(self, thread_id: str, stored: StoredCheckpoint) -> CheckpointTuple:
+        """The tuple LangGraph reads. Raises `ValueUnreadable` or `CorruptEntry`."""
+        subject = f"thread {thread_id!r}, checkpoint {stored.checkpoint_id!r}"
+        checkpoint = self._load_beside(subject, stored.body, "checkpoint")
+        if "rest" in stored.body:
+            checkpoint |= self._load_beside(subject, stored.body, "rest")
+        checkpoint |= {
+            "id": stored.checkpoint_id,
+            "channel_values": {channel: self._load(subject, channel, value) for channel, value in stored.values.items()},
+            "channel_versions": {channel: _version(token) for channel, token in stored.versions.items()},
+        }
+        parent = stored.parent_id
+        return CheckpointTuple(
+            config=config_of(thread_id, stored.namespace, stored.checkpoint_id),
+            checkpoint=cast(Checkpoint, checkpoint),
+            metadata=cast(CheckpointMetadata, self.metadata(thread_id, stored.checkpoint_id, stored.body)),
+            parent_config=None if parent is None else config_of(thread_id, stored.namespace, parent),
+            pending_writes=[
+                (task_id, write.channel, self._load(subject, write.channel, Keyframe(write.type, write.data)))
+                for _, task_id, write in stored.writes
+            ],
+        )
+
+    def metadata(self, thread_id: str, checkpoint_id: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The metadata in the body of a stored checkpoint."""
+        subject = f"thread {thread_id!r}, checkpoint {checkpoint_id!r}"
+        return self._load_beside(subject, body, "metadata")
+
+    def delta_channels(self, thread_id: str, event: CheckpointSaved) -> list[str]:
+        """Channels of a checkpoint that may have to be rebuilt from its ancestors' writes (`DeltaChannel`)."""
+        counters = self.metadata(thread_id, event.checkpoint_id, event.body).get(_DELTA_COUNTERS)
+        return list(counters) if isinstance(counters, Mapping) else []
+
+    def delta_history(self, thread_id: str, ancestry: Ancestry) -> DeltaChannelHistory:
+        """The history of one delta channel, as LangGraph replays it."""
+        subject = f"thread {thread_id!r}"
+        history = DeltaChannelHistory(
+            writes=[
+                (task_id, write.channel, self._load(subject, write.channel, Keyframe(write.type, write.data)))
+                for _, task_id, write in ancestry.writes
+            ]
+        )
+        if ancestry.seed is not None:
+            history["seed"] = self._load(subject, "seed", ancestry.seed)
+        return history
+
+    def _load_beside(self, subject: str, body: Mapping[str, Any], part: str) -> dict[str, Any]:
+        stored = body.get(part)
+        if isinstance(stored, list):
+            stored = self._load(subject, part, Keyframe(*stored))
+        if not isinstance(stored, dict):
+            raise CorruptEntry(f"{subject}: the envelope has no {part}. Restore the log from a backup, or delete the thread.")
+        return stored
+
+    def _load(self, subject: str, what: str, value: Keyframe) -> Any:
+        try:
+            return self.serde.loads_typed((value.type, value.data))
+        except Exception as error:
+            raise ValueUnreadable(
+                f"{subject}: the serializer cannot read {what!r} of type {value.type!r}: {error}. Pass the serde (and key) that "
+                "wrote it."
+            ) from error
+
+
+def config_of(thread_id: str, namespace: str, checkpoint_id: str) -> RunnableConfig:
+    """The config that names a checkpoint."""
+    return {"configurable": {"thread_id": thread_id, "checkpoint_ns": namespace, "checkpoint_id": checkpoint_id}}
+
+
+def _named(channel: object) -> str:
+    if not isinstance(channel, str):
+        raise TypeError(f"A channel's name must be a string, not {type(channel).__name__} ({channel!r:.80}).")
+    text("channel", channel)
+    return channel
+
+
+def _token(channel: str, version: object) -> str:
+    if not isinstance(version, (str, int, float)):
+        raise TypeError(f"The version of channel {channel!r} must be a string or a number, not {type(version).__name__}.")
+    token = version_token(version)
+    text(f"version of channel {channel!r}", token)
+    return token
+
+
+def _version(token: str) -> str | int | float:
+    if token[:1] == "s":
+        return token[1:]
+    return int(token[1:]) if token[:1] == "i" else float(token[1:])

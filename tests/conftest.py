@@ -1,0 +1,3 @@
+"""Shared fixtures; each plugin holds one kind."""
+
+pytest_plugins = ["tests.fix_servers"]

@@ -1,0 +1,99 @@
+"""The servers that all other tests run on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from tests.servers import RunningServer, Server, free_ports, launch_cluster, preferred_binary
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_every_server_answers(server: Server, prefix: str) -> None:
+    """Each server at hand stores a value and gives it back as bytes."""
+    with server.client() as client:
+        client.set(prefix, "1", px=60_000)
+        assert client.get(prefix) == b"1"
+
+
+def test_cluster_is_three_masters_that_cover_all_slots(cluster: Server) -> None:
+    """The cluster has three masters, no replica, and its nodes share the keys."""
+    client: Any
+    with cluster.client() as client:
+        assert len(client.get_primaries()) == 3
+        assert client.get_replicas() == []
+        assert len({client.get_node_from_key(str(i)).port for i in range(50)}) == 3
+
+
+def test_flush_empties_every_node(cluster: Server) -> None:
+    """`flush` reaches all masters of a cluster."""
+    with cluster.client() as client:
+        for i in range(30):
+            client.set(f"flush{i}", 1)
+        cluster.flush()
+        assert [client.get(f"flush{i}") for i in range(30)] == [None] * 30
+
+
+def test_killed_server_keeps_what_it_had_synced(
+    private_server: Callable[..., RunningServer], binary: Path, tmp_path: Path
+) -> None:
+    """A private server with `appendfsync always` has its data after SIGKILL and restart."""
+    running = private_server("--appendonly", "yes", "--appendfsync", "always", binary=binary, dir=tmp_path)
+    with running.client() as client:
+        client.set("k", "v")
+        running.kill()
+        with pytest.raises(redis.ConnectionError):
+            client.get("k")
+        running.restart()
+        assert client.get("k") == b"v"
+
+
+def test_private_server_with_password_and_port(private_server: Callable[..., RunningServer]) -> None:
+    """A private server takes TCP connections and any setting, such as a password."""
+    running = private_server("--requirepass", "secret", port=free_ports(1)[0])
+    with running.client(password="secret") as client:
+        assert client.ping()
+    with running.client() as client, pytest.raises(redis.AuthenticationError):
+        client.ping()
+
+
+def test_cluster_with_replicas() -> None:
+    """A cluster for failover tests has one replica for each master."""
+    running = launch_cluster(preferred_binary(), replicas=1)
+    try:
+        client: Any
+        with running.client() as client:
+            assert (len(client.get_primaries()), len(client.get_replicas())) == (3, 3)
+    finally:
+        running.stop()
+
+
+def test_servers_end_with_a_killed_owner() -> None:
+    """A server does not outlive the process that launched it, and its files go too."""
+    code = "from tests.servers import *; s = launch(preferred_binary()); print(s.pid, s.socket, flush=True); input()"
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        pid, path = owner.stdout.readline().split()
+        owner.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while (_alive(int(pid)) or os.path.exists(path)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not _alive(int(pid))
+    assert not os.path.exists(path)
+
+
+def _alive(pid: int) -> bool:
+    """Whether the process runs; one that only waits to be reaped does not."""
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    return bool(state.strip()) and not state.startswith("Z")
