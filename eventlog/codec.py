@@ -16,7 +16,17 @@ from typing import Any, NamedTuple, NoReturn
 
 import cbor2
 
-__all__ = ["EMPTY", "Keyframe", "Malformed", "content_digest", "decode", "decode_piece", "encode", "encode_keyframe", "is_plain"]
+__all__ = [
+    "EMPTY",
+    "Keyframe",
+    "Malformed",
+    "content_digest",
+    "decode",
+    "decode_piece",
+    "encode",
+    "encode_keyframe",
+    "is_plain",
+]
 
 EMPTY = b"E"
 """The piece of a channel that has no value at that version."""

@@ -206,5 +206,5 @@ class Connections:
         # Closing a loop's connections here would take them out of the parent's selector, which both processes share.
         self._left_to_parent.append(self._loop_clients)
         self._loop_clients = {}
-        self._first_loop = self._recent_loop = None
+        self._first_loop = self._recent_loop = self._served_loop = None
         self._begin_process()

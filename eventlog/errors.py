@@ -140,8 +140,16 @@ _BY_TYPE: tuple[tuple[type[Exception], type[EventLogError], str], ...] = (
     (rx.BusyLoadingError, ServerLoading, "wait until the server has loaded its data, then call again"),
     (rx.AuthenticationError, AuthenticationFailed, "check user name and password"),
     (rx.AuthorizationError, AuthenticationFailed, "check user name and password"),
-    (rx.NoPermissionError, AccessDenied, "give the user the commands and keys listed under 'Access rights' in the README"),
-    (rx.ReadOnlyError, ServerReadOnly, "connect to the primary (through Sentinel or the cluster, clients follow a failover)"),
+    (
+        rx.NoPermissionError,
+        AccessDenied,
+        "give the user the commands and keys listed under 'Access rights' in the README",
+    ),
+    (
+        rx.ReadOnlyError,
+        ServerReadOnly,
+        "connect to the primary (through Sentinel or the cluster, clients follow a failover)",
+    ),
     (rx.OutOfMemoryError, ServerOutOfMemory, "raise maxmemory, prune or delete threads, or set a ttl"),
     (rx.ClusterDownError, ServerUnavailable, "wait for the cluster to cover all slots again"),
     (rx.TimeoutError, ServerUnavailable, "check the server's load and the client's socket_timeout"),
@@ -183,5 +191,7 @@ def translate(error: Exception, subject: str) -> EventLogError | None:
     if isinstance(error, rx.RedisError):
         return ServerFailedCommand(f"{subject}: {type(error).__name__}: {words}.")
     if isinstance(error, OSError):
-        return ServerUnavailable(f"{subject}: {error!r}. To mend it: check that the server runs and the address is right.")
+        return ServerUnavailable(
+            f"{subject}: {error!r}. To mend it: check that the server runs and the address is right."
+        )
     return None

@@ -48,7 +48,7 @@ Fields = dict[bytes, bytes]
 class Write(NamedTuple):
     """One write of a task: its index among the task's writes (negative for special channels), and the value as serialized."""
 
-    index: int
+    idx: int
     channel: str
     type: str
     data: bytes
@@ -186,8 +186,8 @@ def encode_event(event: Event) -> list[bytes]:
     elif isinstance(event, WritesSaved):
         fields += (codec.encode({"ns": event.namespace, "id": event.checkpoint_id}),)
         fields += (b"t", event.task_id.encode(), b"a", event.task_path.encode())
-        for index, channel, type_, data in event.writes:
-            fields += (b"!%d" % index, codec.encode([channel, type_, data]))
+        for idx, channel, type_, data in event.writes:
+            fields += (b"!%d" % idx, codec.encode([channel, type_, data]))
     elif isinstance(event, ThreadCopied):
         fields += (codec.encode({"source": event.source, "seq": event.sequence, "digest": event.digest}),)
     elif isinstance(event, HistoryPruned):
@@ -208,11 +208,11 @@ def decode_versions(data: bytes) -> dict[str, str]:
     return dict(zip(texts[::2], texts[1::2], strict=True))
 
 
-def decode_write(index: int, data: bytes) -> Write:
+def decode_write(idx: int, data: bytes) -> Write:
     """A write of a task; of one whose bytes a scan left out, the index alone. Raises `codec.Malformed`."""
     if not data:
-        return Write(index, "", "", b"")
-    return Write(index, *codec.decode_shape(data, str, str, bytes))
+        return Write(idx, "", "", b"")
+    return Write(idx, *codec.decode_shape(data, str, str, bytes))
 
 
 def _envelope(fields: Fields, **types: type) -> dict[str, Any]:
@@ -295,6 +295,7 @@ def decode_entry(thread: str, entry_id: bytes, flat: list[bytes]) -> Recorded:
     Raises:
         NewerSchema: written by a newer version of this project.
         CorruptEntry: anything that this project did not write, naming thread and entry.
+
     """
     where = f"Entry {entry_id.decode(errors='replace')} of thread {thread!r}"
     fields = dict(zip(flat[::2], flat[1::2], strict=True))
@@ -303,7 +304,9 @@ def decode_entry(thread: str, entry_id: bytes, flat: list[bytes]) -> Recorded:
         fields = upcast(fields)
         schema = fields[b"v"]
     if schema.isdigit() and int(schema) > int(SCHEMA):
-        raise NewerSchema(f"{where} has schema version {int(schema)}; this version reads up to {int(SCHEMA)}. Upgrade this package.")
+        raise NewerSchema(
+            f"{where} has schema version {int(schema)}; this version reads up to {int(SCHEMA)}. Upgrade this package."
+        )
     if schema != SCHEMA or kind not in KINDS:
         raise CorruptEntry(f"{where} is of unknown kind {kind!r}, version {schema!r}. {_FOREIGN}")
     try:

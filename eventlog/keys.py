@@ -23,7 +23,9 @@ def text(field: str, value: str) -> bytes:
     try:
         return value.encode()
     except UnicodeEncodeError:
-        raise InvalidArgument(f"{field} {value!r} is not valid Unicode text; pass text that can be encoded as UTF-8.") from None
+        raise InvalidArgument(
+            f"{field} {value!r} is not valid Unicode text; pass text that can be encoded as UTF-8."
+        ) from None
 
 
 def counted(part: bytes) -> bytes:
@@ -56,7 +58,7 @@ def split_place(place: bytes) -> tuple[str, str, bytes]:
     return namespace.decode(), checkpoint_id.decode(), entry_id
 
 
-def version_token(version: str | int | float) -> str:
+def version_token(version: str | float) -> str:
     """Text that equals another's exactly where the versions are equal (1 and 1.0 are, "1" is neither)."""
     if isinstance(version, str):
         return "s" + version
@@ -121,13 +123,16 @@ class Keyspace:
     Args:
         prefix: what every key begins with; no braces, since they would change the hash tag.
         partitions: over how many hash tags the threads are spread; fixed when the prefix is first used.
+
     """
 
     def __init__(self, prefix: str, partitions: int) -> None:
         if not isinstance(prefix, str):
             raise TypeError(f"prefix must be a string, not {type(prefix).__name__}.")
         if not prefix or "{" in prefix or "}" in prefix:
-            raise InvalidArgument(f"prefix {prefix!r} must be non-empty and without braces, which mark a cluster's hash tag.")
+            raise InvalidArgument(
+                f"prefix {prefix!r} must be non-empty and without braces, which mark a cluster's hash tag."
+            )
         if isinstance(partitions, bool) or not isinstance(partitions, int):
             raise TypeError(f"partitions must be an int, not {type(partitions).__name__}.")
         if not 1 <= partitions <= 16384:
@@ -137,7 +142,9 @@ class Keyspace:
         encoded = text("prefix", prefix)
         self.meta = encoded + b":meta"
         self._tags = [b"{%b:%d}" % (encoded, number) for number in range(partitions)]
-        self._shared = [PartitionKeys(tag + b":threads", tag + b":feed", tag + b":runs", tag + b":expiries") for tag in self._tags]
+        self._shared = [
+            PartitionKeys(tag + b":threads", tag + b":feed", tag + b":runs", tag + b":expiries") for tag in self._tags
+        ]
 
     def partition(self, number: int) -> PartitionKeys:
         """Shared keys of partition `number`."""

@@ -20,6 +20,7 @@ def check_server(keyspace: Keyspace, *, expires: bool) -> Flow[None]:
     Raises:
         LayoutMismatch: the prefix was laid out with another number of partitions or by another layout version.
         ServerMisconfigured: the server is too old, or may evict keys of the log.
+
     """
     layout, partitions, server, memory = yield Call(CHECK, [keyspace.meta], [LAYOUT, keyspace.partitions])
     if int(layout) != LAYOUT:
@@ -40,7 +41,8 @@ def check_server(keyspace: Keyspace, *, expires: bool) -> Flow[None]:
     if policy.startswith("allkeys") or (expires and policy.startswith("volatile")):
         raise ServerMisconfigured(
             f"The server's maxmemory-policy is {policy}: when memory runs short it would evict threads, and an agent would "
-            "forget without notice. Set maxmemory-policy to noeviction" + (" or use no ttl." if not policy.startswith("allkeys") else ".")
+            "forget without notice. Set maxmemory-policy to noeviction"
+            + (" or use no ttl." if not policy.startswith("allkeys") else ".")
         )
 
 

@@ -98,7 +98,7 @@ def _pending_of_head(fields: Mapping[bytes, bytes]) -> Iterable[PendingWrite]:
 
 
 def _sort_key(pending: PendingWrite) -> tuple[str, str, int]:
-    return pending.task_path, pending.task_id, pending.write.index
+    return pending.task_path, pending.task_id, pending.write.idx
 
 
 View = list[Any]
@@ -151,7 +151,10 @@ def head_fields(view: View, pieces: Sequence[bytes]) -> list[bytes]:
     fields = [b"id", checkpoint_id.encode(), b"at", entry_id, b"p", parent, b"e", envelope, b"s", encoded]
     fields += [b"w", b"1" if kept else b"0"]
     for (channel, token), position in zip(decode_versions(encoded).items(), positions, strict=True):
-        fields += [b"=" + channel.encode(), counted(token.encode()) + (pieces[position - 1] if position else codec.EMPTY)]
+        fields += [
+            b"=" + channel.encode(),
+            counted(token.encode()) + (pieces[position - 1] if position else codec.EMPTY),
+        ]
     for (name, task), (path, value) in kept.items():
         fields += [name + b":" + task, counted(path) + value]
     return fields

@@ -36,6 +36,7 @@ def copy_thread(keyspace: Keyspace, source: ThreadKeys, target: ThreadKeys, *, t
         ThreadExists: the target has one; it is left as it is.
         ThreadBusy: the source was pruned again and again while it was read.
         CorruptEntry: the source's log is damaged; nothing was copied.
+
     """
     for _ in range(ATTEMPTS):
         token = token_hex(8).encode()
@@ -60,7 +61,9 @@ def copy_thread(keyspace: Keyspace, source: ThreadKeys, target: ThreadKeys, *, t
                 "Delete it first, or copy to another id."
             )
         return
-    raise ThreadBusy(f"Thread {source.thread.decode()!r} was pruned again and again while it was being copied. Call again later.")
+    raise ThreadBusy(
+        f"Thread {source.thread.decode()!r} was pruned again and again while it was being copied. Call again later."
+    )
 
 
 def _read(source: ThreadKeys, staged: bytes) -> Flow[Index | None]:

@@ -21,13 +21,13 @@ the thread is deleted, as an early write is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from eventlog.errors import CorruptEntry
 from eventlog.events import (
     CheckpointSaved,
-
     HistoryPruned,
     Recorded,
     Removed,
@@ -83,7 +83,7 @@ class Index:
         self.missing.update(range(self.sequence + 1, recorded.sequence))
         self.sequence, self.digest, self.last = recorded.sequence, recorded.digest, recorded.entry_id
         self.entries += 1
-        _FOLDS[type(recorded.event)](self, recorded.entry_id, recorded.event)
+        _FOLDS[recorded.event.kind](self, recorded.entry_id, recorded.event)
 
     def _values(self, entry_id: bytes, event: ValuesSaved | CheckpointSaved) -> None:
         namespace = b"v" + counted(event.namespace.encode())
@@ -118,13 +118,13 @@ class Index:
         pass
 
 
-_FOLDS = {
-    ValuesSaved: Index._values,
-    CheckpointSaved: Index._checkpoint,
-    WritesSaved: Index._writes,
-    HistoryPruned: Index._removal,
-    RunsDeleted: Index._removal,
-    ThreadCopied: Index._copied,
+_FOLDS: dict[bytes, Callable[[Index, bytes, Any], None]] = {
+    ValuesSaved.kind: Index._values,
+    CheckpointSaved.kind: Index._checkpoint,
+    WritesSaved.kind: Index._writes,
+    HistoryPruned.kind: Index._removal,
+    RunsDeleted.kind: Index._removal,
+    ThreadCopied.kind: Index._copied,
 }
 
 

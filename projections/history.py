@@ -72,7 +72,7 @@ def list_checkpoints(keyspace: Keyspace, threads: Iterable[bytes], selection: Se
         walk = walks[0]
         if walk.buffer:
             found = walk.buffer.popleft()
-            walk.bound = walk.buffer[0].checkpoint_id if walk.buffer else walk.scanned
+            walk.bound = walk.buffer[0].checkpoint_id if walk.buffer else walk.scanned or walk.bound
             yield Emit(Found(walk.keys.thread.decode(), found))
             if left is not None:
                 left -= 1
@@ -93,7 +93,7 @@ class _Walk:
         self.keys = keys
         self.namespace = namespace
         self.selection = selection
-        self.bound = bound
+        self.bound: str = bound
         """Nothing that is still to come has a greater checkpoint id."""
         self.scanned = selection.before
         """Checkpoint id that the next page begins below, None for the newest."""
@@ -172,7 +172,11 @@ def _only(walk: _Walk, checkpoint_id: str) -> Flow[None]:
         return
     place = checkpoint_place(walk.namespace.encode(), checkpoint_id.encode())
     yield from _read_places(walk.keys, [place], walk.buffer)
-    if walk.buffer and selection.matches is not None and not selection.matches(walk.keys.thread.decode(), walk.buffer[0]):
+    if (
+        walk.buffer
+        and selection.matches is not None
+        and not selection.matches(walk.keys.thread.decode(), walk.buffer[0])
+    ):
         walk.buffer.clear()
     walk.bound = checkpoint_id
 
@@ -219,7 +223,14 @@ def read_ancestry(
     inclusive = 0
     while True:
         left = [channel for channel in channels if channel not in seeds]
-        arguments: list[Argument] = [encoded, ordered(encoded), start, inclusive, STEPS, *(name.encode() for name in left)]
+        arguments: list[Argument] = [
+            encoded,
+            ordered(encoded),
+            start,
+            inclusive,
+            STEPS,
+            *(name.encode() for name in left),
+        ]
         _, start, steps = yield from call(keys, READ_ANCESTORS, arguments)
         inclusive = 1
         for values, writes in steps:

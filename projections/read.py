@@ -41,7 +41,9 @@ def read_latest(keys: ThreadKeys, namespace: str, *, ttl: int = 0) -> Flow[Store
     return found
 
 
-def read_checkpoint(keys: ThreadKeys, namespace: str, checkpoint_id: str, *, ttl: int = 0) -> Flow[StoredCheckpoint | None]:
+def read_checkpoint(
+    keys: ThreadKeys, namespace: str, checkpoint_id: str, *, ttl: int = 0
+) -> Flow[StoredCheckpoint | None]:
     """The checkpoint with this id, None if there is none. One round trip. `ttl` and errors as in `read_latest`."""
     encoded = namespace.encode()
     place = checkpoint_place(encoded, checkpoint_id.encode())

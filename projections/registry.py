@@ -61,7 +61,11 @@ def _complete(keyspace: Keyspace, partitions: Sequence[PartitionKeys]) -> Flow[N
     checks = [
         command
         for keys in partitions
-        for command in (Command("ZSCORE", keys.threads, [b""]), Command("ZSCORE", keys.runs, [b""]), Command("EXISTS", keys.feed))
+        for command in (
+            Command("ZSCORE", keys.threads, [b""]),
+            Command("ZSCORE", keys.runs, [b""]),
+            Command("EXISTS", keys.feed),
+        )
     ]
     replies = yield Batch(checks)
     for keys, threads, runs, feed in zip(partitions, replies[::3], replies[1::3], replies[2::3], strict=True):
@@ -90,7 +94,9 @@ def rebuild_registry(keyspace: Keyspace, keys: PartitionKeys) -> Flow[None]:
             continue
         yield from _forget_expired(keyspace, threads, runs)
         yield from _stage(staged[0], {b"": 0} | {b"t" + thread: at for thread, at in threads.items()})
-        yield from _stage(staged[1], {b"": 0} | {name: 0 for thread, some in runs.items() for name in run_members(thread, some)})
+        yield from _stage(
+            staged[1], {b"": 0} | {name: 0 for thread, some in runs.items() for name in run_members(thread, some)}
+        )
         if (yield Call(STORE_REGISTRY, [keys.feed, keys.threads, keys.runs, *staged], [after])):
             return
 

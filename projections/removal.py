@@ -23,7 +23,7 @@ from eventlog.events import (
     decode_entry,
     encode_event,
 )
-from eventlog.flow import Call, Command, Flow, load_script
+from eventlog.flow import Argument, Call, Command, Flow, load_script
 from eventlog.keys import ThreadKeys, checkpoint_place, counted, split_place, value_name
 from projections.fold import Index
 from projections.thread import call, scan, thread_keys, thread_script
@@ -197,6 +197,7 @@ def remove_checkpoints(keys: ThreadKeys, choose: Choice, replayed: Replayed, des
     Raises:
         ThreadBusy: other writers changed the thread each time before the plan could be carried out.
         CorruptEntry, LogLost: see `projections.thread.call`.
+
     """
     taken = 0
     for _ in range(ATTEMPTS):
@@ -239,7 +240,13 @@ def _carry_out(keys: ThreadKeys, history: History, plan: Plan, describe: Describ
         list(before_members - after_members),
         [part for member in after_members - before_members for part in (b"0", member)],
     ]
-    arguments = [b"%d" % index.sequence, event.kind, content_digest(fields), b"%d" % len(fields), *fields]
+    arguments: list[Argument] = [
+        b"%d" % index.sequence,
+        event.kind,
+        content_digest(fields),
+        b"%d" % len(fields),
+        *fields,
+    ]
     for some in lists:
         arguments += (b"%d" % len(some), *some)
     heads = [keys.head(namespace.encode()) for namespace in sorted(namespaces)]

@@ -32,6 +32,7 @@ def save_checkpoint(
     Raises:
         ValueTooLarge: nothing was written.
         LogLost, CorruptEntry: see `projections.thread.call`.
+
     """
     parts: list[list[bytes]] = []
     if len(event.values) > FIELDS:
@@ -56,7 +57,9 @@ def save_writes(keys: ThreadKeys, event: WritesSaved, *, ttl: int) -> Flow[None]
     """Appends writes of a task. One round trip. Writes that change nothing append nothing. Raises as `save_checkpoint`."""
     namespace, checkpoint_id = event.namespace.encode(), event.checkpoint_id.encode()
     spread = [
-        WritesSaved(event.namespace, event.checkpoint_id, event.task_id, event.task_path, event.writes[first : first + FIELDS])
+        WritesSaved(
+            event.namespace, event.checkpoint_id, event.task_id, event.task_path, event.writes[first : first + FIELDS]
+        )
         for first in range(0, len(event.writes), FIELDS)
     ]
     arguments: list[Argument] = [

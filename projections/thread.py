@@ -37,12 +37,15 @@ def thread_keys(keys: ThreadKeys) -> list[bytes]:
     return [keys.log, keys.index, keys.order, shared.threads, shared.feed, shared.runs, shared.expiries]
 
 
-def call(keys: ThreadKeys, script: Script, arguments: Sequence[Argument], more_keys: Sequence[bytes] = ()) -> Flow[list[Any]]:
+def call(
+    keys: ThreadKeys, script: Script, arguments: Sequence[Argument], more_keys: Sequence[bytes] = ()
+) -> Flow[list[Any]]:
     """Reply of a script on a thread, its status first. One round trip, unless the index has to be rebuilt.
 
     Raises:
         LogLost: the thread is known and its log is gone.
         CorruptEntry: the log holds what this project did not write, or lacks what it did.
+
     """
     thread = keys.thread.decode()
     for _ in range(8):
@@ -62,7 +65,9 @@ def call(keys: ThreadKeys, script: Script, arguments: Sequence[Argument], more_k
             )
         else:
             return reply
-    raise ThreadBusy(f"The index of thread {thread!r} was changed again and again while it was being rebuilt. Call again later.")
+    raise ThreadBusy(
+        f"The index of thread {thread!r} was changed again and again while it was being rebuilt. Call again later."
+    )
 
 
 def scan(keys: ThreadKeys, keep: list[Recorded] | None = None) -> Flow[Index]:
@@ -114,5 +119,3 @@ def _stage(key: bytes, command: str, parts: list[bytes]) -> Flow[None]:
     for first in range(0, len(parts), 2 * _CHUNK):
         chunk = list(islice(parts, first, first + 2 * _CHUNK))
         yield Batch([Command(command, key, chunk), Command("EXPIRE", key, [STAGED_FOR])])
-
-

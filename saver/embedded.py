@@ -3,10 +3,10 @@
     with EmbeddedServer("agents.db") as server, RedisStreamSaver.from_conn_string(server.url) as saver:
         ...
 
-The directory holds the server's append-only file, the server's own log, and two lock files. `owner.lock` is locked by the
-process that opened the directory: as long as it lives, a second opening is refused. `server.lock` is locked by the server
-itself: if the owner was killed, the next one waits there until the old server has written everything out and is gone.
-The server listens on a unix socket only. `guard.py` ends it when its owner ends, in whatever way that happens.
+The directory holds the server's append-only file, the server's own log, and two lock files. `owner.lock` is locked by
+the process that opened the directory: as long as it lives, a second opening is refused. `server.lock` is locked by the
+server itself: if the owner was killed, the next one waits there until the old server has written everything out and is
+gone. The server listens on a unix socket only. `guard.py` ends it when its owner ends, in whatever way that happens.
 """
 
 from __future__ import annotations
@@ -65,14 +65,15 @@ class MissingExtra(CallerError, ImportError):
 
 @final
 class EmbeddedServer:
-    """A server of this process alone: started on construction, ended by `close`, at exit, or when the process is killed.
+    """A server of this process alone: started on construction, ended by `close`, at exit, or if the process is killed.
 
     `path` is the directory for the data, made if absent; None keeps the data in a temporary directory until `close`. An
     acknowledged write outlives this process; the disk is synced once a second, which is what a power cut can cost.
+    Construction blocks until the server answers: some tenths of a second, longer with much data.
 
     Raises `MissingExtra` without the extra `embedded`, `PathInUse` if an embedded server is open on `path`,
     `InvalidArgument` if `path` cannot be used, and `ServerUnavailable`, with the end of the server's log, if the server
-    does not start. A forked child may use the `url`, but does not own the server: it goes with the process that made it.
+    does not start. A forked child may use the `url`, but does not own the server, which goes with its maker.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
@@ -236,7 +237,7 @@ def _lock_server(directory: Path) -> int:
     except BlockingIOError as error:
         raise PathInUse(
             f"The owner of the embedded server on {directory} is gone, and the server, {_holder(file)}, "
-            f"has not ended within {RELEASE_SECONDS:g} seconds. To mend it: wait until that process is gone, or kill it."
+            f"has not ended within {RELEASE_SECONDS:g} seconds. To mend it: wait until it is gone, or kill it."
         ) from error
     except OSError as error:
         raise _unusable(directory, error) from error

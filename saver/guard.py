@@ -2,11 +2,11 @@
 
     guard.py <seconds> <lock> [<directory to remove> ...] -- <server> [<argument> ...]
 
-Run by path, never imported by the package. Standard input is a pipe whose other end only the owner holds, so it ends when
-the owner closes it or dies in whatever way, SIGKILL included. Then, or on SIGTERM, the server gets SIGTERM, which makes it
-write out its log, and SIGKILL after `seconds`; what the owner would have removed is removed. The guard is the server's
-parent: at no moment does the server run unguarded. `lock` is an inherited descriptor of an open, locked file, which the
-server inherits in turn and which gets the server's pid as its contents.
+Run by path, never imported by the package. Standard input is a pipe whose other end only the owner holds, so it ends
+when the owner closes it or dies in whatever way, SIGKILL included. Then, or on SIGTERM, the server gets SIGTERM, which
+makes it write out its log, and SIGKILL after `seconds`; what the owner would have removed is removed. The guard is the
+server's parent: at no moment does the server run unguarded. `lock` is an inherited descriptor of an open, locked file,
+which the server inherits in turn and which gets the server's pid as its contents.
 """
 
 from __future__ import annotations

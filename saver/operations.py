@@ -15,8 +15,8 @@ from langgraph.checkpoint.base import (
     CheckpointMetadata,
     CheckpointTuple,
     DeltaChannelHistory,
-    SerializerProtocol,
 )
+from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from eventlog.errors import InvalidArgument
 from eventlog.events import CheckpointSaved, HistoryPruned, Removed, RunsDeleted
@@ -123,7 +123,12 @@ class Operations:
         return config_of(address.thread_id, event.namespace, event.checkpoint_id)
 
     def put_writes(
-        self, serde: SerializerProtocol, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
+        self,
+        serde: SerializerProtocol,
+        config: RunnableConfig,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str,
     ) -> Flow[None]:
         """Appends writes of a task."""
         address = address_of(config)
@@ -166,9 +171,13 @@ class Operations:
         target = thread_id_of(target_thread_id, "target_thread_id")
         if source == target:
             raise InvalidArgument(f"Thread {source!r} cannot be copied onto itself; name another target_thread_id.")
-        yield from self._first(copy_thread(self.keyspace, self._keys(source), self._keys(target), ttl=self.ttl.on_write))
+        yield from self._first(
+            copy_thread(self.keyspace, self._keys(source), self._keys(target), ttl=self.ttl.on_write)
+        )
 
-    def prune(self, serde: SerializerProtocol, thread_ids: Sequence[str], strategy: str, keep_last: int | None) -> Flow[None]:
+    def prune(
+        self, serde: SerializerProtocol, thread_ids: Sequence[str], strategy: str, keep_last: int | None
+    ) -> Flow[None]:
         """Removes checkpoints of threads."""
         threads = _several("thread_ids", thread_ids)
         if strategy not in (KEEP_LATEST, DELETE):
@@ -176,7 +185,9 @@ class Operations:
         if keep_last is not None and (isinstance(keep_last, bool) or not isinstance(keep_last, int)):
             raise TypeError(f"keep_last must be an int, not {type(keep_last).__name__}.")
         if keep_last is not None and (keep_last < 1 or strategy == DELETE):
-            raise InvalidArgument(f"keep_last={keep_last} is 1 or more and goes with strategy={KEEP_LATEST!r}, not {strategy!r}.")
+            raise InvalidArgument(
+                f"keep_last={keep_last} is 1 or more and goes with strategy={KEEP_LATEST!r}, not {strategy!r}."
+            )
         translator = Translator(serde)
         for thread_id in threads:
             if strategy == DELETE:

@@ -19,8 +19,8 @@ from langgraph.checkpoint.base import (
     CheckpointMetadata,
     CheckpointTuple,
     DeltaChannelHistory,
-    SerializerProtocol,
 )
+from langgraph.checkpoint.serde.base import SerializerProtocol
 from typing_extensions import Self
 
 from eventlog.connections import Connections
@@ -58,6 +58,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
     What was given is never closed; what `from_conn_string` and `embedded` opened is, by `close`, `aclose` or `with`.
     Every method raises `eventlog.errors.EventLogError` of a kind that says what to do when the server, or what it holds, stands in
     the way; never does a failure look like a thread without checkpoints.
+
     """
 
     def __init__(
@@ -103,7 +104,9 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         `conn_string` is any URL redis-py takes (redis://, rediss://, unix://), `redis+cluster://host:port,host:port` or
         `redis+sentinel://host:port,host:port/service[/db]` (and `rediss+...`). Other keywords go to redis-py's clients.
         """
-        return cls._owning(Connections.from_url(conn_string, **client_options), None, prefix, partitions, serde, ttl)
+        made = cls.__new__(cls)
+        made._open(Connections.from_url(conn_string, **client_options), prefix, partitions, serde, ttl)
+        return made
 
     @classmethod
     def embedded(
@@ -122,15 +125,11 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         """
         server = EmbeddedServer(path)
         try:
-            return cls._owning(Connections.from_url(server.url), server, prefix, partitions, serde, ttl)
+            made = cls.__new__(cls)
+            made._open(Connections.from_url(server.url), prefix, partitions, serde, ttl, server)
         except BaseException:
             server.close()
             raise
-
-    @classmethod
-    def _owning(cls, connections: Connections, server: EmbeddedServer | None, *settings: Any) -> Self:
-        made = cls.__new__(cls)
-        made._open(connections, *settings, server)
         return made
 
     # -- life
@@ -334,11 +333,11 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
 
     def get_next_version(self, current: str | None, channel: None) -> str:
         """A version greater than `current`, unique across forks, 9 to 20 characters long. See `saver.versions`."""
-        return cast(str, next_version(current))
+        return cast("str", next_version(current))
 
     def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> Self:
         """A saver on the same connections whose serializer may revive these types too."""
-        return cast(Self, super().with_allowlist(extra_allowlist))
+        return cast("Self", super().with_allowlist(extra_allowlist))
 
 
 def _subject(config: Any) -> str:

@@ -18,16 +18,16 @@ from langgraph.checkpoint.base import (
     CheckpointMetadata,
     CheckpointTuple,
     DeltaChannelHistory,
-    SerializerProtocol,
     get_checkpoint_metadata,
 )
+from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from eventlog.codec import EMPTY, Keyframe, encode_keyframe, is_plain
 from eventlog.errors import CorruptEntry, InvalidArgument, ValueUnreadable, ValueUnwritable
 from eventlog.events import CheckpointSaved, Write, WritesSaved
 from eventlog.keys import text, version_token
-from projections.checkpoint import PendingWrite, StoredCheckpoint
+from projections.checkpoint import StoredCheckpoint
 from projections.history import Ancestry
 from saver.configs import Address
 
@@ -63,16 +63,24 @@ class Translator:
         for channel, version in new_versions.items():
             named = _named(channel), _token(channel, version)
             pieces[named] = self._piece(address, channel, values[channel]) if channel in values else EMPTY
-        versions = {_named(channel): _token(channel, version) for channel, version in checkpoint["channel_versions"].items()}
+        versions = {
+            _named(channel): _token(channel, version) for channel, version in checkpoint["channel_versions"].items()
+        }
         full = cast("dict[str, Any]", get_checkpoint_metadata(config, metadata))
         body = {**self._body(address, checkpoint), "metadata": self._beside(address, "metadata", full)}
         checkpoint_id = checkpoint["id"]
         if not isinstance(checkpoint_id, str) or not checkpoint_id:
-            raise TypeError(f"{address.subject}: the checkpoint's id must be a non-empty string, not {checkpoint_id!r}.")
+            raise TypeError(
+                f"{address.subject}: the checkpoint's id must be a non-empty string, not {checkpoint_id!r}."
+            )
         text("checkpoint id", checkpoint_id)
-        return CheckpointSaved(address.namespace or "", checkpoint_id, address.checkpoint_id, versions, body, pieces), full
+        return CheckpointSaved(
+            address.namespace or "", checkpoint_id, address.checkpoint_id, versions, body, pieces
+        ), full
 
-    def writes_saved(self, address: Address, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str) -> WritesSaved:
+    def writes_saved(
+        self, address: Address, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
+    ) -> WritesSaved:
         """The event of a put_writes. Raises `ValueUnwritable`, `InvalidArgument` or `TypeError`."""
         if address.checkpoint_id is None:
             raise InvalidArgument(f"{address.subject}: put_writes needs the checkpoint_id that the writes belong to.")
@@ -82,8 +90,8 @@ class Translator:
             text(field, value)
         found: dict[int, Write] = {}
         for position, (channel, value) in enumerate(writes):
-            index = WRITES_IDX_MAP.get(channel, position)
-            found[index] = Write(index, _named(channel), *self._dump(address, channel, value))
+            idx = WRITES_IDX_MAP.get(channel, position)
+            found[idx] = Write(idx, _named(channel), *self._dump(address, channel, value))
         return WritesSaved(address.namespace or "", address.checkpoint_id, task_id, task_path, tuple(found.values()))
 
     def _piece(self, address: Address, channel: str, value: Any) -> bytes:
@@ -124,14 +132,16 @@ class Translator:
             checkpoint |= self._load_beside(subject, stored.body, "rest")
         checkpoint |= {
             "id": stored.checkpoint_id,
-            "channel_values": {channel: self._load(subject, channel, value) for channel, value in stored.values.items()},
+            "channel_values": {
+                channel: self._load(subject, channel, value) for channel, value in stored.values.items()
+            },
             "channel_versions": {channel: _version(token) for channel, token in stored.versions.items()},
         }
         parent = stored.parent_id
         return CheckpointTuple(
             config=config_of(thread_id, stored.namespace, stored.checkpoint_id),
-            checkpoint=cast(Checkpoint, checkpoint),
-            metadata=cast(CheckpointMetadata, self.metadata(thread_id, stored.checkpoint_id, stored.body)),
+            checkpoint=cast("Checkpoint", checkpoint),
+            metadata=cast("CheckpointMetadata", self.metadata(thread_id, stored.checkpoint_id, stored.body)),
             parent_config=None if parent is None else config_of(thread_id, stored.namespace, parent),
             pending_writes=[
                 (task_id, write.channel, self._load(subject, write.channel, Keyframe(write.type, write.data)))
@@ -167,7 +177,9 @@ class Translator:
         if isinstance(stored, list):
             stored = self._load(subject, part, Keyframe(*stored))
         if not isinstance(stored, dict):
-            raise CorruptEntry(f"{subject}: the envelope has no {part}. Restore the log from a backup, or delete the thread.")
+            raise CorruptEntry(
+                f"{subject}: the envelope has no {part}. Restore the log from a backup, or delete the thread."
+            )
         return stored
 
     def _load(self, subject: str, what: str, value: Keyframe) -> Any:
@@ -194,7 +206,9 @@ def _named(channel: object) -> str:
 
 def _token(channel: str, version: object) -> str:
     if not isinstance(version, (str, int, float)):
-        raise TypeError(f"The version of channel {channel!r} must be a string or a number, not {type(version).__name__}.")
+        raise TypeError(
+            f"The version of channel {channel!r} must be a string or a number, not {type(version).__name__}."
+        )
     token = version_token(version)
     text(f"version of channel {channel!r}", token)
     return token

@@ -30,7 +30,9 @@ class TimeToLive:
             ttl = {"default_ttl": ttl}
         unknown = set(ttl) - {"default_ttl", "refresh_on_read"}
         if unknown:
-            raise InvalidArgument(f"ttl has unknown keys {sorted(unknown)}; it takes default_ttl (minutes) and refresh_on_read.")
+            raise InvalidArgument(
+                f"ttl has unknown keys {sorted(unknown)}; it takes default_ttl (minutes) and refresh_on_read."
+            )
         minutes, refresh = ttl.get("default_ttl"), ttl.get("refresh_on_read", False)
         if minutes is None or minutes == -1:
             return cls()
@@ -40,5 +42,7 @@ class TimeToLive:
             raise TypeError(f"refresh_on_read must be a bool, not {type(refresh).__name__}.")
         ms = round(minutes * 60_000)
         if not 0 < ms < 10**14:
-            raise InvalidArgument(f"ttl must be above 0 minutes, not {minutes}; pass None (or -1) to keep threads until deleted.")
+            raise InvalidArgument(
+                f"ttl must be above 0 minutes, not {minutes}; pass None (or -1) to keep threads until deleted."
+            )
         return cls(ms, ms if refresh else 0)

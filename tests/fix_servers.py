@@ -1,4 +1,4 @@
-"""Fixtures: every real server at hand, started once per worker when a test first asks for it, ended with the session."""
+"""Fixtures: every real server at hand, started once per worker when a test first asks, ended with the session."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Real servers for tests and trials: finding their binaries, starting them, assembling a cluster.
 
-Nothing here depends on pytest; `tests/fix_servers.py` makes fixtures of it and `scripts/cluster` runs it in the foreground.
+Nothing here depends on pytest; `tests/fix_servers.py` makes fixtures of it, `scripts/cluster` runs a cluster by it.
 Servers listen on a unix socket, or on loopback where they must, keep nothing on disk unless asked to, and are killed
 by a watcher process if the process that started them is killed.
 """
@@ -422,7 +422,7 @@ def _text(reply: Any) -> str:
 
 
 def docker_reachable() -> bool:
-    """Whether an engine answers. Asked once: the answer is kept in TESTS_DOCKER, for workers, and 0 there turns it off."""
+    """Whether an engine answers. Asked once, then kept in TESTS_DOCKER for the workers; 0 there turns it off."""
     if "TESTS_DOCKER" not in os.environ:
         os.environ["TESTS_DOCKER"] = "1" if _docker_answers() else "0"
     return os.environ["TESTS_DOCKER"] == "1"

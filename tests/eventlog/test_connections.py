@@ -249,16 +249,17 @@ def test_given_pools(url: str) -> None:
     """A pool given is the pool used, in either colour, and is left open."""
     pool = redis.BlockingConnectionPool.from_url(url, max_connections=2)
     connections = Connections(pool)
-    assert connections.sync_client().ping()
+    client: Any = connections.sync_client()
+    number = client.client_id()
     connections.close()
-    assert len(pool._connections) == 1
-    assert pool._connections[0].is_connected
+    assert client.connection_pool is pool
+    assert client.client_id() == number
     pool.close()
 
     async def over_async_pool() -> None:
         pool = redis.asyncio.BlockingConnectionPool.from_url(url)
         connections = Connections(async_connection=pool)
-        client: Any = await use(connections, 1)
+        client = await use(connections, 1)
         await connections.aclose()
         connections.close()
         assert client.connection_pool is pool
@@ -539,6 +540,7 @@ def test_home_loop(url: str) -> None:
     asyncio.run(inside())
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # threads of other tests may still be about
 def test_after_a_fork(url: str) -> None:
     """The child of a fork opens connections of its own and leaves the parent's alone."""
     connections = Connections.from_url(url)
@@ -549,6 +551,7 @@ def test_after_a_fork(url: str) -> None:
     if child == 0:
         code = 1
         try:
+            assert connections.home_loop is None
             assert connections.sync_client().ping()
             asyncio.run(use(connections))
             connections.close()

@@ -54,5 +54,9 @@ def human(text: str) -> HumanMessage:
 
 def weather_agent(checkpointer: Any, script: Sequence[AIMessage] | None = None) -> Any:
     """A react agent with the weather tool."""
-    answers = script or [ask(1, "sf"), AIMessage("It's sunny in sf.", id="answer-1")]
+    answers = script or [
+        ask(1, "sf"),
+        AIMessage("It's sunny in sf.", id="answer-1"),
+        AIMessage("You're welcome.", id="answer-2"),
+    ]
     return create_agent(ScriptedModel(script=list(answers)), [get_weather], checkpointer=checkpointer)

@@ -11,10 +11,10 @@ import operator
 import sys
 from typing import Annotated, Any
 
-from typing_extensions import TypedDict
-
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, interrupt
+from typing_extensions import TypedDict
+
 from saver import RedisStreamSaver
 
 

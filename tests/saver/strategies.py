@@ -109,7 +109,7 @@ metadata = st.fixed_dictionaries(
         "parents": st.dictionaries(st.sampled_from(["", "a", "a|b:1"]), text, max_size=2),
         "run_id": st.sampled_from(["run-1", "run-2"]),
         "counters_since_delta_snapshot": st.dictionaries(text, st.tuples(integers, integers), max_size=2),
-        **{key: plain for key in METADATA_KEYS},
+        **dict.fromkeys(METADATA_KEYS, plain),
     },
 )
 extras = st.dictionaries(

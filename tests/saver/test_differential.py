@@ -479,18 +479,18 @@ async def test_latest_is_by_checkpoint_id_not_by_arrival(saver: RedisStreamSaver
     """A checkpoint with a smaller id that arrives later is not the latest."""
     for checkpoint_id in ["2", "10", "3", "1"]:
         await call(saver, "put", config_of("t", ""), checkpoint_of(checkpoint_id), {}, {})
-    assert "3" == (await call(saver, "get_tuple", config_of("t"))).checkpoint["id"]
-    assert ["3", "2", "10", "1"] == ids_of(await call(saver, "list", config_of("t")))
+    assert (await call(saver, "get_tuple", config_of("t"))).checkpoint["id"] == "3"
+    assert ids_of(await call(saver, "list", config_of("t"))) == ["3", "2", "10", "1"]
 
 
 async def test_list_orders_by_id_over_threads_and_namespaces(saver: RedisStreamSaver, call: Call) -> None:
     """Without a thread or a namespace, ids descend over all of them, and the limit counts over all of them."""
     for checkpoint_id, thread, ns in [("1", "a", ""), ("2", "b", "x"), ("3", "a", "x"), ("4", "c", ""), ("5", "a", "")]:
         await call(saver, "put", config_of(thread, ns), checkpoint_of(checkpoint_id), {}, {})
-    assert ["5", "4", "3", "2", "1"] == ids_of(await call(saver, "list", None))
-    assert ["5", "4", "3"] == ids_of(await call(saver, "list", None, limit=3))
-    assert ["5", "3", "1"] == ids_of(await call(saver, "list", config_of("a")))
-    assert ["5", "1"] == ids_of(await call(saver, "list", config_of("a", "")))
+    assert ids_of(await call(saver, "list", None)) == ["5", "4", "3", "2", "1"]
+    assert ids_of(await call(saver, "list", None, limit=3)) == ["5", "4", "3"]
+    assert ids_of(await call(saver, "list", config_of("a"))) == ["5", "3", "1"]
+    assert ids_of(await call(saver, "list", config_of("a", ""))) == ["5", "1"]
 
 
 async def test_limit_counts_matches(saver: RedisStreamSaver, call: Call) -> None:
@@ -499,12 +499,12 @@ async def test_limit_counts_matches(saver: RedisStreamSaver, call: Call) -> None
         meta = {"step": step, "source": "loop" if step % 2 else "update", "nested": {"even": [step % 2 == 0]}}
         await call(saver, "put", config_of("t", ""), checkpoint_of(str(step)), meta, {})
     before = config_of("t", "", "6")
-    assert ["5", "3"] == ids_of(
+    assert ids_of(
         await call(saver, "list", config_of("t"), filter={"source": "loop"}, before=before, limit=2)
-    )
-    assert ["6"] == ids_of(await call(saver, "list", config_of("t"), filter={"nested": {"even": [True]}}, limit=1))
-    assert [] == ids_of(await call(saver, "list", config_of("t"), filter={"source": "loop", "step": 2}))
-    assert [] == ids_of(await call(saver, "list", config_of("t"), limit=0))
+    ) == ["5", "3"]
+    assert ids_of(await call(saver, "list", config_of("t"), filter={"nested": {"even": [True]}}, limit=1)) == ["6"]
+    assert ids_of(await call(saver, "list", config_of("t"), filter={"source": "loop", "step": 2})) == []
+    assert ids_of(await call(saver, "list", config_of("t"), limit=0)) == []
 
 
 async def test_first_ordinary_write_wins_and_last_special_one(saver: RedisStreamSaver, call: Call) -> None:
@@ -513,12 +513,12 @@ async def test_first_ordinary_write_wins_and_last_special_one(saver: RedisStream
     await call(saver, "put_writes", config, [("a", 1), (ERROR, "old")], "task")
     await call(saver, "put_writes", config, [("b", 2), (ERROR, "new"), ("c", 3), (RESUME, "r")], "task")
     found = await call(saver, "get_tuple", config)
-    assert [
+    assert found.pending_writes == [
         ("task", RESUME, "r"),
         ("task", ERROR, "new"),
         ("task", "a", 1),
         ("task", "c", 3),
-    ] == found.pending_writes
+    ]
 
 
 async def test_writes_before_their_checkpoint_are_kept(saver: RedisStreamSaver, call: Call) -> None:
@@ -527,7 +527,7 @@ async def test_writes_before_their_checkpoint_are_kept(saver: RedisStreamSaver, 
     assert await call(saver, "get_tuple", config_of("t")) is None
     await call(saver, "put", config_of("t", ""), checkpoint_of("1"), {}, {})
     found = await call(saver, "get_tuple", config_of("t"))
-    assert [("task", INTERRUPT, "?")] == found.pending_writes
+    assert found.pending_writes == [("task", INTERRUPT, "?")]
 
 
 async def test_writes_are_in_order_of_path_task_and_index(saver: RedisStreamSaver, call: Call) -> None:
@@ -549,7 +549,7 @@ async def test_a_version_names_its_value_in_any_branch(saver: RedisStreamSaver, 
     copied = await call(saver, "put", root, checkpoint_of("4", {"n": 1}, {"n": "2.b"}), {"source": "fork"}, {})
     found = await call(saver, "get_tuple", copied)
     assert ({"n": 1}, ids(root)) == (found.checkpoint["channel_values"], ids(found.parent_config))
-    assert [1, 2, 1, 0] == [one.checkpoint["channel_values"]["n"] for one in await call(saver, "list", config_of("t"))]
+    assert [one.checkpoint["channel_values"]["n"] for one in await call(saver, "list", config_of("t"))] == [1, 2, 1, 0]
 
 
 async def test_forks_get_versions_of_their_own(saver: RedisStreamSaver) -> None:
@@ -581,12 +581,12 @@ async def test_a_checkpoint_put_again_is_replaced(saver: RedisStreamSaver, call:
     await call(saver, "put_writes", config_of("t", "", "1"), [("n", 5)], "task")
     await call(saver, "put", config_of("t", ""), checkpoint_of("1", {"n": 2}, {"n": "2"}), {"step": 2}, {"n": "2"})
     (found,) = await call(saver, "list", config_of("t"))
-    assert ({"n": 2}, {"step": 2}, None, [("task", "n", 5)]) == (
+    assert (
         found.checkpoint["channel_values"],
         found.metadata,
         found.parent_config,
         found.pending_writes,
-    )
+    ) == ({"n": 2}, {"step": 2}, None, [("task", "n", 5)])
 
 
 async def test_deleting_a_thread_leaves_its_neighbours(saver: RedisStreamSaver, call: Call) -> None:

@@ -128,7 +128,7 @@ def test_long_path(tmp_path: Path) -> None:
 def test_second_opening_in_this_process_is_refused(tmp_path: Path) -> None:
     """Opening a path twice names the path and this process; the first server is unharmed."""
     with EmbeddedServer(tmp_path) as server, connect(server) as client:
-        with pytest.raises(PathInUse, match=f"{tmp_path} is open .* this process .*{os.getpid()}.*another path"):
+        with pytest.raises(PathInUse, match=rf"{tmp_path} is open .* this process .*{os.getpid()}.*another path"):
             EmbeddedServer(tmp_path)
         assert client.ping()
 
@@ -299,7 +299,7 @@ def test_impossible_path(path: str) -> None:
 def test_path_that_cannot_be_made(tmp_path: Path) -> None:
     """A directory that cannot be made is reported with the reason and what to do."""
     (tmp_path / "file").touch()
-    with pytest.raises(InvalidArgument, match="Not a directory.*choose a directory that can be written to"):
+    with pytest.raises(InvalidArgument, match=r"Not a directory.*choose a directory that can be written to"):
         EmbeddedServer(tmp_path / "file" / "db")
 
 

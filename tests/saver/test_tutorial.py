@@ -37,9 +37,11 @@ def conversation(checkpoint: Any) -> list[tuple[str, str]]:
 
 def check_history(checkpoints: list[Any]) -> None:
     """Check that a listing shows the conversation growing: the newest checkpoint has all of it, the first none."""
-    shown = [conversation(found.checkpoint) for found in checkpoints if "messages" in found.checkpoint["channel_values"]]
+    shown = [
+        conversation(found.checkpoint) for found in checkpoints if "messages" in found.checkpoint["channel_values"]
+    ]
     assert [CONVERSATION[:length] for length in (4, 3, 2, 1)] == shown
-    assert [3, 2, 1, 0, -1] == [found.metadata["step"] for found in checkpoints]
+    assert [found.metadata["step"] for found in checkpoints] == [3, 2, 1, 0, -1]
 
 
 def test_sync_pool(any_server: Server, prefix: str) -> None:
@@ -49,8 +51,8 @@ def test_sync_pool(any_server: Server, prefix: str) -> None:
     with redis.Redis(connection_pool=pool) as connection:
         saver = RedisStreamSaver(connection, prefix=prefix)
         answer = weather_agent(saver).invoke(QUESTION, config)
-        assert "It's sunny in sf." == answer["messages"][-1].content
-        assert CONVERSATION == conversation(saver.get(config))
+        assert answer["messages"][-1].content == "It's sunny in sf."
+        assert conversation(saver.get(config)) == CONVERSATION
         check_history(list(saver.list(config)))
     pool.disconnect()
 
@@ -61,10 +63,10 @@ def test_sync_connection(any_server: Server, prefix: str) -> None:
     with redis.Redis.from_url(any_server.url) as connection:
         saver = RedisStreamSaver(connection, prefix=prefix)
         answer = weather_agent(saver).invoke(QUESTION, config)
-        assert "It's sunny in sf." == answer["messages"][-1].content
+        assert answer["messages"][-1].content == "It's sunny in sf."
         found = saver.get_tuple(config)
         assert found is not None
-        assert CONVERSATION == conversation(found.checkpoint)
+        assert conversation(found.checkpoint) == CONVERSATION
         check_history(list(saver.list(config)))
 
 
@@ -74,8 +76,8 @@ async def test_async_pool(async_pool: redis.asyncio.ConnectionPool, prefix: str)
     async with redis.asyncio.Redis(connection_pool=async_pool) as connection:
         saver = RedisStreamSaver(async_connection=connection, prefix=prefix)
         answer = await weather_agent(saver).ainvoke(QUESTION, config)
-        assert "It's sunny in sf." == answer["messages"][-1].content
-        assert CONVERSATION == conversation(await saver.aget(config))
+        assert answer["messages"][-1].content == "It's sunny in sf."
+        assert conversation(await saver.aget(config)) == CONVERSATION
         check_history([found async for found in saver.alist(config)])
 
 
@@ -85,10 +87,10 @@ async def test_async_connection(any_server: Server, prefix: str) -> None:
     async with redis.asyncio.Redis.from_url(any_server.url) as connection:
         saver = RedisStreamSaver(async_connection=connection, prefix=prefix)
         answer = await weather_agent(saver).ainvoke(QUESTION, config)
-        assert "It's sunny in sf." == answer["messages"][-1].content
+        assert answer["messages"][-1].content == "It's sunny in sf."
         found = await saver.aget_tuple(config)
         assert found is not None
-        assert CONVERSATION == conversation(found.checkpoint)
+        assert conversation(found.checkpoint) == CONVERSATION
         check_history([found async for found in saver.alist(config)])
 
 
@@ -100,6 +102,7 @@ async def test_both_connections(any_server: Server, prefix: str) -> None:
             saver = RedisStreamSaver(connection, async_connection, prefix=prefix)
             graph = weather_agent(saver)
             graph.invoke(QUESTION, config)
-            assert CONVERSATION == conversation(await saver.aget(config))
-            await graph.ainvoke(QUESTION, config)
-            assert [*CONVERSATION, *CONVERSATION] == conversation(saver.get(config))
+            assert conversation(await saver.aget(config)) == CONVERSATION
+            await graph.ainvoke({"messages": [("human", "thanks")]}, config)
+            thanked = [*CONVERSATION, ("human", "thanks"), ("ai", "You're welcome.")]
+            assert thanked == conversation(saver.get(config))

@@ -1,0 +1,152 @@
+"""What the scripts keep inline, and what a fold of the log gives, are the same."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, note, settings
+from hypothesis import strategies as st
+
+from eventlog.connections import Connections
+from eventlog.drivers import Runner
+from eventlog.keys import Keyspace, ThreadKeys
+from projections.checkpoint import Incomplete, StoredCheckpoint, from_head
+from projections.fold import Index
+from projections.read import read_checkpoint
+from projections.thread import scan
+from saver import RedisStreamSaver
+from tests.projections.traffic import NAMESPACES, THREADS, Operation, Player, traffic
+from tests.servers import Server
+
+relaxed = settings(
+    deadline=None,
+    max_examples=25,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+    print_blob=True,
+)
+
+
+class Bench:
+    """A saver on a prefix of its own, and a look behind it."""
+
+    def __init__(self, server: Server) -> None:
+        prefix = "t" + uuid.uuid4().hex[:8]
+        self.saver = RedisStreamSaver.from_conn_string(server.url, prefix=prefix, partitions=2)
+        self.keyspace = Keyspace(prefix, 2)
+        self.connections = Connections.from_url(server.url)
+        self.runner = Runner(self.connections)
+        self.client: Any = self.connections.sync_client()
+        self.player = Player(self.saver)
+
+    def close(self) -> None:
+        """Deletes what is left and closes."""
+        for thread in THREADS:
+            self.saver.delete_thread(thread)
+        self.connections.close()
+        self.saver.close()
+
+    def keys(self, thread: str) -> ThreadKeys:
+        return self.keyspace.thread(thread.encode())
+
+    def run(self, flow: Any) -> Any:
+        return self.runner.run(flow, "test")
+
+    def derived(self) -> list[bytes]:
+        """Every key that may be deleted at any time."""
+        found = []
+        for thread in THREADS:
+            keys = self.keys(thread)
+            found += [keys.index, keys.order, *(keys.head(namespace.encode()) for namespace in NAMESPACES)]
+            found += [keys.shared.threads, keys.shared.runs, keys.shared.expiries]
+        return sorted(set(found))
+
+
+@pytest.fixture
+def bench(server: Server) -> Iterator[Bench]:
+    opened = Bench(server)
+    yield opened
+    opened.close()
+
+
+def check_agreement(bench: Bench) -> None:
+    for thread in THREADS:
+        keys = bench.keys(thread)
+        index: Index = bench.run(scan(keys))
+        if not index.entries:
+            assert bench.client.exists(keys.index, keys.order) == 0
+            continue
+        assert index.hash() == bench.client.hgetall(keys.index)
+        assert set(index.members()) == set(bench.client.zrange(keys.order, 0, -1))
+        for namespace in NAMESPACES:
+            check_head(bench, keys, namespace)
+
+
+def check_head(bench: Bench, keys: ThreadKeys, namespace: str) -> None:
+    """A head that is there is that of the newest checkpoint, or knows that it is not complete."""
+    fields = bench.client.hgetall(keys.head(namespace.encode()))
+    if not fields:
+        return
+    newest = max(found.config["configurable"]["checkpoint_id"] for found in listed(bench, keys, namespace))
+    assert fields[b"id"].decode() == newest
+    try:
+        head = from_head([part for item in fields.items() for part in item])
+    except Incomplete:
+        return
+    expected: StoredCheckpoint = bench.run(read_checkpoint(keys, namespace, newest))
+    assert (expected.body, expected.versions, expected.values, expected.writes, expected.parent_id) == (
+        head.body,
+        head.versions,
+        head.values,
+        head.writes,
+        head.parent_id,
+    )
+
+
+def listed(bench: Bench, keys: ThreadKeys, namespace: str) -> list[Any]:
+    config: Any = {"configurable": {"thread_id": keys.thread.decode(), "checkpoint_ns": namespace}}
+    return list(bench.saver.list(config))
+
+
+@given(operations=traffic)
+@relaxed
+def test_head_and_index_are_what_a_fold_of_the_log_gives(server: Server, operations: list[Operation]) -> None:
+    """After any traffic, index and heads hold what folding the log from its first entry gives."""
+    bench = Bench(server)
+    try:
+        for operation in operations:
+            bench.player.play(operation)
+        check_agreement(bench)
+    finally:
+        bench.close()
+
+
+@given(operations=traffic, seed=st.integers(0, 2**32))
+@relaxed
+def test_derived_keys_may_be_deleted_at_any_time(server: Server, operations: list[Operation], seed: int) -> None:
+    """With derived keys deleted at random between operations, every read gives what it gives without."""
+    dice = random.Random(seed)
+    whole, torn = Bench(server), Bench(server)
+    try:
+        for operation in operations:
+            expected = whole.player.play(operation)
+            for key in dice.sample(torn.derived(), dice.randint(0, 6)):
+                note(f"delete {key!r} before {operation}")
+                torn.client.delete(key)
+            assert expected == torn.player.play(operation)
+        assert whole.player.everything() == torn.player.everything()
+        check_agreement(torn)
+        assert registry(whole) == registry(torn)
+    finally:
+        whole.close()
+        torn.close()
+
+
+def registry(bench: Bench) -> list[Any]:
+    """Members of the partitions' views, read after a list has completed them."""
+    list(bench.saver.list(None))
+    shared = [bench.keyspace.partition(number) for number in range(2)]
+    return [set(bench.client.zrange(key, 0, -1)) for keys in shared for key in (keys.threads, keys.runs)]
