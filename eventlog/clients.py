@@ -88,7 +88,7 @@ _BEFORE_MAINTENANCE = {
 
 
 def make_sync(address: Address) -> SyncClient:
-    """A sync client for `address`, for the caller to close. Only a cluster client makes round trips, to learn the slots."""
+    """A sync client for `address`, for the caller to close. Only a cluster client makes a round trip, for the slots."""
     made: SyncClient = _make(address, _SYNC)
     return made
 
@@ -171,7 +171,7 @@ def _maintenance_setting(pool: Any) -> dict[str, Any]:
     enabled = getattr(pool, "maint_notifications_enabled", None)
     if enabled is None or enabled():
         return {}
-    from redis.maint_notifications import MaintNotificationsConfig  # not in the oldest redis-py supported
+    from redis.maint_notifications import MaintNotificationsConfig  # noqa: PLC0415 - not in the oldest redis-py supported
 
     return {"maint_notifications_config": MaintNotificationsConfig(enabled=False)}
 

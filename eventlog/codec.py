@@ -84,7 +84,7 @@ def decode_sequence(data: bytes, count: int) -> list[Any]:
 
 
 def is_plain(value: object) -> bool:
-    """Whether CBOR brings `value` back exactly: None, bool, int, float, str, bytes, list, and dict with text keys, no subclasses."""
+    """Whether CBOR brings `value` back exactly: None, bool, int, float, str, bytes, list, dict with text keys; no subclasses."""
     kind = type(value)
     if value is None or kind is bool or kind is float or kind is bytes:
         return True

@@ -14,12 +14,14 @@ from typing import Any, TypeVar
 import redis.exceptions as rx
 
 from eventlog.connections import Connections
-from eventlog.errors import translate
+from eventlog.errors import is_exhausted, translate
 from eventlog.flow import Batch, Call, Command, Emit, Flow, Request
 
 __all__ = ["Runner"]
 
 T = TypeVar("T")
+
+_REDIS_ERRORS = (rx.RedisError, rx.RedisClusterException, OSError)
 
 _POOL_PATIENCE = 20.0
 """Seconds a call waits for a connection of a pool that does not wait itself."""
@@ -75,13 +77,12 @@ class Runner:
 
     def _advance(self, flow: Flow[Any], subject: str) -> tuple[bool, Any]:
         """Drives `flow` to its next item (True, item) or its end (False, result)."""
-        client = self.connections.sync_client()
         try:
             request = next(flow)
             while not isinstance(request, Emit):
                 try:
-                    reply = _run(client, request)
-                except (rx.RedisError, OSError) as error:
+                    reply = _run(self.connections.sync_client(), request)
+                except _REDIS_ERRORS as error:
                     request = flow.throw(_typed(error, subject))
                 else:
                     request = flow.send(reply)
@@ -90,13 +91,12 @@ class Runner:
         return True, request.item
 
     async def _aadvance(self, flow: Flow[Any], subject: str) -> tuple[bool, Any]:
-        client = self.connections.async_client()
         try:
             request = next(flow)
             while not isinstance(request, Emit):
                 try:
-                    reply = await _arun(client, request)
-                except (rx.RedisError, OSError) as error:
+                    reply = await _arun(self.connections.async_client(), request)
+                except _REDIS_ERRORS as error:
                     request = flow.throw(_typed(error, subject))
                 else:
                     request = flow.send(reply)
@@ -129,8 +129,6 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 def _typed(error: Exception, subject: str) -> Exception:
     """The error a flow is to see: it may catch it, and else it goes to the caller."""
     typed = translate(error, subject)
-    if typed is None:
-        return error
     typed.__cause__ = error
     return typed
 
@@ -152,7 +150,9 @@ def _run(client: Any, request: Request) -> Any:
     for pause in _pauses():
         try:
             return _once(client, request)
-        except rx.MaxConnectionsError:
+        except rx.ConnectionError as error:
+            if not is_exhausted(error):
+                raise
             time.sleep(pause)
     return _once(client, request)
 
@@ -176,7 +176,9 @@ async def _arun(client: Any, request: Request) -> Any:
     for pause in _pauses():
         try:
             return await _aonce(client, request)
-        except rx.MaxConnectionsError:
+        except rx.ConnectionError as error:
+            if not is_exhausted(error):
+                raise
             await asyncio.sleep(pause)
     return await _aonce(client, request)
 

@@ -71,7 +71,7 @@ class ValueUnwritable(CallerError, TypeError):
 
 
 class LayoutMismatch(CallerError):
-    """This prefix was laid out with another number of partitions, or by another layout version."""
+    """The prefix was laid out with another number of partitions, or by another layout version."""
 
 
 class PathInUse(CallerError):
@@ -151,6 +151,11 @@ _BY_TYPE: tuple[tuple[type[Exception], type[EventLogError], str], ...] = (
         "connect to the primary (through Sentinel or the cluster, clients follow a failover)",
     ),
     (rx.OutOfMemoryError, ServerOutOfMemory, "raise maxmemory, prune or delete threads, or set a ttl"),
+    (
+        rx.MovedError,
+        ServerMisconfigured,
+        "the server is a node of a cluster; use redis+cluster://host:port or a RedisCluster",
+    ),
     (rx.ClusterDownError, ServerUnavailable, "wait for the cluster to cover all slots again"),
     (rx.TimeoutError, ServerUnavailable, "check the server's load and the client's socket_timeout"),
     (rx.ConnectionError, ServerUnavailable, "check that the server runs and the address is right"),
@@ -174,13 +179,32 @@ _BY_WORD: tuple[tuple[str, type[EventLogError], str], ...] = (
 )
 
 
-def translate(error: Exception, subject: str) -> EventLogError | None:
-    """The typed error for a redis-py or socket error, or None where it is none of these.
+_EXHAUSTED = ("Too many connections", "No connection available")
+"""What redis-py's pools say when they are exhausted: not all of them raise MaxConnectionsError."""
 
-    `subject` names what was being done, e.g. "thread '42'". The caller raises the result `from` the original.
+
+def is_exhausted(error: Exception) -> bool:
+    """Whether a pool that does not wait has no connection left."""
+    return isinstance(error, rx.MaxConnectionsError) or (
+        isinstance(error, rx.ConnectionError) and _EXHAUSTED[0] in str(error)
+    )
+
+
+def translate(error: Exception, subject: str) -> EventLogError:
+    """The typed error for a redis-py or socket error.
+
+    `subject` names what was being done, e.g. "thread '42'". The caller chains the original to it.
     Scripts wrap a command's error in their own words, so the words are searched as well as the types.
     """
     words = str(error)
+    if isinstance(error, rx.RedisClusterException):  # no RedisError: the cluster cannot be reached, or lacks a slot
+        return ServerUnavailable(
+            f"{subject}: {words}. To mend it: check that the cluster's nodes run and cover all slots."
+        )
+    if isinstance(error, rx.ConnectionError) and any(word in words for word in _EXHAUSTED):
+        return PoolExhausted(
+            f"{subject}: {words}. To mend it: raise the pool's max_connections or make fewer calls at once."
+        )
     if isinstance(error, rx.ResponseError):
         for word, kind, remedy in _BY_WORD:
             if word in words:
@@ -188,10 +212,8 @@ def translate(error: Exception, subject: str) -> EventLogError | None:
     for redis_kind, kind, remedy in _BY_TYPE:
         if isinstance(error, redis_kind):
             return kind(f"{subject}: {words or type(error).__name__}. To mend it: {remedy}.")
-    if isinstance(error, rx.RedisError):
-        return ServerFailedCommand(f"{subject}: {type(error).__name__}: {words}.")
     if isinstance(error, OSError):
         return ServerUnavailable(
             f"{subject}: {error!r}. To mend it: check that the server runs and the address is right."
         )
-    return None
+    return ServerFailedCommand(f"{subject}: {type(error).__name__}: {words}.")

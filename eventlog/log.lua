@@ -99,12 +99,12 @@ local function remember_run(thread, run)
 end
 
 -- Announces an event in the feed of the partition, and keeps the partition's views. `pointer`: kind, ns, checkpoint, source,
--- step, run. A view that was deleted is left alone: it is rebuilt whole from the feed.
+-- step, run; 7 what the feed is to have for the run instead. A view that was deleted is left alone: it is rebuilt whole from the feed.
 local function announce(state, pointer, register)
   local first = redis.call('EXISTS', FEED) == 0
   local pointer_id = redis.call('XADD', FEED, '*', 'thread', THREAD, 'id', state.l, 'seq', string.format('%.0f', state.n), 'digest', state.d,
     'kind', pointer[1], 'ns', pointer[2], 'checkpoint', pointer[3], 'source', pointer[4], 'step', pointer[5],
-    'run', pointer[6])
+    'run', pointer[7] or pointer[6])
   if first then
     redis.call('ZADD', THREADS, 0, '')
     redis.call('ZADD', RUNS, 0, '')

@@ -160,7 +160,8 @@ def _url_options(url: str) -> dict[str, Any]:
     except ValueError:
         # Not chained: urllib quotes the text it took for a port, which may be a password.
         raise InvalidArgument(
-            f"the connection URL cannot be read: its port or an option has an impossible value. To mend it: check them, and {_ENCODE}."
+            "the connection URL cannot be read: its port or an option has an impossible value. "
+            f"To mend it: check them, and {_ENCODE}."
         ) from None
     kind = options.pop("connection_class", None)
     if kind is not None and kind.__name__.startswith("Unix") and not options.get("path"):

@@ -192,10 +192,11 @@ def _newest(keyspace: Keyspace, all_keys: Sequence[ThreadKeys]) -> Flow[dict[byt
             some = group[first : first + THREADS]
             replies = yield Call(NEWEST, [key for keys in some for key in (keys.order, keys.log)], [])
             for keys, members in zip(some, replies, strict=True):
+                found = members
                 if members == 0:
                     yield from rebuild_index(keys)
-                    (members,) = yield Call(NEWEST, [keys.order, keys.log], [])
-                places = (split_place(member[1:]) for member in members or ())
+                    (found,) = yield Call(NEWEST, [keys.order, keys.log], [])
+                places = (split_place(member[1:]) for member in found or ())
                 newest[keys.thread] = {namespace: checkpoint_id for namespace, checkpoint_id, _ in places}
     return newest
 

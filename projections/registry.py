@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from secrets import token_hex
 
+from eventlog.events import ThreadCopied
 from eventlog.flow import Batch, Call, Command, Flow, load_script
-from eventlog.keys import Keyspace, PartitionKeys, ThreadKeys, counted
+from eventlog.keys import Keyspace, PartitionKeys, ThreadKeys, counted, split_counted
 from projections.thread import STAGED_FOR
 
 __all__ = ["threads_of", "threads_of_runs"]
@@ -88,8 +89,9 @@ def rebuild_registry(keyspace: Keyspace, keys: PartitionKeys) -> Flow[None]:
                 runs.pop(thread, None)
             elif kind != b"writes" or thread in threads:
                 threads[thread] = int(pointer_id.partition(b"-")[0])
-                if run:
-                    runs.setdefault(thread, set()).add(run)
+                runs.setdefault(thread, set()).update(
+                    split_counted(run) if kind == ThreadCopied.kind else [run] if run else []
+                )
         if len(pointers) == PAGE:
             continue
         yield from _forget_expired(keyspace, threads, runs)

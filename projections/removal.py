@@ -26,7 +26,7 @@ from eventlog.events import (
 from eventlog.flow import Argument, Call, Command, Flow, load_script
 from eventlog.keys import ThreadKeys, checkpoint_place, counted, split_place, value_name
 from projections.fold import Index
-from projections.thread import call, scan, thread_keys, thread_script
+from projections.thread import call, rebuild_index, scan, thread_keys, thread_script
 
 __all__ = ["delete_thread", "remove_checkpoints"]
 
@@ -274,6 +274,8 @@ def delete_thread(keys: ThreadKeys, *, unless_after: int | None = None) -> Flow[
             continue
         if reply[0] == b"namespaces":
             namespaces = reply[1]
+        elif reply[0] == b"stale" and unless_after is not None:
+            yield from rebuild_index(keys)
         elif reply[0] == b"stale":
             namespaces = yield from _namespaces_in_log(keys)
             mode = b"anyway"

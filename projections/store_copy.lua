@@ -2,7 +2,7 @@
 --
 -- KEYS: those of log.lua, of the target; 8 staged log, 9 staged index, 10 staged order.
 -- ARGV: 1 target thread; 2 ttl in ms, 0 for none; 3 kind; 4 content digest, 5 number of fields, and fields of the event;
---   then the runs that wrote to the thread.
+--   then the runs that wrote to the thread, which the feed is told as well, each behind its length.
 -- Reply: {'ok'}; {'exists'} if the target has a log already, which is left as it is; {'stale'} if its index is not its own.
 
 local state, why = open()
@@ -28,7 +28,11 @@ for i, key in ipairs(own) do -- keys of the target that outlived a lost log are 
   redis.call('RENAME', KEYS[7 + i], key)
   redis.call('PERSIST', key)
 end
-announce(copied, { ARGV[3], '', '', '', '', '' }, true)
+local runs = {}
+for i = 6 + size, #ARGV do
+  runs[#runs + 1] = counted(ARGV[i])
+end
+announce(copied, { ARGV[3], '', '', '', '', '', table.concat(runs) }, true)
 if redis.call('ZSCORE', RUNS, '') then
   for i = 6 + size, #ARGV do
     remember_run(THREAD, ARGV[i])

@@ -157,19 +157,19 @@ def _binary() -> str:
 def _directory(path: str | os.PathLike[str]) -> Path:
     if not os.fspath(path):
         raise InvalidArgument("The path is empty. To mend it: name a directory, or pass None for a temporary one.")
-    directory = Path(os.path.abspath(path))
     try:
+        directory = Path(path).resolve()
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except FileExistsError as error:
-        raise InvalidArgument(f"{directory} is a file. To mend it: give the embedded server a directory.") from error
+        raise InvalidArgument(f"{path} is a file. To mend it: give the embedded server a directory.") from error
     except (OSError, ValueError) as error:
-        raise _unusable(directory, error) from error
+        raise _unusable(path, error) from error
     return directory
 
 
-def _unusable(directory: Path, error: Exception) -> InvalidArgument:
+def _unusable(directory: str | os.PathLike[str], error: Exception) -> InvalidArgument:
     return InvalidArgument(
-        f"The embedded server cannot keep its data in {directory}: {error}. "
+        f"The embedded server cannot keep its data in {os.fspath(directory)!r}: {error}. "
         "To mend it: choose a directory that can be written to."
     )
 
@@ -182,7 +182,7 @@ def _temporary(base: str, undo: contextlib.ExitStack) -> Path:
 
 def _socket_base() -> str:
     base = tempfile.gettempdir()
-    return base if len(os.fsencode(base)) <= SOCKET_BASE_BYTES else "/tmp"
+    return base if len(os.fsencode(base)) <= SOCKET_BASE_BYTES else "/tmp"  # noqa: S108 - mkdtemp's directory in it is private
 
 
 # -- descriptors that hold a server: none may leak into a child -------------------------------------------------------
@@ -287,7 +287,7 @@ def _start_guard(
         undo.callback(_let_go, _hold(writer))
         log = passed.enter_context((directory / LOG).open("wb"))
         try:
-            guard = subprocess.Popen(
+            guard = subprocess.Popen(  # noqa: S603 - this Python and the installed server
                 [sys.executable, "-I", "-S", GUARD, str(STOP_SECONDS), str(lock), *leftovers, "--", *command],
                 cwd=directory,
                 stdin=reader,

@@ -50,7 +50,7 @@ def _start(command: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         _end_with(guard)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
-        os.execv(command[0], command)
+        os.execv(command[0], command)  # noqa: S606 - the very point
     except OSError as error:
         os.write(2, f"{command[0]}: {error}\n".encode())
     finally:
@@ -62,7 +62,7 @@ def _end_with(guard: int) -> None:
     if sys.platform != "linux":
         return
     try:
-        import ctypes
+        import ctypes  # noqa: PLC0415 - only the child needs it
 
         # Sent when the thread that forked ends: safe here, the guard has only one.
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -108,7 +108,7 @@ def _stop(server: int, seconds: float) -> int:
 
 
 def _remove(directories: list[str]) -> None:
-    import shutil
+    import shutil  # noqa: PLC0415 - not while the owner waits for the server
 
     for directory in directories:
         shutil.rmtree(directory, ignore_errors=True)

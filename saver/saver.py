@@ -71,11 +71,14 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         serde: SerializerProtocol | None = None,
         ttl: float | Mapping[str, Any] | None = None,
     ) -> None:
-        self._open(Connections(sync_connection, async_connection), prefix, partitions, serde, ttl)
+        self._open(
+            Connections(sync_connection, async_connection), prefix=prefix, partitions=partitions, serde=serde, ttl=ttl
+        )
 
     def _open(
         self,
         connections: Connections,
+        *,
         prefix: str,
         partitions: int,
         serde: SerializerProtocol | None,
@@ -105,7 +108,8 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         `redis+sentinel://host:port,host:port/service[/db]` (and `rediss+...`). Other keywords go to redis-py's clients.
         """
         made = cls.__new__(cls)
-        made._open(Connections.from_url(conn_string, **client_options), prefix, partitions, serde, ttl)
+        connections = Connections.from_url(conn_string, **client_options)
+        made._open(connections, prefix=prefix, partitions=partitions, serde=serde, ttl=ttl)
         return made
 
     @classmethod
@@ -126,7 +130,8 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         server = EmbeddedServer(path)
         try:
             made = cls.__new__(cls)
-            made._open(Connections.from_url(server.url), prefix, partitions, serde, ttl, server)
+            connections = Connections.from_url(server.url)
+            made._open(connections, prefix=prefix, partitions=partitions, serde=serde, ttl=ttl, server=server)
         except BaseException:
             server.close()
             raise
@@ -180,7 +185,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
     # -- reading
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """The checkpoint with the config's `checkpoint_id`, or the one with the greatest id of its namespace; None if there is none.
+        """The checkpoint with the config's `checkpoint_id`, or that with the greatest id of its namespace; None if there is none.
 
         One round trip; for the latest, two where its head has to be put together from the log first.
         """
@@ -198,7 +203,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> Iterator[CheckpointTuple]:
-        """The checkpoints of a thread (of all threads if config is None), newest first by checkpoint id, read as they are asked for.
+        """The checkpoints of a thread (of all if config is None), newest first by checkpoint id, read as they are asked for.
 
         The config may name a namespace (absent: all of them, "" the root) and a checkpoint id. `before` keeps ids below its own.
         `filter` keeps checkpoints whose metadata has equal values under all its keys; `limit` counts what is kept.
@@ -223,7 +228,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
     def get_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
-        """What `DeltaChannel`s are rebuilt from: the ancestors' writes, oldest first, from the nearest stored value on, and that value.
+        """What `DeltaChannel`s are rebuilt from: the nearest stored value above, and the ancestors' writes since, oldest first.
 
         One round trip per 500 ancestors.
         """
@@ -331,7 +336,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
 
     # -- versions and serializer
 
-    def get_next_version(self, current: str | None, channel: None) -> str:
+    def get_next_version(self, current: str | None, channel: None) -> str:  # noqa: ARG002
         """A version greater than `current`, unique across forks, 9 to 20 characters long. See `saver.versions`."""
         return cast("str", next_version(current))
 

@@ -429,8 +429,8 @@ def docker_reachable() -> bool:
 
 
 def _docker_answers() -> bool:
-    sockets = ("/var/run/docker.sock", Path.home() / ".docker/run/docker.sock")
-    if "DOCKER_HOST" not in os.environ and not any(os.path.exists(path) for path in sockets):
+    sockets = (Path("/var/run/docker.sock"), Path.home() / ".docker/run/docker.sock")
+    if "DOCKER_HOST" not in os.environ and not any(path.exists() for path in sockets):
         return False
     try:
         docker = importlib.import_module("docker")

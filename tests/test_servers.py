@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -87,10 +86,10 @@ def test_servers_end_with_a_killed_owner() -> None:
         pid, path = owner.stdout.readline().split()
         owner.send_signal(signal.SIGKILL)
     deadline = time.monotonic() + 10
-    while (_alive(int(pid)) or os.path.exists(path)) and time.monotonic() < deadline:
+    while (_alive(int(pid)) or Path(path).exists()) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not _alive(int(pid))
-    assert not os.path.exists(path)
+    assert not Path(path).exists()
 
 
 def _alive(pid: int) -> bool:

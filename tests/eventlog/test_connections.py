@@ -105,7 +105,7 @@ def cluster_ports() -> Iterator[list[int]]:
         for port in ports:
             stack.enter_context(running("--port", str(port), "--cluster-enabled", "yes", "--bind", "127.0.0.1"))
         nodes: list[Any] = [stack.enter_context(redis.Redis(port=port)) for port in ports]
-        for number, (node, port) in enumerate(zip(nodes, ports, strict=True)):
+        for number, node in enumerate(nodes):
             until(node.ping)
             node.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
             node.execute_command(
@@ -151,7 +151,7 @@ def retry_policy(retry: Any) -> tuple[object, ...]:
 
 def open_files() -> int:
     """The number of file descriptors this process has open."""
-    return len(os.listdir("/proc/self/fd"))
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 # What is accepted

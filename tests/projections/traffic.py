@@ -127,7 +127,9 @@ class Player:
             "v": 4,
             "id": checkpoint_id(put.rank),
             "ts": "2026-01-01T00:00:00+00:00",
-            "channel_values": {channel: f"{channel} {self._calls}" for channel in put.changed if channel not in put.emptied},
+            "channel_values": {
+                channel: f"{channel} {self._calls}" for channel in put.changed if channel not in put.emptied
+            },
             "channel_versions": dict(versions),
             "versions_seen": {},
             "updated_channels": sorted(put.changed),
@@ -165,7 +167,9 @@ class Player:
     def everything(self) -> list[Any]:
         """All that can be read: the latest of each namespace, every checkpoint by id, and the list of all threads."""
         latest = [
-            self.saver.get_tuple(self._config(thread, namespace, None)) for thread in THREADS for namespace in NAMESPACES
+            self.saver.get_tuple(self._config(thread, namespace, None))
+            for thread in THREADS
+            for namespace in NAMESPACES
         ]
         listed = list(self.saver.list(None))
         by_id = [self.saver.get_tuple(found.config) for found in listed]

@@ -65,7 +65,7 @@ values = st.recursive(
         | st.sets(hashables, max_size=3)
         | st.frozensets(hashables, max_size=3)
     ),
-    max_leaves=6,
+    max_leaves=4,
 )
 
 
@@ -120,7 +120,9 @@ extras = st.dictionaries(
 
 CHANNELS = ["messages", "n", "branch:to:é", "__start__", "a\x00b", "log"]
 SPECIAL = [ERROR, INTERRUPT, RESUME, SCHEDULED]
-writes = st.lists(st.tuples(st.sampled_from([*CHANNELS, "__pregel_tasks", *SPECIAL]), values), max_size=4)
+writes = st.lists(
+    st.tuples(st.sampled_from([*CHANNELS, "__pregel_tasks", *SPECIAL]), integers | text | messages | values), max_size=4
+)
 task_ids = st.sampled_from(["00000000-0000-0000-0000-000000000000", "1", "10", "2", "é", "task:{x}", "a\x00b"])
 task_paths = st.sampled_from(
     ["", "~__pregel_pull, a", "~__pregel_pull, b", "~__pregel_push, 0000000001", "~~0000000001", "é", "￿", "🙂"]

@@ -42,7 +42,7 @@ from tests.saver.strategies import (
 
 settings.register_profile(
     "machine",
-    max_examples=60,
+    max_examples=100,
     stateful_step_count=30,
     deadline=None,
     print_blob=True,
@@ -300,27 +300,19 @@ class SaverMachine(RuleBasedStateMachine):
         copied = {**known[original], "id": checkpoint_id}
         self.do_put(place, (config_of(*place, parent), copied, {"source": "fork", "step": 1}, {}), copied)
 
-    @rule(
-        numbers=places,
-        early=st.integers(0, 5).map(lambda n: n == 0),
-        sent=writes,
-        task_id=task_ids,
-        task_path=task_paths,
-        data=st.data(),
-    )
-    def put_writes(
-        self, numbers: tuple[int, int], early: bool, sent: Any, task_id: str, task_path: str, data: st.DataObject
-    ) -> None:
+    @rule(numbers=places, early=st.integers(0, 5).map(lambda n: n == 0), times=st.integers(1, 4), data=st.data())
+    def put_writes(self, numbers: tuple[int, int], early: bool, times: int, data: st.DataObject) -> None:
+        """The writes of several tasks to one checkpoint, which may not be there yet."""
         place = self.at(numbers)
         known = sorted(self.checkpoints.get(place, ()))
         checkpoint_id = data.draw(st.sampled_from(known)) if known and not early else self.new_id(data, place)
         if checkpoint_id not in known:
             self.awaited.setdefault(place, set()).add(checkpoint_id)
         config = config_of(*place, checkpoint_id)
-        if task_path or data.draw(st.booleans()):
-            self.both("put_writes", config, sent, task_id, task_path)
-        else:
-            self.both("put_writes", config, sent, task_id)
+        for _ in range(times):
+            task = [data.draw(task_ids), data.draw(task_paths)]
+            arguments = task if task[1] or data.draw(st.booleans()) else task[:1]
+            self.both("put_writes", config, data.draw(writes), *arguments)
         expected, actual = self.both("get_tuple", config)
         assert outline(expected) == outline(actual)
 
@@ -372,29 +364,25 @@ class SaverMachine(RuleBasedStateMachine):
             name: _typed_history(entry) for name, entry in actual.items()
         }
 
-    @rule(
-        numbers=places,
-        scope=st.sampled_from(["all", "thread", "namespace", "id in thread", "id in namespace"]),
-        limit=st.sampled_from([None, None, 0, 1, 2, 3, 100]),
-        filtered=st.booleans(),
-        data=st.data(),
-    )
-    def listing(
-        self, numbers: tuple[int, int], scope: str, limit: int | None, filtered: bool, data: st.DataObject
-    ) -> None:
-        place = self.at(numbers)
+    @rule(numbers=places, times=st.integers(1, 4), data=st.data())
+    def listing(self, numbers: tuple[int, int], times: int, data: st.DataObject) -> None:
+        for _ in range(times):
+            self.list_once(self.at(numbers), data)
+
+    def list_once(self, place: Place, data: st.DataObject) -> None:
         thread, ns = place
+        scope = data.draw(st.sampled_from(["all", "thread", "namespace", "id in thread", "id in namespace"]))
         config = None
         if scope != "all":
             named = self.some_id(data, place) if "id" in scope else None
             config = config_of(thread, ns if "namespace" in scope else None, named)
-        before = data.draw(
-            st.none()
-            | st.just({"configurable": {}})
-            | st.builds(lambda: config_of(*place, self.some_id(data, place)))
-            | st.builds(lambda: {"configurable": {"checkpoint_id": self.some_id(data, place)}})
-        )
-        wanted = self.draw_filter(data) if filtered else data.draw(st.sampled_from([None, {}]))
+        before: Any = data.draw(st.sampled_from([None, None, {"configurable": {}}, "full", "id only"]))
+        if before in ("full", "id only"):
+            checkpoint_id = self.some_id(data, place)
+            named_only = {"configurable": {"checkpoint_id": checkpoint_id}}
+            before = named_only if before == "id only" else config_of(*place, checkpoint_id)
+        wanted = self.draw_filter(data) if data.draw(st.booleans()) else data.draw(st.sampled_from([None, {}]))
+        limit = data.draw(st.sampled_from([None, None, 0, 1, 2, 3, 100]))
         note(f"list({config}, filter={wanted}, before={before}, limit={limit})")
         matching = list(self.model.list(config, filter=wanted, before=before))
         assert_listed(self.subject.call("list", config, filter=wanted, before=before, limit=limit), matching, limit)
@@ -499,9 +487,10 @@ async def test_limit_counts_matches(saver: RedisStreamSaver, call: Call) -> None
         meta = {"step": step, "source": "loop" if step % 2 else "update", "nested": {"even": [step % 2 == 0]}}
         await call(saver, "put", config_of("t", ""), checkpoint_of(str(step)), meta, {})
     before = config_of("t", "", "6")
-    assert ids_of(
-        await call(saver, "list", config_of("t"), filter={"source": "loop"}, before=before, limit=2)
-    ) == ["5", "3"]
+    assert ids_of(await call(saver, "list", config_of("t"), filter={"source": "loop"}, before=before, limit=2)) == [
+        "5",
+        "3",
+    ]
     assert ids_of(await call(saver, "list", config_of("t"), filter={"nested": {"even": [True]}}, limit=1)) == ["6"]
     assert ids_of(await call(saver, "list", config_of("t"), filter={"source": "loop", "step": 2})) == []
     assert ids_of(await call(saver, "list", config_of("t"), limit=0)) == []

@@ -548,9 +548,10 @@ async def test_retry_keeps_the_siblings_writes(saver: RedisStreamSaver, call: Ca
 
     runs, failed, done, _ = await on_both(scenario, call, saver)
     assert runs == {"good": 1, "bad": 2}
-    assert {
-        name: (error, result) for name, _, error, result, _ in failed["tasks"]
-    } == {"good": (None, {"log": ["good"]}), "bad": ("ConnectionError('flaky')", None)}
+    assert {name: (error, result) for name, _, error, result, _ in failed["tasks"]} == {
+        "good": (None, {"log": ["good"]}),
+        "bad": ("ConnectionError('flaky')", None),
+    }
     assert ({"start", "good", "bad at last"}, 3) == (set(done["log"]), done["n"])
 
 
@@ -571,12 +572,16 @@ async def test_functional_api(saver: RedisStreamSaver, call: Call) -> None:
             futures = [task(square)(number) for number in numbers]
             squares = [future.result() for future in futures]
             bonus = interrupt("bonus?")
-            return entrypoint.final(value={"squares": squares, "previous": previous}, save=(previous or 0) + sum(squares) + bonus)
+            return entrypoint.final(
+                value={"squares": squares, "previous": previous}, save=(previous or 0) + sum(squares) + bonus
+            )
 
         async def atotal(numbers: list[int], previous: int | None) -> Any:
             squares = list(await asyncio.gather(*(task(asquare)(number) for number in numbers)))
             bonus = interrupt("bonus?")
-            return entrypoint.final(value={"squares": squares, "previous": previous}, save=(previous or 0) + sum(squares) + bonus)
+            return entrypoint.final(
+                value={"squares": squares, "previous": previous}, save=(previous or 0) + sum(squares) + bonus
+            )
 
         decorate = entrypoint(checkpointer=checkpointer)
         flow = decorate(atotal) if call is call_async else decorate(total)
@@ -626,9 +631,12 @@ async def test_one_saver_in_two_graphs(saver: RedisStreamSaver, call: Call) -> N
         for thread_id in (thread, int(thread)):
             seen = await call(counting, "get_state", {"configurable": {"thread_id": thread_id}})
             assert log == seen.values["log"]
-    assert (
-        await call(approving, "get_state", {"configurable": {"thread_id": 1}})
-    ).values["log"] == ["thread 1", "a", "b", "c"]
+    assert (await call(approving, "get_state", {"configurable": {"thread_id": 1}})).values["log"] == [
+        "thread 1",
+        "a",
+        "b",
+        "c",
+    ]
     await call(saver, "delete_thread", "1")
     assert (await call(counting, "get_state", {"configurable": {"thread_id": 1}})).values == {}
     assert {"2", "3"} == {found.config["configurable"]["thread_id"] for found in await call(saver, "list", None)}
