@@ -3,7 +3,7 @@
 A process makes one step of the conversation and ends. What it knows of earlier ones it has from the log:
 
     python scripts/demo_agent.py --url URL --thread ID --ledger FILE say "Which of my orders can be refunded?"
-    python scripts/demo_agent.py --url URL --thread ID --ledger FILE continue
+    python scripts/demo_agent.py --url URL --thread ID --ledger FILE --steps continue
     python scripts/demo_agent.py --url URL --thread ID --ledger FILE answer yes
 """
 
@@ -15,12 +15,11 @@ import json
 import operator
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, ToolCall, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
@@ -33,7 +32,10 @@ from typing_extensions import TypedDict
 
 from saver import RedisStreamSaver
 
-__all__ = ["APPROVAL_LIMIT", "Check", "Ledger", "desk_graph", "euros", "find", "refund_due"]
+__all__ = ["APPROVAL_LIMIT", "URL_VARIABLE", "Ledger", "desk_graph", "euros", "find", "refund_due"]
+
+URL_VARIABLE = "DEMO_REDIS_URL"
+"""Environment variable the server's URL is in: a password in a command line is there for all to read."""
 
 CUSTOMER = "C-17"
 APPROVAL_LIMIT = 25_000
@@ -46,6 +48,7 @@ class Order:
     """A delivered order, with what the carrier's sensor felt on the way."""
 
     id: str
+    customer: str
     item: str
     cents: int
     days_ago: int
@@ -54,12 +57,14 @@ class Order:
 
 
 ORDERS = (
-    Order("A-1041", "kettle", 6_490, 9, (1.2, 2.0)),
-    Order("A-1042", "desk lamp", 11_900, 12, (3.3, 14.8, 2.1)),
-    Order("A-1043", "camera", 42_900, 20, (1.9, 7.4)),
-    Order("A-1044", "headphones", 15_900, 36, (12.6,)),
-    Order("A-1045", "keyboard", 8_950, 5, (0.8, 13.1, 9.9)),
-    Order("A-1046", "poster", 1_999, 95, (2.2,)),
+    Order("A-1040", "C-16", "bicycle bell", 1_295, 8, (1.4, 3.0)),
+    Order("A-1041", "C-17", "kettle", 6_490, 9, (1.2, 2.0)),
+    Order("A-1042", "C-17", "desk lamp", 11_900, 12, (3.3, 14.8, 2.1)),
+    Order("A-1043", "C-17", "camera", 42_900, 20, (1.9, 7.4)),
+    Order("A-1044", "C-17", "headphones", 15_900, 36, (12.6,)),
+    Order("A-1045", "C-17", "keyboard", 8_950, 5, (0.8, 13.1, 9.9)),
+    Order("A-1046", "C-17", "poster", 1_999, 95, (2.2,)),
+    Order("A-1047", "C-18", "teapot", 3_450, 3, (16.0, 4.4)),
 )
 
 
@@ -69,6 +74,11 @@ def find(order_id: str) -> Order:
         if order.id == order_id:
             return order
     raise LookupError(f"no order {order_id!r}")
+
+
+def orders_of(customer: str) -> list[Order]:
+    """The orders of a customer."""
+    return [order for order in ORDERS if order.customer == customer]
 
 
 def damage(order: Order) -> tuple[str, int]:
@@ -115,6 +125,12 @@ class Check(TypedDict):
     cents: int
 
 
+class Branch(TypedDict):
+    """What one branch of the fan-out is given."""
+
+    order: str
+
+
 class State(TypedDict, total=False):
     """The conversation, and the claim it is about."""
 
@@ -130,7 +146,9 @@ class State(TypedDict, total=False):
 @tool
 def find_orders(customer: str) -> str:
     """The orders of a customer."""
-    return json.dumps([{"order": order.id, "item": order.item, "price": euros(order.cents)} for order in ORDERS])
+    return json.dumps(
+        [{"order": order.id, "item": order.item, "price": euros(order.cents)} for order in orders_of(customer)]
+    )
 
 
 @tool
@@ -145,7 +163,9 @@ def book_keeping(ledger: Ledger) -> BaseTool:
     @tool
     def amount_paid(customer: str) -> str:
         """What has been paid back to a customer."""
-        return euros(sum(line["cents"] for line in ledger.lines() if line["action"] == "paid"))
+        theirs = {order.id for order in orders_of(customer)}
+        paid = (line["cents"] for line in ledger.lines() if line["action"] == "paid" and line["order"] in theirs)
+        return euros(sum(paid))
 
     return amount_paid
 
@@ -157,13 +177,7 @@ class ScriptedModel(BaseChatModel):
     def _llm_type(self) -> str:
         return "scripted"
 
-    def _generate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
+    def _generate(self, messages: list[BaseMessage], *_args: Any, **_kwargs: Any) -> ChatResult:
         last = messages[-1]
         if isinstance(last, ToolMessage):
             reply = AIMessage(" ".join(_in_words(messages)))
@@ -188,7 +202,7 @@ def _calls(question: str, turn: int) -> list[ToolCall]:
 
 def _in_words(messages: Sequence[BaseMessage]) -> Iterable[str]:
     """A sentence for each tool's result since the model last spoke."""
-    results = []
+    results: list[ToolMessage] = []
     while isinstance(last := messages[-1 - len(results)], ToolMessage):
         results.append(last)
     for result in reversed(results):
@@ -213,9 +227,9 @@ class Desk:
         self.ledger = ledger
         self.carrier_down = carrier_down
 
-    def inspect(self, order_id: str) -> dict[str, Any]:
+    def inspect(self, state: Branch) -> dict[str, Any]:
         """One branch of the fan-out: ask the carrier about an order, and set the money for it aside."""
-        order = find(order_id)
+        order = find(state["order"])
         self.ledger.add("asked carrier", order.id)
         while order.id in self.carrier_down:
             time.sleep(0.1)
@@ -260,7 +274,7 @@ def after_speaking(state: State) -> str | list[Send]:
     """A refund fans out, one branch per order; other calls go to the tools; an answer ends the turn."""
     calls = _open_calls(state)
     if calls and calls[0]["name"] == "refund":
-        return [Send("inspect", order_id) for order_id in calls[0]["args"]["orders"]]
+        return [Send("inspect", Branch(order=order_id)) for order_id in calls[0]["args"]["orders"]]
     return "tools" if calls else END
 
 
@@ -282,7 +296,7 @@ def risk_graph() -> Any:
     """The subgraph that reviews a claim: two signals side by side, then their sum."""
 
     def frequency(state: RiskState) -> dict[str, Any]:
-        return {"signals": {"frequency": 100 * len(state["checks"]) // len(ORDERS)}}
+        return {"signals": {"frequency": 100 * len(state["checks"]) // len(orders_of(CUSTOMER))}}
 
     def amount(state: RiskState) -> dict[str, Any]:
         return {"signals": {"amount": sum(check["cents"] for check in state["checks"]) // 1_000}}
@@ -307,7 +321,7 @@ def desk_graph(checkpointer: RedisStreamSaver, ledger: Ledger, carrier_down: Seq
     builder = StateGraph(State)
     builder.add_node("speak", speak)
     builder.add_node("tools", ToolNode([find_orders, refund_policy, book_keeping(ledger)]))
-    builder.add_node("inspect", desk.inspect)
+    builder.add_node("inspect", desk.inspect, input_schema=Branch)
     builder.add_node("risk", risk_graph())
     builder.add_node("approve", desk.approve)
     builder.add_node("settle", desk.settle)
@@ -321,19 +335,54 @@ def desk_graph(checkpointer: RedisStreamSaver, ledger: Ledger, carrier_down: Seq
     return builder.compile(checkpointer=checkpointer)
 
 
-# -- one step of the conversation, in a process of its own
+# -- steps of the conversation, in a process of their own
 
 
 def main() -> None:
-    """Take the step that the command line names."""
+    """Take the steps that the command line names, one after the other."""
     options = _options()
     config: Any = {"configurable": {"thread_id": options.thread}}
-    if options.checkpoint:
-        config["configurable"]["checkpoint_id"] = options.checkpoint
-    for step in options.input():
-        asyncio.run(_arun(options, step, config)) if options.use_async else _run(options, step, config)
+    if options.use_async:
+        asyncio.run(_atake(options, config))
+    else:
+        _take(options, config)
 
 
-def _run(options: argparse.Namespace, step: Any, config: Any) -> None:
-    with RedisStreamSaver.from_conn_string(options.url) as saver:
-        desk_graph(saver, options.ledger, options.carrier_down).invoke(step, config)
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Take steps of a conversation with the demo's agent.")
+    parser.add_argument("--thread", required=True, help="thread id")
+    parser.add_argument("--ledger", required=True, type=Path, help="file the shop's books are in")
+    parser.add_argument("--carrier-down", nargs="*", default=[], metavar="ORDER", help="the carrier hangs on these")
+    parser.add_argument("--async", dest="use_async", action="store_true", help="ainvoke instead of invoke")
+    parser.add_argument("--steps", nargs="+", required=True, type=_step, metavar="STEP", help=_step.__doc__)
+    return parser.parse_args()
+
+
+def _step(text: str) -> Any:
+    """say=TEXT, answer=TEXT to what the graph stopped to ask, or continue: go on from where the log ends"""
+    kind, _, content = text.partition("=")
+    if kind == "say":
+        return {"messages": [HumanMessage(content)]}
+    if kind == "answer":
+        return Command(resume=content)
+    if text == "continue":
+        return None
+    raise argparse.ArgumentTypeError("a step is say=TEXT, answer=TEXT or continue")
+
+
+def _take(options: argparse.Namespace, config: Any) -> None:
+    with RedisStreamSaver.from_conn_string(os.environ[URL_VARIABLE]) as saver:
+        graph = desk_graph(saver, Ledger(options.ledger), options.carrier_down)
+        for step in options.steps:
+            graph.invoke(step, config, durability="sync")
+
+
+async def _atake(options: argparse.Namespace, config: Any) -> None:
+    async with RedisStreamSaver.from_conn_string(os.environ[URL_VARIABLE]) as saver:
+        graph = desk_graph(saver, Ledger(options.ledger), options.carrier_down)
+        for step in options.steps:
+            await graph.ainvoke(step, config, durability="sync")
+
+
+if __name__ == "__main__":
+    main()

@@ -118,7 +118,7 @@ class Player:
 
     def _put(self, put: Put) -> Any:
         versions = self._versions.setdefault((put.thread, put.namespace), {})
-        new = {}
+        new: dict[str, str | int | float] = {}
         for channel in (*put.changed, *put.emptied, *put.stale):
             versions[channel] = f"v{self._calls}"
             if channel not in put.stale:

@@ -173,6 +173,14 @@ class SaverMachine(RuleBasedStateMachine):
     def at(self, numbers: tuple[int, int]) -> Place:
         return self.threads[numbers[0] % len(self.threads)], self.namespaces[numbers[1] % len(self.namespaces)]
 
+    def filled(self, numbers: tuple[int, int], data: st.DataObject) -> Place:
+        """A place that mostly holds something."""
+        place = self.at(numbers)
+        if place not in self.checkpoints and data.draw(st.integers(0, 4)):
+            for _ in range(data.draw(st.integers(1, 4))):
+                self.put_one(place, data)
+        return place
+
     def both(self, method: str, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         return call_now(self.model, method, *args, **kwargs), self.subject.call(method, *args, **kwargs)
 
@@ -289,7 +297,7 @@ class SaverMachine(RuleBasedStateMachine):
     @rule(numbers=places, data=st.data())
     def copy(self, numbers: tuple[int, int], data: st.DataObject) -> None:
         """A copy of a checkpoint beside it, as `update_state(..., as_node="__copy__")` makes: no new versions."""
-        place = self.at(numbers)
+        place = self.filled(numbers, data)
         if not (known := self.checkpoints.get(place)):
             return
         original = data.draw(st.sampled_from(sorted(known)))
@@ -303,7 +311,7 @@ class SaverMachine(RuleBasedStateMachine):
     @rule(numbers=places, early=st.integers(0, 5).map(lambda n: n == 0), times=st.integers(1, 4), data=st.data())
     def put_writes(self, numbers: tuple[int, int], early: bool, times: int, data: st.DataObject) -> None:
         """The writes of several tasks to one checkpoint, which may not be there yet."""
-        place = self.at(numbers)
+        place = self.filled(numbers, data)
         known = sorted(self.checkpoints.get(place, ()))
         checkpoint_id = data.draw(st.sampled_from(known)) if known and not early else self.new_id(data, place)
         if checkpoint_id not in known:
@@ -339,7 +347,7 @@ class SaverMachine(RuleBasedStateMachine):
 
     @rule(numbers=places, how=st.sampled_from(["latest", "empty id", "by id"]), data=st.data())
     def get_tuple(self, numbers: tuple[int, int], how: str, data: st.DataObject) -> None:
-        place = self.at(numbers)
+        place = self.filled(numbers, data)
         thread, ns = place
         checkpoint_id = {"latest": None, "empty id": ""}.get(how, "-") and self.some_id(data, place)
         config = config_of(thread, ns or data.draw(st.sampled_from(["", None])), checkpoint_id)
@@ -357,7 +365,7 @@ class SaverMachine(RuleBasedStateMachine):
     def get_delta_channel_history(
         self, numbers: tuple[int, int], channels: list[str], latest: bool, data: st.DataObject
     ) -> None:
-        place = self.at(numbers)
+        place = self.filled(numbers, data)
         config = config_of(*place, None if latest else self.some_id(data, place))
         expected, actual = self.both("get_delta_channel_history", config=config, channels=channels)
         assert {name: _typed_history(entry) for name, entry in expected.items()} == {
@@ -367,7 +375,7 @@ class SaverMachine(RuleBasedStateMachine):
     @rule(numbers=places, times=st.integers(1, 4), data=st.data())
     def listing(self, numbers: tuple[int, int], times: int, data: st.DataObject) -> None:
         for _ in range(times):
-            self.list_once(self.at(numbers), data)
+            self.list_once(self.filled(numbers, data), data)
 
     def list_once(self, place: Place, data: st.DataObject) -> None:
         thread, ns = place
@@ -592,6 +600,19 @@ async def test_deleting_a_thread_leaves_its_neighbours(saver: RedisStreamSaver, 
             (found.config["configurable"]["thread_id"], found.config["configurable"]["checkpoint_ns"])
             for found in await call(saver, "list", None)
         }
+
+
+async def test_a_deleted_thread_starts_from_nothing(saver: RedisStreamSaver, call: Call) -> None:
+    """A thread that is used again after it was deleted has none of its old writes or values."""
+    put = config_of("t", ""), checkpoint_of("1", {"n": 1}, {"n": "1"}), {}
+    await call(saver, "put_writes", await call(saver, "put", *put, {"n": "1"}), [("n", 1)], "task")
+    await call(saver, "put_writes", config_of("t", "", "2"), [("n", 1)], "task")
+    await call(saver, "delete_thread", "t")
+    for checkpoint_id in ["1", "2"]:
+        checkpoint = checkpoint_of(checkpoint_id, {}, {"n": "1"})
+        await call(saver, "put", config_of("t", "", "1"), checkpoint, {}, {})
+        found = await call(saver, "get_tuple", config_of("t"))
+        assert ({}, []) == (found.checkpoint["channel_values"], found.pending_writes)
 
 
 async def test_values_round_trip_where_their_length_prefix_grows(saver: RedisStreamSaver, call: Call) -> None:

@@ -1,0 +1,161 @@
+"""Events and stream entries: what is written is read back, what is not ours is refused with thread and entry id."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import uuid
+from typing import Any
+
+import cbor2
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eventlog import codec
+from eventlog.codec import Keyframe, Malformed
+from eventlog.errors import CorruptEntry, NewerSchema
+from eventlog.events import (
+    UPCASTERS,
+    CheckpointSaved,
+    Event,
+    HistoryPruned,
+    Removed,
+    RunsDeleted,
+    ThreadCopied,
+    ValuesSaved,
+    Write,
+    WritesSaved,
+    decode_entry,
+    encode_event,
+)
+
+texts = st.text(max_size=8)
+plain: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**64), 2**64 - 1) | st.floats(allow_nan=False) | texts | st.binary(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=8,
+)
+values = st.dictionaries(st.tuples(texts, texts), st.binary(min_size=1, max_size=12), max_size=4)
+names = st.lists(st.tuples(texts, texts), max_size=3).map(tuple)
+removed = st.builds(Removed, names, names, st.lists(st.tuples(st.integers(1), st.integers(1), texts), max_size=3).map(tuple))
+writes = st.lists(
+    st.builds(Write, st.integers(-4, 2000), texts, texts, st.binary(max_size=8)), max_size=4, unique_by=lambda write: write.idx
+).map(tuple)
+bodies = st.fixed_dictionaries({"checkpoint": plain, "metadata": plain})
+events = st.one_of(
+    st.builds(
+        CheckpointSaved, texts, texts, st.none() | texts, st.dictionaries(texts, texts, max_size=4), bodies, values
+    ),
+    st.builds(ValuesSaved, texts, texts, values),
+    st.builds(WritesSaved, texts, texts, texts, texts, writes),
+    st.builds(ThreadCopied, texts, st.integers(0, 2**40), texts),
+    st.builds(HistoryPruned, texts, removed),
+    st.builds(RunsDeleted, st.lists(texts, max_size=3).map(tuple), removed),
+)
+
+
+def entry(fields: list[bytes]) -> list[bytes]:
+    """Fields as they lie in the log, numbered and chained."""
+    return [b"n", b"7", b"d", b"digest", *fields]
+
+
+@given(events)
+def test_events_come_back_from_their_fields(event: Event) -> None:
+    """Every kind of event is read as it was written."""
+    recorded = decode_entry("t", b"1-0", entry(encode_event(event)))
+    assert (b"1-0", 7, b"digest", event) == (recorded.entry_id, recorded.sequence, recorded.digest, recorded.event)
+
+
+@given(plain)
+def test_plain_data_comes_back_exactly(value: Any) -> None:
+    """What is_plain accepts CBOR brings back, types and order included."""
+    assert codec.is_plain(value)
+    assert repr(value) == repr(codec.decode(codec.encode(value)))
+
+
+@pytest.mark.parametrize("value", [(1,), {1: 2}, {1}, 2**64, decimal.Decimal(1), "\ud800", {"\ud800": 1}, bytearray(b"x"), True + 0j])
+def test_other_data_is_not_plain(value: Any) -> None:
+    """What CBOR would change, or could not write, is left to the serializer."""
+    assert not codec.is_plain(value)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(cbor2.dumps(value) for value in (uuid.uuid4(), decimal.Decimal(1), 2**70, {1, 2}, datetime.date.today())),
+        cbor2.dumps(cbor2.CBORTag(4242, 1)),
+        b"",
+        b"\x81",
+        b"\x9f\xff",
+        b"\x01\x01",
+        b"\xd8\x23\x61(",
+    ],
+)
+def test_tags_and_rubbish_are_refused(data: bytes) -> None:
+    """No tag is acted upon, nothing is guessed, nothing after the end is overlooked."""
+    with pytest.raises(Malformed):
+        codec.decode(data)
+
+
+@given(st.binary(max_size=64))
+def test_any_bytes_decode_or_are_refused(data: bytes) -> None:
+    """Decoding raises nothing but Malformed."""
+    for decode in (codec.decode, codec.decode_piece):
+        try:
+            decode(data)
+        except Malformed:
+            pass
+
+
+def test_pieces_come_back() -> None:
+    """A keyframe holds type and bytes; an empty piece holds nothing."""
+    assert Keyframe("msgpack", b"\x00\xff") == codec.decode_piece(codec.encode_keyframe("msgpack", b"\x00\xff"))
+    assert codec.decode_piece(codec.EMPTY) is None
+
+
+@given(st.lists(st.binary(max_size=6), min_size=1, max_size=6), st.data())
+def test_the_content_digest_covers_every_byte(fields: list[bytes], data: st.DataObject) -> None:
+    """Moving a byte over a border between fields changes the digest."""
+    other = data.draw(st.lists(st.binary(max_size=6), min_size=1, max_size=6))
+    assert (fields == other) == (codec.content_digest(fields) == codec.content_digest(other))
+
+
+GOOD = entry(encode_event(WritesSaved("", "c", "t", "", (Write(0, "ch", "msgpack", b"\x01"),))))
+
+
+@pytest.mark.parametrize("name", [b"k", b"v", b"n", b"d", b"e", b"t", b"a"])
+def test_entries_that_lack_a_field_are_refused(name: bytes) -> None:
+    """The error names thread and entry."""
+    at = GOOD.index(name)
+    with pytest.raises(CorruptEntry, match=r"1-0.*'thread 1'"):
+        decode_entry("thread 1", b"1-0", GOOD[:at] + GOOD[at + 2 :])
+
+
+@given(st.lists(st.tuples(st.sampled_from([b"k", b"v", b"n", b"d", b"e", b"s", b"=1:ab", b"!0", b"!x"]), st.binary(max_size=9))))
+def test_rubbish_entries_are_refused(pairs: list[tuple[bytes, bytes]]) -> None:
+    """Whatever an entry holds, it is an event or a typed error."""
+    flat = [part for pair in pairs for part in pair]
+    try:
+        decode_entry("t", b"1-0", flat)
+    except CorruptEntry:
+        pass
+
+
+def test_newer_entries_say_so() -> None:
+    """An entry of a newer schema asks for an upgrade."""
+    at = GOOD.index(b"v")
+    with pytest.raises(NewerSchema, match="Upgrade"):
+        decode_entry("t", b"1-0", [*GOOD[:at], b"v", b"2", *GOOD[at + 2 :]])
+
+
+def test_older_entries_pass_through_upcasters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry of an older schema is lifted version by version."""
+    at = GOOD.index(b"v")
+    old = [*GOOD[:at], b"v", b"0", *GOOD[at + 2 :]]
+    with pytest.raises(CorruptEntry):
+        decode_entry("t", b"1-0", old)
+    monkeypatch.setitem(UPCASTERS, (b"writes", b"0"), lambda fields: fields | {b"v": b"1", b"a": b"lifted"})
+    event = decode_entry("t", b"1-0", old).event
+    assert isinstance(event, WritesSaved)
+    assert event.task_path == "lifted"

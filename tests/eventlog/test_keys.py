@@ -1,0 +1,93 @@
+"""Names: encodings keep order, end themselves, and cannot be mistaken for each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eventlog.errors import InvalidArgument
+from eventlog.keys import (
+    Keyspace,
+    checkpoint_place,
+    counted,
+    ordered,
+    split_counted,
+    split_place,
+    split_value_name,
+    unordered,
+    value_name,
+    version_token,
+)
+
+ids = st.text(st.sampled_from("\0\x01a:*{}\U0001f600é"), max_size=6) | st.text(max_size=12)
+
+
+@given(ids, ids)
+def test_ordered_sorts_as_text_does(one: str, other: str) -> None:
+    """Bytes compare as the texts do, NUL and prefixes included."""
+    assert (one < other) == (ordered(one.encode()) < ordered(other.encode()))
+
+
+@given(ids, ids)
+def test_ordered_ends_itself(one: str, rest: str) -> None:
+    """What follows an ordered part is told from it."""
+    following = rest.encode().replace(b"\xff", b"") + b"1"
+    assert (one.encode(), following) == unordered(ordered(one.encode()) + following)
+
+
+@given(ids, ids)
+def test_places_come_back(namespace: str, checkpoint_id: str) -> None:
+    """A place and its entry id are split as they were joined."""
+    place = checkpoint_place(namespace.encode(), checkpoint_id.encode())
+    assert (namespace, checkpoint_id, b"17-0") == split_place(place + b"17-0")
+
+
+@given(ids, ids)
+def test_value_names_come_back(channel: str, token: str) -> None:
+    """A channel and a version are split as they were joined."""
+    assert (channel.encode(), token.encode()) == split_value_name(value_name(channel.encode(), token.encode()))
+
+
+@given(st.lists(st.binary(max_size=12)))
+def test_counted_parts_come_back(parts: list[bytes]) -> None:
+    """Parts behind their lengths are split as they were joined."""
+    assert parts == split_counted(b"".join(map(counted, parts)))
+
+
+@given(ids, ids, ids, ids)
+def test_heads_do_not_collide(thread: str, namespace: str, other: str, other_namespace: str) -> None:
+    """Two (thread, namespace) share a key only if they are the same."""
+    space = Keyspace("p", 1)
+    one = space.thread(thread.encode()).head(namespace.encode())
+    two = space.thread(other.encode()).head(other_namespace.encode())
+    assert ((thread, namespace) == (other, other_namespace)) == (one == two)
+
+
+@pytest.mark.parametrize(("one", "other", "equal"), [(1, 1.0, True), (1, "1", False), (1.5, 1.5, True), (2, 10, False)])
+def test_version_tokens_are_equal_where_versions_are(one: Any, other: Any, *, equal: bool) -> None:
+    """1 and 1.0 are one version, "1" is another."""
+    assert equal == (version_token(one) == version_token(other))
+
+
+def test_all_keys_of_a_thread_share_a_hash_tag() -> None:
+    """Braces in an id do not move a key to another slot."""
+    keys = Keyspace("p", 16).thread(b"{x}:}")
+    tags = {key[key.index(b"{") : key.index(b"}") + 1] for key in (keys.log, keys.index, keys.order, keys.head(b"{ns}"))}
+    assert tags == {keys.shared.feed[: keys.shared.feed.index(b"}") + 1]}
+
+
+@pytest.mark.parametrize("prefix", ["", "a{b", "a}b"])
+def test_impossible_prefixes_are_refused(prefix: str) -> None:
+    """A prefix that would change the hash tag is refused."""
+    with pytest.raises(InvalidArgument, match="prefix"):
+        Keyspace(prefix, 1)
+
+
+@pytest.mark.parametrize("partitions", [0, 16385])
+def test_impossible_partitions_are_refused(partitions: int) -> None:
+    """There are at least one and at most as many partitions as slots."""
+    with pytest.raises(InvalidArgument, match="partitions"):
+        Keyspace("p", partitions)
