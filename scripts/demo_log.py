@@ -15,7 +15,7 @@ from eventlog.events import decode_entry
 from eventlog.flow import Command, Flow
 from saver.saver import PARTITIONS, PREFIX
 
-__all__ = ["Entry", "ThreadLog", "entry_table", "node_of", "writers"]
+__all__ = ["Entry", "ThreadLog", "entry_table", "finished_tasks"]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class ThreadLog:
         self._connections.close()
 
 
-def writers(entries: Iterable[Entry], channel: str) -> set[str]:
+def finished_tasks(entries: Iterable[Entry], channel: str) -> set[str]:
     """Ids of the tasks whose writes to a channel are in the log."""
     return {
         event.task_id
@@ -92,7 +92,7 @@ def writers(entries: Iterable[Entry], channel: str) -> set[str]:
 # -- as a table
 
 
-def entry_table(entries: Sequence[Entry], known: Sequence[Entry]) -> Table:
+def entry_table(entries: Sequence[Entry], known: Sequence[Entry], width: int) -> Table:
     """One row per entry. `known` is the whole log, in which parents are looked up."""
     numbers = {
         entry.place: entry.recorded.sequence
@@ -100,17 +100,41 @@ def entry_table(entries: Sequence[Entry], known: Sequence[Entry]) -> Table:
         if isinstance(entry.recorded.event, CheckpointSaved) and entry.place
     }
     table = Table(box=None, padding=(0, 1), header_style="bold", pad_edge=False)
-    table.add_column("time", no_wrap=True, style="dim")
+    rows = [list(_row(entry, numbers)) for entry in entries]
+    if width < WIDE:
+        return _narrow(table, rows)
+    for name, style in COLUMNS.items():
+        folds = name in {"namespace", "what", "channels"}
+        table.add_column(
+            name, style=style, no_wrap=not folds, overflow="fold", justify="right" if name in NUMBERS else "left"
+        )
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+COLUMNS = {
+    "time": "dim",
+    "seq": "",
+    "entry id": "dim",
+    "kind": "",
+    "on": "",
+    "namespace": "",
+    "what": "",
+    "channels": "",
+    "bytes": "dim",
+}
+NUMBERS = {"seq", "on", "bytes"}
+WIDE = 100
+"""Characters below which an entry takes a few lines rather than one."""
+
+
+def _narrow(table: Table, rows: Sequence[Sequence[Text]]) -> Table:
     table.add_column("seq", justify="right", no_wrap=True)
-    table.add_column("entry id", no_wrap=True, style="dim")
-    table.add_column("kind", no_wrap=True)
-    table.add_column("on", justify="right", no_wrap=True)
-    table.add_column("namespace", overflow="fold")
-    table.add_column("what", overflow="fold")
-    table.add_column("channels", overflow="fold")
-    table.add_column("bytes", justify="right", no_wrap=True)
-    for entry in entries:
-        table.add_row(*_row(entry, numbers))
+    table.add_column("entry", overflow="fold")
+    for time, sequence, entry_id, *rest, channels, size in rows:
+        lines = [[time, entry_id], rest, [channels], [size, Text("bytes")]]
+        table.add_row(sequence, Text("\n").join(Text(" ").join(filter(None, line)) for line in lines if any(line)))
     return table
 
 
@@ -153,11 +177,11 @@ def _what(event: Any) -> str:
         metadata = event.body.get("metadata")
         return f"{metadata.get('source')} {metadata.get('step')}" if isinstance(metadata, dict) else "(encrypted)"
     if isinstance(event, WritesSaved):
-        return f"{node_of(event)} {event.task_id[:4]}"
+        return f"{_node(event)} {event.task_id[:4]}"
     return ""
 
 
-def node_of(event: WritesSaved) -> str:
+def _node(event: WritesSaved) -> str:
     """What a task is called: its node, or its number in a fan-out."""
     kind, _, rest = event.task_path.partition(", ")
     if kind == "~__pregel_push":

@@ -61,8 +61,8 @@ def number_of(found: Any) -> int:
 class Audit:
     """Looks at the keys under a prefix over a connection of its own."""
 
-    def __init__(self, url: str, prefix: str) -> None:
-        self.keyspace = Keyspace(prefix, 16)
+    def __init__(self, url: str, prefix: str, partitions: int = 16) -> None:
+        self.keyspace = Keyspace(prefix, partitions)
         self._connections = Connections.from_url(url)
         self._runner = Runner(self._connections)
 

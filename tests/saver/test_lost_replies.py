@@ -120,9 +120,9 @@ class Line:
         self.runs += 1
         prefix = f"{self.prefix}-{self.runs}"
         return (
-            RedisStreamSaver(self.through, self.athrough, prefix=prefix),
-            RedisStreamSaver(self.direct, prefix=prefix),
-            Audit(self.server.url, prefix),
+            RedisStreamSaver(self.through, self.athrough, prefix=prefix, partitions=2),
+            RedisStreamSaver(self.direct, prefix=prefix, partitions=2),
+            Audit(self.server.url, prefix, partitions=2),
         )
 
     async def outcome(
@@ -219,7 +219,7 @@ async def test_an_encrypted_retry_adds_no_event(line: Line, call: Call) -> None:
     """A put and writes that are called again after a lost reply add nothing, though their bytes are encrypted anew."""
     _, direct, audit = line.savers()
     serde = EncryptedSerializer.from_pycryptodome_aes(key=b"0123456789abcdef")
-    through = RedisStreamSaver(line.through, line.athrough, prefix=audit.keyspace.prefix, serde=serde)
+    through = RedisStreamSaver(line.through, line.athrough, prefix=audit.keyspace.prefix, partitions=2, serde=serde)
     await call(through, "setup")
     with audit:
         for step in (

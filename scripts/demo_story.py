@@ -1,0 +1,438 @@
+"""Tells scripts/demo: an agent is killed in the middle of a step, resumed and forked; its log is shown and every claim checked.
+
+This process owns the server, never runs the agent, and knows of it only what the log and the shop's books say. The agent
+runs in processes of its own (demo_agent.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from demo_agent import APPROVAL_LIMIT, URL_VARIABLE, Ledger, desk_graph, euros, find, refund_due
+from demo_log import Entry, ThreadLog, entry_table, finished_tasks
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from eventlog.errors import EventLogError
+from saver import EmbeddedServer, RedisStreamSaver
+
+WORKER = Path(__file__).with_name("demo_agent.py")
+PATIENCE = 8.0
+"""Seconds a step of the agent may take."""
+
+QUESTION = "Which of my orders can be refunded?"
+CLAIMED = ("A-1042", "A-1043", "A-1044", "A-1045")
+CLAIM = f"They arrived damaged. Please refund {', '.join(CLAIMED)}."
+CARRIER_DOWN = ("A-1043", "A-1045")
+DUE = sum(refund_due(find(order_id)) for order_id in CLAIMED)
+
+
+class DemoFailure(Exception):
+    """The demo cannot go on."""
+
+
+# -- the stage: processes, the log, what is shown
+
+
+class Stage:
+    """One thread on one server: the processes that work on it, and what is shown of it."""
+
+    def __init__(self, console: Console, saver: RedisStreamSaver, url: str, thread: str, folder: Path) -> None:
+        self.console = console
+        self.url = url
+        self.thread = thread
+        self.config: Any = {"configurable": {"thread_id": thread}}
+        self.ledger = Ledger(folder / "ledger.jsonl")
+        self.what_if = Ledger(folder / "what-if.jsonl")
+        self.log = ThreadLog(url, thread)
+        self.graph = desk_graph(saver, self.ledger)
+        self.entries: list[Entry] = []
+        self.failures = 0
+        self._shown_entries = 0
+        self._shown_messages: set[str] = set()
+
+    # -- processes
+
+    @contextlib.contextmanager
+    def worker(self, *arguments: str, ledger: Ledger | None = None) -> Iterator[subprocess.Popen[str]]:
+        """A process of the agent; killed if it is left running."""
+        words = ["--thread", self.thread, "--ledger", str((ledger or self.ledger).path), *arguments]
+        environment = os.environ | {URL_VARIABLE: self.url}
+        with tempfile.TemporaryFile("w+") as errors:
+            process = subprocess.Popen([sys.executable, WORKER, *words], env=environment, stderr=errors, text=True)
+            try:
+                yield process
+            finally:
+                process.kill()
+                process.wait()
+            if process.returncode not in {0, -signal.SIGKILL}:
+                errors.seek(0)
+                raise DemoFailure(f"The agent's process ended with {process.returncode}:\n{errors.read()}")
+
+    def run(self, *arguments: str, ledger: Ledger | None = None) -> int:
+        """Run the agent's process to its end; its pid."""
+        with self.worker(*arguments, ledger=ledger) as process:
+            process.wait(PATIENCE)
+        self.follow()
+        return process.pid
+
+    # -- what there is
+
+    def follow(self) -> None:
+        """Read what was appended to the log."""
+        self.entries += self.log.read(self.entries)
+
+    def state(self, config: Any = None) -> Any:
+        """The state of the thread, or of one of its checkpoints."""
+        return self.graph.get_state(config or self.config)
+
+    def history(self) -> dict[str, Any]:
+        """Every state of the thread, by checkpoint id."""
+        found = self.graph.get_state_history(self.config)
+        return {snapshot.config["configurable"]["checkpoint_id"]: snapshot for snapshot in found}
+
+    # -- showing
+
+    def title(self, text: str) -> None:
+        """Begin a section."""
+        self.console.print()
+        self.console.rule(Text(text, style="bold"), align="left")
+
+    def say(self, text: str) -> None:
+        """A paragraph."""
+        self.console.print(Text(text))
+
+    def check(self, claim: str, holds: bool) -> None:
+        """Show whether a claim holds."""
+        self.failures += not holds
+        mark = Text("  ok      ", style="green") if holds else Text("  FAILED  ", style="bold red")
+        self._grid([[mark, Text(claim)]])
+
+    def show_log(self) -> None:
+        """The entries that were not shown yet."""
+        new = self.entries[self._shown_entries :]
+        self._shown_entries = len(self.entries)
+        self.console.print()
+        self.console.print(entry_table(new, self.entries, self.console.width))
+
+    def show_conversation(self) -> None:
+        """The messages that were not shown yet."""
+        new = [message for message in self.state().values["messages"] if message.id not in self._shown_messages]
+        self._shown_messages.update(message.id for message in new)
+        self.console.print()
+        self._grid([list(_line(message)) for message in new])
+
+    def show_state(self, name: str, snapshot: Any) -> None:
+        """What a snapshot holds, beside the conversation."""
+        self.show_states({name: snapshot})
+
+    def show_states(self, snapshots: dict[str, Any]) -> None:
+        """Snapshots side by side."""
+        rows = [dict(_facts(snapshot)) for snapshot in snapshots.values()]
+        table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="bold")
+        table.add_column("state", overflow="fold", style="cyan")
+        for name in snapshots:
+            table.add_column(name, overflow="fold")
+        for fact in rows[0]:
+            table.add_row(fact, *(Text(row.get(fact, "")) for row in rows))
+        self.console.print()
+        self.console.print(table)
+
+    def show_ledger(self) -> None:
+        """Which process did what, by order."""
+        lines = self.ledger.lines()
+        actions = list(dict.fromkeys(line["action"] for line in lines))
+        table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="bold")
+        for name in ("ledger", *actions):
+            table.add_column(name, overflow="fold")
+        for order_id in CLAIMED:
+            cells = [[line for line in lines if line["order"] == order_id and line["action"] == one] for one in actions]
+            table.add_row(order_id, *(", ".join(map(_entered, cell)) for cell in cells))
+        self.console.print()
+        self.console.print(table)
+
+    def _grid(self, rows: Sequence[Sequence[Text]]) -> None:
+        grid = Table.grid(padding=(0, 1))
+        grid.add_column(no_wrap=True)
+        grid.add_column(overflow="fold")
+        for row in rows:
+            grid.add_row(*row)
+        self.console.print(grid)
+
+
+def _line(message: Any) -> Iterator[Text]:
+    """Who speaks, and what."""
+    if message.type == "human":
+        yield Text("customer", style="bold cyan")
+    elif message.type == "tool":
+        yield Text("tool", style="yellow")
+    else:
+        yield Text("agent", style="bold magenta")
+    for call in getattr(message, "tool_calls", ()):
+        message = message.model_copy(update={"content": f"{message.content} {call['name']}({call['args']})".strip()})
+    yield Text(str(message.content))
+
+
+def _facts(snapshot: Any) -> Iterator[tuple[str, str]]:
+    """What a snapshot holds, by name."""
+    values = snapshot.values
+    yield "checkpoint", f"{snapshot.metadata['source']} {snapshot.metadata['step']}"
+    yield "messages", str(len(values.get("messages", ())))
+    yield "checks", "\n".join(map(_found, values.get("checks", ()))) or "-"
+    yield "risk", values.get("risk", "-")
+    yield "approved", str(values.get("approved", "-"))
+    yield "next", ", ".join(snapshot.next) or "-"
+    pending = [f"{task.name}: {_found(task.result['checks'][0])}" for task in snapshot.tasks if task.result]
+    yield "pending writes", "\n".join(pending) or "-"
+    yield "waits for", ", ".join(str(one.value) for one in snapshot.interrupts) or "-"
+
+
+def _found(check: Any) -> str:
+    return f"{check['order']} {check['grade']}, {euros(check['cents'])}"
+
+
+def _entered(line: Any) -> str:
+    return f"{euros(line['cents'])} by {line['pid']}" if line["cents"] else f"by {line['pid']}"
+
+
+# -- the acts
+
+
+def act_one(stage: Stage) -> None:
+    """Two turns; the second is killed between two branches of its fan-out."""
+    stage.title("1  Tools, a fan-out, and kill -9 in the middle of it")
+    down = ["--carrier-down", *CARRIER_DOWN]
+    with stage.worker(*down, "--steps", f"say={QUESTION}", f"say={CLAIM}") as process:
+        _await_half_of_the_fan_out(stage, process)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    stage.follow()
+    stage.say(
+        f"Process {process.pid} ran invoke. In its second turn the carrier hung on {' and '.join(CARRIER_DOWN)}; the other "
+        "two branches had finished and their writes were in the log when it was killed."
+    )
+    stage.show_conversation()
+    stage.show_log()
+    stage.show_state("after the kill", stage.state())
+    stage.show_ledger()
+    stage.console.print()
+    stage.check(f"process {process.pid} was killed by SIGKILL", process.returncode == -signal.SIGKILL)
+    stage.check("two of the four branches had saved their writes", len(finished_tasks(stage.entries, "checks")) == 2)
+    stage.check("all four had begun; two had set money aside", _counts(stage, "asked carrier", "set aside") == (4, 2))
+
+
+def _await_half_of_the_fan_out(stage: Stage, process: subprocess.Popen[str]) -> None:
+    """Follow the log until two branches are in it, and the books until all four have begun."""
+    deadline = time.monotonic() + PATIENCE
+    while len(finished_tasks(stage.entries, "checks")) < 2 or _counts(stage, "asked carrier") != (4,):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise DemoFailure("The agent did not get into the fan-out.")
+        time.sleep(0.02)
+        stage.follow()
+
+
+def act_two(stage: Stage) -> Any:
+    """Another process goes on from the log, up to where a person has to answer; the state it stops in."""
+    stage.title("2  Another process resumes, reviews the risk in a subgraph, and waits for a person")
+    before, asked = list(stage.entries), stage.ledger.lines()
+    pid = stage.run("--async", "--steps", "continue")
+    waiting = stage.state()
+    stage.say(f"Process {pid} ran ainvoke(None) on the same thread; the carrier answers again.")
+    stage.show_log()
+    stage.show_state("after resuming", waiting)
+    stage.show_ledger()
+    stage.console.print()
+    again = {line["order"] for line in stage.ledger.lines()[len(asked) :] if line["action"] == "asked carrier"}
+    set_aside = sorted(line["order"] for line in stage.ledger.lines() if line["action"] == "set aside")
+    stage.check("the branches that had finished did not run again; only the unfinished did", again == set(CARRIER_DOWN))
+    stage.check("money was set aside once for every order", set_aside == list(CLAIMED))
+    stage.check(
+        "the killed process left nothing half written: the log only grew", stage.entries[: len(before)] == before
+    )
+    stage.check(
+        f"the four results add up to {euros(DUE)}", sum(one["cents"] for one in waiting.values["checks"]) == DUE
+    )
+    namespaces = {entry.place[0] for entry in stage.entries if entry.place}
+    stage.check(
+        "the subgraph's steps are in the same log, in its namespace", any(one.startswith("risk:") for one in namespaces)
+    )
+    held = waiting.next == ("approve",) and len(waiting.interrupts) == 1 and not _counts(stage, "paid")[0]
+    stage.check(f"above {euros(APPROVAL_LIMIT)} nothing is paid before a person answers", held)
+    return waiting
+
+
+def act_three(stage: Stage) -> Any:
+    """A person approves; the customer asks once more; the state the thread ends in."""
+    stage.title("3  A person approves, and the customer asks again")
+    pid = stage.run("--steps", "answer=yes", "say=How much was paid back to me?")
+    stage.say(f"Process {pid} ran invoke(Command(resume='yes')), then another turn.")
+    stage.show_conversation()
+    stage.show_log()
+    final = stage.state()
+    paid = [line for line in stage.ledger.lines() if line["action"] == "paid"]
+    once = sorted(line["order"] for line in paid) == list(CLAIMED) and sum(line["cents"] for line in paid) == DUE
+    stage.console.print()
+    stage.check(f"every order was paid once, {euros(DUE)} in all", once)
+    stage.check("the agent's last answer names that amount", euros(DUE) in final.values["messages"][-1].content)
+    return final
+
+
+def act_four(stage: Stage, waiting: Any, final: Any) -> None:
+    """Back to where the person was asked: what if the review had found fraud?"""
+    stage.title("4  Time travel: a fork from where the person was asked")
+    before, entries = stage.history(), list(stage.entries)
+    forked = stage.graph.update_state(waiting.config, {"risk": "fraud suspected"}, as_node="risk")
+    pid = stage.run("--async", "--steps", "continue", "answer=no", ledger=stage.what_if)
+    stage.say(
+        "update_state changed the risk at the checkpoint that waited for approval, which begins a branch; "
+        f"process {pid} went on there and was told no. It keeps books of its own."
+    )
+    stage.show_log()
+    original, fork = stage.state(final.config), stage.state()
+    stage.show_states({"original branch": original, "fork": fork})
+    stage.console.print()
+    after = stage.history()
+    stage.check("the fork begins at the checkpoint that waited", _parent(stage.state(forked)) == _id(waiting))
+    stage.check(
+        "the fork was declined and paid nothing", not fork.values["approved"] and "paid" not in _actions(stage.what_if)
+    )
+    stage.check(
+        f"all {len(before)} states of the original branch read as before",
+        {one: after.get(one) for one in before} == before,
+    )
+    stage.check("the original branch ends as it did, approved and paid", original == final and final.values["approved"])
+    stage.check("the fork appended and changed no entry", stage.entries[: len(entries)] == entries)
+
+
+def act_five(stage: Stage) -> None:
+    """Nothing but the log is needed."""
+    stage.title("5  The log is the truth")
+    before = stage.history(), stage.state()
+    deleted = stage.log.delete_views(stage.entries)
+    stage.say(f"The {deleted} keys derived from this thread's log (heads, index, order) were deleted.")
+    stage.check("every state reads the same again, rebuilt from the log", (stage.history(), stage.state()) == before)
+    sequence = [entry.recorded.sequence for entry in stage.entries]
+    stage.check(
+        f"its {len(sequence)} entries are numbered without a gap", sequence == list(range(1, len(sequence) + 1))
+    )
+
+
+def _counts(stage: Stage, *actions: str) -> tuple[int, ...]:
+    entered = _actions(stage.ledger)
+    return tuple(entered.count(action) for action in actions)
+
+
+def _actions(ledger: Ledger) -> list[str]:
+    return [line["action"] for line in ledger.lines()]
+
+
+def _id(snapshot: Any) -> Any:
+    return snapshot.config["configurable"]["checkpoint_id"]
+
+
+def _parent(snapshot: Any) -> Any:
+    return snapshot.parent_config["configurable"]["checkpoint_id"]
+
+
+# -- the command
+
+
+def main() -> int:
+    """Tell the story; 0 if all that it claims held."""
+    options = _options()
+    console = _console()
+    began = time.monotonic()
+    try:
+        with contextlib.ExitStack() as stack:
+            url = options.url or stack.enter_context(EmbeddedServer(options.keep)).url
+            saver = stack.enter_context(RedisStreamSaver.from_conn_string(url))
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="demo-")))
+            stage = Stage(console, saver, url, f"refund-desk-{uuid.uuid4().hex[:8]}", folder)
+            stack.callback(stage.log.close)
+            _introduce(stage, options)
+            failures = _tell(stage)
+            _conclude(stage, options, time.monotonic() - began)
+    except (DemoFailure, EventLogError, ValueError) as error:
+        print(f"scripts/demo: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 1 if failures else 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="scripts/demo",
+        description="A refund desk's agent on the log: it calls tools, fans out, is killed with SIGKILL in the middle of "
+        "that, resumed by another process, approved by a person, and forked. Shows every event in the log and checks what "
+        "it claims. Without options it runs on a server of its own and leaves nothing behind.",
+        epilog="Exit code: 0 if every claim held, else 1. Colours go to terminals only; NO_COLOR=1 turns them off.",
+    )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--keep", metavar="PATH", help="keep the thread: the server's data goes into this directory")
+    where.add_argument(
+        "--url",
+        help="use this server, and leave the thread there: redis://, rediss://, unix://, "
+        "redis+cluster://host:port or redis+sentinel://host:port/service",
+    )
+    return parser.parse_args()
+
+
+def _console() -> Console:
+    """Colours on a terminal, unless NO_COLOR is set; 120 columns where there is none to measure."""
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
+    if os.environ.get("NO_COLOR"):
+        return Console(width=width, color_system=None, highlight=False)
+    return Console(width=width, highlight=False)
+
+
+def _introduce(stage: Stage, options: argparse.Namespace) -> None:
+    where = "the server you named" if options.url else "an embedded server that this process owns"
+    stage.say(
+        f"Thread {stage.thread} on {where}. The agent runs in processes of its own, connected by URL: killing one leaves the "
+        "server alone, as in production."
+    )
+    stage.say(
+        "In the log, 'on' is the entry of a checkpoint's parent, or of the checkpoint that writes belong to; '>risk' is the "
+        "channel that makes the node risk run next."
+    )
+
+
+def _tell(stage: Stage) -> int:
+    """Every act in turn; how many claims failed."""
+    act_one(stage)
+    waiting = act_two(stage)
+    final = act_three(stage)
+    act_four(stage, waiting, final)
+    act_five(stage)
+    return stage.failures
+
+
+def _conclude(stage: Stage, options: argparse.Namespace, seconds: float) -> None:
+    size = sum(entry.size for entry in stage.entries)
+    stage.console.print()
+    stage.say(f"{len(stage.entries)} events, {size:,} bytes, 4 processes of the agent, {seconds:.1f} s.")
+    if options.keep:
+        stage.say(f"Thread {stage.thread} is kept: RedisStreamSaver.embedded({options.keep!r})")
+    elif options.url:
+        stage.say(f"Thread {stage.thread} is on your server: RedisStreamSaver.from_conn_string(url)")
+    if stage.failures:
+        stage.console.print(Text(f"{stage.failures} claims FAILED.", style="bold red"))
+    else:
+        stage.console.print(Text("Every claim held.", style="bold green"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
