@@ -1,4 +1,4 @@
--- Prelude of every script that works on a thread's log.
+-- Prelude, behind names.lua, of every script that works on a thread's log.
 --
 -- KEYS of such a script begin with:
 --   1 log, 2 index, 3 order, 4 threads, 5 feed, 6 runs, 7 expiries
@@ -16,10 +16,6 @@ local CHUNK = 1000 -- values in one call: Lua's unpack fails past some thousands
 
 local time = redis.call('TIME')
 local NOW = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-
-local function counted(part)
-  return #part .. ':' .. part
-end
 
 -- Calls `command key ...` with the values of `list`, some at a time (`step` values belong together).
 local function in_chunks(command, key, list, step)
@@ -64,6 +60,19 @@ local function open()
     end
   end
   return { n = 0, d = '', l = '0-0', c = 0, first = true }
+end
+
+-- Whether an entry holds just these fields, behind its number and digest.
+local function same_fields(entry, fields)
+  if #entry ~= #fields + 4 then
+    return false
+  end
+  for i = 1, #fields do
+    if entry[i + 4] ~= fields[i] then
+      return false
+    end
+  end
+  return true
 end
 
 local function next_id(last)

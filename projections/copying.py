@@ -33,7 +33,7 @@ def copy_thread(keyspace: Keyspace, source: ThreadKeys, target: ThreadKeys, *, t
 
     Raises:
         ThreadNotFound: the source has no log.
-        ThreadExists: the target has one; it is left as it is.
+        ThreadExists: the target has one; it is left as it is. (If it is this very copy, with nothing since, all is well.)
         ThreadBusy: the source was pruned again and again while it was read.
         CorruptEntry: the source's log is damaged; nothing was copied.
 

@@ -22,18 +22,10 @@ local named, found, all = {}, {}, true
 for i = 4, #ARGV do
   named[ARGV[i]] = true
 end
-local member = redis.call('ZRANGEBYLEX', ORDER, '[c', '(d', 'LIMIT', 0, 1)[1]
-while member do
-  local at, zero = 2, nil
-  repeat
-    zero = string.find(member, '\0', at, true)
-    at = zero + 2
-  until string.byte(member, zero + 1) ~= 255
-  local ns = string.gsub(string.sub(member, 2, zero - 1), '%z\255', '\0')
+each_namespace(ORDER, function(ns)
   found[#found + 1] = ns
   all = all and named[ns]
-  member = redis.call('ZRANGEBYLEX', ORDER, '(' .. string.sub(member, 1, zero) .. '\255', '(d', 'LIMIT', 0, 1)[1]
-end
+end)
 if not all then
   return { 'namespaces', found }
 end

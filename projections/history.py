@@ -10,6 +10,7 @@ import heapq
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from eventlog.codec import Keyframe, Malformed, decode_piece
 from eventlog.flow import Argument, Call, Emit, Flow, load_script
@@ -21,7 +22,7 @@ from projections.thread import call, rebuild_index, thread_script
 __all__ = ["Ancestry", "Selection", "list_checkpoints", "read_ancestry"]
 
 READ_PAGE = thread_script("read_page", "view")
-NEWEST = load_script("projections/newest")
+NEWEST = load_script("eventlog/names", "projections/newest")
 READ_ANCESTORS = thread_script("read_ancestors", "view")
 
 PAGES = (8, 32, 128)
@@ -48,16 +49,11 @@ class Selection:
     limit: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A checkpoint of a list, and the thread it belongs to."""
-
-    thread: str
-    checkpoint: StoredCheckpoint
-
-
-def list_checkpoints(keyspace: Keyspace, threads: Iterable[bytes], selection: Selection) -> Flow[None]:
-    """Emits the selected checkpoints of some threads (`Found`), newest first by checkpoint id over all of them.
+def list_checkpoints(
+    keyspace: Keyspace, threads: Iterable[bytes], selection: Selection, present: Callable[[str, StoredCheckpoint], Any]
+) -> Flow[None]:
+    """Emits what `present` makes of a thread and its checkpoint, of the selected checkpoints of some threads, newest first by
+    checkpoint id over all of them.
 
     Round trips: one for each 500 threads of a partition where namespaces or threads are several, then one per page of each
     (thread, namespace) that something comes from, and one more per page where there is a filter.
@@ -73,7 +69,7 @@ def list_checkpoints(keyspace: Keyspace, threads: Iterable[bytes], selection: Se
         if walk.buffer:
             found = walk.buffer.popleft()
             walk.bound = walk.buffer[0].checkpoint_id if walk.buffer else walk.scanned or walk.bound
-            yield Emit(Found(walk.keys.thread.decode(), found))
+            yield Emit(present(walk.keys.thread.decode(), found))
             if left is not None:
                 left -= 1
                 if not left:

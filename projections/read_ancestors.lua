@@ -21,10 +21,6 @@ for i = 7, #ARGV do
   left = left + 1
 end
 
-local function ordered(id)
-  return string.gsub(id, '%z', '\0\255') .. '\0'
-end
-
 local function member_of(id)
   local place = ns_place .. id
   return members(ORDER, 'c' .. place)[1] or members(ORDER, 'h' .. place)[1], place
@@ -32,7 +28,7 @@ end
 
 local read, steps, member, place = reader(), {}, nil, nil
 if start == '' then
-  member = redis.call('ZREVRANGEBYLEX', ORDER, '(c' .. ns_place .. '\255', '[c' .. ns_place, 'LIMIT', 0, 1)[1]
+  member = newest(ORDER, ns_place)
   if member then
     local _, found = split_member(member)
     place = found

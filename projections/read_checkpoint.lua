@@ -30,7 +30,7 @@ if place == '' then
     prolong()
     return { 'head', head }
   end
-  member = redis.call('ZREVRANGEBYLEX', ORDER, '(c' .. ns_place .. '\255', '[c' .. ns_place, 'LIMIT', 0, 1)[1]
+  member = newest(ORDER, ns_place)
 else
   member = members(ORDER, 'c' .. place)[1]
 end

@@ -24,23 +24,11 @@ for event = 1, tonumber(ARGV[11]) do
   at = at + 2 + size
 end
 
-local function same(entry, fields)
-  if #entry ~= #fields + 4 then
-    return false
-  end
-  for i = 1, #fields do
-    if entry[i + 4] ~= fields[i] then
-      return false
-    end
-  end
-  return true
-end
-
 local old = members(ORDER, 'c' .. place)[1]
 if old then
   local entry_id = string.sub(old, #place + 2)
   local entry = redis.call('XRANGE', LOG, entry_id, entry_id)[1]
-  if entry and same(entry[2], events[#events].fields) then
+  if entry and same_fields(entry[2], events[#events].fields) then
     return { 'same', entry_id }
   end
 end
@@ -63,7 +51,7 @@ for first = 1, #index_names, CHUNK do
     rewrites = rewrites or entry_id
   end
 end
-local only = not redis.call('ZREVRANGEBYLEX', ORDER, '(c' .. ns_place .. '\255', '[c' .. ns_place, 'LIMIT', 0, 1)[1]
+local only = not newest(ORDER, ns_place)
 local latest = not redis.call('ZRANGEBYLEX', ORDER, '(c' .. place .. '\255', '(c' .. ns_place .. '\255', 'LIMIT', 0, 1)[1]
 local head = redis.call('HMGET', HEAD, 'id', 'w')
 local expects = redis.call('PTTL', LOG) > 0 and ttl == 0

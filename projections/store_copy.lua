@@ -3,18 +3,19 @@
 -- KEYS: those of log.lua, of the target; 8 staged log, 9 staged index, 10 staged order.
 -- ARGV: 1 target thread; 2 ttl in ms, 0 for none; 3 kind; 4 content digest, 5 number of fields, and fields of the event;
 --   then the runs that wrote to the thread, which the feed is told as well, each behind its length.
--- Reply: {'ok'}; {'exists'} if the target has a log already, which is left as it is; {'stale'} if its index is not its own.
+-- Reply: {'ok'}; {'same'} if the target is this very copy, and nothing since; {'exists'} if the target has a log already, which is left as it is; {'stale'} if its index is not its own.
 
 local state, why = open()
 if why == 'stale' then
   return { why }
 end
-if not (why or state.first) then
-  redis.call('UNLINK', KEYS[8], KEYS[9], KEYS[10])
-  return { 'exists' }
-end
 local size = tonumber(ARGV[5])
 local fields = { unpack(ARGV, 6, 5 + size) }
+if not (why or state.first) then
+  redis.call('UNLINK', KEYS[8], KEYS[9], KEYS[10])
+  local entry = redis.call('XRANGE', LOG, state.l, state.l)[1]
+  return { entry and same_fields(entry[2], fields) and 'same' or 'exists' }
+end
 
 -- From here on it writes: first to the staged keys, so that a server without memory refuses before anything is in place.
 

@@ -6,12 +6,13 @@ changed by hand): it is rebuilt from the log, which raises if the log itself is 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import islice
 from secrets import token_hex
 from typing import Any
 
-from eventlog.errors import CorruptEntry, LogLost, ThreadBusy
+from eventlog.errors import CorruptEntry, EventLogError, LogLost, ServerUnavailable, ThreadBusy, ValueTooLarge
 from eventlog.events import Recorded, decode_entry
 from eventlog.flow import Argument, Batch, Call, Command, Flow, Script, load_script
 from eventlog.keys import ThreadKeys
@@ -21,6 +22,8 @@ __all__ = ["call", "rebuild_index", "scan", "thread_script"]
 
 SCAN = 1000
 """Entries in one reply of a scan."""
+SMALLEST_LIMIT = 2**20
+"""Bytes: the least a server's `proto-max-bulk-len` can be."""
 STAGED_FOR = 600
 """Seconds after which what was laid ready and not put in place is dropped."""
 _CHUNK = 500
@@ -28,7 +31,7 @@ _CHUNK = 500
 
 def thread_script(name: str, *preludes: str) -> Script:
     """A script of this package that works on a thread's log, behind the preludes it builds on."""
-    return load_script("eventlog/log", *(f"projections/{prelude}" for prelude in preludes), f"projections/{name}")
+    return load_script("eventlog/names", "eventlog/log", *(f"projections/{prelude}" for prelude in preludes), f"projections/{name}")
 
 
 def thread_keys(keys: ThreadKeys) -> list[bytes]:
@@ -49,7 +52,11 @@ def call(
     """
     thread = keys.thread.decode()
     for _ in range(8):
-        reply: list[Any] = yield Call(script, [*thread_keys(keys), *more_keys], [keys.thread, *arguments])
+        try:
+            reply: list[Any] = yield Call(script, [*thread_keys(keys), *more_keys], [keys.thread, *arguments])
+        except ServerUnavailable as error:
+            yield from _explain(thread, arguments, error)
+            raise
         if reply[0] == b"stale":
             yield from rebuild_index(keys)
         elif reply[0] == b"lost":
@@ -68,6 +75,23 @@ def call(
     raise ThreadBusy(
         f"The index of thread {thread!r} was changed again and again while it was being rebuilt. Call again later."
     )
+
+
+def _explain(thread: str, arguments: Sequence[Argument], error: ServerUnavailable) -> Flow[None]:
+    """Raises `ValueTooLarge` where the server hung up because a value is over its limit, which it tells only if asked."""
+    largest = max((len(argument) for argument in arguments if isinstance(argument, bytes)), default=0)
+    if largest < SMALLEST_LIMIT:
+        return
+    try:
+        reply = yield Command("CONFIG GET", b"proto-max-bulk-len")
+    except EventLogError:
+        return
+    limits = [int(number) for number in re.findall(r"\d+", str(reply))]
+    if limits and largest > min(limits):
+        raise ValueTooLarge(
+            f"Thread {thread!r}: a value of {largest:,} bytes is over the server's proto-max-bulk-len of {min(limits):,}. Nothing "
+            "was written. Raise the limit, or keep large data in an object store and its address in the state."
+        ) from error
 
 
 def scan(keys: ThreadKeys, keep: list[Recorded] | None = None) -> Flow[Index]:

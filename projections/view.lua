@@ -115,24 +115,6 @@ local function writes_of(read, place)
   return writes
 end
 
--- Namespace, place and entry id of an order member.
-local function split_member(member)
-  local function part(from)
-    local at = from
-    while true do
-      local zero = string.find(member, '\0', at, true)
-      if string.byte(member, zero + 1) ~= 255 then
-        return zero
-      end
-      at = zero + 2
-    end
-  end
-  local ns_end = part(2)
-  local id_end = part(ns_end + 1)
-  local ns = string.gsub(string.sub(member, 2, ns_end - 1), '%z\255', '\0')
-  return ns, string.sub(member, 2, id_end), string.sub(member, id_end + 1)
-end
-
 -- The checkpoint of an order member; with its values and writes if `full`. Nil and the entry id if an entry is gone.
 local function view(read, member, full)
   local ns, place, entry_id = split_member(member)

@@ -20,12 +20,12 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from eventlog.errors import InvalidArgument
 from eventlog.events import CheckpointSaved, HistoryPruned, Removed, RunsDeleted
-from eventlog.flow import Emit, Flow
+from eventlog.flow import Flow
 from eventlog.keys import Keyspace, ThreadKeys
 from eventlog.server import check_server
 from projections.checkpoint import StoredCheckpoint
 from projections.copying import copy_thread
-from projections.history import Found, Selection, list_checkpoints, read_ancestry
+from projections.history import Selection, list_checkpoints, read_ancestry
 from projections.read import read_checkpoint, read_latest
 from projections.registry import threads_of, threads_of_runs
 from projections.removal import Choice, delete_thread, remove_checkpoints
@@ -97,7 +97,7 @@ class Operations:
         if not self._checked:
             yield from self.check()
         threads = [address.thread_id.encode()] if address else (yield from threads_of(self.keyspace))
-        yield from _translated(translator, list_checkpoints(self.keyspace, threads, selection))
+        yield from list_checkpoints(self.keyspace, threads, selection, translator.checkpoint_tuple)
 
     def put(
         self,
@@ -214,21 +214,6 @@ class Operations:
             read_ancestry(self._keys(address.thread_id), address.namespace or "", address.checkpoint_id, list(channels))
         )
         return {channel: translator.delta_history(address.thread_id, found) for channel, found in ancestries.items()}
-
-
-def _translated(translator: Translator, flow: Flow[None]) -> Flow[None]:
-    """`flow`, with tuples emitted in place of what it found."""
-    try:
-        request = next(flow)
-        while True:
-            if isinstance(request, Emit):
-                found: Found = request.item
-                yield Emit(translator.checkpoint_tuple(found.thread, found.checkpoint))
-                request = next(flow)
-            else:
-                request = flow.send((yield request))
-    except StopIteration:
-        return
 
 
 def _word(value: object) -> str:

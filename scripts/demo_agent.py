@@ -14,6 +14,7 @@ import asyncio
 import json
 import operator
 import os
+import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -192,9 +193,7 @@ def _calls(question: str, turn: int) -> list[ToolCall]:
     if "paid" in question:
         wanted = [("amount_paid", {"customer": CUSTOMER})]
     elif "refund A-" in question:
-        wanted = [
-            ("refund", {"orders": [word for word in question.replace(",", " ").split() if word.startswith("A-")]})
-        ]
+        wanted = [("refund", {"orders": re.findall(r"A-\d+", question)})]
     else:
         wanted = [("find_orders", {"customer": CUSTOMER}), ("refund_policy", {})]
     return [ToolCall(name=name, args=args, id=f"call-{turn}-{n}") for n, (name, args) in enumerate(wanted)]

@@ -126,14 +126,14 @@ COLUMNS = {
 }
 NUMBERS = {"seq", "on", "bytes"}
 WIDE = 100
-"""Characters below which an entry takes a few lines rather than one."""
+"""Characters below which an entry takes two lines."""
 
 
 def _narrow(table: Table, rows: Sequence[Sequence[Text]]) -> Table:
     table.add_column("seq", justify="right", no_wrap=True)
     table.add_column("entry", overflow="fold")
-    for time, sequence, entry_id, *rest, channels, size in rows:
-        lines = [[time, entry_id], rest, [channels], [size, Text("bytes")]]
+    for time, sequence, entry_id, kind, on, namespace, what, channels, size in rows:
+        lines = [[time, entry_id, kind, on, what, Text(f"{size}B")], [namespace, channels]]
         table.add_row(sequence, Text("\n").join(Text(" ").join(filter(None, line)) for line in lines if any(line)))
     return table
 

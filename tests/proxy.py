@@ -17,6 +17,8 @@ from types import TracebackType
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
+from typing_extensions import Self
+
 HANDSHAKE = (b"HELLO", b"AUTH", b"CLIENT", b"SELECT")
 
 
@@ -66,7 +68,7 @@ class Proxy:
         """Hang up once, at the command with this number from now on."""
         self.plan(lambda at, _: how if at == number else None)
 
-    def __enter__(self) -> Proxy:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -32,15 +32,24 @@ from eventlog.events import (
 
 texts = st.text(max_size=8)
 plain: st.SearchStrategy[Any] = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**64), 2**64 - 1) | st.floats(allow_nan=False) | texts | st.binary(max_size=8),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**64), 2**64 - 1)
+    | st.floats(allow_nan=False)
+    | texts
+    | st.binary(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
     max_leaves=8,
 )
 values = st.dictionaries(st.tuples(texts, texts), st.binary(min_size=1, max_size=12), max_size=4)
 names = st.lists(st.tuples(texts, texts), max_size=3).map(tuple)
-removed = st.builds(Removed, names, names, st.lists(st.tuples(st.integers(1), st.integers(1), texts), max_size=3).map(tuple))
+removed = st.builds(
+    Removed, names, names, st.lists(st.tuples(st.integers(1), st.integers(1), texts), max_size=3).map(tuple)
+)
 writes = st.lists(
-    st.builds(Write, st.integers(-4, 2000), texts, texts, st.binary(max_size=8)), max_size=4, unique_by=lambda write: write.idx
+    st.builds(Write, st.integers(-4, 2000), texts, texts, st.binary(max_size=8)),
+    max_size=4,
+    unique_by=lambda write: write.idx,
 ).map(tuple)
 bodies = st.fixed_dictionaries({"checkpoint": plain, "metadata": plain})
 events = st.one_of(
@@ -74,7 +83,9 @@ def test_plain_data_comes_back_exactly(value: Any) -> None:
     assert repr(value) == repr(codec.decode(codec.encode(value)))
 
 
-@pytest.mark.parametrize("value", [(1,), {1: 2}, {1}, 2**64, decimal.Decimal(1), "\ud800", {"\ud800": 1}, bytearray(b"x"), True + 0j])
+@pytest.mark.parametrize(
+    "value", [(1,), {1: 2}, {1}, 2**64, decimal.Decimal(1), "\ud800", {"\ud800": 1}, bytearray(b"x"), True + 0j]
+)
 def test_other_data_is_not_plain(value: Any) -> None:
     """What CBOR would change, or could not write, is left to the serializer."""
     assert not codec.is_plain(value)
@@ -132,7 +143,11 @@ def test_entries_that_lack_a_field_are_refused(name: bytes) -> None:
         decode_entry("thread 1", b"1-0", GOOD[:at] + GOOD[at + 2 :])
 
 
-@given(st.lists(st.tuples(st.sampled_from([b"k", b"v", b"n", b"d", b"e", b"s", b"=1:ab", b"!0", b"!x"]), st.binary(max_size=9))))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([b"k", b"v", b"n", b"d", b"e", b"s", b"=1:ab", b"!0", b"!x"]), st.binary(max_size=9))
+    )
+)
 def test_rubbish_entries_are_refused(pairs: list[tuple[bytes, bytes]]) -> None:
     """Whatever an entry holds, it is an event or a typed error."""
     flat = [part for pair in pairs for part in pair]

@@ -75,7 +75,9 @@ def test_version_tokens_are_equal_where_versions_are(one: Any, other: Any, *, eq
 def test_all_keys_of_a_thread_share_a_hash_tag() -> None:
     """Braces in an id do not move a key to another slot."""
     keys = Keyspace("p", 16).thread(b"{x}:}")
-    tags = {key[key.index(b"{") : key.index(b"}") + 1] for key in (keys.log, keys.index, keys.order, keys.head(b"{ns}"))}
+    tags = {
+        key[key.index(b"{") : key.index(b"}") + 1] for key in (keys.log, keys.index, keys.order, keys.head(b"{ns}"))
+    }
     assert tags == {keys.shared.feed[: keys.shared.feed.index(b"}") + 1]}
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from eventlog.codec import EMPTY
 from eventlog.errors import CorruptEntry
 from eventlog.events import CheckpointSaved, Event, HistoryPruned, Recorded, Removed, WritesSaved
+from eventlog.keys import split_place
 from projections.fold import Index, fold
 from projections.removal import History, place_of, plan
 
@@ -29,8 +30,10 @@ def histories(draw: st.DrawFn) -> list[Recorded]:
         if draw(st.booleans()):
             events.append(WritesSaved("", draw(ids), "task", "", ()))
             continue
-        changed = draw(st.dictionaries(st.sampled_from(["x", "y", "delta"]), st.sampled_from([b"K", EMPTY]), max_size=3))
-        versions = versions | {channel: f"v{number}" for channel in changed}
+        changed = draw(
+            st.dictionaries(st.sampled_from(["x", "y", "delta"]), st.sampled_from([b"K", EMPTY]), max_size=3)
+        )
+        versions = versions | dict.fromkeys(changed, f"v{number}")
         events.append(checkpoint(draw(ids), draw(st.none() | ids), changed, dict(versions)))
     return record(events)
 
@@ -108,26 +111,37 @@ def test_a_plan_keeps_ancestors_of_delta_channels(log: list[Recorded], data: st.
     after = fold("t", [*made.rest, *record([HistoryPruned("x", made.removed)], len(log) + 1)])
     for place, event in checkpoints.items():
         if place not in drop:
-            assert ancestry(index, checkpoints, event, set()) == ancestry(after, checkpoints, event, set())
+            assert Ancestry(log, index).of(event) == Ancestry(log, after).of(event)
 
 
-def ancestry(index: Index, checkpoints: dict[bytes, CheckpointSaved], event: CheckpointSaved, seen: set[str]) -> list[object]:
-    """Entries that the delta channel of a checkpoint is rebuilt from."""
-    token = event.versions.get("delta")
-    at = index.values.get(b"v0:%d:%bdelta" % (len(token), token.encode())) if token else None
-    forms = {
-        saved.values[channel, version]
-        for saved in checkpoints.values()
-        for channel, version in saved.values
-        if (channel, version) == ("delta", token)
-    }
-    if at and forms == {b"K"}:
-        return [at]
-    if event.parent_id is None or event.parent_id in seen:
-        return []
-    parent = next((found for found in checkpoints.values() if found.checkpoint_id == event.parent_id), None)
-    if parent is None:
-        return []
-    place = place_of(parent)
-    entry = index.checkpoints.get(place) or index.hidden.get(place)
-    return [entry, *index.writes.get(place, ()), *ancestry(index, checkpoints, parent, {*seen, event.parent_id})]
+class Ancestry:
+    """What the delta channel of a checkpoint is rebuilt from, found the simple way."""
+
+    def __init__(self, log: list[Recorded], index: Index) -> None:
+        self.index = index
+        self.events = {recorded.entry_id: recorded.event for recorded in log}
+        places = index.hidden | index.checkpoints
+        self.entries = {split_place(place)[1]: (place, entry_id) for place, entry_id in places.items()}
+
+    def of(self, event: CheckpointSaved) -> list[bytes]:
+        """Entry ids, nearest first: of each ancestor and its writes, up to the entry that holds the value."""
+        found: list[bytes] = []
+        seen: set[bytes] = set()
+        while True:
+            if at := self._value(event):
+                return [*found, at]
+            parent = self.entries.get(event.parent_id or "")
+            if parent is None or parent[0] in seen:
+                return found
+            place, entry_id = parent
+            seen.add(place)
+            found += [entry_id, *self.index.writes.get(place, ())]
+            event = self.events[entry_id]  # type: ignore[assignment]
+
+    def _value(self, event: CheckpointSaved) -> bytes | None:
+        token = event.versions.get("delta")
+        if token is None:
+            return None
+        at = self.index.values.get(b"v0:%d:%bdelta" % (len(token), token.encode()))
+        saved = at and self.events[at]
+        return at if isinstance(saved, CheckpointSaved) and saved.values["delta", token] != EMPTY else None

@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from typing_extensions import Self
+
 from eventlog import Connections, HistoryPruned, Keyspace, Recorded, Runner, RunsDeleted
 from projections.thread import scan
 
@@ -27,10 +29,16 @@ def config(thread: str, number: int | None = None, namespace: str = "") -> Any:
 
 
 def put_of(
-    thread: str, number: int, parent: int | None = None, *, namespace: str = "", channels: Sequence[str] = ("n",), run: str = "r"
+    thread: str,
+    number: int,
+    parent: int | None = None,
+    *,
+    namespace: str = "",
+    channels: Sequence[str] = ("n",),
+    run: str = "r",
 ) -> Put:
     """A checkpoint of which every channel holds the number, and the text that `value_of` makes of it."""
-    versions = {channel: f"v{number}" for channel in channels}
+    versions = dict.fromkeys(channels, f"v{number}")
     checkpoint = {
         "v": 4,
         "id": checkpoint_id(number),
@@ -66,7 +74,7 @@ class Audit:
         self._connections = Connections.from_url(url)
         self._runner = Runner(self._connections)
 
-    def __enter__(self) -> Audit:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -95,7 +103,9 @@ class Audit:
         index = self._runner.run(scan(keys, events), thread)
         numbers = [event.sequence for event in events]
         for event in events:
-            for first, last, _ in event.event.removed.gone if isinstance(event.event, (HistoryPruned, RunsDeleted)) else ():
+            for first, last, _ in (
+                event.event.removed.gone if isinstance(event.event, (HistoryPruned, RunsDeleted)) else ()
+            ):
                 numbers += range(first, last + 1)
         assert sorted(numbers) == list(range(1, len(numbers) + 1))
         if events:
@@ -118,7 +128,9 @@ class Audit:
         for thread in threads:
             for _, fields in self.client.xrange(self.keyspace.thread(thread.encode()).shared.feed):
                 if fields[b"thread"] == thread.encode():
-                    told.append(tuple(fields[name] for name in (b"thread", b"seq", b"kind", b"ns", b"checkpoint", b"run")))
+                    told.append(
+                        tuple(fields[name] for name in (b"thread", b"seq", b"kind", b"ns", b"checkpoint", b"run"))
+                    )
         return told
 
     def everything(self) -> set[bytes]:

@@ -279,12 +279,25 @@ async def test_many_namespaces(any_server: Server, prefix: str, one_saver: Redis
     await call(one_saver, "prune", ["t"])
     assert values_of(await call(one_saver, "get_tuple", config("t", names[7]))) == {"x": names[7]}
     await call(one_saver, "delete_thread", "t")
-    assert {key.rpartition(b":")[2] for key in keys_under(any_server, prefix)} == {b"meta", b"feed", b"threads", b"runs"}
+    assert {key.rpartition(b":")[2] for key in keys_under(any_server, prefix)} == {
+        b"meta",
+        b"feed",
+        b"threads",
+        b"runs",
+    }
 
 
 async def test_large_and_tiny_values(saver: RedisStreamSaver, call: Call) -> None:
     """20 MB in one value, and values of next to nothing, side by side."""
-    values = {"large": b"\0\xff" * 10_000_000, "bytes": b"", "text": "", "none": None, "no": False, "list": [], "map": {}}
+    values = {
+        "large": b"\0\xff" * 10_000_000,
+        "bytes": b"",
+        "text": "",
+        "none": None,
+        "no": False,
+        "list": [],
+        "map": {},
+    }
     latest = await call(saver, "put", config("t"), *step(values))
     await call(saver, "put_writes", latest, list(values.items()), "task")
     for named in (config("t"), latest):

@@ -25,7 +25,7 @@ from eventlog.errors import ServerUnavailable, ThreadExists
 from saver import RedisStreamSaver
 from tests.proxy import Cut, Proxy
 from tests.saver.audit import Audit, config, put_of, value_of
-from tests.saver.colours import Call
+from tests.saver.colours import Call, call_async, call_sync
 from tests.saver.conftest import Server
 
 THREADS = ("t", "copy")
@@ -33,13 +33,12 @@ MOST = 60
 """More commands than any operation here takes."""
 
 
-async def _chain(saver: RedisStreamSaver, call: Call) -> None:
-    """Three checkpoints in the root namespace and two in a subgraph's, with writes."""
-    for number in (1, 2, 3):
-        await call(saver, "put", *put_of("t", number, number - 1 or None, run=f"run-{number % 2}"))
-        await call(saver, "put_writes", config("t", number), [("n", number), ("__interrupt__", "?")], "task", "path")
-    for number in (1, 2):
-        await call(saver, "put", *put_of("t", number, number - 1 or None, namespace="sub"))
+def _chain(saver: RedisStreamSaver) -> None:
+    """Two checkpoints in the root namespace, with writes, and one in a subgraph's."""
+    for number in (2, 3):
+        saver.put(*put_of("t", number, number - 1, run=f"run-{number % 2}"))
+        saver.put_writes(config("t", number), [("n", number), ("__interrupt__", "?")], "task", "path")
+    saver.put(*put_of("t", 1, namespace="sub"))
 
 
 async def _put(saver: RedisStreamSaver, call: Call) -> Any:
@@ -51,7 +50,7 @@ async def _put_wide(saver: RedisStreamSaver, call: Call) -> Any:
 
 
 async def _put_fork(saver: RedisStreamSaver, call: Call) -> Any:
-    return await call(saver, "put", *put_of("t", 4, 1))
+    return await call(saver, "put", *put_of("t", 4, 2))
 
 
 async def _put_writes(saver: RedisStreamSaver, call: Call) -> Any:
@@ -59,7 +58,9 @@ async def _put_writes(saver: RedisStreamSaver, call: Call) -> Any:
 
 
 async def _put_special_writes(saver: RedisStreamSaver, call: Call) -> Any:
-    return await call(saver, "put_writes", config("t", 3), [("__interrupt__", "new"), ("__resume__", 1)], "task", "path")
+    return await call(
+        saver, "put_writes", config("t", 3), [("__interrupt__", "new"), ("__resume__", 1)], "task", "path"
+    )
 
 
 async def _put_early_writes(saver: RedisStreamSaver, call: Call) -> Any:
@@ -131,7 +132,7 @@ class Line:
         """What is stored after an operation with a break at a command; whether the operation had so many commands."""
         through, direct, audit = self.savers()
         with audit:
-            await _chain(direct, call)
+            _chain(direct)
             await call(through, "setup")
             if without_views:
                 audit.forget_views("t", "", "sub")
@@ -140,12 +141,12 @@ class Line:
             cut = self.proxy.cuts > 0
             self.proxy.plan()
             outline = audit.outline(*THREADS)
-            latest = [await call(direct, "get_tuple", config("t", namespace=namespace)) for namespace in ("", "sub")]
+            latest = [direct.get_tuple(config("t", namespace=namespace)) for namespace in ("", "sub")]
             for thread in THREADS:
                 audit.forget_views(thread, "", "sub")
-            rebuilt = [await call(direct, "get_tuple", config("t", namespace=namespace)) for namespace in ("", "sub")]
+            rebuilt = [direct.get_tuple(config("t", namespace=namespace)) for namespace in ("", "sub")]
             assert rebuilt == latest
-            return [result, outline, await call(direct, "list", None)], cut
+            return [result, outline, list(direct.list(None))], cut
 
     async def _retried(self, operation: Operation, saver: RedisStreamSaver, call: Call) -> Any:
         """The result of an operation, called again after a typed error if redis-py does not send again itself."""
@@ -159,18 +160,34 @@ class Line:
 
 
 @pytest.fixture(params=[0, 3], ids=["caller retries", "redis-py resends"])
-async def line(any_server: Server, prefix: str, request: pytest.FixtureRequest) -> AsyncIterator[Line]:
+def resend(request: pytest.FixtureRequest) -> int:
+    """How often redis-py sends a command again."""
+    return int(request.param)
+
+
+@pytest.fixture
+async def line(any_server: Server, prefix: str, resend: int) -> AsyncIterator[Line]:
     """Connections through a proxy, where redis-py sends again or does not."""
     with Proxy(any_server.url) as proxy:
-        through = redis.Redis.from_url(proxy.url, retry=Retry(NoBackoff(), request.param))
-        athrough = redis.asyncio.Redis.from_url(proxy.url, retry=AsyncRetry(NoBackoff(), request.param))
+        through = redis.Redis.from_url(proxy.url, retry=Retry(NoBackoff(), resend))
+        athrough = redis.asyncio.Redis.from_url(proxy.url, retry=AsyncRetry(NoBackoff(), resend))
         with redis.Redis.from_url(any_server.url) as direct:
-            yield Line(any_server, prefix, proxy, request.param, through, athrough, direct)
+            yield Line(any_server, prefix, proxy, resend, through, athrough, direct)
         through.close()
         await athrough.aclose()
 
 
-@pytest.mark.parametrize("how", Cut, ids=lambda how: how.name.lower())
+WAYS = [
+    pytest.param(how, resend, call, id=f"{how.name}-{'resent' if resend else 'retried'}-{colour}")
+    for how in Cut
+    for resend in (0, 3)
+    for colour, call in (("sync", call_sync), ("async", call_async))
+    if how is Cut.AFTER or (resend == 0) == ((how is Cut.WITHIN) == (call is call_sync))
+]
+"""A lost reply in every combination; for the other breaks, both colours and both who send again."""
+
+
+@pytest.mark.parametrize(("how", "resend", "call"), WAYS)
 @pytest.mark.parametrize("operation", OPERATIONS)
 async def test_a_break_at_any_command_changes_nothing(line: Line, call: Call, operation: str, how: Cut) -> None:
     """After a break at any of its commands an operation has left the same events, feed and checkpoints as without one."""
@@ -183,7 +200,7 @@ async def test_a_break_at_any_command_changes_nothing(line: Line, call: Call, op
     assert 1 < number < MOST
 
 
-@pytest.mark.parametrize("how", Cut, ids=lambda how: how.name.lower())
+@pytest.mark.parametrize(("how", "resend", "call"), WAYS)
 @pytest.mark.parametrize("operation", [_put, _put_writes, _read], ids=["put", "put_writes", "get_tuple"])
 async def test_a_break_while_views_are_rebuilt(line: Line, call: Call, operation: Operation, how: Cut) -> None:
     """A break at any command with which deleted views are rebuilt is made up for."""
@@ -202,7 +219,7 @@ async def test_nothing_laid_ready_stays_for_ever(line: Line, call: Call, operati
     for number in range(1, MOST):
         through, direct, audit = line.savers()
         with audit:
-            await _chain(direct, call)
+            _chain(direct)
             await call(through, "setup")
             if operation is _read:
                 audit.forget_views("t")
@@ -217,7 +234,7 @@ async def test_nothing_laid_ready_stays_for_ever(line: Line, call: Call, operati
 
 async def test_an_encrypted_retry_adds_no_event(line: Line, call: Call) -> None:
     """A put and writes that are called again after a lost reply add nothing, though their bytes are encrypted anew."""
-    _, direct, audit = line.savers()
+    _, _, audit = line.savers()
     serde = EncryptedSerializer.from_pycryptodome_aes(key=b"0123456789abcdef")
     through = RedisStreamSaver(line.through, line.athrough, prefix=audit.keyspace.prefix, partitions=2, serde=serde)
     await call(through, "setup")
@@ -241,7 +258,7 @@ async def test_breaks_at_random(line: Line, call: Call) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     dice = random.Random(seed)
-    through, direct, audit = line.savers()
+    through, _, audit = line.savers()
     line.proxy.plan(lambda _, __: dice.choice([*Cut, *[None] * 9]))
 
     async def retried(method: str, *args: Any) -> Any:
