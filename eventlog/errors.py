@@ -18,6 +18,7 @@ __all__ = [
     "InvalidArgument",
     "LayoutMismatch",
     "LogLost",
+    "MissingExtra",
     "NewerSchema",
     "PathInUse",
     "PoolExhausted",
@@ -76,6 +77,10 @@ class LayoutMismatch(CallerError):
 
 class PathInUse(CallerError):
     """An embedded server already runs on this path."""
+
+
+class MissingExtra(CallerError, ImportError):
+    """An optional extra of this package is not installed."""
 
 
 class ServerError(EventLogError):

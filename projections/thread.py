@@ -31,7 +31,9 @@ _CHUNK = 500
 
 def thread_script(name: str, *preludes: str) -> Script:
     """A script of this package that works on a thread's log, behind the preludes it builds on."""
-    return load_script("eventlog/names", "eventlog/log", *(f"projections/{prelude}" for prelude in preludes), f"projections/{name}")
+    return load_script(
+        "eventlog/names", "eventlog/log", *(f"projections/{prelude}" for prelude in preludes), f"projections/{name}"
+    )
 
 
 def thread_keys(keys: ThreadKeys) -> list[bytes]:

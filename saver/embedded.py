@@ -27,12 +27,12 @@ from types import TracebackType
 from typing import final
 from urllib.parse import quote
 
-from eventlog.errors import CallerError, InvalidArgument, PathInUse, ServerUnavailable
+from eventlog.errors import InvalidArgument, MissingExtra, PathInUse, ServerUnavailable
 
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["EmbeddedServer", "MissingExtra"]
+__all__ = ["EmbeddedServer"]
 
 # Seconds: until a server asked to end is killed; until a killed owner, and then its server, must have let go of the
 # directory; between two signs of life from a starting server.
@@ -57,10 +57,6 @@ SETTINGS = (
     *("--appendonly", "yes"),
     *("--appendfsync", "everysec"),
 )
-
-
-class MissingExtra(CallerError, ImportError):
-    """What was asked for needs packages that are not installed."""
 
 
 @final

@@ -287,7 +287,7 @@ async def test_many_namespaces(any_server: Server, prefix: str, one_saver: Redis
     }
 
 
-async def test_large_and_tiny_values(saver: RedisStreamSaver, call: Call) -> None:
+async def test_large_and_tiny_values(one_saver: RedisStreamSaver, call: Call) -> None:
     """20 MB in one value, and values of next to nothing, side by side."""
     values = {
         "large": b"\0\xff" * 10_000_000,
@@ -298,13 +298,13 @@ async def test_large_and_tiny_values(saver: RedisStreamSaver, call: Call) -> Non
         "list": [],
         "map": {},
     }
-    latest = await call(saver, "put", config("t"), *step(values))
-    await call(saver, "put_writes", latest, list(values.items()), "task")
+    latest = await call(one_saver, "put", config("t"), *step(values))
+    await call(one_saver, "put_writes", latest, list(values.items()), "task")
     for named in (config("t"), latest):
-        found = await call(saver, "get_tuple", named)
+        found = await call(one_saver, "get_tuple", named)
         assert values_of(found) == values
         assert writes_of(found) == [("task", channel, value) for channel, value in values.items()]
-    await call(saver, "delete_thread", "t")
+    await call(one_saver, "delete_thread", "t")
 
 
 async def test_nothing_at_all(saver: RedisStreamSaver, call: Call) -> None:

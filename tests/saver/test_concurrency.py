@@ -208,7 +208,7 @@ def test_readers_while_views_are_deleted(server: Server, prefix: str) -> None:
         def forget() -> None:
             seen = 0
             while not done.wait(0.001):
-                if written[-1] != seen:  # no faster than the writer, so that it always gets ahead
+                if written[-1] > seen + 3:  # slower than the writer, so that all get ahead
                     seen = written[-1]
                     audit.client.delete(random.choice(audit.views("t")))
 

