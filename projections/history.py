@@ -218,7 +218,9 @@ def read_ancestry(
     encoded = namespace.encode()
     start = b"" if checkpoint_id is None else ordered(checkpoint_id.encode())
     inclusive = 0
-    while True:
+    seen: set[bytes] = set()
+    while start not in seen:
+        seen.add(start)
         left = [channel for channel in channels if channel not in seeds]
         arguments: list[Argument] = [
             encoded,

@@ -38,8 +38,9 @@ else
 end
 
 local first = not inclusive
-local last = ''
-while member and left > 0 do
+local last, seen = '', {}
+while member and left > 0 and not seen[member] do
+  seen[member] = true
   if #steps == most then
     last = string.sub(place, #ns_place + 1)
     break
