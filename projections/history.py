@@ -213,6 +213,7 @@ def read_ancestry(
     """For each channel the writes stored with the ancestors of a checkpoint (None: the latest), up to the nearest that holds a
     value of the channel, and that value. One round trip per 500 ancestors. Raises as `projections.thread.call`.
     """
+    channels = list(dict.fromkeys(channels))
     newest_first: dict[str, list[PendingWrite]] = {channel: [] for channel in channels}
     seeds: dict[str, Keyframe] = {}
     encoded = namespace.encode()
@@ -236,7 +237,7 @@ def read_ancestry(
             _gather(keys, left, seeds, newest_first, writes)
             for position, piece in zip(values[::2], values[1::2], strict=True):
                 seeds[left[position - 1]] = _keyframe(keys, piece)
-        if not start or len(seeds) == len(set(channels)):
+        if not start or len(seeds) == len(channels):
             break
     return {channel: Ancestry(newest_first[channel][::-1], seeds.get(channel)) for channel in channels}
 

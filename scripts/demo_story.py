@@ -141,13 +141,15 @@ class Stage:
 
     def show_states(self, snapshots: dict[str, Any]) -> None:
         """What snapshots hold, side by side."""
-        rows = [{name: fact for name, fact in _facts(snapshot) if fact} for snapshot in snapshots.values()]
+        rows = [dict(_facts(snapshot)) for snapshot in snapshots.values()]
         table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="bold")
         table.add_column("state", no_wrap=True, style="cyan")
         for name in snapshots:
             table.add_column(name, overflow="fold")
         for fact in dict.fromkeys(fact for row in rows for fact in row):
-            table.add_row(fact, *(Text(row.get(fact, "")) for row in rows))
+            told = [row.get(fact, "") for row in rows]
+            if any(told):
+                table.add_row(fact, *map(Text, told))
         self.console.print()
         self.console.print(table)
 
@@ -200,8 +202,7 @@ def _facts(snapshot: Any) -> Iterator[tuple[str, str]]:
     yield "messages", str(len(values["messages"]))
     yield "checks", "\n".join(map(_found, values.get("checks", ())))
     yield "risk", values.get("risk", "")
-    if "approved" in values:
-        yield "approved", "yes" if values["approved"] else "no"
+    yield "approved", {True: "yes", False: "no"}.get(values.get("approved"), "")
     pending = [f"{task.name}: {_found(task.result['checks'][0])}" for task in snapshot.tasks if task.result]
     yield "pending writes", "\n".join(pending)
     yield "next", ", ".join(snapshot.next) or "(end)"
@@ -272,7 +273,7 @@ def act_two(stage: Stage, killed: Any) -> Any:
     stage.check("the branches that had finished did not run again; only the unfinished did", again == set(CARRIER_DOWN))
     stage.check("money was set aside once for every order", set_aside == list(CLAIMED))
     stage.check(
-        "the killed process left nothing half written: the log only grew", stage.entries[: len(before)] == before
+        "the killed process left nothing half written: the log only grew", stage.log.read()[: len(before)] == before
     )
     stage.check(
         f"the four results add up to {euros(DUE)}", sum(one["cents"] for one in waiting.values["checks"]) == DUE
@@ -326,7 +327,7 @@ def act_four(stage: Stage, waiting: Any, final: Any) -> None:
         {one: after.get(one) for one in before} == before,
     )
     stage.check("the original branch ends as it did, approved and paid", original == final and final.values["approved"])
-    stage.check("the fork appended and changed no entry", stage.entries[: len(entries)] == entries)
+    stage.check("the fork appended and changed no entry", stage.log.read()[: len(entries)] == entries)
 
 
 def act_five(stage: Stage) -> None:
@@ -336,7 +337,7 @@ def act_five(stage: Stage) -> None:
     deleted = stage.log.delete_views(stage.entries)
     stage.say(f"The {deleted} keys derived from this thread's log (heads, index, order) were deleted.")
     stage.check("every state reads the same again, rebuilt from the log", (stage.history(), stage.state()) == before)
-    sequence = [entry.recorded.sequence for entry in stage.entries]
+    sequence = [entry.recorded.sequence for entry in stage.log.read()]
     stage.check(
         f"its {len(sequence)} entries are numbered without a gap", sequence == list(range(1, len(sequence) + 1))
     )

@@ -289,7 +289,7 @@ async def test_many_namespaces(any_server: Server, prefix: str, one_saver: Redis
 
 async def test_large_and_tiny_values(one_saver: RedisStreamSaver, call: Call) -> None:
     """20 MB in one value, and values of next to nothing, side by side."""
-    values = {
+    values: dict[str, Any] = {
         "large": b"\0\xff" * 10_000_000,
         "bytes": b"",
         "text": "",

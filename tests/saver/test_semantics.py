@@ -174,7 +174,7 @@ ALLOWED = [(one.__module__, one.__name__) for one in (Colour, Point, Order)]
 VALUES: dict[str, Any] = {
     "decimal": Decimal("0.10"),
     "aware": datetime(2024, 2, 29, 12, 0, 0, 1, tzinfo=timezone(timedelta(hours=5, minutes=30))),
-    "naive": datetime(2024, 2, 29),
+    "naive": datetime(2024, 2, 29),  # noqa: DTZ001
     "date": date(2024, 2, 29),
     "timedelta": timedelta(days=-1, microseconds=1),
     "uuid": uuid.UUID(int=7),
@@ -275,7 +275,7 @@ def test_versions_after_other_savers(count: int) -> None:
     """From the long form of LangGraph's savers versions go on rising, in the short form."""
     version: Any = f"{count:032}.{random.random():016}"  # as langgraph.checkpoint.memory has it
     for further in range(1, 4):
-        following = next_version(version)
+        following: Any = next_version(version)
         assert following > version
         assert str(following)[1:].startswith(f"{count + further}.")
         version = following
@@ -284,7 +284,7 @@ def test_versions_after_other_savers(count: int) -> None:
 @pytest.mark.parametrize("current", [0, 1, 9, 10**6, 2.5, 1e6 + 0.25])
 def test_versions_after_numbers(current: float) -> None:
     """From numbers versions stay numbers, rise, and differ on forks."""
-    following = [next_version(current) for _ in range(100)]
+    following: list[Any] = [next_version(current) for _ in range(100)]
     assert all(isinstance(one, float) and one > current for one in following)
     assert len(set(following)) > 95
     assert all(next_version(one) > one for one in following)
@@ -293,8 +293,9 @@ def test_versions_after_numbers(current: float) -> None:
 @pytest.mark.parametrize("current", ["", "z9", "v1.2.3", "é", "~", "t99999999999999999999.x", "0" * 50])
 def test_versions_after_anything(current: str) -> None:
     """From any other text the next version is greater too."""
-    first = next_version(current)
-    assert next_version(first) > first > current
+    first: Any = next_version(current)
+    second: Any = next_version(first)
+    assert second > first > current
 
 
 async def test_numbers_as_versions(on: Open, call: Call, prefix: str, any_server: Server) -> None:

@@ -161,7 +161,9 @@ async def test_prune(one_saver: RedisStreamSaver, call: Call, keep: int | None) 
             assert await call(one_saver, "get_tuple", config("t", ns)) == kept[0]
 
 
-async def test_prune_frees_what_it_takes(any_server: Server, prefix: str, one_saver: RedisStreamSaver, call: Call) -> None:
+async def test_prune_frees_what_it_takes(
+    any_server: Server, prefix: str, one_saver: RedisStreamSaver, call: Call
+) -> None:
     """The entries of pruned checkpoints leave the log, but for those with values that the kept one has."""
     await put_line(call, one_saver, "t", ["r"] * 50)
     await call(one_saver, "prune", ["t"])
@@ -240,19 +242,22 @@ def talking(saver: Any) -> Any:
 
 @pytest.mark.parametrize("turns", [1, 3, 6])
 async def test_delta_channels_outlive_pruning(saver: RedisStreamSaver, call: Call, turns: int) -> None:
-    """A graph with a delta channel has the same state and history of deltas before and after pruning, and goes on."""
+    """A graph with a delta channel has the same state before and after pruning, and what it is rebuilt from; and it goes on."""
     graph, twin = talking(saver), talking(saver)
     for thread in ("pruned", "whole"):
         for turn in range(turns):
-            await call(graph, "invoke", {"said": [f"question {turn}"], "count": 0}, {"configurable": {"thread_id": thread}})
+            await call(
+                graph, "invoke", {"said": [f"question {turn}"], "count": 0}, {"configurable": {"thread_id": thread}}
+            )
     before = await call(graph, "get_state", config("pruned"))
     deltas = await call(saver, "get_delta_channel_history", config=config("pruned"), channels=["said"])
     for _ in range(2):
         await call(saver, "prune", ["pruned"])
         after = await call(twin, "get_state", config("pruned"))
         assert after == before
-        assert deltas == await call(saver, "get_delta_channel_history", config=config("pruned"), channels=["said"])
-        assert len(await call(saver, "list", config("pruned"))) == 1
+        (kept,) = await call(saver, "list", config("pruned"))
+        if "said" not in values_of(kept):
+            assert deltas == await call(saver, "get_delta_channel_history", config=config("pruned"), channels=["said"])
     await call(saver, "copy_thread", "pruned", "copy")
     answers = []
     for thread in ("pruned", "whole", "copy"):
@@ -265,7 +270,9 @@ async def test_delta_channels_outlive_pruning(saver: RedisStreamSaver, call: Cal
     assert len(answers[0]["said"]) == 2 * (turns + 6)
 
 
-async def test_nothing_is_left_of_a_deleted_thread(saver: RedisStreamSaver, server: Server, prefix: str, call: Call) -> None:
+async def test_nothing_is_left_of_a_deleted_thread(
+    saver: RedisStreamSaver, server: Server, prefix: str, call: Call
+) -> None:
     """Deleting a thread leaves none of its keys, whatever it had: subgraphs, pruned deltas, early writes, a copy's origin."""
     graph = talking(saver)
     for _ in range(3):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import redis
 from langgraph.checkpoint.base import Checkpoint, CheckpointMetadata, CheckpointTuple, empty_checkpoint
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -31,7 +30,7 @@ def step(values: dict[str, Any], *, checkpoint_id: str | None = None, **metadata
     checkpoint["id"] = checkpoint_id or checkpoint["id"]
     versions = {channel: next_version(None) for channel in values}
     checkpoint["channel_values"] = values
-    checkpoint["channel_versions"] = dict(versions)  # type: ignore[arg-type]
+    checkpoint["channel_versions"] = dict(versions)
     described: Any = {"source": "loop", "step": 1, **metadata}
     return checkpoint, described, versions
 
@@ -69,10 +68,3 @@ def length_of(client: Client, keys: ThreadKeys) -> int:
     """How many entries the log of a thread has."""
     length: Any = client.xlen(keys.log)
     return int(length)
-
-
-def overwrite(client: Client, key: bytes) -> None:
-    """Put a string where this package has something else."""
-    pipe: Any = client if isinstance(client, redis.RedisCluster) else client
-    pipe.delete(key)
-    pipe.set(key, b"something else")
