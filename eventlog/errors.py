@@ -139,6 +139,8 @@ class NewerSchema(CorruptEntry):
     """A stream entry was written by a newer version of this project."""
 
 
+_RIGHTS = "give the user the rights listed under 'Access rights' in the README"
+
 _BY_TYPE: tuple[tuple[type[Exception], type[EventLogError], str], ...] = (
     # Order matters: redis-py derives most of these from ConnectionError or ResponseError.
     (rx.MaxConnectionsError, PoolExhausted, "raise the pool's max_connections or make fewer calls at once"),
@@ -148,14 +150,14 @@ _BY_TYPE: tuple[tuple[type[Exception], type[EventLogError], str], ...] = (
     (
         rx.NoPermissionError,
         AccessDenied,
-        "give the user the commands and keys listed under 'Access rights' in the README",
+        _RIGHTS,
     ),
     (
         rx.ReadOnlyError,
         ServerReadOnly,
         "connect to the primary (through Sentinel or the cluster, clients follow a failover)",
     ),
-    (rx.OutOfMemoryError, ServerOutOfMemory, "raise maxmemory, prune or delete threads, or set a ttl"),
+    (rx.OutOfMemoryError, ServerOutOfMemory, "raise maxmemory, delete threads, or set a ttl"),
     (
         rx.MovedError,
         ServerMisconfigured,
@@ -167,14 +169,15 @@ _BY_TYPE: tuple[tuple[type[Exception], type[EventLogError], str], ...] = (
 )
 
 _BY_WORD: tuple[tuple[str, type[EventLogError], str], ...] = (
-    ("OOM", ServerOutOfMemory, "raise maxmemory, prune or delete threads, or set a ttl"),
+    ("OOM", ServerOutOfMemory, "raise maxmemory, delete threads, or set a ttl"),
     ("READONLY", ServerReadOnly, "connect to the primary (through Sentinel or the cluster, clients follow a failover)"),
     ("LOADING", ServerLoading, "wait until the server has loaded its data, then call again"),
     ("MASTERDOWN", ServerUnavailable, "connect to the primary"),
     ("MISCONF", ServerMisconfigured, "the server cannot persist; mend its disk or its save settings"),
     ("NOREPLICAS", ServerUnavailable, "bring back the replicas that min-replicas-to-write asks for"),
-    ("NOPERM", AccessDenied, "give the user the commands and keys listed under 'Access rights' in the README"),
-    ("ACL failure", AccessDenied, "give the user the commands and keys listed under 'Access rights' in the README"),
+    ("NOPERM", AccessDenied, _RIGHTS),
+    ("The user executing the script", AccessDenied, _RIGHTS),
+    ("ACL failure", AccessDenied, _RIGHTS),
     ("NOAUTH", AuthenticationFailed, "pass user name and password"),
     ("WRONGPASS", AuthenticationFailed, "check user name and password"),
     ("CLUSTERDOWN", ServerUnavailable, "wait for the cluster to cover all slots again"),
@@ -206,6 +209,8 @@ def translate(error: Exception, subject: str) -> EventLogError:
         return ServerUnavailable(
             f"{subject}: {words}. To mend it: check that the cluster's nodes run and cover all slots."
         )
+    if isinstance(error.__cause__, rx.AuthenticationError):  # redis-py's asyncio wraps it
+        error = error.__cause__
     if isinstance(error, rx.ConnectionError) and any(word in words for word in _EXHAUSTED):
         return PoolExhausted(
             f"{subject}: {words}. To mend it: raise the pool's max_connections or make fewer calls at once."

@@ -303,7 +303,7 @@ def decode_entry(thread: str, entry_id: bytes, flat: list[bytes]) -> Recorded:
     while schema != SCHEMA and (upcast := UPCASTERS.get((kind, schema))):
         fields = upcast(fields)
         schema = fields[b"v"]
-    if schema.isdigit() and int(schema) > int(SCHEMA):
+    if schema.isdigit() and len(schema) < 9 and int(schema) > int(SCHEMA):
         raise NewerSchema(
             f"{where} has schema version {int(schema)}; this version reads up to {int(SCHEMA)}. Upgrade this package."
         )

@@ -53,13 +53,39 @@ local function open()
   if length > 0 then
     return nil, 'stale'
   end
-  if redis.call('ZSCORE', THREADS, 't' .. THREAD) then
+  if redis.call('ZSCORE', THREADS, 't' .. THREAD) and redis.call('ZSCORE', EXPIRIES, '') then
     local expiry = redis.call('ZSCORE', EXPIRIES, THREAD)
     if not expiry or tonumber(expiry) > NOW then
       return nil, 'lost'
     end
   end
   return { n = 0, d = '', l = '0-0', c = 0, first = true }
+end
+
+-- Which of the partition's views are whole; asked before anything is written, since a key of another type is an error.
+local function shared_views()
+  return {
+    first = redis.call('XLEN', FEED) == 0,
+    threads = redis.call('ZSCORE', THREADS, ''),
+    runs = redis.call('ZSCORE', RUNS, ''),
+    expiries = redis.call('ZSCORE', EXPIRIES, ''),
+  }
+end
+
+-- The id, writes ('' for none pending) and 'valid' of a head. It is that of the log if the order has its checkpoint as the newest of
+-- the namespace and its last writes as the last of the checkpoint; else it is as good as none: it outlived a log that was
+-- replaced.
+local function head_of(head, ns_place)
+  local found = redis.call('HMGET', head, 'id', 'at', 'w')
+  if not found[1] or not found[2] or not found[3] then
+    return nil
+  end
+  local place = ns_place .. ordered(found[1])
+  local writes = redis.call('ZREVRANGEBYLEX', ORDER, '(w' .. place .. '\255', '[w' .. place, 'LIMIT', 0, 1)[1]
+  if newest(ORDER, ns_place) ~= 'c' .. place .. found[2] or (writes or '') ~= (found[3] == '' and '' or 'w' .. place .. found[3]) then
+    return nil
+  end
+  return { id = found[1], w = found[3] }
 end
 
 -- Whether an entry holds just these fields, behind its number and digest.
@@ -107,24 +133,22 @@ local function remember_run(thread, run)
   redis.call('ZADD', RUNS, 0, 'r' .. counted(run) .. thread, 0, 't' .. counted(thread) .. run)
 end
 
--- Announces an event in the feed of the partition, and keeps the partition's views. `pointer`: kind, ns, checkpoint, source,
--- step, run; 7 what the feed is to have for the run instead. A view that was deleted is left alone: it is rebuilt whole from the feed.
-local function announce(state, pointer, register)
-  local first = redis.call('EXISTS', FEED) == 0
-  local pointer_id = redis.call('XADD', FEED, '*', 'thread', THREAD, 'id', state.l, 'seq', string.format('%.0f', state.n), 'digest', state.d,
-    'kind', pointer[1], 'ns', pointer[2], 'checkpoint', pointer[3], 'source', pointer[4], 'step', pointer[5],
+-- Announces an event in the feed of the partition, and keeps the partition's views, as `shared_views` found them. `pointer`: kind,
+-- ns, checkpoint, source, step, run; 7 what the feed is to have for the run instead. A view that was deleted is left alone: it is
+-- rebuilt whole from the feed.
+local function announce(state, views, pointer, register)
+  local pointer_id = redis.call('XADD', FEED, '*', 'thread', THREAD, 'id', state.l, 'seq', string.format('%.0f', state.n),
+    'digest', state.d, 'kind', pointer[1], 'ns', pointer[2], 'checkpoint', pointer[3], 'source', pointer[4], 'step', pointer[5],
     'run', pointer[7] or pointer[6])
-  if first then
+  if views.first then
     redis.call('ZADD', THREADS, 0, '')
     redis.call('ZADD', RUNS, 0, '')
+    redis.call('ZADD', EXPIRIES, 'inf', '')
   end
-  if not register then
-    return
-  end
-  if redis.call('ZSCORE', THREADS, '') then
+  if register and (views.first or views.threads) then
     redis.call('ZADD', THREADS, string.match(pointer_id, '^%d+'), 't' .. THREAD)
   end
-  if pointer[6] ~= '' and redis.call('ZSCORE', RUNS, '') then
+  if register and (views.first or views.runs) and pointer[6] ~= '' then
     remember_run(THREAD, pointer[6])
   end
 end
@@ -152,6 +176,8 @@ local function keep_alive(ttl, heads, idle)
     for _, key in ipairs(heads) do
       expire_at(key, at)
     end
+  else
+    redis.call('ZREM', EXPIRIES, THREAD)
   end
   if idle and (not at or at > NOW + IDLE) then
     expire_at(heads[1], NOW + IDLE)

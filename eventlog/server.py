@@ -23,6 +23,11 @@ def check_server(keyspace: Keyspace, *, expires: bool) -> Flow[None]:
 
     """
     layout, partitions, server, memory = yield Call(CHECK, [keyspace.meta], [LAYOUT, keyspace.partitions])
+    if not (layout or b"").isdigit() or not (partitions or b"").isdigit():
+        raise LayoutMismatch(
+            f"Prefix {keyspace.prefix!r} has a meta key that this package did not write: layout {layout!r}, partitions "
+            f"{partitions!r}. Use another prefix, or delete {keyspace.meta.decode()!r} if the prefix is this saver's alone."
+        )
     if int(layout) != LAYOUT:
         raise LayoutMismatch(
             f"Prefix {keyspace.prefix!r} has layout version {int(layout)}, this package has {LAYOUT}. Use the version of the "

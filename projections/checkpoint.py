@@ -4,7 +4,7 @@ Pure. A head is a hash of these fields:
 
     id, at, p     checkpoint id, its entry id, parent id ('' for none)
     e, s          envelope and versions, as in the log entry
-    w             1 if there are pending writes, else 0
+    w             entry id of the last of its writes, '' for none
     =<channel>    version token, behind its length, then the piece
     !<index>:<task id>   task path, behind its length, then the write as in the log entry
 
@@ -102,12 +102,12 @@ def _sort_key(pending: PendingWrite) -> tuple[str, str, int]:
 
 
 View = list[Any]
-"""What view.lua replies for a checkpoint: envelope, versions, parent, positions of pieces, writes, place."""
+"""What view.lua replies for a checkpoint: envelope, versions, parent, positions of pieces, writes, place, last writes."""
 
 
 def from_view(view: View, pieces: Sequence[bytes]) -> StoredCheckpoint:
     """The checkpoint a script found in the log. Raises `Malformed`."""
-    envelope, encoded, parent, positions, writes, place = view
+    envelope, encoded, parent, positions, writes, place, _ = view
     namespace, checkpoint_id, body = _envelope(envelope)
     versions = decode_versions(encoded)
     values = {}
@@ -145,11 +145,11 @@ def pending_writes(flat: Sequence[bytes]) -> list[PendingWrite]:
 
 def head_fields(view: View, pieces: Sequence[bytes]) -> list[bytes]:
     """The head of a checkpoint that a script found in the log: names and values in turn."""
-    envelope, encoded, parent, positions, writes, place = view
+    envelope, encoded, parent, positions, writes, place, last_writes = view
     _, checkpoint_id, entry_id = split_place(place)
     kept = winning_writes(writes)
     fields = [b"id", checkpoint_id.encode(), b"at", entry_id, b"p", parent, b"e", envelope, b"s", encoded]
-    fields += [b"w", b"1" if kept else b"0"]
+    fields += [b"w", last_writes]
     for (channel, token), position in zip(decode_versions(encoded).items(), positions, strict=True):
         fields += [
             b"=" + channel.encode(),

@@ -15,7 +15,15 @@ from eventlog.flow import Batch, Call, Command, Flow, load_script
 from eventlog.keys import Keyspace, ThreadKeys
 from projections.fold import Index, settle
 from projections.registry import runs_of
-from projections.thread import STAGED_FOR, rebuild_index, stage_hash, stage_members, thread_keys, thread_script
+from projections.thread import (
+    STAGED_FOR,
+    check_log,
+    rebuild_index,
+    stage_hash,
+    stage_members,
+    thread_keys,
+    thread_script,
+)
 
 __all__ = ["copy_thread"]
 
@@ -38,6 +46,8 @@ def copy_thread(keyspace: Keyspace, source: ThreadKeys, target: ThreadKeys, *, t
         CorruptEntry: the source's log is damaged; nothing was copied.
 
     """
+    if not (yield from check_log(source)):
+        raise _not_found(source)
     for _ in range(ATTEMPTS):
         token = token_hex(8).encode()
         staged = [target.shared.stage(token, part) for part in (b"log", b"index", b"order")]
@@ -82,12 +92,16 @@ def _read(source: ThreadKeys, staged: bytes) -> Flow[Index | None]:
             after = entries[-1][0]
         if not entries or entry_order(after) >= entry_order(end):
             break
-    if index.missing and last != end:
+    if index.missing() is not None and last != end:
         return None
     if not index.checkpoints:
-        raise ThreadNotFound(f"Thread {thread!r} has no checkpoints to copy. Check the id.")
+        raise _not_found(source)
     settle(thread, index)
     return index
+
+
+def _not_found(source: ThreadKeys) -> ThreadNotFound:
+    return ThreadNotFound(f"Thread {source.thread.decode()!r} has no checkpoints to copy. Check the id.")
 
 
 def entry_order(entry_id: bytes) -> tuple[int, int]:

@@ -2,8 +2,8 @@
 --
 -- KEYS: those of log.lua; 8... heads of the namespaces named.
 -- ARGV: 1 thread; 2 sequence number past which nothing is to be deleted, -1 for any; 3 'anyway' to delete a log whose index is
---   not its own, 'quietly' to do that and leave the tombstone to the caller; 4... namespaces.
--- Reply: {'ok'}; {'quietly', fields of the tombstone}; {'none'} if there is no such thread; {'namespaces', those of the thread} if others than those named have a head,
+--   not its own, 'make room' to take all but the last entry, where the server is too full for a tombstone; 4... namespaces.
+-- Reply: {'ok'}; {'room'} when that is done; {'none'} if there is no such thread; {'namespaces', those of the thread} if others than those named have a head,
 --   nothing deleted; {'moved'} if the log has moved on; {'stale'} if the namespaces are not known.
 
 local state, why = open()
@@ -14,7 +14,7 @@ if state and state.first then
   forget(THREAD)
   return { 'none' }
 end
-if tonumber(ARGV[2]) >= 0 and (not state or state.n ~= tonumber(ARGV[2])) then
+if ARGV[3] == '' and tonumber(ARGV[2]) >= 0 and (not state or state.n ~= tonumber(ARGV[2])) then
   return { 'moved' }
 end
 
@@ -44,20 +44,25 @@ else
   end
 end
 
+shared_views() -- a key of another type is an error before anything is written
+
 -- From here on it writes.
 
-local tombstone = { 'thread', THREAD, 'id', '', 'seq', n, 'digest', digest, 'kind', 'deleted', 'ns', '', 'checkpoint', '',
-  'source', '', 'step', '', 'run', '' }
-if ARGV[3] ~= 'quietly' then
-  redis.call('XADD', FEED, '*', unpack(tombstone))
+if ARGV[3] == 'make room' then
+  redis.call('XTRIM', LOG, 'MAXLEN', 1)
+  for i = 2, #KEYS do
+    if i <= 3 or i >= 8 then
+      redis.call('UNLINK', KEYS[i])
+    end
+  end
+  return { 'room' }
 end
+redis.call('XADD', FEED, '*', 'thread', THREAD, 'id', '', 'seq', n, 'digest', digest, 'kind', 'deleted', 'ns', '',
+  'checkpoint', '', 'source', '', 'step', '', 'run', '')
 for i = 1, #KEYS do
   if i <= 3 or i >= 8 then
     redis.call('UNLINK', KEYS[i])
   end
 end
 forget(THREAD)
-if ARGV[3] == 'quietly' then
-  return { 'quietly', tombstone }
-end
 return { 'ok' }

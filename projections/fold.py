@@ -58,8 +58,10 @@ class Index:
     """Place of an ancestor kept for delta channels -> entry id."""
     writes: dict[bytes, list[bytes]] = field(default_factory=dict)
     """Place of a checkpoint -> entry ids of its writes, in log order."""
-    missing: set[int] = field(default_factory=set)
-    """Sequence numbers not seen and not yet accounted for."""
+    gaps: list[tuple[int, int]] = field(default_factory=list)
+    """First and last of the sequence numbers that are not there."""
+    gone: list[tuple[int, int]] = field(default_factory=list)
+    """First and last of those that a removal accounts for."""
 
     def hash(self) -> dict[bytes, bytes]:
         """Contents of the index key."""
@@ -80,7 +82,8 @@ class Index:
         """Folds one event in."""
         if recorded.sequence <= self.sequence:
             return
-        self.missing.update(range(self.sequence + 1, recorded.sequence))
+        if recorded.sequence > self.sequence + 1:
+            self.gaps.append((self.sequence + 1, recorded.sequence - 1))
         self.sequence, self.digest, self.last = recorded.sequence, recorded.digest, recorded.entry_id
         self.entries += 1
         _FOLDS[recorded.event.kind](self, recorded.entry_id, recorded.event)
@@ -111,8 +114,18 @@ class Index:
             place = _place(namespace, checkpoint_id)
             if place in self.checkpoints:
                 self.hidden[place] = self.checkpoints.pop(place)
-        for first, last, _ in removed.gone:
-            self.missing.difference_update(range(first, last + 1))
+        self.gone += [(first, last) for first, last, _ in removed.gone]
+
+    def missing(self) -> int | None:
+        """The first sequence number that is not there and that no removal accounts for; None if all is well."""
+        covered = sorted(self.gone)
+        for first, last in self.gaps:
+            for start, end in covered:
+                if start <= first <= end:
+                    first = end + 1  # noqa: PLW2901
+            if first <= last:
+                return first
+        return None
 
     def _copied(self, _: bytes, __: ThreadCopied) -> None:
         pass
@@ -143,8 +156,8 @@ def fold(thread: str, events: Iterable[Recorded]) -> Index:
 
 def settle(thread: str, index: Index) -> None:
     """Checks a finished fold. Raises `CorruptEntry` if entries are missing that no removal accounts for."""
-    if index.missing:
+    if (missing := index.missing()) is not None:
         raise CorruptEntry(
-            f"The log of thread {thread!r} lacks {len(index.missing)} entries, the first with sequence number "
-            f"{min(index.missing)}, that were not removed by this package. Restore the log from a backup, or delete the thread."
+            f"The log of thread {thread!r} lacks the entry with sequence number {missing}, which was not removed by this package. "
+            "Restore the log from a backup, or delete the thread."
         )

@@ -17,7 +17,7 @@ from eventlog.flow import Argument, Call, Emit, Flow, load_script
 from eventlog.keys import Keyspace, ThreadKeys, checkpoint_place, ordered, split_place
 from projections.checkpoint import PendingWrite, StoredCheckpoint, pending_writes
 from projections.read import damaged, decode_view
-from projections.thread import call, rebuild_index, thread_script
+from projections.thread import call, check_log, rebuild_index, thread_script
 
 __all__ = ["Ancestry", "Selection", "list_checkpoints", "read_ancestry"]
 
@@ -192,6 +192,8 @@ def _newest(keyspace: Keyspace, all_keys: Sequence[ThreadKeys]) -> Flow[dict[byt
                 if members == 0:
                     yield from rebuild_index(keys)
                     (found,) = yield Call(NEWEST, [keys.order, keys.log], [])
+                if not found:
+                    yield from check_log(keys)
                 places = (split_place(member[1:]) for member in found or ())
                 newest[keys.thread] = {namespace: checkpoint_id for namespace, checkpoint_id, _ in places}
     return newest

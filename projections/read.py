@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from eventlog.codec import Malformed
-from eventlog.errors import CorruptEntry
+from eventlog.errors import CorruptEntry, ServerError
 from eventlog.flow import Flow
 from eventlog.keys import ThreadKeys, checkpoint_place, ordered, split_place
 from projections.checkpoint import Incomplete, StoredCheckpoint, View, from_head, from_view, head_fields
@@ -29,15 +31,14 @@ def read_latest(keys: ThreadKeys, namespace: str, *, ttl: int = 0) -> Flow[Store
     if reply[0] == b"head":
         try:
             return from_head(reply[1])
-        except Incomplete:
+        except (Incomplete, Malformed):  # a head is but a view
             reply = yield from call(keys, READ, [0, ordered(encoded), b"", 1], heads)
             if reply[0] == b"none":
                 return None
-        except Malformed as error:
-            raise damaged(keys, error) from error
     _, sequence, view, pieces = reply
     found = decode_view(keys, view, pieces)
-    yield from call(keys, STORE_HEAD, [sequence, *head_fields(view, pieces)], heads)
+    with suppress(ServerError):  # the answer is there: a replica, or a full server, need not take the head
+        yield from call(keys, STORE_HEAD, [sequence, *head_fields(view, pieces)], heads)
     return found
 
 

@@ -25,10 +25,9 @@ end
 
 local member
 if place == '' then
-  local head = ARGV[5] ~= '1' and redis.call('HGETALL', HEAD)
-  if head and head[1] then
+  if ARGV[5] ~= '1' and head_of(HEAD, ns_place) then
     prolong()
-    return { 'head', head }
+    return { 'head', redis.call('HGETALL', HEAD) }
   end
   member = newest(ORDER, ns_place)
 else

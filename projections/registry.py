@@ -6,7 +6,7 @@ it says that it is whole) and is rebuilt here, by folding the feed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from secrets import token_hex
 
 from eventlog.events import ThreadCopied
@@ -17,6 +17,7 @@ from projections.thread import STAGED_FOR
 __all__ = ["threads_of", "threads_of_runs"]
 
 SCAN_FEED = load_script("projections/scan_feed")
+EXPIRIES_OF = load_script("projections/expiries_of")
 STORE_REGISTRY = load_script("projections/store_registry")
 PAGE = 1000
 
@@ -65,18 +66,18 @@ def _complete(keyspace: Keyspace, partitions: Sequence[PartitionKeys]) -> Flow[N
         for command in (
             Command("ZSCORE", keys.threads, [b""]),
             Command("ZSCORE", keys.runs, [b""]),
+            Command("ZSCORE", keys.expiries, [b""]),
             Command("EXISTS", keys.feed),
         )
     ]
     replies = yield Batch(checks)
-    for keys, threads, runs, feed in zip(partitions, replies[::3], replies[1::3], replies[2::3], strict=True):
-        if feed and (threads is None or runs is None):
+    for keys, *views, feed in zip(partitions, *(replies[offset::4] for offset in range(4)), strict=True):
+        if feed and None in views:
             yield from rebuild_registry(keyspace, keys)
 
 
 def rebuild_registry(keyspace: Keyspace, keys: PartitionKeys) -> Flow[None]:
     """Folds the feed of a partition into its views and puts them in place, catching up with what is appended meanwhile."""
-    staged = [keys.stage(token_hex(8).encode(), part) for part in (b"threads", b"runs")]
     threads: dict[bytes, int] = {}
     runs: dict[bytes, set[bytes]] = {}
     after = b""
@@ -94,25 +95,27 @@ def rebuild_registry(keyspace: Keyspace, keys: PartitionKeys) -> Flow[None]:
                 )
         if len(pointers) == PAGE:
             continue
-        yield from _forget_expired(keyspace, threads, runs)
-        yield from _stage(staged[0], {b"": 0} | {b"t" + thread: at for thread, at in threads.items()})
-        yield from _stage(
-            staged[1], {b"": 0} | {name: 0 for thread, some in runs.items() for name in run_members(thread, some)}
-        )
-        if (yield Call(STORE_REGISTRY, [keys.feed, keys.threads, keys.runs, *staged], [after])):
+        expiries = yield from _living(keyspace, threads)
+        token = token_hex(8).encode()
+        staged = [keys.stage(token, part) for part in (b"threads", b"runs", b"expiries")]
+        yield from _stage(staged[0], {b"": b"0"} | {b"t" + thread: b"%d" % threads[thread] for thread in expiries})
+        names = (name for thread in expiries for name in run_members(thread, runs.get(thread, set())))
+        yield from _stage(staged[1], {b"": b"0"} | dict.fromkeys(names, b"0"))
+        ending = {thread: expiry for thread, expiry in expiries.items() if expiry != b"never"}
+        yield from _stage(staged[2], {b"": b"inf"} | ending)
+        if (yield Call(STORE_REGISTRY, [keys.feed, keys.threads, keys.runs, keys.expiries, *staged], [after])):
             return
 
 
-def _forget_expired(keyspace: Keyspace, threads: dict[bytes, int], runs: dict[bytes, set[bytes]]) -> Flow[None]:
-    """Takes out threads that have no log any more: an expiry leaves no trace in the feed."""
+def _living(keyspace: Keyspace, threads: Iterable[bytes]) -> Flow[dict[bytes, bytes]]:
+    """The threads that have a log still (an expiry leaves no trace in the feed), and when it expires."""
     known = list(threads)
+    found: dict[bytes, bytes] = {}
     for first in range(0, len(known), PAGE):
         some = known[first : first + PAGE]
-        replies = yield Batch([Command("EXISTS", keyspace.thread(thread).log) for thread in some])
-        for thread, exists in zip(some, replies, strict=True):
-            if not exists:
-                del threads[thread]
-                runs.pop(thread, None)
+        expiries = yield Call(EXPIRIES_OF, [keyspace.thread(thread).log for thread in some], [])
+        found |= {thread: expiry for thread, expiry in zip(some, expiries, strict=True) if expiry != b"gone"}
+    return found
 
 
 def run_members(thread: bytes, runs: set[bytes]) -> list[bytes]:
@@ -121,7 +124,7 @@ def run_members(thread: bytes, runs: set[bytes]) -> list[bytes]:
     return by_run + [b"t" + counted(thread) + run for run in runs]
 
 
-def _stage(key: bytes, scores: dict[bytes, int]) -> Flow[None]:
-    parts = [part for member, score in scores.items() for part in (b"%d" % score, member)]
+def _stage(key: bytes, scores: dict[bytes, bytes]) -> Flow[None]:
+    parts = [part for member, score in scores.items() for part in (score, member)]
     for first in range(0, len(parts), PAGE):
         yield Batch([Command("ZADD", key, parts[first : first + PAGE]), Command("EXPIRE", key, [STAGED_FOR])])

@@ -23,10 +23,10 @@ from eventlog.events import (
     decode_entry,
     encode_event,
 )
-from eventlog.flow import Argument, Call, Command, Flow, load_script
+from eventlog.flow import Argument, Call, Flow, load_script
 from eventlog.keys import ThreadKeys, checkpoint_place, counted, split_place, value_name
 from projections.fold import Index
-from projections.thread import call, rebuild_index, scan, thread_keys, thread_script
+from projections.thread import call, check_log, rebuild_index, scan, thread_keys, thread_script
 
 __all__ = ["delete_thread", "remove_checkpoints"]
 
@@ -206,6 +206,7 @@ def remove_checkpoints(keys: ThreadKeys, choose: Choice, replayed: Replayed, des
         listed = history.checkpoints()
         drop = [place_of(event) for event in choose(list(listed.values()))]
         if not drop:
+            yield from check_log(keys)
             return taken
         if len(drop) == len(listed):
             if (yield from delete_thread(keys, unless_after=history.index.sequence)):
@@ -258,30 +259,32 @@ def delete_thread(keys: ThreadKeys, *, unless_after: int | None = None) -> Flow[
     """Deletes every key of a thread and leaves a tombstone in the feed; False if the log has moved on past `unless_after`.
 
     One round trip for a thread with checkpoints in the root namespace only, two for any other. A damaged log is deleted too. A
-    server that is out of memory refuses the tombstone: there the keys go first, and the tombstone follows in a call of its own.
+    server that is out of memory refuses the tombstone: there all goes but the last entry of the log, then the tombstone is
+    tried again, which a later call does where the server is full still.
     """
     namespaces = [b""]
     mode = b""
+    made_room = False
     while True:
         call_keys = [*thread_keys(keys), *(keys.head(namespace) for namespace in namespaces)]
         limit = -1 if unless_after is None else unless_after
         try:
             reply = yield Call(DELETE_THREAD, call_keys, [keys.thread, limit, mode, *namespaces])
         except ServerOutOfMemory:
-            if mode == b"quietly":
+            if made_room:
                 raise
-            mode = b"quietly"
+            made_room = True
+            mode = b"make room"
             continue
         if reply[0] == b"namespaces":
             namespaces = reply[1]
-        elif reply[0] == b"stale" and unless_after is not None:
+        elif reply[0] == b"stale" and unless_after is not None and not made_room:
             yield from rebuild_index(keys)
         elif reply[0] == b"stale":
             namespaces = yield from _namespaces_in_log(keys)
             mode = b"anyway"
-        elif reply[0] == b"quietly":
-            yield Command("XADD", keys.shared.feed, [b"*", *reply[1]])
-            return True
+        elif reply[0] == b"room":
+            mode = b"anyway"
         else:
             return bool(reply[0] == b"ok")
 

@@ -14,6 +14,7 @@ if state.n ~= tonumber(ARGV[2]) then
   return { 'moved' }
 end
 
+local views = shared_views()
 local size = tonumber(ARGV[5])
 local fields = { unpack(ARGV, 6, 5 + size) }
 local at = 6 + size
@@ -40,6 +41,6 @@ in_chunks('ZADD', ORDER, added, 2)
 for i = 8, #KEYS do
   redis.call('DEL', KEYS[i])
 end
-announce(state, { ARGV[3], '', '', '', '', '' }, true)
+announce(state, views, { ARGV[3], '', '', '', '', '' }, true)
 keep_alive(0, {})
 return { 'ok' }

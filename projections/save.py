@@ -68,6 +68,7 @@ def save_writes(keys: ThreadKeys, event: WritesSaved, *, ttl: int) -> Flow[None]
         checkpoint_id,
         checkpoint_place(namespace, checkpoint_id),
         *_packed(keys, [encode_event(part) for part in spread]),
+        ordered(namespace),
     ]
     yield from call(keys, SAVE_WRITES, arguments, [keys.head(namespace), keys.head(b"")])
 

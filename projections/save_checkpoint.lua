@@ -53,7 +53,8 @@ for first = 1, #index_names, CHUNK do
 end
 local only = not newest(ORDER, ns_place)
 local latest = not redis.call('ZRANGEBYLEX', ORDER, '(c' .. place .. '\255', '(c' .. ns_place .. '\255', 'LIMIT', 0, 1)[1]
-local head = redis.call('HMGET', HEAD, 'id', 'w')
+local head = head_of(HEAD, ns_place)
+local views = shared_views()
 local expects = redis.call('PTTL', LOG) > 0 and ttl == 0
   and not redis.call('ZRANGEBYLEX', ORDER, '[c', '(d', 'LIMIT', 0, 1)[1]
 
@@ -91,11 +92,11 @@ for _, hidden in ipairs(members(ORDER, 'h' .. place)) do
 end
 redis.call('ZADD', ORDER, 0, 'c' .. place .. entry_id)
 
-local follows = head[1] and head[1] == parent and latest and not old
+local follows = head and head.id == parent and latest and not old
 if follows or (only and latest) then
-  if not head[1] then
+  if not head then
     redis.call('DEL', HEAD)
-  elseif head[2] ~= '0' then -- the parent's pending writes
+  elseif head.w ~= '' then -- the parent's pending writes
     local stale = {}
     for _, name in ipairs(redis.call('HKEYS', HEAD)) do
       if string.byte(name) == 33 then -- '!'
@@ -105,15 +106,16 @@ if follows or (only and latest) then
     in_chunks('HDEL', HEAD, stale)
   end
   local early = members(ORDER, 'w' .. place)
-  redis.call('HSET', HEAD, 'id', id, 'at', entry_id, 'p', parent, 'e', envelope, 's', versions, 'w', #early > 0 and 1 or 0)
+  redis.call('HSET', HEAD, 'id', id, 'at', entry_id, 'p', parent, 'e', envelope, 's', versions, 'w',
+    #early > 0 and string.sub(early[#early], #place + 2) or '')
   in_chunks('HSET', HEAD, pieces, 2)
   for _, member in ipairs(early) do
     local early_id = string.sub(member, #place + 2)
     hold_writes(HEAD, redis.call('XRANGE', LOG, early_id, early_id)[1][2])
   end
-elseif latest or old or rewrites then
+elseif latest or old or rewrites or not head then
   redis.call('DEL', HEAD)
 end
-announce(state, { 'checkpoint', ns, id, source, step, run }, true)
+announce(state, views, { 'checkpoint', ns, id, source, step, run }, true)
 keep_alive(ttl, HEAD == ROOT and { HEAD } or { HEAD, ROOT }, HEAD ~= ROOT)
 return { 'ok', entry_id }

@@ -2,7 +2,7 @@
 --
 -- KEYS: those of log.lua; 8 head of the namespace; 9 head of the root namespace.
 -- ARGV: 1 thread; 2 ttl in ms, 0 for none; 3 namespace; 4 checkpoint id; 5 checkpoint's place; 6 number of events; then for
---   each event: content digest, number of fields, fields.
+--   each event: content digest, number of fields, fields; last, the namespace's place.
 -- Reply: {'ok', entry id of the last}; {'same'} if they change nothing; {'stale'} or {'lost'}, nothing written.
 
 local HEAD, ROOT = KEYS[8], KEYS[9]
@@ -13,7 +13,9 @@ if not state then
   return { why }
 end
 
-local on_head = redis.call('HGET', HEAD, 'id') == id
+local head = head_of(HEAD, ARGV[#ARGV])
+local on_head = head and head.id == id
+local views = shared_views()
 local held = {} -- pending writes by name; of a head they are asked for one by one
 if not on_head then
   for _, member in ipairs(members(ORDER, 'w' .. place)) do
@@ -60,14 +62,15 @@ for i, event in ipairs(fresh) do
   end
 end
 if on_head then
-  redis.call('HSET', HEAD, 'w', 1)
+  redis.call('HSET', HEAD, 'w', entry_ids[#entry_ids])
 end
 local known = redis.call('ZRANGEBYLEX', ORDER, '[c', '(d', 'LIMIT', 0, 1)[1]
-announce(state, { 'writes', ns, id, '', '', '' }, known)
+announce(state, views, { 'writes', ns, id, '', '', '' }, known)
 if state.first and ttl == 0 then
   for _, key in ipairs({ LOG, INDEX, ORDER }) do
     expire_at(key, NOW + WRITES_ONLY)
   end
+  redis.call('ZREM', EXPIRIES, THREAD)
 else
   keep_alive(ttl, HEAD == ROOT and { HEAD } or { HEAD, ROOT }, HEAD ~= ROOT and on_head)
 end

@@ -9,6 +9,7 @@ local state, why = open()
 if why == 'stale' then
   return { why }
 end
+local views = shared_views()
 local size = tonumber(ARGV[5])
 local fields = { unpack(ARGV, 6, 5 + size) }
 if not (why or state.first) then
@@ -33,7 +34,7 @@ local runs = {}
 for i = 6 + size, #ARGV do
   runs[#runs + 1] = counted(ARGV[i])
 end
-announce(copied, { ARGV[3], '', '', '', '', '', table.concat(runs) }, true)
+announce(copied, views, { ARGV[3], '', '', '', '', '', table.concat(runs) }, true)
 if redis.call('ZSCORE', RUNS, '') then
   for i = 6 + size, #ARGV do
     remember_run(THREAD, ARGV[i])

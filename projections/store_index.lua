@@ -2,12 +2,21 @@
 --
 -- KEYS: those of log.lua; 8 staged index; 9 staged order.
 -- ARGV: 1 thread; 2 last entry id of the log that was folded; 3 number of its entries.
--- Reply: 1 if stored; 0 if the log has moved on.
+-- Reply: 1 if stored; 0 if the log has moved on; -1 if the last entry that the old index knew was taken out of the log by hand.
 
 local last = redis.call('XREVRANGE', LOG, '+', '-', 'COUNT', 1)[1]
 if not last or last[1] ~= ARGV[2] or redis.call('XLEN', LOG) ~= tonumber(ARGV[3]) then
   redis.call('UNLINK', KEYS[8], KEYS[9])
   return 0
+end
+local old = redis.call('HGET', INDEX, 'l')
+if old and old ~= last[1] then
+  local about = redis.call('XINFO', 'STREAM', LOG)
+  for i = 1, #about, 2 do
+    if about[i] == 'last-generated-id' and about[i + 1] == old then
+      return -1
+    end
+  end
 end
 redis.call('RENAME', KEYS[8], INDEX)
 redis.call('RENAME', KEYS[9], ORDER)

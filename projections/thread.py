@@ -96,6 +96,15 @@ def _explain(thread: str, arguments: Sequence[Argument], error: ServerUnavailabl
         ) from error
 
 
+CHECK_LOG = thread_script("check_log")
+
+
+def check_log(keys: ThreadKeys) -> Flow[bool]:
+    """Whether a thread has a log; if so, its index is that log's. One round trip. Raises as `call`."""
+    reply = yield from call(keys, CHECK_LOG, [])
+    return bool(reply[0] == b"ok")
+
+
 def scan(keys: ThreadKeys, keep: list[Recorded] | None = None) -> Flow[Index]:
     """Index of a thread, folded from its log in pages of 1000 entries, values left out. Raises `CorruptEntry`.
 
@@ -128,7 +137,12 @@ def rebuild_index(keys: ThreadKeys) -> Flow[None]:
     yield from stage_hash(staged[0], index.hash())
     yield from stage_members(staged[1], list(index.members()))
     script = thread_script("store_index")
-    yield Call(script, [*thread_keys(keys), *staged], [keys.thread, index.last, index.entries])
+    stored = yield Call(script, [*thread_keys(keys), *staged], [keys.thread, index.last, index.entries])
+    if stored == -1:
+        raise CorruptEntry(
+            f"The log of thread {keys.thread.decode()!r} ends with entry {index.last.decode()}; what came after was taken out by "
+            "hand. Restore the log from a backup, or delete the thread."
+        )
 
 
 def stage_hash(key: bytes, fields: dict[bytes, bytes]) -> Flow[None]:

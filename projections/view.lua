@@ -1,8 +1,8 @@
 -- Prelude: checkpoints as they lie in the log, found through the index.
 --
--- A view is {envelope, versions, parent, values, writes, place}: `values` has for each channel of `versions` the position of its
+-- A view is {envelope, versions, parent, values, writes, place, last writes}: `values` has for each channel of `versions` the position of its
 -- piece among all pieces of the reply (0: none stored); `writes` is a flat list task, path, field name, value; `place` is the
--- checkpoint's order member without its first letter. A piece that several checkpoints share is sent once.
+-- checkpoint's order member without its first letter; `last writes` the entry id of the last of them, '' for none. A piece that several checkpoints share is sent once.
 
 -- The texts in a CBOR list of texts, as field `s` of an entry has it.
 local function texts(bytes)
@@ -95,9 +95,10 @@ local function values_of(read, ns, versions)
 end
 
 local function writes_of(read, place)
-  local writes = {}
+  local writes, last = {}, ''
   for _, member in ipairs(members(ORDER, 'w' .. place)) do
     local entry_id = string.sub(member, #place + 2)
+    last = entry_id
     local entry = entry_at(read, entry_id)
     if not entry then
       return nil, entry_id
@@ -112,7 +113,7 @@ local function writes_of(read, place)
       end
     end
   end
-  return writes
+  return writes, nil, last
 end
 
 -- The checkpoint of an order member; with its values and writes if `full`. Nil and the entry id if an entry is gone.
@@ -122,13 +123,13 @@ local function view(read, member, full)
   if not entry or not entry.e or not entry.s then
     return nil, entry_id
   end
-  local out = { entry.e, entry.s, entry.p or '', {}, {}, string.sub(member, 2) }
+  local out = { entry.e, entry.s, entry.p or '', {}, {}, string.sub(member, 2), '' }
   read.bytes = read.bytes + #entry.e + #entry.s
   if full then
     local why
     out[4], why = values_of(read, ns, texts(entry.s))
     if out[4] then
-      out[5], why = writes_of(read, place)
+      out[5], why, out[7] = writes_of(read, place)
     end
     if why then
       return nil, why

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from eventlog.errors import InvalidArgument
 from eventlog.keys import text
 
-__all__ = ["Address", "address_of", "thread_id_of"]
+__all__ = ["Address", "address_of", "configurable_of", "id_of", "thread_id_of"]
 
 
 class Address(NamedTuple):
@@ -28,19 +28,30 @@ def thread_id_of(value: object, field: str = "thread_id") -> str:
     """A thread id as text; ints are taken as LangGraph does. Raises `TypeError` or `InvalidArgument` naming the field."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    return _text(value, field)
+    return id_of(value, field)
 
 
-def _text(value: object, field: str) -> str:
+def id_of(value: object, field: str) -> str:
+    """An id as text. Raises `TypeError` or `InvalidArgument` naming the field."""
     if not isinstance(value, str):
         raise TypeError(f"{field} must be a string, not {type(value).__name__} ({value!r:.80}); pass str(...) of it.")
     text(field, value)
     return value
 
 
+def configurable_of(config: object, field: str) -> Mapping[str, Any]:
+    """What a config has under "configurable", empty for none. Raises `TypeError` where it is not a config."""
+    found = config.get("configurable") if isinstance(config, Mapping) else config
+    if found is None:
+        return {}
+    if not isinstance(found, Mapping):
+        raise TypeError(f'{field} must be a mapping like {{"configurable": {{...}}}}, not {config!r:.80}.')
+    return found
+
+
 def address_of(config: Mapping[str, Any] | None) -> Address:
     """What `config["configurable"]` names. Raises `InvalidArgument` where it lacks a thread id, `TypeError` for wrong types."""
-    configurable = (config or {}).get("configurable") or {}
+    configurable = configurable_of(config, "config")
     if configurable.get("thread_id") is None:
         raise InvalidArgument(
             'The config names no thread: pass {"configurable": {"thread_id": "..."}} to tell whose state this is.'
@@ -49,6 +60,6 @@ def address_of(config: Mapping[str, Any] | None) -> Address:
     checkpoint_id = configurable.get("checkpoint_id")
     return Address(
         thread_id_of(configurable["thread_id"]),
-        None if namespace is None else _text(namespace, "checkpoint_ns"),
-        _text(checkpoint_id, "checkpoint_id") if checkpoint_id else None,
+        None if namespace is None else id_of(namespace, "checkpoint_ns"),
+        id_of(checkpoint_id, "checkpoint_id") if checkpoint_id else None,
     )

@@ -21,7 +21,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from eventlog.errors import InvalidArgument
 from eventlog.events import CheckpointSaved, HistoryPruned, Removed, RunsDeleted
 from eventlog.flow import Flow
-from eventlog.keys import Keyspace, ThreadKeys
+from eventlog.keys import Keyspace, ThreadKeys, text
 from eventlog.server import check_server
 from projections.checkpoint import StoredCheckpoint
 from projections.copying import copy_thread
@@ -30,7 +30,7 @@ from projections.read import read_checkpoint, read_latest
 from projections.registry import threads_of, threads_of_runs
 from projections.removal import Choice, delete_thread, remove_checkpoints
 from projections.save import save_checkpoint, save_writes
-from saver.configs import address_of, thread_id_of
+from saver.configs import address_of, configurable_of, id_of, thread_id_of
 from saver.translation import Translator, config_of
 from saver.ttl import TimeToLive
 
@@ -115,9 +115,9 @@ class Operations:
                 self._keys(address.thread_id),
                 event,
                 ttl=self.ttl.on_write,
-                source=_word(full.get("source")),
-                step=_word(full.get("step")),
-                run=_word(full.get("run_id")),
+                source=_word(address.thread_id, full, "source"),
+                step=_word(address.thread_id, full, "step"),
+                run=_word(address.thread_id, full, "run_id"),
             )
         )
         return config_of(address.thread_id, event.namespace, event.checkpoint_id)
@@ -155,7 +155,7 @@ class Operations:
             ) -> Iterable[CheckpointSaved]:
                 for event in checkpoints:
                     metadata = translator.metadata(thread_id, event.checkpoint_id, event.body)
-                    if _word(metadata.get("run_id")) in its_runs:
+                    if _word(thread_id, metadata, "run_id") in its_runs:
                         yield event
 
             def describe(removed: Removed, its_runs: set[str] = its_runs) -> RunsDeleted:
@@ -206,25 +206,32 @@ class Operations:
         self, serde: SerializerProtocol, config: RunnableConfig, channels: Sequence[str]
     ) -> Flow[Mapping[str, DeltaChannelHistory]]:
         """What delta channels are rebuilt from."""
+        if isinstance(channels, (str, bytes)) or not isinstance(channels, Iterable):
+            raise TypeError(
+                f"channels must be a list of channel names, not {type(channels).__name__}; pass [{channels!r}]."
+            )
+        channels = [id_of(channel, "each of channels") for channel in channels]
         if not channels:
             return {}
         address = address_of(config)
         translator = Translator(serde)
         ancestries = yield from self._first(
-            read_ancestry(self._keys(address.thread_id), address.namespace or "", address.checkpoint_id, list(channels))
+            read_ancestry(self._keys(address.thread_id), address.namespace or "", address.checkpoint_id, channels)
         )
         return {channel: translator.delta_history(address.thread_id, found) for channel, found in ancestries.items()}
 
 
-def _word(value: object) -> str:
-    return "" if value is None else str(value)
+def _word(thread_id: str, metadata: Mapping[str, Any], key: str) -> str:
+    """A value of metadata as the feed has it."""
+    value = metadata.get(key)
+    word = "" if value is None else str(value)
+    text(f"Thread {thread_id!r}: metadata {key!r}", word)
+    return word
 
 
 def _before(before: RunnableConfig | None) -> str | None:
-    found = ((before or {}).get("configurable") or {}).get("checkpoint_id")
-    if found is not None and not isinstance(found, str):
-        raise TypeError(f"The checkpoint_id of before must be a string, not {type(found).__name__}.")
-    return found or None
+    found = configurable_of(before, "before").get("checkpoint_id")
+    return id_of(found, "checkpoint_id of before") if found else None
 
 
 def _several(field: str, ids: Sequence[str]) -> list[str]:
@@ -257,6 +264,8 @@ def _matcher(
     """Whether a checkpoint's metadata has every key of `filter`, with an equal value."""
     if not filter:
         return None
+    if not isinstance(filter, Mapping):
+        raise TypeError(f"filter must be a mapping of metadata keys to values, not {type(filter).__name__}.")
 
     def matches(thread: str, stored: StoredCheckpoint) -> bool:
         metadata = translator.metadata(thread, stored.checkpoint_id, stored.body)

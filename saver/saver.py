@@ -349,5 +349,7 @@ def _subject(config: Any) -> str:
     """How errors name what a call was about."""
     if config is None:
         return "all threads"
-    configurable = config.get("configurable") or {} if isinstance(config, Mapping) else {}
-    return f"thread {configurable.get('thread_id')!r}"
+    configurable = config.get("configurable") if isinstance(config, Mapping) else None
+    return (
+        f"thread {configurable.get('thread_id')!r}" if isinstance(configurable, Mapping) else f"config {config!r:.80}"
+    )

@@ -58,6 +58,10 @@ class Translator:
         new_versions: ChannelVersions,
     ) -> tuple[CheckpointSaved, Mapping[str, Any]]:
         """The event of a put, and the metadata it holds. Raises `ValueUnwritable`, `InvalidArgument` or `TypeError`."""
+        if missing := {"id", "channel_values", "channel_versions"} - checkpoint.keys():
+            raise InvalidArgument(
+                f"{address.subject}: the checkpoint lacks {sorted(missing)}; pass a whole Checkpoint."
+            )
         values = checkpoint["channel_values"]
         pieces = {}
         for channel, version in new_versions.items():
@@ -174,7 +178,7 @@ class Translator:
 
     def _load_beside(self, subject: str, body: Mapping[str, Any], part: str) -> dict[str, Any]:
         stored = body.get(part)
-        if isinstance(stored, list):
+        if isinstance(stored, list) and [str, bytes] == [type(item) for item in stored]:
             stored = self._load(subject, part, Keyframe(*stored))
         if not isinstance(stored, dict):
             raise CorruptEntry(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from eventlog.errors import InvalidArgument
@@ -31,7 +32,7 @@ class TimeToLive:
         unknown = set(ttl) - {"default_ttl", "refresh_on_read"}
         if unknown:
             raise InvalidArgument(
-                f"ttl has unknown keys {sorted(unknown)}; it takes default_ttl (minutes) and refresh_on_read."
+                f"ttl has unknown keys {sorted(unknown, key=repr)}; it takes default_ttl (minutes) and refresh_on_read."
             )
         minutes, refresh = ttl.get("default_ttl"), ttl.get("refresh_on_read", False)
         if minutes is None or minutes == -1:
@@ -40,7 +41,7 @@ class TimeToLive:
             raise TypeError(f"ttl must be a number of minutes, not {type(minutes).__name__}.")
         if not isinstance(refresh, bool):
             raise TypeError(f"refresh_on_read must be a bool, not {type(refresh).__name__}.")
-        ms = round(minutes * 60_000)
+        ms = round(minutes * 60_000) if isfinite(minutes) else 0
         if not 0 < ms < 10**14:
             raise InvalidArgument(
                 f"ttl must be above 0 minutes, not {minutes}; pass None (or -1) to keep threads until deleted."

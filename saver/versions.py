@@ -31,7 +31,10 @@ def next_version(current: V | None) -> V | str | float:
             following = _compact(count + 1)
             if following > current:
                 return following
-        return f"{current}.{token_urlsafe(4)}"
+        base, _, counted = current.rpartition("~")
+        if base and counted[:1] in _DIGITS and (count := _count(counted)) is not None:
+            return f"{base}~{_compact(count + 1)}"
+        return f"{current}~{_compact(1)}"
     return floor(current) + 1 + randbits(20) / 2**20
 
 

@@ -45,7 +45,7 @@ class Client:
 
 
 class AsyncClient(Client):
-    async def execute_command(self, *words: Any) -> Any:  # type: ignore[override]
+    async def execute_command(self, *words: Any) -> Any:
         return super().execute_command(*words)
 
 

@@ -9,14 +9,19 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 import redis.asyncio
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
+from eventlog.errors import ThreadBusy, ThreadNotFound
 from saver import RedisStreamSaver
+from tests.proxy import Cut, Proxy
 from tests.saver.audit import Audit, checkpoint_id, config, number_of, put_of
 from tests.saver.conftest import Server
 
@@ -294,3 +299,82 @@ async def test_async_calls_over_a_sync_connection(sync_saver: RedisStreamSaver) 
     assert ticks > 64
     listed = [found async for found in sync_saver.alist(None, limit=3)]
     assert [found.checkpoint["id"] for found in listed] == [checkpoint_id(2)] * 3
+
+
+MOST = 300
+"""More commands than any operation here needs."""
+
+
+@pytest.fixture
+def meddled(any_server: Server, prefix: str) -> Iterator[tuple[RedisStreamSaver, Proxy]]:
+    """A saver whose every command can be preceded by something that another client does."""
+    retry = Retry(NoBackoff(), 0)
+    with (
+        Proxy(any_server.url) as proxy,
+        RedisStreamSaver.from_conn_string(proxy.url, prefix=prefix, retry=retry) as opened,
+    ):
+        yield opened, proxy
+
+
+def _before_each(proxy: Proxy, act: Callable[[int], object]) -> None:
+    """Do something before each command; hang up where there is no end to the commands."""
+
+    def decide(at: int, _: bytes) -> Cut | None:
+        act(at)
+        return Cut.BEFORE if at > MOST else None
+
+    proxy.plan(decide)
+
+
+def test_a_list_ends_however_fast_others_write(
+    meddled: tuple[RedisStreamSaver, Proxy], one_saver: RedisStreamSaver, audit: Audit
+) -> None:
+    """The registry of threads is rebuilt though its feed grows before each of the rebuild's commands."""
+    saver, proxy = meddled
+    one_saver.put(*put_of("t", 1))
+    shared = audit.keyspace.thread(b"t").shared
+    audit.client.delete(shared.threads)
+    _before_each(proxy, lambda at: one_saver.put(*put_of("t", 1 + at, at)))
+    listed = list(saver.list(None, limit=1))
+    assert [found.config["configurable"]["thread_id"] for found in listed] == ["t"]
+
+
+def test_a_copy_ends_however_fast_others_write(
+    meddled: tuple[RedisStreamSaver, Proxy], one_saver: RedisStreamSaver, audit: Audit
+) -> None:
+    """A thread to which an event is added before each of the copy's commands is copied up to a point."""
+    saver, proxy = meddled
+    for number in range(1, 61):
+        one_saver.put(*put_of("t", number, number - 1 or None))
+    _before_each(proxy, lambda at: one_saver.put(*put_of("t", 60 + at, 59 + at)))
+    saver.copy_thread("t", "copy")
+    copied = [number_of(found) for found in one_saver.list(config("copy"))]
+    assert copied == list(range(len(copied), 0, -1))
+    assert len(copied) >= 60
+    audit.check("copy")
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["deleted", "deleted and begun again"])
+def test_a_thread_deleted_while_it_is_copied(
+    meddled: tuple[RedisStreamSaver, Proxy], one_saver: RedisStreamSaver, audit: Audit, *, again: bool
+) -> None:
+    """Whenever the source is deleted, the copy is one of a whole thread, or there is none and an error says so."""
+    saver, proxy = meddled
+    saver.setup()
+    for moment in range(1, 81, 4):  # the copy takes some 70 commands
+        source, target = f"source {moment}", f"target {moment}"
+        for number in range(1, 61):  # more than a page
+            one_saver.put(*put_of(source, number, number - 1 or None))
+
+        def meddle(at: int, source: str = source, moment: int = moment) -> None:
+            if at == moment:
+                one_saver.delete_thread(source)
+                for number in range(100, 105) if again else ():
+                    one_saver.put(*put_of(source, number))
+
+        _before_each(proxy, meddle)
+        with suppress(ThreadNotFound, ThreadBusy):
+            saver.copy_thread(source, target)
+        copied = [number_of(found) for found in one_saver.list(config(target))]
+        assert copied in ([], list(range(60, 0, -1)), list(range(104, 99, -1))), moment
+        audit.check(target)

@@ -207,15 +207,20 @@ async def test_out_of_memory(private_server: Launch, binary: Path, prefix: str, 
 
 
 async def test_delete_that_makes_too_little_room(private_server: Launch, binary: Path, prefix: str, call: Call) -> None:
-    """On a server that stays full a small thread is deleted all the same, without an error."""
+    """On a server that stays full a deletion frees what it can and says so; it is finished, tombstone and all, by a later call."""
     server = private_server(binary=binary)
     async with saver_on(server.url, prefix=prefix, partitions=1) as saver:
         await fill(call, saver)
         with server.client() as client:
             client.config_set("maxmemory", client.info("memory")["used_memory"] - 500_000)
+            await fails(ServerOutOfMemory, call, saver, "delete_thread", "t")
+            client.config_set("maxmemory", 0)
+            with pytest.raises(EventLogError, match="'t'"):
+                await call(saver, "get_tuple", config("t"))
             await call(saver, "delete_thread", "t")
             assert client.keys(f"*{prefix}*:t") == []
-            client.config_set("maxmemory", 0)
+            feed = [fields[b"kind"] for _, fields in client.xrange(f"{{{prefix}:0}}:feed") if fields[b"thread"] == b"t"]
+            assert [b"deleted"] == [kind for kind in feed if kind == b"deleted"]
         assert await call(saver, "get_tuple", config("t")) is None
 
 

@@ -17,7 +17,7 @@ from tests.saver.colours import Call
 from tests.saver.threads import config, follow, keys_of, keys_under, step, values_of, writes_of
 from tests.servers import Server
 
-SHARED = {b"meta", b"feed", b"threads", b"runs"}
+SHARED = {b"meta", b"feed", b"threads", b"runs", b"expiries"}
 
 
 async def put_line(call: Call, saver: Any, thread: str, runs: Sequence[str], ns: str = "") -> list[Any]:
