@@ -7,11 +7,13 @@ a connection of an exhausted pool rather than fail; every error of redis-py beco
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, TypeVar
 
 import redis.exceptions as rx
+from redis.asyncio.cluster import RedisCluster
 
 from eventlog.connections import Connections
 from eventlog.errors import is_exhausted, translate
@@ -116,7 +118,20 @@ class Runner:
                 f"{subject}: a sync call would block the event loop its own connection runs on. Await the async method "
                 "(aget_tuple, aput, graph.ainvoke, ...), or pass sync_connection=... as well."
             )
-        return asyncio.run_coroutine_threadsafe(self._aadvance(flow, subject), loop).result()
+        future = asyncio.run_coroutine_threadsafe(self._aadvance(flow, subject), loop)
+        while True:
+            try:
+                return future.result(timeout=1)
+            except concurrent.futures.TimeoutError:
+                if future.done() or loop.is_running():
+                    continue
+                future.cancel()
+            except concurrent.futures.CancelledError:
+                pass
+            raise asyncio.InvalidStateError(
+                f"{subject}: the event loop of the async connection ended during a sync call. Whether it was carried out is not "
+                "known; call again on a loop that runs, or pass sync_connection=... as well."
+            )
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
@@ -184,6 +199,10 @@ async def _arun(client: Any, request: Request) -> Any:
 
 
 async def _aonce(client: Any, request: Request) -> Any:
+    if isinstance(client, RedisCluster):
+        await (
+            client.initialize()
+        )  # first calls at once, before it knows the slots, would close each other's connections
     if isinstance(request, Call):
         try:
             return await client.execute_command(*_script_words(request, whole=False))

@@ -204,7 +204,7 @@ def translate(error: Exception, subject: str) -> EventLogError:
     `subject` names what was being done, e.g. "thread '42'". The caller chains the original to it.
     Scripts wrap a command's error in their own words, so the words are searched as well as the types.
     """
-    words = str(error)
+    words = str(error).rstrip(".")
     if isinstance(error, rx.RedisClusterException):  # no RedisError: the cluster cannot be reached, or lacks a slot
         return ServerUnavailable(
             f"{subject}: {words}. To mend it: check that the cluster's nodes run and cover all slots."

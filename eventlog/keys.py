@@ -33,16 +33,6 @@ def counted(part: bytes) -> bytes:
     return b"%d:%b" % (len(part), part)
 
 
-def split_counted(parts: bytes) -> list[bytes]:
-    """The parts of which each was put behind its length."""
-    found = []
-    while parts:
-        length, _, parts = parts.partition(b":")
-        found.append(parts[: int(length)])
-        parts = parts[int(length) :]
-    return found
-
-
 def ordered(part: bytes) -> bytes:
     """`part` in an encoding that ends itself and sorts, byte by byte, as `part` does. Source: FoundationDB's tuple layer."""
     return part.replace(b"\0", b"\0\xff") + b"\0"

@@ -25,18 +25,8 @@ local function in_chunks(command, key, list, step)
   end
 end
 
-local function members(key, prefix)
-  return redis.call('ZRANGEBYLEX', key, '[' .. prefix, '(' .. prefix .. '\255')
-end
-
--- Takes a thread out of what its partition shares.
 local function forget(thread)
-  redis.call('ZREM', THREADS, 't' .. thread)
-  redis.call('ZREM', EXPIRIES, thread)
-  local prefix = 't' .. counted(thread)
-  for _, member in ipairs(members(RUNS, prefix)) do
-    redis.call('ZREM', RUNS, member, 'r' .. counted(string.sub(member, #prefix + 1)) .. thread)
-  end
+  forget_thread(THREADS, RUNS, EXPIRIES, thread)
 end
 
 -- Where the log stands: {n, d, l, c} (sequence number, digest, last entry id, entries), or nil and why not:
@@ -72,20 +62,19 @@ local function shared_views()
   }
 end
 
--- The id, writes ('' for none pending) and 'valid' of a head. It is that of the log if the order has its checkpoint as the newest of
--- the namespace and its last writes as the last of the checkpoint; else it is as good as none: it outlived a log that was
--- replaced.
+-- The checkpoint id and the number of entries of writes of a head. It is that of the log if the order has its checkpoint as the
+-- newest of the namespace, with as many entries of writes; else it is as good as none: it outlived a log that was replaced.
 local function head_of(head, ns_place)
   local found = redis.call('HMGET', head, 'id', 'at', 'w')
   if not found[1] or not found[2] or not found[3] then
     return nil
   end
   local place = ns_place .. ordered(found[1])
-  local writes = redis.call('ZREVRANGEBYLEX', ORDER, '(w' .. place .. '\255', '[w' .. place, 'LIMIT', 0, 1)[1]
-  if newest(ORDER, ns_place) ~= 'c' .. place .. found[2] or (writes or '') ~= (found[3] == '' and '' or 'w' .. place .. found[3]) then
+  local writes = redis.call('ZLEXCOUNT', ORDER, '[w' .. place, '(w' .. place .. '\255')
+  if newest(ORDER, ns_place) ~= 'c' .. place .. found[2] or writes ~= tonumber(found[3]) then
     return nil
   end
-  return { id = found[1], w = found[3] }
+  return { id = found[1], w = writes }
 end
 
 -- Whether an entry holds just these fields, behind its number and digest.
@@ -129,10 +118,6 @@ local function commit(state, extra)
   in_chunks('HSET', INDEX, extra or {}, 2)
 end
 
-local function remember_run(thread, run)
-  redis.call('ZADD', RUNS, 0, 'r' .. counted(run) .. thread, 0, 't' .. counted(thread) .. run)
-end
-
 -- Announces an event in the feed of the partition, and keeps the partition's views, as `shared_views` found them. `pointer`: kind,
 -- ns, checkpoint, source, step, run; 7 what the feed is to have for the run instead. A view that was deleted is left alone: it is
 -- rebuilt whole from the feed.
@@ -149,7 +134,7 @@ local function announce(state, views, pointer, register)
     redis.call('ZADD', THREADS, string.match(pointer_id, '^%d+'), 't' .. THREAD)
   end
   if register and (views.first or views.runs) and pointer[6] ~= '' then
-    remember_run(THREAD, pointer[6])
+    remember_run(RUNS, THREAD, pointer[6])
   end
 end
 

@@ -1,4 +1,4 @@
--- Prelude: the names of `eventlog/keys.py`, as the scripts need them. No keys, no calls.
+-- Prelude: the names of `eventlog/keys.py`, and what is kept under them, for scripts that say which keys.
 
 -- A part behind its length, so that what follows it cannot be mistaken for it.
 local function counted(part)
@@ -27,6 +27,11 @@ local function split_member(member)
   return ns, string.sub(member, 2, id_end), string.sub(member, id_end + 1)
 end
 
+-- Entry id of an order member of writes: behind the checkpoint's place and the task.
+local function writes_entry(member, place)
+  return string.sub(member, part_end(member, #place + 2) + 1)
+end
+
 -- Calls `visit(namespace, its place)` for every namespace that an order key lists a checkpoint of.
 local function each_namespace(order, visit)
   local member = redis.call('ZRANGEBYLEX', order, '[c', '(d', 'LIMIT', 0, 1)[1]
@@ -41,4 +46,23 @@ end
 -- The order member of the newest checkpoint of a namespace, or nil.
 local function newest(order, ns_place)
   return redis.call('ZREVRANGEBYLEX', order, '(c' .. ns_place .. '\255', '[c' .. ns_place, 'LIMIT', 0, 1)[1]
+end
+
+local function members(key, prefix)
+  return redis.call('ZRANGEBYLEX', key, '[' .. prefix, '(' .. prefix .. '\255')
+end
+
+-- Notes that a run wrote to a thread.
+local function remember_run(runs, thread, run)
+  redis.call('ZADD', runs, 0, 'r' .. counted(run) .. thread, 0, 't' .. counted(thread) .. run)
+end
+
+-- Takes a thread out of the views of a partition.
+local function forget_thread(threads, runs, expiries, thread)
+  redis.call('ZREM', threads, 't' .. thread)
+  redis.call('ZREM', expiries, thread)
+  local prefix = 't' .. counted(thread)
+  for _, member in ipairs(members(runs, prefix)) do
+    redis.call('ZREM', runs, member, 'r' .. counted(string.sub(member, #prefix + 1)) .. thread)
+  end
 end

@@ -4,7 +4,7 @@ Pure. A head is a hash of these fields:
 
     id, at, p     checkpoint id, its entry id, parent id ('' for none)
     e, s          envelope and versions, as in the log entry
-    w             entry id of the last of its writes, '' for none
+    w             number of entries that its writes lie in
     =<channel>    version token, behind its length, then the piece
     !<index>:<task id>   task path, behind its length, then the write as in the log entry
 
@@ -102,7 +102,7 @@ def _sort_key(pending: PendingWrite) -> tuple[str, str, int]:
 
 
 View = list[Any]
-"""What view.lua replies for a checkpoint: envelope, versions, parent, positions of pieces, writes, place, last writes."""
+"""What view.lua replies for a checkpoint: envelope, versions, parent, positions of pieces, writes, place, entries of writes."""
 
 
 def from_view(view: View, pieces: Sequence[bytes]) -> StoredCheckpoint:
@@ -120,7 +120,7 @@ def from_view(view: View, pieces: Sequence[bytes]) -> StoredCheckpoint:
 
 
 def winning_writes(flat: Sequence[bytes]) -> dict[tuple[bytes, bytes], tuple[bytes, bytes]]:
-    """Of writes in log order (task, path, field name, value, ...) those that count: (name, task) -> (path, value).
+    """Of writes (task, path, field name, value, ...), those of each task in log order, what counts: (name, task) -> (path, value).
 
     An ordinary write is kept as it came first, a special one as it came last.
     """
@@ -134,7 +134,7 @@ def winning_writes(flat: Sequence[bytes]) -> dict[tuple[bytes, bytes], tuple[byt
 
 
 def pending_writes(flat: Sequence[bytes]) -> list[PendingWrite]:
-    """The writes that count, of writes in log order, sorted as LangGraph applies them. Raises `Malformed`."""
+    """The writes that count, of those of each task in log order, sorted as LangGraph applies them. Raises `Malformed`."""
     kept = winning_writes(flat)
     found = [
         PendingWrite(path.decode(), task.decode(), decode_write(int(name[1:]), value))
@@ -145,11 +145,11 @@ def pending_writes(flat: Sequence[bytes]) -> list[PendingWrite]:
 
 def head_fields(view: View, pieces: Sequence[bytes]) -> list[bytes]:
     """The head of a checkpoint that a script found in the log: names and values in turn."""
-    envelope, encoded, parent, positions, writes, place, last_writes = view
+    envelope, encoded, parent, positions, writes, place, entries = view
     _, checkpoint_id, entry_id = split_place(place)
     kept = winning_writes(writes)
     fields = [b"id", checkpoint_id.encode(), b"at", entry_id, b"p", parent, b"e", envelope, b"s", encoded]
-    fields += [b"w", last_writes]
+    fields += [b"w", b"%d" % entries]
     for (channel, token), position in zip(decode_versions(encoded).items(), positions, strict=True):
         fields += [
             b"=" + channel.encode(),

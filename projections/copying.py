@@ -11,14 +11,14 @@ from secrets import token_hex
 from eventlog.codec import content_digest
 from eventlog.errors import ThreadBusy, ThreadExists, ThreadNotFound
 from eventlog.events import ThreadCopied, decode_entry, encode_event
-from eventlog.flow import Batch, Call, Command, Flow, load_script
+from eventlog.flow import Call, Flow, load_script
 from eventlog.keys import Keyspace, ThreadKeys
 from projections.fold import Index, settle
 from projections.registry import runs_of
 from projections.thread import (
-    STAGED_FOR,
     check_log,
     rebuild_index,
+    stage_entries,
     stage_hash,
     stage_members,
     thread_keys,
@@ -65,6 +65,8 @@ def copy_thread(keyspace: Keyspace, source: ThreadKeys, target: ThreadKeys, *, t
         if status == b"stale":
             yield from rebuild_index(target)
             status = b"exists"
+        if status == b"moved":
+            continue
         if status == b"exists":
             raise ThreadExists(
                 f"Thread {target.thread.decode()!r} exists, so thread {source.thread.decode()!r} was not copied over it. "
@@ -77,7 +79,7 @@ def copy_thread(keyspace: Keyspace, source: ThreadKeys, target: ThreadKeys, *, t
 
 
 def _read(source: ThreadKeys, staged: bytes) -> Flow[Index | None]:
-    """Lays the source's log ready; its index, or None if the log was pruned meanwhile."""
+    """Lays the source's log ready; its index, or None if the log was pruned, deleted or begun anew meanwhile."""
     thread = source.thread.decode()
     index = Index()
     after, end = b"", b""
@@ -85,12 +87,15 @@ def _read(source: ThreadKeys, staged: bytes) -> Flow[Index | None]:
         entries, last = yield Call(READ_ENTRIES, [source.log], [after, PAGE, PAGE_BYTES])
         end = end or last
         for entry_id, flat in entries:
-            index.add(decode_entry(thread, entry_id, flat))
-        if entries:
-            commands = [Command("XADD", staged, [entry_id, *flat]) for entry_id, flat in entries]
-            yield Batch([*commands, Command("EXPIRE", staged, [STAGED_FOR])])
-            after = entries[-1][0]
-        if not entries or entry_order(after) >= entry_order(end):
+            recorded = decode_entry(thread, entry_id, flat)
+            if recorded.sequence <= index.sequence:
+                return None
+            index.add(recorded)
+        if not entries:
+            return None
+        yield from stage_entries(staged, entries)
+        after = entries[-1][0]
+        if entry_order(after) >= entry_order(end):
             break
     if index.missing() is not None and last != end:
         return None

@@ -36,7 +36,7 @@ from eventlog.events import (
     ValuesSaved,
     WritesSaved,
 )
-from eventlog.keys import checkpoint_place, counted, value_name
+from eventlog.keys import checkpoint_place, counted, ordered, value_name
 
 __all__ = ["Index", "fold"]
 
@@ -56,8 +56,8 @@ class Index:
     """Place of a listed checkpoint -> entry id."""
     hidden: dict[bytes, bytes] = field(default_factory=dict)
     """Place of an ancestor kept for delta channels -> entry id."""
-    writes: dict[bytes, list[bytes]] = field(default_factory=dict)
-    """Place of a checkpoint -> entry ids of its writes, in log order."""
+    writes: dict[bytes, list[tuple[bytes, bytes]]] = field(default_factory=dict)
+    """Place of a checkpoint -> (task id, entry id) of its writes, in log order."""
     gaps: list[tuple[int, int]] = field(default_factory=list)
     """First and last of the sequence numbers that are not there."""
     gone: list[tuple[int, int]] = field(default_factory=list)
@@ -74,9 +74,9 @@ class Index:
         for letter, places in ((b"c", self.checkpoints), (b"h", self.hidden)):
             for place, entry_id in places.items():
                 yield letter + place + entry_id
-        for place, entry_ids in self.writes.items():
-            for entry_id in entry_ids:
-                yield b"w" + place + entry_id
+        for place, written in self.writes.items():
+            for task_id, entry_id in written:
+                yield b"w" + place + ordered(task_id) + entry_id
 
     def add(self, recorded: Recorded) -> None:
         """Folds one event in."""
@@ -100,7 +100,8 @@ class Index:
         self.hidden.pop(place, None)
 
     def _writes(self, entry_id: bytes, event: WritesSaved) -> None:
-        self.writes.setdefault(_place(event.namespace, event.checkpoint_id), []).append(entry_id)
+        written = self.writes.setdefault(_place(event.namespace, event.checkpoint_id), [])
+        written.append((event.task_id.encode(), entry_id))
 
     def _removal(self, _: bytes, event: HistoryPruned | RunsDeleted) -> None:
         self._remove(event.removed)

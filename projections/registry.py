@@ -6,19 +6,18 @@ it says that it is whole) and is rebuilt here, by folding the feed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from secrets import token_hex
 
-from eventlog.events import ThreadCopied
 from eventlog.flow import Batch, Call, Command, Flow, load_script
-from eventlog.keys import Keyspace, PartitionKeys, ThreadKeys, counted, split_counted
+from eventlog.keys import Keyspace, PartitionKeys, ThreadKeys, counted
 from projections.thread import STAGED_FOR
 
 __all__ = ["threads_of", "threads_of_runs"]
 
-SCAN_FEED = load_script("projections/scan_feed")
 EXPIRIES_OF = load_script("projections/expiries_of")
-STORE_REGISTRY = load_script("projections/store_registry")
+REBUILD_REGISTRY = load_script("eventlog/names", "projections/rebuild_registry")
+NOTE_EXPIRIES = load_script("eventlog/names", "projections/note_expiries")
 PAGE = 1000
 
 
@@ -77,54 +76,33 @@ def _complete(keyspace: Keyspace, partitions: Sequence[PartitionKeys]) -> Flow[N
 
 
 def rebuild_registry(keyspace: Keyspace, keys: PartitionKeys) -> Flow[None]:
-    """Folds the feed of a partition into its views and puts them in place, catching up with what is appended meanwhile."""
-    threads: dict[bytes, int] = {}
-    runs: dict[bytes, set[bytes]] = {}
-    after = b""
-    while True:
-        pointers = yield Call(SCAN_FEED, [keys.feed], [after, PAGE])
-        for pointer_id, thread, kind, run in pointers:
-            after = pointer_id
-            if kind == b"deleted":
-                threads.pop(thread, None)
-                runs.pop(thread, None)
-            elif kind != b"writes" or thread in threads:
-                threads[thread] = int(pointer_id.partition(b"-")[0])
-                runs.setdefault(thread, set()).update(
-                    split_counted(run) if kind == ThreadCopied.kind else [run] if run else []
-                )
-        if len(pointers) == PAGE:
-            continue
-        expiries = yield from _living(keyspace, threads)
-        token = token_hex(8).encode()
-        staged = [keys.stage(token, part) for part in (b"threads", b"runs", b"expiries")]
-        yield from _stage(staged[0], {b"": b"0"} | {b"t" + thread: b"%d" % threads[thread] for thread in expiries})
-        names = (name for thread in expiries for name in run_members(thread, runs.get(thread, set())))
-        yield from _stage(staged[1], {b"": b"0"} | dict.fromkeys(names, b"0"))
-        ending = {thread: expiry for thread, expiry in expiries.items() if expiry != b"never"}
-        yield from _stage(staged[2], {b"": b"inf"} | ending)
-        if (yield Call(STORE_REGISTRY, [keys.feed, keys.threads, keys.runs, keys.expiries, *staged], [after])):
-            return
+    """Folds the feed of a partition into its views and puts them in place, catching up with what is appended meanwhile.
+
+    One round trip per 1000 events of the feed, and per 1000 threads one or two more.
+    """
+    token = token_hex(8).encode()
+    staged = [keys.stage(token, part) for part in (b"threads", b"runs", b"expiries")]
+    all_keys = [keys.feed, keys.threads, keys.runs, keys.expiries, *staged]
+    after, stored = b"", 0
+    caught_up = 0
+    while not stored:
+        after, ended, stored = yield Call(REBUILD_REGISTRY, all_keys, [after, PAGE, STAGED_FOR, caught_up])
+        if ended and not caught_up:
+            yield from _take_out_ended(keyspace, keys, staged)
+            caught_up = 1
 
 
-def _living(keyspace: Keyspace, threads: Iterable[bytes]) -> Flow[dict[bytes, bytes]]:
-    """The threads that have a log still (an expiry leaves no trace in the feed), and when it expires."""
-    known = list(threads)
-    found: dict[bytes, bytes] = {}
+def _take_out_ended(keyspace: Keyspace, keys: PartitionKeys, staged: Sequence[bytes]) -> Flow[None]:
+    """Takes threads that expired out of staged views, and notes when the others do."""
+    (members,) = yield Batch([Command("ZRANGE", staged[0], [0, -1])])
+    known = [member[1:] for member in members if member]
     for first in range(0, len(known), PAGE):
         some = known[first : first + PAGE]
-        expiries = yield Call(EXPIRIES_OF, [keyspace.thread(thread).log for thread in some], [])
-        found |= {thread: expiry for thread, expiry in zip(some, expiries, strict=True) if expiry != b"gone"}
-    return found
+        logs = [keyspace.thread(thread).log for thread in some]
+        expiries = dict(zip(some, (yield Call(EXPIRIES_OF, [keys.expiries, *logs], some)), strict=True))
+        ended = [thread for thread, expiry in expiries.items() if expiry == b"ended"]
+        yield Call(NOTE_EXPIRIES, staged, [b"%d" % len(ended), *ended, *_scores(expiries)])
 
 
-def run_members(thread: bytes, runs: set[bytes]) -> list[bytes]:
-    """The members that name runs of a thread in the runs key: by run, and by thread."""
-    by_run = [b"r" + counted(run) + thread for run in runs]
-    return by_run + [b"t" + counted(thread) + run for run in runs]
-
-
-def _stage(key: bytes, scores: dict[bytes, bytes]) -> Flow[None]:
-    parts = [part for member, score in scores.items() for part in (score, member)]
-    for first in range(0, len(parts), PAGE):
-        yield Batch([Command("ZADD", key, parts[first : first + PAGE]), Command("EXPIRE", key, [STAGED_FOR])])
+def _scores(expiries: dict[bytes, bytes]) -> list[bytes]:
+    return [part for thread, expiry in expiries.items() if expiry.isdigit() for part in (expiry, thread)]

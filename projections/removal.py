@@ -139,7 +139,10 @@ def _value_entry(index: Index, namespace: str, channel: str, token: str) -> byte
 
 def _entries_of(index: Index, place: bytes, event: CheckpointSaved) -> set[bytes]:
     """Entries that a checkpoint consists of."""
-    entries = {index.checkpoints.get(place) or index.hidden[place], *index.writes.get(place, ())}
+    entries = {
+        index.checkpoints.get(place) or index.hidden[place],
+        *(entry_id for _, entry_id in index.writes.get(place, ())),
+    }
     for channel, token in event.versions.items():
         if entry_id := _value_entry(index, event.namespace, channel, token):
             entries.add(entry_id)

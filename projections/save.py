@@ -66,9 +66,10 @@ def save_writes(keys: ThreadKeys, event: WritesSaved, *, ttl: int) -> Flow[None]
         ttl,
         namespace,
         checkpoint_id,
-        checkpoint_place(namespace, checkpoint_id),
-        *_packed(keys, [encode_event(part) for part in spread]),
         ordered(namespace),
+        checkpoint_place(namespace, checkpoint_id),
+        ordered(event.task_id.encode()),
+        *_packed(keys, [encode_event(part) for part in spread]),
     ]
     yield from call(keys, SAVE_WRITES, arguments, [keys.head(namespace), keys.head(b"")])
 

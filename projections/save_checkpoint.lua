@@ -96,7 +96,7 @@ local follows = head and head.id == parent and latest and not old
 if follows or (only and latest) then
   if not head then
     redis.call('DEL', HEAD)
-  elseif head.w ~= '' then -- the parent's pending writes
+  elseif head.w > 0 then -- the parent's pending writes
     local stale = {}
     for _, name in ipairs(redis.call('HKEYS', HEAD)) do
       if string.byte(name) == 33 then -- '!'
@@ -106,11 +106,10 @@ if follows or (only and latest) then
     in_chunks('HDEL', HEAD, stale)
   end
   local early = members(ORDER, 'w' .. place)
-  redis.call('HSET', HEAD, 'id', id, 'at', entry_id, 'p', parent, 'e', envelope, 's', versions, 'w',
-    #early > 0 and string.sub(early[#early], #place + 2) or '')
+  redis.call('HSET', HEAD, 'id', id, 'at', entry_id, 'p', parent, 'e', envelope, 's', versions, 'w', #early)
   in_chunks('HSET', HEAD, pieces, 2)
   for _, member in ipairs(early) do
-    local early_id = string.sub(member, #place + 2)
+    local early_id = writes_entry(member, place)
     hold_writes(HEAD, redis.call('XRANGE', LOG, early_id, early_id)[1][2])
   end
 elseif latest or old or rewrites or not head then

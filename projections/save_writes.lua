@@ -1,40 +1,38 @@
 -- Appends writes of a task, folds them into the index and the head, and announces them: all of it or nothing.
 --
 -- KEYS: those of log.lua; 8 head of the namespace; 9 head of the root namespace.
--- ARGV: 1 thread; 2 ttl in ms, 0 for none; 3 namespace; 4 checkpoint id; 5 checkpoint's place; 6 number of events; then for
---   each event: content digest, number of fields, fields; last, the namespace's place.
+-- ARGV: 1 thread; 2 ttl in ms, 0 for none; 3 namespace; 4 checkpoint id; 5 namespace's place; 6 checkpoint's place; 7 task id,
+--   ordered; 8 number of events; then for each event: content digest, number of fields, fields.
 -- Reply: {'ok', entry id of the last}; {'same'} if they change nothing; {'stale'} or {'lost'}, nothing written.
 
 local HEAD, ROOT = KEYS[8], KEYS[9]
-local ttl, ns, id, place = tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
+local ttl, ns, id, ns_place, place, task_place = tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 
 local state, why = open()
 if not state then
   return { why }
 end
 
-local head = head_of(HEAD, ARGV[#ARGV])
+local head = head_of(HEAD, ns_place)
 local on_head = head and head.id == id
 local views = shared_views()
-local held = {} -- pending writes by name; of a head they are asked for one by one
-if not on_head then
-  for _, member in ipairs(members(ORDER, 'w' .. place)) do
-    local entry_id = string.sub(member, #place + 2)
-    each_write(redis.call('XRANGE', LOG, entry_id, entry_id)[1][2], function(name, value, special)
-      if special or not held[name] then
-        held[name] = value
-      end
-    end)
-  end
+local held = {} -- what the task wrote to the checkpoint before, by name
+for _, member in ipairs(members(ORDER, 'w' .. place .. task_place)) do
+  local entry_id = string.sub(member, #place + #task_place + 2)
+  each_write(redis.call('XRANGE', LOG, entry_id, entry_id)[1][2], function(name, value, special)
+    if special or not held[name] then
+      held[name] = value
+    end
+  end)
 end
 
-local fresh, at = {}, 7
-for _ = 1, tonumber(ARGV[6]) do
+local fresh, at = {}, 9
+for _ = 1, tonumber(ARGV[8]) do
   local size = tonumber(ARGV[at + 1])
   local fields = { unpack(ARGV, at + 2, at + 1 + size) }
   local changes = false
   each_write(fields, function(name, value, special)
-    local before = held[name] or (on_head and redis.call('HGET', HEAD, name))
+    local before = held[name]
     if not before or (special and before ~= value) then
       changes = true
     end
@@ -56,13 +54,15 @@ for i, event in ipairs(fresh) do
 end
 commit(state)
 for i, event in ipairs(fresh) do
-  redis.call('ZADD', ORDER, 0, 'w' .. place .. entry_ids[i])
+  redis.call('ZADD', ORDER, 0, 'w' .. place .. task_place .. entry_ids[i])
   if on_head then
     hold_writes(HEAD, event.fields)
   end
 end
 if on_head then
-  redis.call('HSET', HEAD, 'w', entry_ids[#entry_ids])
+  redis.call('HSET', HEAD, 'w', head.w + #fresh)
+elseif not head then
+  redis.call('DEL', HEAD)
 end
 local known = redis.call('ZRANGEBYLEX', ORDER, '[c', '(d', 'LIMIT', 0, 1)[1]
 announce(state, views, { 'writes', ns, id, '', '', '' }, known)

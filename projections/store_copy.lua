@@ -3,7 +3,7 @@
 -- KEYS: those of log.lua, of the target; 8 staged log, 9 staged index, 10 staged order.
 -- ARGV: 1 target thread; 2 ttl in ms, 0 for none; 3 kind; 4 content digest, 5 number of fields, and fields of the event;
 --   then the runs that wrote to the thread, which the feed is told as well, each behind its length.
--- Reply: {'ok'}; {'same'} if the target is this very copy, and nothing since; {'exists'} if the target has a log already, which is left as it is; {'stale'} if its index is not its own.
+-- Reply: {'ok'}; {'moved'} if what was staged is no whole log; {'same'} if the target is this very copy, and nothing since; {'exists'} if the target has a log already, which is left as it is; {'stale'} if its index is not its own.
 
 local state, why = open()
 if why == 'stale' then
@@ -23,6 +23,9 @@ end
 local own = { LOG, INDEX, ORDER }
 LOG, INDEX, ORDER = KEYS[8], KEYS[9], KEYS[10]
 local copied = open()
+if not copied then
+  return { 'moved' }
+end
 append(copied, ARGV[4], fields)
 commit(copied)
 LOG, INDEX, ORDER = own[1], own[2], own[3]
@@ -37,7 +40,7 @@ end
 announce(copied, views, { ARGV[3], '', '', '', '', '', table.concat(runs) }, true)
 if redis.call('ZSCORE', RUNS, '') then
   for i = 6 + size, #ARGV do
-    remember_run(THREAD, ARGV[i])
+    remember_run(RUNS, THREAD, ARGV[i])
   end
 end
 keep_alive(tonumber(ARGV[2]), {})

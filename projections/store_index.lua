@@ -2,8 +2,11 @@
 --
 -- KEYS: those of log.lua; 8 staged index; 9 staged order.
 -- ARGV: 1 thread; 2 last entry id of the log that was folded; 3 number of its entries.
--- Reply: 1 if stored; 0 if the log has moved on; -1 if the last entry that the old index knew was taken out of the log by hand.
+-- Reply: 1 if stored, by an earlier call that was sent again too; 0 if the log has moved on; -1 if the last entry that the old index knew was taken out of the log by hand.
 
+if redis.call('EXISTS', KEYS[8]) == 0 then
+  return 1
+end
 local last = redis.call('XREVRANGE', LOG, '+', '-', 'COUNT', 1)[1]
 if not last or last[1] ~= ARGV[2] or redis.call('XLEN', LOG) ~= tonumber(ARGV[3]) then
   redis.call('UNLINK', KEYS[8], KEYS[9])

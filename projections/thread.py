@@ -7,14 +7,13 @@ changed by hand): it is rebuilt from the log, which raises if the log itself is 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from itertools import islice
+from collections.abc import Iterator, Sequence
 from secrets import token_hex
 from typing import Any
 
 from eventlog.errors import CorruptEntry, EventLogError, LogLost, ServerUnavailable, ThreadBusy, ValueTooLarge
 from eventlog.events import Recorded, decode_entry
-from eventlog.flow import Argument, Batch, Call, Command, Flow, Script, load_script
+from eventlog.flow import Argument, Call, Command, Flow, Script, load_script
 from eventlog.keys import ThreadKeys
 from projections.fold import Index, settle
 
@@ -26,7 +25,8 @@ SMALLEST_LIMIT = 2**20
 """Bytes: the least a server's `proto-max-bulk-len` can be."""
 STAGED_FOR = 600
 """Seconds after which what was laid ready and not put in place is dropped."""
-_CHUNK = 500
+_CHUNK = 4000
+STAGE = load_script("projections/stage")
 
 
 def thread_script(name: str, *preludes: str) -> Script:
@@ -118,6 +118,11 @@ def scan(keys: ThreadKeys, keep: list[Recorded] | None = None) -> Flow[Index]:
         entries = yield Call(script, [keys.log], [after, SCAN])
         for entry_id, flat in entries:
             recorded = decode_entry(thread, entry_id, flat)
+            if recorded.sequence <= index.sequence:
+                raise CorruptEntry(
+                    f"Entry {entry_id.decode()} of thread {thread!r} has sequence number {recorded.sequence}, which came before. "
+                    "If something other than this package added it, remove it with XDEL; else restore the log from a backup."
+                )
             index.add(recorded)
             if keep is not None:
                 keep.append(recorded)
@@ -147,15 +152,26 @@ def rebuild_index(keys: ThreadKeys) -> Flow[None]:
 
 def stage_hash(key: bytes, fields: dict[bytes, bytes]) -> Flow[None]:
     """Lays a hash ready under a key that drops itself."""
-    yield from _stage(key, "HSET", [part for item in fields.items() for part in item])
+    yield from _stage(key, b"HSET", [part for item in fields.items() for part in item])
 
 
 def stage_members(key: bytes, members: list[bytes]) -> Flow[None]:
     """Lays a sorted set by name ready under a key that drops itself."""
-    yield from _stage(key, "ZADD", [part for member in members for part in (b"0", member)])
+    yield from _stage(key, b"ZADD", [part for member in members for part in (b"0", member)])
 
 
-def _stage(key: bytes, command: str, parts: list[bytes]) -> Flow[None]:
-    for first in range(0, len(parts), 2 * _CHUNK):
-        chunk = list(islice(parts, first, first + 2 * _CHUNK))
-        yield Batch([Command(command, key, chunk), Command("EXPIRE", key, [STAGED_FOR])])
+def stage_entries(key: bytes, entries: Sequence[tuple[bytes, list[bytes]]]) -> Flow[None]:
+    """Adds entries, ids and fields, to a stream laid ready under a key that drops itself. One round trip."""
+    yield Call(STAGE, [key], [STAGED_FOR, b"XADD", *_flat(entries)])
+
+
+def _flat(entries: Sequence[tuple[bytes, list[bytes]]]) -> Iterator[Argument]:
+    for entry_id, fields in entries:
+        yield entry_id
+        yield len(fields)
+        yield from fields
+
+
+def _stage(key: bytes, command: bytes, parts: list[bytes]) -> Flow[None]:
+    for first in range(0, len(parts), _CHUNK):
+        yield Call(STAGE, [key], [STAGED_FOR, command, *parts[first : first + _CHUNK]])

@@ -1,8 +1,8 @@
 -- Prelude: checkpoints as they lie in the log, found through the index.
 --
--- A view is {envelope, versions, parent, values, writes, place, last writes}: `values` has for each channel of `versions` the position of its
--- piece among all pieces of the reply (0: none stored); `writes` is a flat list task, path, field name, value; `place` is the
--- checkpoint's order member without its first letter; `last writes` the entry id of the last of them, '' for none. A piece that several checkpoints share is sent once.
+-- A view is {envelope, versions, parent, values, writes, place, entries}: `values` has for each channel of `versions` the position of its
+-- piece among all pieces of the reply (0: none stored); `writes` is a flat list task, path, field name, value, those of one task in log order; `place` is the
+-- checkpoint's order member without its first letter; `entries` the number of entries that the writes lie in. A piece that several checkpoints share is sent once.
 
 -- The texts in a CBOR list of texts, as field `s` of an entry has it.
 local function texts(bytes)
@@ -95,10 +95,10 @@ local function values_of(read, ns, versions)
 end
 
 local function writes_of(read, place)
-  local writes, last = {}, ''
+  local writes, entries = {}, 0
   for _, member in ipairs(members(ORDER, 'w' .. place)) do
-    local entry_id = string.sub(member, #place + 2)
-    last = entry_id
+    local entry_id = writes_entry(member, place)
+    entries = entries + 1
     local entry = entry_at(read, entry_id)
     if not entry then
       return nil, entry_id
@@ -113,7 +113,7 @@ local function writes_of(read, place)
       end
     end
   end
-  return writes, nil, last
+  return writes, nil, entries
 end
 
 -- The checkpoint of an order member; with its values and writes if `full`. Nil and the entry id if an entry is gone.
@@ -123,7 +123,7 @@ local function view(read, member, full)
   if not entry or not entry.e or not entry.s then
     return nil, entry_id
   end
-  local out = { entry.e, entry.s, entry.p or '', {}, {}, string.sub(member, 2), '' }
+  local out = { entry.e, entry.s, entry.p or '', {}, {}, string.sub(member, 2), 0 }
   read.bytes = read.bytes + #entry.e + #entry.s
   if full then
     local why

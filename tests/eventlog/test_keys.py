@@ -12,9 +12,7 @@ from eventlog.errors import InvalidArgument
 from eventlog.keys import (
     Keyspace,
     checkpoint_place,
-    counted,
     ordered,
-    split_counted,
     split_place,
     split_value_name,
     unordered,
@@ -49,12 +47,6 @@ def test_places_come_back(namespace: str, checkpoint_id: str) -> None:
 def test_value_names_come_back(channel: str, token: str) -> None:
     """A channel and a version are split as they were joined."""
     assert (channel.encode(), token.encode()) == split_value_name(value_name(channel.encode(), token.encode()))
-
-
-@given(st.lists(st.binary(max_size=12)))
-def test_counted_parts_come_back(parts: list[bytes]) -> None:
-    """Parts behind their lengths are split as they were joined."""
-    assert parts == split_counted(b"".join(map(counted, parts)))
 
 
 @given(ids, ids, ids, ids)

@@ -87,7 +87,7 @@ def test_a_plan_keeps_what_the_others_need(log: list[Recorded], data: st.DataObj
     gone = set(made.entries)
     for place, event in history.checkpoints().items():
         if place not in drop:
-            needed = {index.checkpoints[place], *index.writes.get(place, ())}
+            needed = {index.checkpoints[place], *(entry_id for _, entry_id in index.writes.get(place, ()))}
             assert not needed & gone
             assert_values_kept(index, after, event)
 
@@ -135,7 +135,7 @@ class Ancestry:
                 return found
             place, entry_id = parent
             seen.add(place)
-            found += [entry_id, *self.index.writes.get(place, ())]
+            found += [entry_id, *(written for _, written in self.index.writes.get(place, ()))]
             event = self.events[entry_id]  # type: ignore[assignment]
 
     def _value(self, event: CheckpointSaved) -> bytes | None:
