@@ -7,6 +7,7 @@ A stream entry is a flat list of fields:
     e   envelope: CBOR map
     p   parent checkpoint id             s   versions: CBOR list channel, token, channel, token, ...      (checkpoint)
     t   task id                          a   task path                                                    (writes)
+    r   mark of the call, where an encrypting serializer makes its bytes differ each time
     =<channel and version>  piece        !<index>  CBOR list channel, serde type, bytes
 
 `n` and `d` are set by the script that appends; the rest is the event's content, which the digest covers in the order it was
@@ -81,6 +82,8 @@ class CheckpointSaved:
     """Piece by (channel, version token), of the channels that changed."""
     parts: tuple[str, ...] = ()
     """Content digests of the `ValuesSaved` that go before it."""
+    mark: bytes = b""
+    """Where a serializer writes the same differently each time: what tells a call that is made again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,8 @@ class WritesSaved:
     task_id: str
     task_path: str
     writes: tuple[Write, ...]
+    mark: bytes = b""
+    """As of `CheckpointSaved`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,12 +185,16 @@ def encode_event(event: Event) -> list[bytes]:
         fields += (codec.encode(envelope), b"s", encode_versions(event.versions))
         if event.parent_id is not None:
             fields += (b"p", event.parent_id.encode())
+        if event.mark:
+            fields += (b"r", event.mark)
         fields += _value_fields(event.values)
     elif isinstance(event, ValuesSaved):
         fields += (codec.encode({"ns": event.namespace, "id": event.checkpoint_id}), *_value_fields(event.values))
     elif isinstance(event, WritesSaved):
         fields += (codec.encode({"ns": event.namespace, "id": event.checkpoint_id}),)
         fields += (b"t", event.task_id.encode(), b"a", event.task_path.encode())
+        if event.mark:
+            fields += (b"r", event.mark)
         for idx, channel, type_, data in event.writes:
             fields += (b"!%d" % idx, codec.encode([channel, type_, data]))
     elif isinstance(event, ThreadCopied):
@@ -250,13 +259,16 @@ def _checkpoint(fields: Fields) -> Event:
         body,
         _values(fields),
         parts,
+        fields.get(b"r", b""),
     )
 
 
 def _writes(fields: Fields) -> Event:
     envelope = _envelope(fields, ns=str, id=str)
     writes = tuple(decode_write(int(name[1:]), data) for name, data in fields.items() if name[:1] == b"!")
-    return WritesSaved(envelope["ns"], envelope["id"], fields[b"t"].decode(), fields[b"a"].decode(), writes)
+    return WritesSaved(
+        envelope["ns"], envelope["id"], fields[b"t"].decode(), fields[b"a"].decode(), writes, fields.get(b"r", b"")
+    )
 
 
 def _values_saved(fields: Fields) -> Event:

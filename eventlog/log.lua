@@ -90,6 +90,15 @@ local function same_fields(entry, fields)
   return true
 end
 
+-- The mark of the call that made an entry or event, nil if it has none.
+local function mark_of(fields)
+  for i = 1, #fields, 2 do
+    if fields[i] == 'r' then
+      return fields[i + 1]
+    end
+  end
+end
+
 local function next_id(last)
   local ms, seq = string.match(last, '^(%d+)-(%d+)$')
   if tonumber(ms) >= NOW then

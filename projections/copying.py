@@ -46,9 +46,9 @@ def copy_thread(keyspace: Keyspace, source: ThreadKeys, target: ThreadKeys, *, t
         CorruptEntry: the source's log is damaged; nothing was copied.
 
     """
-    if not (yield from check_log(source)):
-        raise _not_found(source)
     for _ in range(ATTEMPTS):
+        if not (yield from check_log(source)):
+            raise _not_found(source)
         token = token_hex(8).encode()
         staged = [target.shared.stage(token, part) for part in (b"log", b"index", b"order")]
         index = yield from _read(source, staged[0])

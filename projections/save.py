@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 
 from eventlog.codec import content_digest
@@ -57,10 +58,7 @@ def save_writes(keys: ThreadKeys, event: WritesSaved, *, ttl: int) -> Flow[None]
     """Appends writes of a task. One round trip. Writes that change nothing append nothing. Raises as `save_checkpoint`."""
     namespace, checkpoint_id = event.namespace.encode(), event.checkpoint_id.encode()
     spread = [
-        WritesSaved(
-            event.namespace, event.checkpoint_id, event.task_id, event.task_path, event.writes[first : first + FIELDS]
-        )
-        for first in range(0, len(event.writes), FIELDS)
+        replace(event, writes=event.writes[first : first + FIELDS]) for first in range(0, len(event.writes), FIELDS)
     ]
     arguments: list[Argument] = [
         ttl,
@@ -87,10 +85,7 @@ def _spread(event: CheckpointSaved) -> tuple[CheckpointSaved, list[list[bytes]]]
         fields = encode_event(ValuesSaved(event.namespace, event.checkpoint_id, dict(islice(values, FIELDS))))
         parts.append(fields)
         digests.append(content_digest(fields))
-    rest = CheckpointSaved(
-        event.namespace, event.checkpoint_id, event.parent_id, event.versions, event.body, dict(values), tuple(digests)
-    )
-    return rest, parts
+    return replace(event, values=dict(values), parts=tuple(digests)), parts
 
 
 def _packed(keys: ThreadKeys, events: Sequence[list[bytes]]) -> list[Argument]:

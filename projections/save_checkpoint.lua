@@ -28,7 +28,9 @@ local old = members(ORDER, 'c' .. place)[1]
 if old then
   local entry_id = string.sub(old, #place + 2)
   local entry = redis.call('XRANGE', LOG, entry_id, entry_id)[1]
-  if entry and same_fields(entry[2], events[#events].fields) then
+  local fields = events[#events].fields
+  local mark = mark_of(fields)
+  if entry and (same_fields(entry[2], fields) or (mark and mark == mark_of(entry[2]))) then
     return { 'same', entry_id }
   end
 end

@@ -16,12 +16,13 @@ end
 local head = head_of(HEAD, ns_place)
 local on_head = head and head.id == id
 local views = shared_views()
-local held = {} -- what the task wrote to the checkpoint before, by name
+local held, marks = {}, {} -- what the task wrote to the checkpoint before, and the mark of the call, by name
 for _, member in ipairs(members(ORDER, 'w' .. place .. task_place)) do
   local entry_id = string.sub(member, #place + #task_place + 2)
-  each_write(redis.call('XRANGE', LOG, entry_id, entry_id)[1][2], function(name, value, special)
+  local entry = redis.call('XRANGE', LOG, entry_id, entry_id)[1][2]
+  each_write(entry, function(name, value, special)
     if special or not held[name] then
-      held[name] = value
+      held[name], marks[name] = value, mark_of(entry)
     end
   end)
 end
@@ -32,8 +33,8 @@ for _ = 1, tonumber(ARGV[8]) do
   local fields = { unpack(ARGV, at + 2, at + 1 + size) }
   local changes = false
   each_write(fields, function(name, value, special)
-    local before = held[name]
-    if not before or (special and before ~= value) then
+    local again = held[name] == value or (marks[name] and marks[name] == mark_of(fields))
+    if not held[name] or (special and not again) then
       changes = true
     end
   end)

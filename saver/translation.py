@@ -8,6 +8,8 @@ the serializer may encrypt: then nothing but ids, channel names, versions, node 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from secrets import token_bytes
 from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -21,6 +23,7 @@ from langgraph.checkpoint.base import (
     get_checkpoint_metadata,
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from eventlog.codec import EMPTY, Keyframe, encode_keyframe, is_plain
@@ -36,6 +39,7 @@ __all__ = ["Translator"]
 _CLEAR = ("v", "ts", "versions_seen", "updated_channels")
 """Keys of a checkpoint that lie in the clear even when values are encrypted."""
 _ELSEWHERE = ("id", "channel_values", "channel_versions")
+_PROCESS_KEY = token_bytes(32)
 _DELTA_COUNTERS = "counters_since_delta_snapshot"
 
 
@@ -78,9 +82,13 @@ class Translator:
                 f"{address.subject}: the checkpoint's id must be a non-empty string, not {checkpoint_id!r}."
             )
         text("checkpoint id", checkpoint_id)
-        return CheckpointSaved(
-            address.namespace or "", checkpoint_id, address.checkpoint_id, versions, body, pieces
-        ), full
+        changed = {channel: values[channel] for channel in new_versions if channel in values}
+        mark = self._mark(
+            address, [address.checkpoint_id, new_versions, changed, {**checkpoint, "channel_values": {}}, full]
+        )
+        namespace = address.namespace or ""
+        event = CheckpointSaved(namespace, checkpoint_id, address.checkpoint_id, versions, body, pieces, mark=mark)
+        return event, full
 
     def writes_saved(
         self, address: Address, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
@@ -96,7 +104,24 @@ class Translator:
         for position, (channel, value) in enumerate(writes):
             idx = WRITES_IDX_MAP.get(channel, position)
             found[idx] = Write(idx, _named(channel), *self._dump(address, channel, value))
-        return WritesSaved(address.namespace or "", address.checkpoint_id, task_id, task_path, tuple(found.values()))
+        mark = self._mark(address, [task_path, list(writes)])
+        namespace, put = address.namespace or "", tuple(found.values())
+        return WritesSaved(namespace, address.checkpoint_id, task_id, task_path, put, mark)
+
+    def _mark(self, address: Address, call: list[Any]) -> bytes:
+        """What tells a call made again from another, where encryption makes its bytes differ: a digest under a key of this process.
+
+        Empty where the serializer does not encrypt. Without the key, which is never written, a mark tells nothing of the call.
+        """
+        if not isinstance(self.serde, EncryptedSerializer):
+            return b""
+        plain = Translator(self.serde.serde)
+        digest = blake2b(key=_PROCESS_KEY, digest_size=16)
+        for part in call:
+            type_, data = plain._dump(address, "call", part)
+            digest.update(b"%b:%d:" % (type_.encode(), len(data)))
+            digest.update(data)
+        return digest.digest()
 
     def _piece(self, address: Address, channel: str, value: Any) -> bytes:
         return encode_keyframe(*self._dump(address, channel, value))

@@ -44,7 +44,10 @@ plain: st.SearchStrategy[Any] = st.recursive(
 values = st.dictionaries(st.tuples(texts, texts), st.binary(min_size=1, max_size=12), max_size=4)
 names = st.lists(st.tuples(texts, texts), max_size=3).map(tuple)
 removed = st.builds(
-    Removed, names, names, st.lists(st.tuples(st.integers(1), st.integers(1), texts), max_size=3).map(tuple)
+    Removed,
+    names,
+    names,
+    st.lists(st.tuples(st.integers(1, 2**63), st.integers(1, 2**63), texts), max_size=3).map(tuple),
 )
 writes = st.lists(
     st.builds(Write, st.integers(-4, 2000), texts, texts, st.binary(max_size=8)),
@@ -54,7 +57,14 @@ writes = st.lists(
 bodies = st.fixed_dictionaries({"checkpoint": plain, "metadata": plain})
 events = st.one_of(
     st.builds(
-        CheckpointSaved, texts, texts, st.none() | texts, st.dictionaries(texts, texts, max_size=4), bodies, values
+        CheckpointSaved,
+        texts,
+        texts,
+        st.none() | texts,
+        st.dictionaries(texts, texts, max_size=4),
+        bodies,
+        values,
+        mark=st.sampled_from([b"", b"mark"]),
     ),
     st.builds(ValuesSaved, texts, texts, values),
     st.builds(WritesSaved, texts, texts, texts, texts, writes),
