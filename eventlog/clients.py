@@ -108,7 +108,7 @@ def check_options(address: Address) -> None:
     except (TypeError, ValueError, redis.RedisError, RedisClusterException) as error:
         raise InvalidArgument(
             f"redis-py does not take the options of the connection URL or those beside it: {error}. "
-            "To mend it: correct or remove the option."
+            "To fix it: correct or remove the option."
         ) from error
 
 

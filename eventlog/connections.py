@@ -44,7 +44,7 @@ class Connections:
         if sync_client and async_client and is_cluster(sync_client) != is_cluster(async_client):
             raise InvalidArgument(
                 "sync_connection and async_connection differ: one is a cluster client, the other is not. "
-                "To mend it: pass two connections to the same deployment."
+                "To fix it: pass two connections to the same deployment."
             )
         self._set_up(sync_client, async_client, None)
 

