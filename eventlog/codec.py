@@ -85,6 +85,13 @@ def decode_sequence(data: bytes, count: int) -> list[Any]:
 
 def is_plain(value: object) -> bool:
     """Whether CBOR brings `value` back exactly: None, bool, int, float, str, bytes, list, dict with text keys; no subclasses."""
+    try:
+        return _is_plain(value)
+    except RecursionError:  # nested too deep, or in itself: the serializer's to judge
+        return False
+
+
+def _is_plain(value: object) -> bool:
     kind = type(value)
     if value is None or kind is bool or kind is float or kind is bytes:
         return True
@@ -93,9 +100,9 @@ def is_plain(value: object) -> bool:
     if kind is int:
         return _INT_MIN <= value <= _INT_MAX  # type: ignore[operator]
     if kind is list:
-        return all(map(is_plain, value))  # type: ignore[call-overload]
+        return all(map(_is_plain, value))  # type: ignore[call-overload]
     if kind is dict:
-        return all(type(key) is str and _is_text(key) and is_plain(item) for key, item in value.items())  # type: ignore[attr-defined]
+        return all(type(key) is str and _is_text(key) and _is_plain(item) for key, item in value.items())  # type: ignore[attr-defined]
     return False
 
 

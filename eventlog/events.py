@@ -244,6 +244,9 @@ def _values(fields: Fields) -> dict[tuple[str, str], bytes]:
 
 
 def _taken(envelope: dict[str, Any]) -> Removed:
+    for name, shape in (("dropped", [str, str]), ("hidden", [str, str]), ("gone", [int, int, str])):
+        if any(not isinstance(item, list) or [type(part) for part in item] != shape for item in envelope[name]):
+            raise codec.Malformed(f"has an envelope whose {name!r} is of another shape than this project writes")
     return Removed(*(tuple(tuple(item) for item in envelope[name]) for name in ("dropped", "hidden", "gone")))
 
 
@@ -288,6 +291,8 @@ def _pruned(fields: Fields) -> Event:
 
 def _runs_deleted(fields: Fields) -> Event:
     envelope = _envelope(fields, runs=list, dropped=list, hidden=list, gone=list)
+    if not all(isinstance(run, str) for run in envelope["runs"]):
+        raise codec.Malformed("has an envelope whose 'runs' are no texts")
     return RunsDeleted(tuple(envelope["runs"]), _taken(envelope))
 
 

@@ -44,7 +44,7 @@ local function open()
     return nil, 'stale'
   end
   if redis.call('ZSCORE', THREADS, 't' .. THREAD) and redis.call('ZSCORE', EXPIRIES, '') then
-    local expiry = redis.call('ZSCORE', EXPIRIES, THREAD)
+    local expiry = redis.call('ZSCORE', EXPIRIES, 't' .. THREAD)
     if not expiry or tonumber(expiry) > NOW then
       return nil, 'lost'
     end
@@ -99,12 +99,9 @@ local function mark_of(fields)
   end
 end
 
+-- An id of its own ms for every entry, ahead of the clock if need be: so ids sort as text in the order they were given.
 local function next_id(last)
-  local ms, seq = string.match(last, '^(%d+)-(%d+)$')
-  if tonumber(ms) >= NOW then
-    return ms .. '-' .. string.format('%.0f', tonumber(seq) + 1)
-  end
-  return string.format('%.0f', NOW) .. '-0'
+  return string.format('%.0f-0', math.max(NOW, tonumber(string.match(last, '^%d+')) + 1))
 end
 
 -- Appends an event, whose fields and their digest the client made, and chains it to its predecessor. Returns its entry id.
@@ -155,15 +152,15 @@ end
 -- already is kept. `heads`: the heads at hand, the namespace's own first. `idle`: that one is dropped when not used.
 local function keep_alive(ttl, heads, idle)
   local left = redis.call('PTTL', LOG)
-  local at = left > 0 and NOW + left or nil
+  local at = left >= 0 and NOW + left or nil
   if ttl > 0 then
     at = math.max(at or 0, NOW + ttl)
     for _, key in ipairs({ LOG, INDEX, ORDER }) do
       expire_at(key, at)
     end
-    redis.call('ZADD', EXPIRIES, string.format('%.0f', at), THREAD)
-    for _, thread in ipairs(redis.call('ZRANGEBYSCORE', EXPIRIES, '-inf', string.format('%.0f', NOW), 'LIMIT', 0, 4)) do
-      forget(thread)
+    redis.call('ZADD', EXPIRIES, string.format('%.0f', at), 't' .. THREAD)
+    for _, member in ipairs(redis.call('ZRANGEBYSCORE', EXPIRIES, '-inf', string.format('%.0f', NOW), 'LIMIT', 0, 4)) do
+      forget(string.sub(member, 2))
     end
   end
   if at then
@@ -171,7 +168,7 @@ local function keep_alive(ttl, heads, idle)
       expire_at(key, at)
     end
   else
-    redis.call('ZREM', EXPIRIES, THREAD)
+    redis.call('ZREM', EXPIRIES, 't' .. THREAD)
   end
   if idle and (not at or at > NOW + IDLE) then
     expire_at(heads[1], NOW + IDLE)

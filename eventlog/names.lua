@@ -60,7 +60,7 @@ end
 -- Takes a thread out of the views of a partition.
 local function forget_thread(threads, runs, expiries, thread)
   redis.call('ZREM', threads, 't' .. thread)
-  redis.call('ZREM', expiries, thread)
+  redis.call('ZREM', expiries, 't' .. thread)
   local prefix = 't' .. counted(thread)
   for _, member in ipairs(members(runs, prefix)) do
     redis.call('ZREM', runs, member, 'r' .. counted(string.sub(member, #prefix + 1)) .. thread)

@@ -1,7 +1,7 @@
 -- Deletes every key of a thread, and leaves a tombstone in the feed.
 --
 -- KEYS: those of log.lua; 8... heads of the namespaces named.
--- ARGV: 1 thread; 2 sequence number past which nothing is to be deleted, -1 for any; 3 'anyway' to delete a log whose index is
+-- ARGV: 1 thread; 2 digest of the log that is to be deleted, '' for any; 3 'anyway' to delete a log whose index is
 --   not its own, 'make room' to take all but the last entry, where the server is too full for a tombstone; 4... namespaces.
 -- Reply: {'ok'}; {'room'} when that is done; {'none'} if there is no such thread; {'namespaces', those of the thread} if others than those named have a head,
 --   nothing deleted; {'moved'} if the log has moved on; {'stale'} if the namespaces are not known.
@@ -14,7 +14,7 @@ if state and state.first then
   forget(THREAD)
   return { 'none' }
 end
-if ARGV[3] == '' and tonumber(ARGV[2]) >= 0 and (not state or state.n ~= tonumber(ARGV[2])) then
+if ARGV[2] ~= '' and state and state.d ~= ARGV[2] then
   return { 'moved' }
 end
 

@@ -13,7 +13,7 @@ for i, thread in ipairs(ARGV) do
   local left = redis.call('PTTL', KEYS[i + 1])
   if left >= 0 then
     out[i] = string.format('%.0f', now + left)
-  elseif left == -1 or (whole and not redis.call('ZSCORE', KEYS[1], thread)) then
+  elseif left == -1 or (whole and not redis.call('ZSCORE', KEYS[1], 't' .. thread)) then
     out[i] = 'never'
   else
     out[i] = 'ended'

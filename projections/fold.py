@@ -119,13 +119,15 @@ class Index:
 
     def missing(self) -> int | None:
         """The first sequence number that is not there and that no removal accounts for; None if all is well."""
-        covered = sorted(self.gone)
+        covered = iter([*sorted(self.gone), (2**64, 2**64)])
+        start, end = next(covered)
         for first, last in self.gaps:
-            for start, end in covered:
-                if start <= first <= end:
-                    first = end + 1  # noqa: PLW2901
-            if first <= last:
-                return first
+            while first <= last:
+                while end < first:
+                    start, end = next(covered)
+                if start > first:
+                    return first
+                first = end + 1  # noqa: PLW2901
         return None
 
     def _copied(self, _: bytes, __: ThreadCopied) -> None:

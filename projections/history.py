@@ -121,7 +121,7 @@ class _Walk:
             self.buffer.extend(found)
         else:
             thread = self.keys.thread.decode()
-            places = [checkpoint.place for checkpoint in found if matches(thread, checkpoint)][:left]
+            places = [bare_place(checkpoint.place) for checkpoint in found if matches(thread, checkpoint)][:left]
             yield from _read_places(self.keys, places, self.buffer)
         if self.buffer:
             self.bound = self.buffer[0].checkpoint_id
@@ -131,7 +131,7 @@ class _Walk:
 
 def _read_places(keys: ThreadKeys, places: Sequence[bytes], into: deque[StoredCheckpoint]) -> Flow[None]:
     """Reads the checkpoints at some places whole; those that are gone by now are left out."""
-    wanted = [bare_place(place) for place in places]
+    wanted = list(places)
     while wanted:
         _, views, pieces, _ = yield from call(keys, READ_PAGE, [1, PAGE_BYTES, b"*", *wanted])
         found = [decode_view(keys, view, pieces) for view in views]
@@ -153,28 +153,29 @@ def _begin(keyspace: Keyspace, threads: Sequence[bytes], selection: Selection) -
         for namespace, checkpoint_id in newest.get(keys.thread, {}).items():
             if selection.namespace not in (None, namespace):
                 continue
-            walk = _Walk(keys, namespace, selection, checkpoint_id)
-            if selection.checkpoint_id is not None:
-                yield from _only(walk, selection.checkpoint_id)
-            walks.append(walk)
-    return [walk for walk in walks if walk.buffer or not walk.finished]
+            walks.append(_Walk(keys, namespace, selection, checkpoint_id))
+    if selection.checkpoint_id is None:
+        return walks
+    return (yield from _only(walks, selection))
 
 
-def _only(walk: _Walk, checkpoint_id: str) -> Flow[None]:
-    """Makes a walk consist of one checkpoint, if it is there and selected."""
-    walk.finished = True
-    selection = walk.selection
+def _only(walks: Sequence[_Walk], selection: Selection) -> Flow[list[_Walk]]:
+    """Walks that consist of one checkpoint id each, where it is there and selected. One round trip per thread."""
+    checkpoint_id = selection.checkpoint_id or ""
     if selection.before is not None and checkpoint_id >= selection.before:
-        return
-    place = checkpoint_place(walk.namespace.encode(), checkpoint_id.encode())
-    yield from _read_places(walk.keys, [place], walk.buffer)
-    if (
-        walk.buffer
-        and selection.matches is not None
-        and not selection.matches(walk.keys.thread.decode(), walk.buffer[0])
-    ):
-        walk.buffer.clear()
-    walk.bound = checkpoint_id
+        return []
+    by_thread: dict[bytes, dict[str, _Walk]] = {}
+    for walk in walks:
+        walk.finished, walk.bound = True, checkpoint_id
+        by_thread.setdefault(walk.keys.thread, {})[walk.namespace] = walk
+    for thread, namespaces in by_thread.items():
+        found: deque[StoredCheckpoint] = deque()
+        places = [checkpoint_place(namespace.encode(), checkpoint_id.encode()) for namespace in namespaces]
+        yield from _read_places(next(iter(namespaces.values())).keys, places, found)
+        for checkpoint in found:
+            if selection.matches is None or selection.matches(thread.decode(), checkpoint):
+                namespaces[checkpoint.namespace].buffer.append(checkpoint)
+    return [walk for walk in walks if walk.buffer]
 
 
 def _newest(keyspace: Keyspace, all_keys: Sequence[ThreadKeys]) -> Flow[dict[bytes, dict[str, str]]]:
@@ -213,7 +214,7 @@ def read_ancestry(
     keys: ThreadKeys, namespace: str, checkpoint_id: str | None, channels: Sequence[str]
 ) -> Flow[Mapping[str, Ancestry]]:
     """For each channel the writes stored with the ancestors of a checkpoint (None: the latest), up to the nearest that holds a
-    value of the channel, and that value. One round trip per 500 ancestors. Raises as `projections.thread.call`.
+    value of the channel, and that value. One round trip per 500 ancestors or 4 MiB. Raises as `projections.thread.call`.
     """
     channels = list(dict.fromkeys(channels))
     newest_first: dict[str, list[PendingWrite]] = {channel: [] for channel in channels}
@@ -231,6 +232,7 @@ def read_ancestry(
             start,
             inclusive,
             STEPS,
+            PAGE_BYTES,
             *(name.encode() for name in left),
         ]
         _, start, steps = yield from call(keys, READ_ANCESTORS, arguments)

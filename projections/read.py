@@ -35,10 +35,10 @@ def read_latest(keys: ThreadKeys, namespace: str, *, ttl: int = 0) -> Flow[Store
             reply = yield from call(keys, READ, [0, ordered(encoded), b"", 1], heads)
             if reply[0] == b"none":
                 return None
-    _, sequence, view, pieces = reply
+    _, digest, view, pieces = reply
     found = decode_view(keys, view, pieces)
     with suppress(ServerError):  # the answer is there: a replica, or a full server, need not take the head
-        yield from call(keys, STORE_HEAD, [sequence, *head_fields(view, pieces)], heads)
+        yield from call(keys, STORE_HEAD, [digest, *head_fields(view, pieces)], heads)
     return found
 
 

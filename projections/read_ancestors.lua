@@ -2,13 +2,13 @@
 --
 -- KEYS: those of log.lua.
 -- ARGV: 1 thread; 2 namespace, 3 its place; 4 checkpoint id to start below, ordered ('' for the latest's);
---   5 '1' to begin at that checkpoint itself rather than at its parent; 6 most steps; 7... channels.
+--   5 '1' to begin at that checkpoint itself rather than at its parent; 6 most steps, 7 bytes after which the walk pauses; 8... channels.
 -- Reply: {'walk', next checkpoint id to begin at or '' at the end, for each checkpoint from the newest up:
 --   {flat channel position, piece, ... of the values found; writes}}; {'gone', entry id}; {'stale'} or {'lost'}.
 --   A channel's walk ends at the first checkpoint that holds a value of it. Positions count `channels` from 1.
 
 local ns, ns_place, start = ARGV[2], ARGV[3], ARGV[4]
-local inclusive, most = ARGV[5] == '1', tonumber(ARGV[6])
+local inclusive, most, budget = ARGV[5] == '1', tonumber(ARGV[6]), tonumber(ARGV[7])
 
 local state, why = open()
 if not state then
@@ -16,8 +16,8 @@ if not state then
 end
 
 local wanted, left = {}, 0
-for i = 7, #ARGV do
-  wanted[ARGV[i]] = i - 6
+for i = 8, #ARGV do
+  wanted[ARGV[i]] = i - 7
   left = left + 1
 end
 
@@ -41,7 +41,7 @@ local first = not inclusive
 local last, seen = '', {}
 while member and left > 0 and not seen[member] do
   seen[member] = true
-  if #steps == most then
+  if #steps == most or read.bytes > budget then
     last = string.sub(place, #ns_place + 1)
     break
   end
@@ -74,7 +74,7 @@ while member and left > 0 and not seen[member] do
     end
     steps[#steps + 1] = { found, writes }
     for i = 1, #found, 2 do
-      wanted[ARGV[6 + found[i]]] = nil
+      wanted[ARGV[7 + found[i]]] = nil
       left = left - 1
     end
   end

@@ -1,10 +1,10 @@
 -- Reads the latest checkpoint of a namespace from its head, or any checkpoint from the log.
 --
 -- KEYS: those of log.lua; 8 head of the namespace; 9 head of the root namespace.
--- ARGV: 1 thread; 2 ttl in ms by which reading prolongs the thread's life, 0 for none; 3 namespace's place;
+-- ARGV: 1 thread; 2 ttl in ms that reading gives a thread that is to expire, 0 for none; 3 namespace's place;
 --   4 checkpoint's place, '' for the latest; 5 '1' to read the latest from
 --   the log even if there is a head.
--- Reply: {'none'}; {'head', fields of the head}; {'view', sequence number, view, pieces}, as view.lua has it: an old checkpoint,
+-- Reply: {'none'}; {'head', fields of the head}; {'view', digest of the log, view, pieces}, as view.lua has it: an old checkpoint,
 --   or the latest where there is no head; {'gone', entry id} if the log lacks an entry; {'stale'} or {'lost'}.
 
 local HEAD, ROOT = KEYS[8], KEYS[9]
@@ -18,7 +18,7 @@ if state.first then
   return { 'none' }
 end
 local function prolong()
-  if ttl > 0 then
+  if ttl > 0 and redis.call('PTTL', LOG) >= 0 then
     keep_alive(ttl, HEAD == ROOT and { HEAD } or { HEAD, ROOT }, HEAD ~= ROOT)
   end
 end
@@ -42,4 +42,4 @@ if not found then
   return { 'gone', gone }
 end
 prolong()
-return { 'view', state.n, found, read.pieces }
+return { 'view', state.d, found, read.pieces }

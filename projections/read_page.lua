@@ -32,6 +32,9 @@ for i, member in ipairs(wanted) do
     return { 'gone', gone }
   end
   views[i] = found
+  if not full then
+    read.entries = {}
+  end
   if read.bytes > budget and i < #wanted then
     more = true
     break

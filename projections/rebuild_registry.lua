@@ -4,7 +4,7 @@
 -- ARGV: 1 entry id to begin after, '' for the start; 2 most pointers; 3 seconds after which what is staged is dropped; 4 '1' to put
 --   the views in place when no pointer is left. A thread that expired leaves no trace in the feed: the caller takes those out of
 --   what is staged before it asks for that.
--- Reply: last entry id folded, '1' if no pointer is left, '1' if the views are in place.
+-- Reply: last entry id folded, '' to begin again, '1' if no pointer is left, '1' if the views are in place.
 
 local feed, threads, runs, expiries = KEYS[1], KEYS[5], KEYS[6], KEYS[7]
 
@@ -28,8 +28,9 @@ local function fold(id, pointer)
 end
 
 local last, most = ARGV[1], tonumber(ARGV[2])
-if last ~= '' and redis.call('EXISTS', threads) == 0 then -- put in place by an earlier call that was sent again
-  return { last, 1, 1 }
+if last ~= '' and redis.call('EXISTS', threads) == 0 then -- put in place by an earlier call that was sent again, or dropped
+  local done = redis.call('ZSCORE', KEYS[2], '')
+  return { done and last or '', 0, done and 1 or 0 }
 end
 local entries = redis.call('XRANGE', feed, last == '' and '-' or '(' .. last, '+', 'COUNT', most)
 for _, entry in ipairs(entries) do

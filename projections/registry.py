@@ -87,6 +87,8 @@ def rebuild_registry(keyspace: Keyspace, keys: PartitionKeys) -> Flow[None]:
     caught_up = 0
     while not stored:
         after, ended, stored = yield Call(REBUILD_REGISTRY, all_keys, [after, PAGE, STAGED_FOR, caught_up])
+        if not after:
+            caught_up = 0
         if ended and not caught_up:
             yield from _take_out_ended(keyspace, keys, staged)
             caught_up = 1
@@ -105,4 +107,4 @@ def _take_out_ended(keyspace: Keyspace, keys: PartitionKeys, staged: Sequence[by
 
 
 def _scores(expiries: dict[bytes, bytes]) -> list[bytes]:
-    return [part for thread, expiry in expiries.items() if expiry.isdigit() for part in (expiry, thread)]
+    return [part for thread, expiry in expiries.items() if expiry.isdigit() for part in (expiry, b"t" + thread)]

@@ -26,7 +26,7 @@ from eventlog.events import (
 from eventlog.flow import Argument, Call, Flow, load_script
 from eventlog.keys import ThreadKeys, checkpoint_place, counted, split_place, value_name
 from projections.fold import Index
-from projections.thread import call, check_log, rebuild_index, scan, thread_keys, thread_script
+from projections.thread import SCAN, SCAN_BYTES, call, check_log, rebuild_index, scan, thread_keys, thread_script
 
 __all__ = ["delete_thread", "remove_checkpoints"]
 
@@ -102,22 +102,25 @@ def plan(history: History, drop: set[bytes], replayed: Replayed) -> Plan:
     for place in support:
         needed |= _entries_of(history.index, place, ancestors[place])
     leave = (drop | hidden.keys()) - support
-    entries, rest = [], []
+    kept = (listed.keys() - drop) | support
+    rest: list[Recorded] = []
     gone: list[Recorded] = []
-    kept_places = (listed.keys() - drop) | support
     for recorded in history.events:
-        if recorded.entry_id not in needed and _removable(recorded, leave, kept_places):
-            entries.append(recorded.entry_id)
-            gone.append(recorded)
-        else:
-            rest.append(recorded)
-    removed = Removed(_names(leave), _names(support - hidden.keys()), tuple(_ranges(gone)))
-    return Plan(removed, entries, rest)
+        stays = recorded.entry_id in needed or not _removable(recorded, leave, kept)
+        (rest if stays else gone).append(recorded)
+    carriers = {place_of(recorded.event) for recorded in rest if isinstance(recorded.event, CheckpointSaved)} - kept
+    removed = Removed(_names(leave | carriers), _names(support), tuple(_ranges(gone)))
+    return Plan(removed, [recorded.entry_id for recorded in gone], rest)
 
 
 def _removable(recorded: Recorded, leave: set[bytes], kept: set[bytes]) -> bool:
-    """Whether an entry that nothing needs may go. Writes whose checkpoint is unknown may be early: they stay."""
+    """Whether an entry that nothing needs may go. Writes whose checkpoint is unknown may be early: they stay.
+
+    What an earlier pruning says is said by the new event as well, so that the log does not grow by being pruned.
+    """
     event = recorded.event
+    if isinstance(event, HistoryPruned):
+        return True
     if isinstance(event, WritesSaved):
         return place_of(event) in leave
     return isinstance(event, (CheckpointSaved, ValuesSaved)) and place_of(event) not in kept
@@ -180,86 +183,96 @@ def _names(places: Iterable[bytes]) -> tuple[tuple[str, str], ...]:
     return tuple(split_place(place)[:2] for place in sorted(places))
 
 
-def _ranges(gone: Iterable[Recorded]) -> Iterable[tuple[int, int, str]]:
-    """Runs of sequence numbers: first, last, digest of the last."""
-    run: list[Recorded] = []
+def _ranges(gone: Iterable[Recorded]) -> list[tuple[int, int, str]]:
+    """Sequence ranges of entries, and of what they in turn say is gone: first, last, digest of the last; joined where they meet."""
+    ranges = []
     for recorded in gone:
-        if run and recorded.sequence != run[-1].sequence + 1:
-            yield run[0].sequence, run[-1].sequence, run[-1].digest.decode()
-            run = []
-        run.append(recorded)
-    if run:
-        yield run[0].sequence, run[-1].sequence, run[-1].digest.decode()
+        ranges.append((recorded.sequence, recorded.sequence, recorded.digest.decode()))
+        if isinstance(recorded.event, HistoryPruned):
+            ranges += recorded.event.removed.gone
+    joined: list[tuple[int, int, str]] = []
+    for first, last, digest in sorted(ranges):
+        if joined and joined[-1][1] + 1 == first:
+            first = joined.pop()[0]  # noqa: PLW2901
+        joined.append((first, last, digest))
+    return joined
 
 
 def remove_checkpoints(keys: ThreadKeys, choose: Choice, replayed: Replayed, describe: Describe) -> Flow[int]:
     """Takes out the checkpoints that `choose` names, and returns how many they were. If none is left, the thread is deleted.
 
-    Round trips: for each step of 1000 checkpoints one per 1000 entries of the log, and one to carry it out.
+    Round trips: one per 1000 entries or 4 MiB of the log, and one per 1000 checkpoints.
 
     Raises:
         ThreadBusy: other writers changed the thread each time before the plan could be carried out.
         CorruptEntry, LogLost: see `projections.thread.call`.
 
     """
-    taken = 0
-    for _ in range(ATTEMPTS):
-        history = History(Index())
-        history.index = yield from scan(keys, history.events)
+    taken = failures = 0
+    history: History | None = None
+    while True:
+        if history is None:
+            history = History(Index())
+            history.index = yield from scan(keys, history.events)
         listed = history.checkpoints()
         drop = [place_of(event) for event in choose(list(listed.values()))]
         if not drop:
             yield from check_log(keys)
             return taken
         if len(drop) == len(listed):
-            if (yield from delete_thread(keys, unless_after=history.index.sequence)):
+            if (yield from delete_thread(keys, only=history.index.digest)):
                 return taken + len(drop)
-            continue
-        step = set(drop[:AT_ONCE])
-        if (yield from _carry_out(keys, history, plan(history, step, replayed), describe)):
-            taken += len(step)
-            if len(step) == len(drop):
+            history = None
+        else:
+            step = set(drop[:AT_ONCE])
+            history = yield from _carry_out(keys, history, plan(history, step, replayed), describe)
+            taken += len(step) if history else 0
+            if history and len(step) == len(drop):
                 return taken
-    raise ThreadBusy(
-        f"Thread {keys.thread.decode()!r} was written to each time before {len(drop)} of its checkpoints could be removed. "
-        "Nothing is broken; call again when it is less busy."
-    )
+        if history is None:
+            failures += 1
+        if failures == ATTEMPTS:
+            raise ThreadBusy(
+                f"Thread {keys.thread.decode()!r} was written to each time before {len(drop)} of its checkpoints could be "
+                "removed. Nothing is broken; call again when it is less busy."
+            )
 
 
-def _carry_out(keys: ThreadKeys, history: History, plan: Plan, describe: Describe) -> Flow[bool]:
-    """Whether the plan was carried out; not if the log has moved on."""
-    index = history.index
+def _carry_out(keys: ThreadKeys, history: History, plan: Plan, describe: Describe) -> Flow[History | None]:
+    """The history after the plan was carried out; None if it was not, since the log has moved on."""
+    before = history.index
     event = describe(plan.removed)
     fields = encode_event(event)
-    after = Index()
-    for recorded in plan.rest:
-        after.add(recorded)
-    after.add(Recorded(b"", index.sequence + 1, b"", event))
-    before_members, after_members = set(index.members()), set(after.members())
-    namespaces = {namespace for namespace, _ in (*plan.removed.dropped, *plan.removed.hidden)}
+    after = _folded([*plan.rest, Recorded(b"", before.sequence + 1, b"", event)])
+    before_members, after_members = set(before.members()), set(after.members())
     lists: list[list[bytes]] = [
         list(plan.entries),
-        [name for name in index.values if name not in after.values],
-        [part for name, at in after.values.items() if index.values.get(name) != at for part in (name, at)],
+        [name for name in before.values if name not in after.values],
+        [part for name, at in after.values.items() if before.values.get(name) != at for part in (name, at)],
         list(before_members - after_members),
         [part for member in after_members - before_members for part in (b"0", member)],
     ]
-    arguments: list[Argument] = [
-        b"%d" % index.sequence,
-        event.kind,
-        content_digest(fields),
-        b"%d" % len(fields),
-        *fields,
-    ]
+    arguments: list[Argument] = [before.digest, event.kind, content_digest(fields), len(fields), *fields]
     for some in lists:
-        arguments += (b"%d" % len(some), *some)
+        arguments += (len(some), *some)
+    namespaces = {namespace for namespace, _ in (*plan.removed.dropped, *plan.removed.hidden)}
     heads = [keys.head(namespace.encode()) for namespace in sorted(namespaces)]
     reply = yield from call(keys, REMOVE, arguments, heads)
-    return bool(reply[0] == b"ok")
+    if reply[0] != b"ok":
+        return None
+    events = [*plan.rest, Recorded(reply[1], before.sequence + 1, reply[2], event)]
+    return History(_folded(events), events)
 
 
-def delete_thread(keys: ThreadKeys, *, unless_after: int | None = None) -> Flow[bool]:
-    """Deletes every key of a thread and leaves a tombstone in the feed; False if the log has moved on past `unless_after`.
+def _folded(events: Iterable[Recorded]) -> Index:
+    index = Index()
+    for recorded in events:
+        index.add(recorded)
+    return index
+
+
+def delete_thread(keys: ThreadKeys, *, only: bytes | None = None) -> Flow[bool]:
+    """Deletes every key of a thread and leaves a tombstone in the feed; False if its digest is not `only`.
 
     One round trip for a thread with checkpoints in the root namespace only, two for any other. A damaged log is deleted too. A
     server that is out of memory refuses the tombstone: there all goes but the last entry of the log, then the tombstone is
@@ -270,9 +283,8 @@ def delete_thread(keys: ThreadKeys, *, unless_after: int | None = None) -> Flow[
     made_room = False
     while True:
         call_keys = [*thread_keys(keys), *(keys.head(namespace) for namespace in namespaces)]
-        limit = -1 if unless_after is None else unless_after
         try:
-            reply = yield Call(DELETE_THREAD, call_keys, [keys.thread, limit, mode, *namespaces])
+            reply = yield Call(DELETE_THREAD, call_keys, [keys.thread, only or b"", mode, *namespaces])
         except ServerOutOfMemory:
             if made_room:
                 raise
@@ -281,7 +293,7 @@ def delete_thread(keys: ThreadKeys, *, unless_after: int | None = None) -> Flow[
             continue
         if reply[0] == b"namespaces":
             namespaces = reply[1]
-        elif reply[0] == b"stale" and unless_after is not None and not made_room:
+        elif reply[0] == b"stale" and only is not None and not made_room:
             yield from rebuild_index(keys)
         elif reply[0] == b"stale":
             namespaces = yield from _namespaces_in_log(keys)
@@ -296,13 +308,14 @@ def _namespaces_in_log(keys: ThreadKeys) -> Flow[list[bytes]]:
     """Namespaces that the readable entries of a log name."""
     found = {b""}
     after = b""
-    while entries := (yield Call(SCAN_LOG, [keys.log], [after, 1000])):
-        for entry_id, flat in entries:
+    more = 1
+    while more:
+        entries, more = yield Call(SCAN_LOG, [keys.log], [after, SCAN, SCAN_BYTES])
+        for after, flat in entries:
             try:
-                event = decode_entry(keys.thread.decode(), entry_id, flat).event
+                event = decode_entry(keys.thread.decode(), after, flat).event
             except EventLogError:
                 continue  # what cannot be read is about to be deleted
             if isinstance(event, (CheckpointSaved, ValuesSaved, WritesSaved)):
                 found.add(event.namespace.encode())
-        after = entries[-1][0]
     return sorted(found)

@@ -1,16 +1,16 @@
 -- Takes checkpoints out of a thread as planned, unless the log has moved on since the plan was made.
 --
 -- KEYS: those of log.lua; 8... heads of the namespaces concerned.
--- ARGV: 1 thread; 2 sequence number the plan was made at; 3 kind; 4 content digest, 5 number of fields, and fields of the event;
+-- ARGV: 1 thread; 2 digest of the log that the plan was made for; 3 kind; 4 content digest, 5 number of fields, and fields of the event;
 --   then five lists, each behind its length: entry ids to delete, index fields to delete, index fields and values to set,
 --   order members to remove, scores and order members to add.
--- Reply: {'ok'}; {'moved'} if the log has moved on; {'stale'} or {'lost'}, nothing written.
+-- Reply: {'ok', entry id, digest} of the event; {'moved'} if the log has moved on; {'stale'} or {'lost'}, nothing written.
 
 local state, why = open()
 if not state then
   return { why }
 end
-if state.n ~= tonumber(ARGV[2]) then
+if state.d ~= ARGV[2] then
   return { 'moved' }
 end
 
@@ -43,4 +43,4 @@ for i = 8, #KEYS do
 end
 announce(state, views, { ARGV[3], '', '', '', '', '' }, true)
 keep_alive(0, {})
-return { 'ok' }
+return { 'ok', state.l, state.d }

@@ -43,22 +43,18 @@ for _, event in ipairs(events) do
     end
   end
 end
-local index_names = {}
-for i, name in ipairs(names) do
-  index_names[i] = 'v' .. counted(ns) .. string.sub(name, 2)
-end
-local rewrites = false
-for first = 1, #index_names, CHUNK do
-  for _, entry_id in ipairs(redis.call('HMGET', INDEX, unpack(index_names, first, math.min(first + CHUNK - 1, #index_names)))) do
-    rewrites = rewrites or entry_id
-  end
-end
 local only = not newest(ORDER, ns_place)
 local latest = not redis.call('ZRANGEBYLEX', ORDER, '(c' .. place .. '\255', '(c' .. ns_place .. '\255', 'LIMIT', 0, 1)[1]
 local head = head_of(HEAD, ns_place)
 local views = shared_views()
 local expects = redis.call('PTTL', LOG) > 0 and ttl == 0
   and not redis.call('ZRANGEBYLEX', ORDER, '[c', '(d', 'LIMIT', 0, 1)[1]
+
+local early = {}
+for i, member in ipairs(members(ORDER, 'w' .. place)) do
+  local early_id = writes_entry(member, place)
+  early[i] = redis.call('XRANGE', LOG, early_id, early_id)[1][2]
+end
 
 -- From here on it writes.
 
@@ -107,14 +103,12 @@ if follows or (only and latest) then
     end
     in_chunks('HDEL', HEAD, stale)
   end
-  local early = members(ORDER, 'w' .. place)
   redis.call('HSET', HEAD, 'id', id, 'at', entry_id, 'p', parent, 'e', envelope, 's', versions, 'w', #early)
   in_chunks('HSET', HEAD, pieces, 2)
-  for _, member in ipairs(early) do
-    local early_id = writes_entry(member, place)
-    hold_writes(HEAD, redis.call('XRANGE', LOG, early_id, early_id)[1][2])
+  for _, fields in ipairs(early) do
+    hold_writes(HEAD, fields)
   end
-elseif latest or old or rewrites or not head then
+elseif latest or old or #names > 0 or not head then -- a value that comes late may be one that the head lacks
   redis.call('DEL', HEAD)
 end
 announce(state, views, { 'checkpoint', ns, id, source, step, run }, true)

@@ -71,7 +71,7 @@ if state.first and ttl == 0 then
   for _, key in ipairs({ LOG, INDEX, ORDER }) do
     expire_at(key, NOW + WRITES_ONLY)
   end
-  redis.call('ZREM', EXPIRIES, THREAD)
+  redis.call('ZREM', EXPIRIES, 't' .. THREAD)
 else
   keep_alive(ttl, HEAD == ROOT and { HEAD } or { HEAD, ROOT }, HEAD ~= ROOT and on_head)
 end

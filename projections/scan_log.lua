@@ -1,19 +1,27 @@
 -- Reads a stretch of the log, values left out: of a piece its form is kept, of a write nothing but its name.
 --
 -- KEYS: 1 log.
--- ARGV: 1 entry id to begin after, '' for the start; 2 most entries.
--- Reply: {{entry id, fields}, ...}
+-- ARGV: 1 entry id to begin after, '' for the start; 2 most entries; 3 bytes in the log after which the stretch ends early.
+-- Reply: {{entry id, fields}, ...}; 1 if there is more.
 
-local entries = redis.call('XRANGE', KEYS[1], ARGV[1] == '' and '-' or '(' .. ARGV[1], '+', 'COUNT', ARGV[2])
-for _, entry in ipairs(entries) do
+local out, bytes, after, more = {}, 0, ARGV[1], 1
+while #out < tonumber(ARGV[2]) and bytes <= tonumber(ARGV[3]) do
+  local entry = redis.call('XRANGE', KEYS[1], after == '' and '-' or '(' .. after, '+', 'COUNT', 1)[1]
+  if not entry then
+    more = 0
+    break
+  end
   local fields = entry[2]
   for i = 1, #fields, 2 do
     local letter = string.byte(fields[i])
+    bytes = bytes + #fields[i + 1]
     if letter == 61 then -- '='
       fields[i + 1] = string.sub(fields[i + 1], 1, 1)
     elseif letter == 33 then -- '!'
       fields[i + 1] = ''
     end
   end
+  out[#out + 1] = entry
+  after = entry[1]
 end
-return entries
+return { out, more }

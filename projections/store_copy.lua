@@ -23,7 +23,7 @@ end
 local own = { LOG, INDEX, ORDER }
 LOG, INDEX, ORDER = KEYS[8], KEYS[9], KEYS[10]
 local copied = open()
-if not copied then
+if not copied or copied.first then
   return { 'moved' }
 end
 append(copied, ARGV[4], fields)

@@ -1,11 +1,11 @@
 -- Stores a head that was rebuilt from the log, unless the log has moved on: a slow reader never overwrites a newer head.
 --
 -- KEYS: those of log.lua; 8 head of the namespace; 9 head of the root namespace.
--- ARGV: 1 thread; 2 sequence number that the head was read at; 3... its fields.
+-- ARGV: 1 thread; 2 digest of the log that the head was read from; 3... its fields.
 -- Reply: {'ok'}; {'moved'} if the log has moved on.
 
 local state = open()
-if not state or state.n ~= tonumber(ARGV[2]) then
+if not state or state.d ~= ARGV[2] then
   return { 'moved' }
 end
 local fields = {}

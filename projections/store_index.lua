@@ -25,7 +25,7 @@ redis.call('RENAME', KEYS[8], INDEX)
 redis.call('RENAME', KEYS[9], ORDER)
 local left = redis.call('PTTL', LOG)
 for _, key in ipairs({ INDEX, ORDER }) do
-  if left > 0 then
+  if left >= 0 then
     expire_at(key, NOW + left)
   else
     redis.call('PERSIST', key)

@@ -21,6 +21,8 @@ __all__ = ["call", "rebuild_index", "scan", "thread_script"]
 
 SCAN = 1000
 """Entries in one reply of a scan."""
+SCAN_BYTES = 4 * 1024 * 1024
+"""Bytes in the log after which a reply of a scan ends early, so that the server is never held up for long."""
 SMALLEST_LIMIT = 2**20
 """Bytes: the least a server's `proto-max-bulk-len` can be."""
 STAGED_FOR = 600
@@ -114,21 +116,19 @@ def scan(keys: ThreadKeys, keep: list[Recorded] | None = None) -> Flow[Index]:
     thread = keys.thread.decode()
     index = Index()
     after = b""
-    while True:
-        entries = yield Call(script, [keys.log], [after, SCAN])
-        for entry_id, flat in entries:
-            recorded = decode_entry(thread, entry_id, flat)
+    more = 1
+    while more:
+        entries, more = yield Call(script, [keys.log], [after, SCAN, SCAN_BYTES])
+        for after, flat in entries:
+            recorded = decode_entry(thread, after, flat)
             if recorded.sequence <= index.sequence:
                 raise CorruptEntry(
-                    f"Entry {entry_id.decode()} of thread {thread!r} has sequence number {recorded.sequence}, which came before. "
+                    f"Entry {after.decode()} of thread {thread!r} has sequence number {recorded.sequence}, which came before. "
                     "If something other than this package added it, remove it with XDEL; else restore the log from a backup."
                 )
             index.add(recorded)
             if keep is not None:
                 keep.append(recorded)
-        if len(entries) < SCAN:
-            break
-        after = entries[-1][0]
     settle(thread, index)
     return index
 

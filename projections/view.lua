@@ -29,8 +29,9 @@ local function texts(bytes)
   return out
 end
 
-local function reader(ns_counted)
-  return { ns = ns_counted, entries = {}, pieces = {}, found = {}, bytes = 0 }
+-- What is read in one call: entries by id, pieces, and how many bytes of the log that took.
+local function reader()
+  return { entries = {}, pieces = {}, found = {}, bytes = 0 }
 end
 
 -- Fields of an entry by name, or nil if the log does not have it.
@@ -43,6 +44,7 @@ local function entry_at(read, entry_id)
       fields = { flat = entry[2] }
       for i = 1, #entry[2], 2 do
         fields[entry[2][i]] = entry[2][i + 1]
+        read.bytes = read.bytes + #entry[2][i + 1]
       end
     end
     read.entries[entry_id] = fields
@@ -66,7 +68,6 @@ local function piece_at(read, ns, name, entry_id)
     position = #read.pieces + 1
     read.pieces[position] = piece
     read.found[key] = position
-    read.bytes = read.bytes + #piece
   end
   return position
 end
@@ -109,7 +110,6 @@ local function writes_of(read, place)
         writes[#writes + 1] = entry.a
         writes[#writes + 1] = entry.flat[i]
         writes[#writes + 1] = entry.flat[i + 1]
-        read.bytes = read.bytes + #entry.flat[i + 1]
       end
     end
   end
@@ -124,7 +124,6 @@ local function view(read, member, full)
     return nil, entry_id
   end
   local out = { entry.e, entry.s, entry.p or '', {}, {}, string.sub(member, 2), 0 }
-  read.bytes = read.bytes + #entry.e + #entry.s
   if full then
     local why
     out[4], why = values_of(read, ns, texts(entry.s))

@@ -164,7 +164,7 @@ class Translator:
             "channel_values": {
                 channel: self._load(subject, channel, value) for channel, value in stored.values.items()
             },
-            "channel_versions": {channel: _version(token) for channel, token in stored.versions.items()},
+            "channel_versions": {channel: _version(subject, token) for channel, token in stored.versions.items()},
         }
         parent = stored.parent_id
         return CheckpointTuple(
@@ -243,7 +243,12 @@ def _token(channel: str, version: object) -> str:
     return token
 
 
-def _version(token: str) -> str | int | float:
+def _version(subject: str, token: str) -> str | int | float:
     if token[:1] == "s":
         return token[1:]
-    return int(token[1:]) if token[:1] == "i" else float(token[1:])
+    try:
+        return int(token[1:]) if token[:1] == "i" else float(token[1:])
+    except ValueError as error:
+        raise CorruptEntry(
+            f"{subject}: {token!r:.80} is no version. Restore the log from a backup, or delete the thread."
+        ) from error
