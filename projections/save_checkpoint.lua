@@ -35,19 +35,11 @@ if old then
   end
 end
 
-local names, envelope, versions = {}, '', ''
-for _, event in ipairs(events) do
-  for i = 1, #event.fields, 2 do
-    if string.byte(event.fields[i]) == 61 then -- '='
-      names[#names + 1] = event.fields[i]
-    end
-  end
-end
 local only = not newest(ORDER, ns_place)
 local latest = not redis.call('ZRANGEBYLEX', ORDER, '(c' .. place .. '\255', '(c' .. ns_place .. '\255', 'LIMIT', 0, 1)[1]
 local head = head_of(HEAD, ns_place)
 local views = shared_views()
-local expects = redis.call('PTTL', LOG) > 0 and ttl == 0
+local only_writes = redis.call('PTTL', LOG) > 0 and ttl == 0
   and not redis.call('ZRANGEBYLEX', ORDER, '[c', '(d', 'LIMIT', 0, 1)[1]
 
 local early = {}
@@ -58,7 +50,7 @@ end
 
 -- From here on it writes.
 
-local extra, pieces, entry_id = {}, {}, nil
+local extra, pieces, envelope, versions, entry_id = {}, {}, nil, nil, nil
 for _, event in ipairs(events) do
   entry_id = append(state, event.content, event.fields)
   for i = 1, #event.fields, 2 do
@@ -77,7 +69,7 @@ for _, event in ipairs(events) do
   end
 end
 commit(state, extra)
-if expects then -- writes came first, and their log was to be kept for a day only
+if only_writes then -- they came first, and their log was to be kept for a day only
   for _, key in ipairs({ LOG, INDEX, ORDER }) do
     redis.call('PERSIST', key)
   end
@@ -108,7 +100,7 @@ if follows or (only and latest) then
   for _, fields in ipairs(early) do
     hold_writes(HEAD, fields)
   end
-elseif latest or old or #names > 0 or not head then -- a value that comes late may be one that the head lacks
+elseif latest or old or #pieces > 0 or not head then -- a value that comes late may be one that the head lacks
   redis.call('DEL', HEAD)
 end
 announce(state, views, { 'checkpoint', ns, id, source, step, run }, true)
