@@ -169,6 +169,7 @@ def nested_graph(checkpointer: Any, inner_checkpointer: Any = None) -> Any:
     return outer.compile(checkpointer=checkpointer)
 
 
+@pytest.mark.context
 async def test_nested_graphs(saver: RedisStreamSaver, call: Call) -> None:
     """The state inside nested graphs is visible while one of them waits, and resuming goes through all of them."""
 
@@ -187,6 +188,7 @@ async def test_nested_graphs(saver: RedisStreamSaver, call: Call) -> None:
     assert done["log"] == ["in", "in", "in", "first", "innermost yes"]
 
 
+@pytest.mark.context
 async def test_update_inside_a_nested_graph(saver: RedisStreamSaver, call: Call) -> None:
     """The state of a nested graph is updated through its own config, and the run goes on from there."""
 
@@ -230,6 +232,7 @@ async def test_nested_graph_with_memory_of_its_own(saver: RedisStreamSaver, call
     assert newest["values"]["log"] == ["1", "2", "3"]
 
 
+@pytest.mark.context
 async def test_interrupt_and_resume(saver: RedisStreamSaver, call: Call) -> None:
     """A run that stops to ask is resumed by a command, and a second stop in the same node after it."""
 
@@ -252,6 +255,7 @@ async def test_interrupt_and_resume(saver: RedisStreamSaver, call: Call) -> None
     assert seen[-1]["values"] == {"log": ["start", "Ada", "36"], "n": 1}
 
 
+@pytest.mark.context
 async def test_parallel_interrupts_resumed_by_id(saver: RedisStreamSaver, call: Call) -> None:
     """Several tasks that wait at once get their answers by interrupt id, at once or one after another."""
 
@@ -276,6 +280,7 @@ async def test_parallel_interrupts_resumed_by_id(saver: RedisStreamSaver, call: 
     assert done["log"] == ["0: a", "1: b", "2: c", "3: d"]
 
 
+@pytest.mark.context
 async def test_resume_in_another_process(server: Server, saver: RedisStreamSaver, prefix: str, call: Call) -> None:
     """A thread that one process left waiting is resumed by another, and the first one sees how it went on."""
     graph = approval_graph(saver)
@@ -380,6 +385,7 @@ async def test_forks(saver: RedisStreamSaver, call: Call) -> None:
     assert same
 
 
+@pytest.mark.context
 async def test_replay_of_a_graph_with_a_nested_one(saver: RedisStreamSaver, call: Call) -> None:
     """Replaying from before a nested graph runs it from its own checkpoint of that time."""
 
@@ -413,6 +419,7 @@ async def test_durability(saver: RedisStreamSaver, call: Call, durability: str, 
     assert both[0]["values"] == {"log": ["start", "a", "b", "c", "again", "a", "b", "c"], "n": 6}
 
 
+@pytest.mark.context
 @pytest.mark.parametrize("durability", ["sync", "async", "exit"])
 async def test_interrupt_at_each_durability(saver: RedisStreamSaver, call: Call, durability: str) -> None:
     """A stop and its resumption outlive the run whatever the durability."""
@@ -556,6 +563,7 @@ async def test_retry_keeps_the_siblings_writes(saver: RedisStreamSaver, call: Ca
     assert ({"start", "good", "bad at last"}, 3) == (set(done["log"]), done["n"])
 
 
+@pytest.mark.context
 async def test_functional_api(saver: RedisStreamSaver, call: Call) -> None:
     """An entrypoint gets what it returned before, and its finished tasks are not run again when it is resumed."""
 
@@ -620,6 +628,7 @@ async def test_stream(saver: RedisStreamSaver, call: Call, mode: str) -> None:
         assert [{name: {"log": [name], "n": n}} for n, name in enumerate("abc", 1)] == chunks
 
 
+@pytest.mark.context
 async def test_one_saver_in_two_graphs(saver: RedisStreamSaver, call: Call) -> None:
     """Graphs that share a saver share its threads; thread ids may be numbers."""
     counting, approving = counting_graph(saver), approval_graph(saver)
