@@ -205,6 +205,12 @@ _RULES: tuple[tuple[type[Exception], str, type[EventLogError], str], ...] = (
     (rx.ResponseError, "CLUSTERDOWN", ServerUnavailable, _SLOTS),
     (rx.ResponseError, "TRYAGAIN", ServerUnavailable, "a slot is moving between nodes; call again"),
     (rx.ResponseError, "BUSY", ServerUnavailable, "another script blocks the server; wait, or SCRIPT KILL it"),
+    (
+        rx.ResponseError,
+        "invalid bulk length",
+        ValueTooLarge,
+        "raise the server's proto-max-bulk-len, or keep large data elsewhere",
+    ),
     (rx.ResponseError, "WRONGTYPE", CorruptEntry, "a key holds something else; give the saver a prefix of its own"),
     (rx.ResponseError, "unknown command 'EVAL", ServerMisconfigured, "a Sentinel answers there; use redis+sentinel://"),
     (rx.ResponseError, "unknown command 'SENTINEL", ServerMisconfigured, "no Sentinel answers there; use redis://"),
