@@ -33,6 +33,8 @@ EMPTY = b"E"
 KEYFRAME = b"K"
 """The form of a piece that holds a value whole. (`D`, a delta against an earlier piece, is reserved.)"""
 
+DEEPEST = 300
+"""Containers within each other that an envelope may hold; cbor2 decodes up to 400. What is deeper is the serializer's."""
 _INT_MIN, _INT_MAX = -(2**64), 2**64 - 1
 
 
@@ -85,24 +87,23 @@ def decode_sequence(data: bytes, count: int) -> list[Any]:
 
 def is_plain(value: object) -> bool:
     """Whether CBOR brings `value` back exactly: None, bool, int, float, str, bytes, list, dict with text keys; no subclasses."""
-    try:
-        return _is_plain(value)
-    except RecursionError:  # nested too deep, or in itself: the serializer's to judge
+    return _is_plain(value, 0)
+
+
+def _is_plain(value: Any, depth: int) -> bool:
+    if depth > DEEPEST:
         return False
-
-
-def _is_plain(value: object) -> bool:
     kind = type(value)
     if value is None or kind is bool or kind is float or kind is bytes:
         return True
     if kind is str:
-        return _is_text(value)  # type: ignore[arg-type]
+        return _is_text(value)
     if kind is int:
-        return _INT_MIN <= value <= _INT_MAX  # type: ignore[operator]
+        return _INT_MIN <= value <= _INT_MAX
     if kind is list:
-        return all(map(_is_plain, value))  # type: ignore[call-overload]
+        return all(_is_plain(item, depth + 1) for item in value)
     if kind is dict:
-        return all(type(key) is str and _is_text(key) and _is_plain(item) for key, item in value.items())  # type: ignore[attr-defined]
+        return all(type(key) is str and _is_text(key) and _is_plain(item, depth + 1) for key, item in value.items())
     return False
 
 

@@ -43,6 +43,9 @@ local function open()
   if length > 0 then
     return nil, 'stale'
   end
+  if redis.call('EXISTS', ORDER) == 1 then
+    return nil, 'lost'
+  end
   if redis.call('ZSCORE', THREADS, 't' .. THREAD) and redis.call('ZSCORE', EXPIRIES, '') then
     local expiry = redis.call('ZSCORE', EXPIRIES, 't' .. THREAD)
     if not expiry or tonumber(expiry) > NOW then

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 from eventlog.errors import CorruptEntry
@@ -119,7 +120,7 @@ class Index:
 
     def missing(self) -> int | None:
         """The first sequence number that is not there and that no removal accounts for; None if all is well."""
-        covered = iter([*sorted(self.gone), (2**64, 2**64)])
+        covered: Iterator[tuple[float, float]] = iter([*sorted(self.gone), (inf, inf)])
         start, end = next(covered)
         for first, last in self.gaps:
             while first <= last:
@@ -127,7 +128,7 @@ class Index:
                     start, end = next(covered)
                 if start > first:
                     return first
-                first = end + 1  # noqa: PLW2901
+                first = int(end) + 1  # noqa: PLW2901
         return None
 
     def _copied(self, _: bytes, __: ThreadCopied) -> None:

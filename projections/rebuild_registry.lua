@@ -27,9 +27,20 @@ local function fold(id, pointer)
   end
 end
 
+-- Whether the three views that begin at a key have the mark of whole ones.
+local function whole(first)
+  for i = first, first + 2 do
+    if not redis.call('ZSCORE', KEYS[i], '') then
+      return false
+    end
+  end
+  return true
+end
+
 local last, most = ARGV[1], tonumber(ARGV[2])
-if last ~= '' and redis.call('EXISTS', threads) == 0 then -- put in place by an earlier call that was sent again, or dropped
-  local done = redis.call('ZSCORE', KEYS[2], '')
+if last ~= '' and not whole(5) then -- put in place by an earlier call that was sent again, or dropped meanwhile
+  redis.call('DEL', threads, runs, expiries)
+  local done = whole(2)
   return { done and last or '', 0, done and 1 or 0 }
 end
 local entries = redis.call('XRANGE', feed, last == '' and '-' or '(' .. last, '+', 'COUNT', most)

@@ -39,7 +39,7 @@ local only = not newest(ORDER, ns_place)
 local latest = not redis.call('ZRANGEBYLEX', ORDER, '(c' .. place .. '\255', '(c' .. ns_place .. '\255', 'LIMIT', 0, 1)[1]
 local head = head_of(HEAD, ns_place)
 local views = shared_views()
-local only_writes = redis.call('PTTL', LOG) > 0 and ttl == 0
+local only_writes = redis.call('PTTL', LOG) >= 0 and ttl == 0
   and not redis.call('ZRANGEBYLEX', ORDER, '[c', '(d', 'LIMIT', 0, 1)[1]
 
 local early = {}

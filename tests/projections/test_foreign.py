@@ -1,0 +1,142 @@
+"""Bytes of odd shapes: what cannot be is told by a typed error that names the thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from eventlog import codec
+from eventlog.errors import CorruptEntry, EventLogError
+from eventlog.events import encode_versions
+from saver import RedisStreamSaver
+from tests.saver.audit import Audit, config, number_of, put_of
+
+READS: list[Callable[[RedisStreamSaver], object]] = [
+    lambda saver: saver.get_tuple(config("t")),
+    lambda saver: saver.get_tuple(config("t", 1)),
+    lambda saver: list(saver.list({"configurable": {"thread_id": "t"}})),
+    lambda saver: saver.get_delta_channel_history(config=config("t"), channels=["n"]),
+]
+CALLS: list[Callable[[RedisStreamSaver], object]] = [
+    *READS,
+    lambda saver: saver.put(*put_of("t", 9, 3)),
+    lambda saver: saver.put_writes(config("t", 3), [("n", 1)], "task"),
+    lambda saver: saver.prune(["t"]),
+    lambda saver: saver.delete_for_runs(["r"]),
+    lambda saver: saver.copy_thread("t", "copy"),
+]
+
+
+@pytest.fixture
+def thread(saver: RedisStreamSaver, audit: Audit) -> Callable[[dict[str, Any]], None]:
+    """Adds an entry to a thread of three checkpoints: that of the last one, with some fields changed."""
+    for number in (1, 2, 3):
+        saver.put(*put_of("t", number, number - 1 or None))
+
+    def add(changes: dict[str, Any]) -> None:
+        log = audit.keyspace.thread(b"t").log
+        ((_, fields),) = audit.client.xrevrange(log, count=1)
+        audit.client.xadd(log, {**fields, b"n": b"4", **{name.encode(): value for name, value in changes.items()}})
+
+    return add
+
+
+@pytest.mark.parametrize("kind", ["pruned", "runs_deleted"])
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"dropped": [["a"]]},
+        {"dropped": [[1, 2]]},
+        {"dropped": ["ab"]},
+        {"hidden": [["", "a", "b"]]},
+        {"hidden": [None]},
+        {"gone": [[1]]},
+        {"gone": [["1", "2", "d"]]},
+        {"gone": [[1, 2, 3]]},
+        {"gone": {"1": 2}},
+        {"runs": [1], "strategy": 1},
+    ],
+    ids=str,
+)
+def test_odd_removals(
+    saver: RedisStreamSaver, thread: Callable[[dict[str, Any]], None], kind: str, odd: dict[str, Any]
+) -> None:
+    """A removal of another shape stops its thread, named, and nothing else."""
+    envelope = {"strategy": "", "runs": [], "dropped": [], "hidden": [], "gone": [], **odd}
+    thread({"k": kind.encode(), "e": codec.encode(envelope)})
+    for call in CALLS:
+        with pytest.raises(CorruptEntry, match="of thread 't'"):
+            call(saver)
+    saver.delete_thread("t")
+    assert list(saver.list(None)) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "gone"),
+    [
+        (b"-4", []),
+        (b"4.0", []),
+        (b"9" * 5000, []),
+        (b"%d" % 2**70, []),
+        pytest.param(
+            b"%d" % 2**70,
+            [[4, 2**64 - 1, ""]],
+        ),
+    ],
+    ids=["negative", "no int", "thousands of digits", "past 64 bits", "past 64 bits, with all before gone"],
+)
+def test_odd_numbers(
+    saver: RedisStreamSaver, thread: Callable[[dict[str, Any]], None], number: bytes, gone: list[Any]
+) -> None:
+    """A sequence number that cannot be next stops its thread, named."""
+    envelope = {"strategy": "", "dropped": [], "hidden": [], "gone": gone}
+    thread({"n": number, "k": b"pruned", "e": codec.encode(envelope)})
+    for call in CALLS:
+        with pytest.raises(CorruptEntry, match="of thread 't'"):
+            call(saver)
+    saver.delete_thread("t")
+    assert list(saver.list(None)) == []
+
+
+@pytest.mark.parametrize("token", ["iZZ", "i", "", "fZZ", "i" + "9" * 5000, "x"], ids=lambda token: str(token)[:9])
+def test_odd_versions(saver: RedisStreamSaver, thread: Callable[[dict[str, Any]], None], token: str) -> None:
+    """A version that none can be is told where it is read, and does not keep the checkpoint from being pruned."""
+    thread({"s": encode_versions({"n": token})})
+    for call in (READS[0], READS[2]):
+        with pytest.raises(CorruptEntry, match="is no version"):
+            call(saver)
+    assert number_of(saver.get_tuple(config("t", 1))) == 1
+    saver.put(*put_of("t", 9, 3))
+    saver.prune(["t"])
+    assert [number_of(found) for found in saver.list(config("t"))] == [9]
+
+
+def nested(depth: int, kind: str) -> Any:
+    """Something within something, and so on."""
+    found: Any = "innermost"
+    for _ in range(depth):
+        found = [found] if kind == "list" else {"a": found}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("depth", "kind"),
+    [
+        *((depth, kind) for depth in (100, 2000, 100_000) for kind in ("list", "dict")),
+        pytest.param(450, "list"),
+    ],
+)
+def test_deep_metadata(saver: RedisStreamSaver, depth: int, kind: str) -> None:
+    """Metadata nested deep comes back, or is refused before anything is stored."""
+    given, checkpoint, metadata, versions = put_of("t", 1)
+    metadata["deep"] = nested(depth, kind)
+    try:
+        saver.put(given, checkpoint, metadata, versions)
+    except EventLogError:
+        assert saver.get_tuple(config("t")) is None
+        return
+    for found in (saver.get_tuple(config("t")), saver.get_tuple(config("t", 1)), *saver.list(config("t"))):
+        assert found is not None
+        assert str(dict(found.metadata)["deep"]) == str(nested(depth, kind))
