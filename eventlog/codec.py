@@ -99,7 +99,7 @@ def _is_plain(value: Any, depth: int) -> bool:
     if kind is str:
         return _is_text(value)
     if kind is int:
-        return _INT_MIN <= value <= _INT_MAX
+        return bool(_INT_MIN <= value <= _INT_MAX)
     if kind is list:
         return all(_is_plain(item, depth + 1) for item in value)
     if kind is dict:
