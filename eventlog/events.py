@@ -157,9 +157,6 @@ UPCASTERS: dict[tuple[bytes, bytes], Callable[[Fields], Fields]] = {}
 """(kind, version) -> what makes its fields those of the next version."""
 
 
-# -- to fields
-
-
 def _value_fields(values: Mapping[tuple[str, str], bytes]) -> Iterable[bytes]:
     for (channel, token), piece in values.items():
         yield b"=" + value_name(channel.encode(), token.encode())
@@ -204,9 +201,6 @@ def encode_event(event: Event) -> list[bytes]:
     else:
         fields += (codec.encode({"runs": list(event.runs), **_removed(event.removed)}),)
     return fields
-
-
-# -- from fields
 
 
 def decode_versions(data: bytes) -> dict[str, str]:

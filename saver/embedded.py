@@ -147,9 +147,6 @@ def _binary() -> str:
         raise MissingExtra(f"{error} To fix it: use a server of your own, by its url.") from error
 
 
-# -- directories ------------------------------------------------------------------------------------------------------
-
-
 def _directory(path: str | os.PathLike[str]) -> Path:
     if not os.fspath(path):
         raise InvalidArgument("The path is empty. To fix it: name a directory, or pass None for a temporary one.")
@@ -181,8 +178,6 @@ def _socket_base() -> str:
     return base if len(os.fsencode(base)) <= SOCKET_BASE_BYTES else "/tmp"  # noqa: S108 - mkdtemp's directory in it is private
 
 
-# -- descriptors that hold a server: none may leak into a child -------------------------------------------------------
-
 _held: set[int] = set()
 
 
@@ -205,9 +200,6 @@ def _let_go_in_child() -> None:
 
 if sys.platform != "win32":
     os.register_at_fork(after_in_child=_let_go_in_child)
-
-
-# -- locks ------------------------------------------------------------------------------------------------------------
 
 
 def _lock_owner(directory: Path, undo: contextlib.ExitStack) -> None:
@@ -263,9 +255,6 @@ def _holder(file: Path) -> str:
     if pid == str(os.getpid()):
         return f"this process (pid {pid})"
     return f"process {pid}" if pid else "a process that has just started"
-
-
-# -- the guard and the server -----------------------------------------------------------------------------------------
 
 
 def _start_guard(

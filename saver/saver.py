@@ -142,8 +142,6 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
             raise
         return made
 
-    # -- life
-
     def setup(self) -> None:
         """Checks server and prefix now rather than at the first call. One round trip.
 
@@ -191,8 +189,6 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
     ) -> None:
         """Closes."""
         await self.aclose()
-
-    # -- reading
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint with the config's `checkpoint_id`, or that with the greatest id of its namespace; None if there is none.
@@ -250,8 +246,6 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         """Async twin of `get_delta_channel_history`."""
         return await self._runner.arun(self._operations.delta_history(self.serde, config, channels), _subject(config))
 
-    # -- writing
-
     def put(
         self,
         config: RunnableConfig,
@@ -292,8 +286,6 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         """Async twin of `put_writes`."""
         flow = self._operations.put_writes(self.serde, config, writes, task_id, task_path)
         await self._runner.arun(flow, _subject(config))
-
-    # -- upkeep
 
     def delete_thread(self, thread_id: str) -> None:
         """Deletes every key of a thread, and leaves one tombstone in the feed. One round trip, two if it has subgraphs."""
@@ -343,8 +335,6 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         """Async twin of `prune`."""
         flow = self._operations.prune(self.serde, thread_ids, strategy, keep_last)
         await self._runner.arun(flow, f"threads {thread_ids!r:.200}")
-
-    # -- versions and serializer
 
     def get_next_version(self, current: str | None, channel: None) -> str:  # noqa: ARG002
         """A version greater than `current`, unique across forks, 9 to 20 characters long. See `saver.versions`."""

@@ -51,8 +51,6 @@ class Translator:
         self._plain = type(serde) is JsonPlusSerializer
         """Whether the serializer is known not to encrypt."""
 
-    # -- to events
-
     def checkpoint_saved(
         self,
         address: Address,
@@ -150,8 +148,6 @@ class Translator:
         if self._plain or not is_plain(clear):
             return {"checkpoint": self._beside(address, "checkpoint", rest)}
         return {"checkpoint": clear, "rest": self._beside(address, "checkpoint", other)}
-
-    # -- from what is stored
 
     def checkpoint_tuple(self, thread_id: str, stored: StoredCheckpoint) -> CheckpointTuple:
         """The tuple LangGraph reads. Raises `ValueUnreadable` or `CorruptEntry`."""

@@ -141,9 +141,6 @@ class State(TypedDict, total=False):
     approved: bool
 
 
-# -- the model and its tools
-
-
 @tool
 def find_orders(customer: str) -> str:
     """The orders of a customer."""
@@ -214,9 +211,6 @@ def _in_words(messages: Sequence[BaseMessage]) -> Iterable[str]:
             yield f"So far {content} have been paid back to you."
         else:
             yield content
-
-
-# -- the graph
 
 
 class Desk:
@@ -332,9 +326,6 @@ def desk_graph(checkpointer: RedisStreamSaver, ledger: Ledger, carrier_down: Seq
     builder.add_edge("approve", "settle")
     builder.add_edge("settle", "speak")
     return builder.compile(checkpointer=checkpointer)
-
-
-# -- steps of the conversation, in a process of their own
 
 
 def main() -> None:

@@ -89,9 +89,6 @@ def finished_tasks(entries: Iterable[Entry], channel: str) -> set[str]:
     }
 
 
-# -- as a table
-
-
 def entry_table(entries: Sequence[Entry], known: Sequence[Entry], width: int) -> Table:
     """One row per entry. `known` is the whole log, in which parents are looked up."""
     numbers = {

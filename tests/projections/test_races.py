@@ -46,9 +46,6 @@ def once(moment: int, act: Callable[[], object]) -> Callable[[Request], None]:
     return before
 
 
-# -- entry ids --------------------------------------------------------------------------------------------------------
-
-
 def check_ids_and_winner(saver: RedisStreamSaver, audit: Audit) -> Any:
     """Ids sort as text, and the write that came last is the one that is read; what it holds."""
     keys = audit.keyspace.thread(b"t")
@@ -85,9 +82,6 @@ def test_the_last_special_write_wins_of_many_at_once(saver: RedisStreamSaver, au
     with ThreadPoolExecutor(30) as pool:
         list(pool.map(lambda number: saver.put_writes(config("t", 1), [(RESUME, number)], "task"), range(30)))
     check_ids_and_winner(saver, audit)
-
-
-# -- compare and set --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("runs", [["old", "old", "stays"], ["old"] * 3], ids=["some", "all"])
@@ -132,9 +126,6 @@ def test_a_thread_that_moved_on_is_not_deleted(
     assert numbers(saver, "t") == []
 
 
-# -- pruning in many steps --------------------------------------------------------------------------------------------
-
-
 def test_pruning_in_more_steps_than_attempts(
     saver: RedisStreamSaver, steps: Steps, audit: Audit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,9 +155,6 @@ def test_pruning_while_another_writes(
     steps.run(steps.pruning("t"), write)
     assert numbers(saver, "t") == [99]
     assert len(audit.check("t")) == 2
-
-
-# -- expiry -----------------------------------------------------------------------------------------------------------
 
 
 def test_writing_until_a_thread_expires(saver: RedisStreamSaver, on: Open, audit: Audit) -> None:
@@ -207,9 +195,6 @@ def test_a_checkpoint_in_the_last_millisecond_of_its_early_writes(saver: RedisSt
         while audit.client.pttl(keys.log) >= 0:
             pass
         assert numbers(saver, thread) == [1]
-
-
-# -- what was laid ready is dropped -----------------------------------------------------------------------------------
 
 
 def drop_staged(audit: Audit, part: bytes = b"") -> None:

@@ -30,9 +30,6 @@ async def held(any_server: Server, prefix: str) -> Any:
         yield saver
 
 
-# -- odd ids ----------------------------------------------------------------------------------------------------------
-
-
 async def test_odd_threads_keep_apart(server: Server, prefix: str, saver: RedisStreamSaver, call: Call) -> None:
     """Whatever its id, a thread is written, read, listed, copied, pruned and deleted without touching another."""
     for thread in ODD:
@@ -117,8 +114,6 @@ async def test_numbers_as_threads(one_saver: RedisStreamSaver, call: Call) -> No
     await call(one_saver, "delete_thread", 7)
     assert await call(one_saver, "get_tuple", config("7")) is None
 
-
-# -- what is refused --------------------------------------------------------------------------------------------------
 
 Refused = tuple[str, Callable[[Any], tuple[Any, ...]], str]
 TAKES_ID: list[Refused] = [
@@ -209,9 +204,6 @@ async def test_unwritable(any_server: Server, prefix: str, held: RedisStreamSave
         assert before == (length_of(client, keys), client.xlen(keys.shared.feed), keys_under(any_server, prefix))
 
 
-# -- too large --------------------------------------------------------------------------------------------------------
-
-
 async def test_over_the_limit(
     any_server: Server, prefix: str, held: RedisStreamSaver, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,9 +237,6 @@ async def test_over_the_limit_of_this_server(
         assert values_of(await call(saver, "get_tuple", config("t"))) == {"x": 1}
         await call(saver, "put", config("t"), *step({"x": 2}))
         assert values_of(await call(saver, "get_tuple", config("t"))) == {"x": 2}
-
-
-# -- many, wide, long -------------------------------------------------------------------------------------------------
 
 
 async def test_wide_state(saver: RedisStreamSaver, call: Call) -> None:

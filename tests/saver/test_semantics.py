@@ -243,9 +243,6 @@ def test_config_specs(on: Open) -> None:
     assert on().config_specs == InMemorySaver().config_specs
 
 
-# -- versions ---------------------------------------------------------------------------------------------------------
-
-
 def test_versions_rise(on: Open) -> None:
     """Each version is greater than the one before, over the counts at which it gets a digit more, and never the same twice."""
     saver = on()

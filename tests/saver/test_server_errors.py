@@ -74,9 +74,6 @@ def wait_until(condition: Callable[[], Any]) -> None:
         time.sleep(0.02)
 
 
-# -- out of reach -----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("where", ["redis://127.0.0.1:1", "redis+cluster://127.0.0.1:1", "unix:///nowhere/s.sock"])
 async def test_server_down(where: str, prefix: str, call: Call) -> None:
     """A refused connection, a cluster without a node and a socket that is not there are a server that cannot be reached."""
@@ -122,9 +119,6 @@ async def test_loading(loading: str, prefix: str, call: Call, protocol: int) -> 
     async with saver_on(loading, prefix=prefix, protocol=protocol) as saver:
         for method, arguments in [*WRITES, *READS]:
             await fails(ServerLoading, call, saver, method, *arguments())
-
-
-# -- not to be written ------------------------------------------------------------------------------------------------
 
 
 async def test_read_only_replica(private_server: Launch, binary: Path, prefix: str, call: Call) -> None:
@@ -175,9 +169,6 @@ async def test_cannot_persist(private_server: Launch, binary: Path, tmp_path: Pa
         assert values_of(await call(saver, "get_tuple", config("t"))) == {"x": 1}
 
 
-# -- full -------------------------------------------------------------------------------------------------------------
-
-
 async def fill(call: Call, saver: RedisStreamSaver) -> None:
     """Put a large thread and a small one, each with a subgraph."""
     for thread, size in (("t", 1), ("large", 3_000_000)):
@@ -224,9 +215,6 @@ async def test_delete_that_makes_too_little_room(private_server: Launch, binary:
         assert await call(saver, "get_tuple", config("t")) is None
 
 
-# -- closed to us -----------------------------------------------------------------------------------------------------
-
-
 async def test_wrong_password(private_server: Launch, binary: Path, prefix: str, call: Call) -> None:
     """No password and a wrong one are told apart from a server that is down, and the password is not repeated."""
     server = private_server("--requirepass", "right", binary=binary)
@@ -256,9 +244,6 @@ async def test_keys_of_others(private_server: Launch, binary: Path, prefix: str,
     async with saver_on(server.url, prefix=prefix, username="other", password="pw") as saver:
         for method, arguments in [*WRITES, *READS]:
             await fails(AccessDenied, call, saver, method, *arguments())
-
-
-# -- set up otherwise -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

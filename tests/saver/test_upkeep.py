@@ -43,9 +43,6 @@ async def seen(call: Call, saver: Any, thread: str) -> list[tuple[Any, Any, Any]
     ]
 
 
-# -- delete_for_runs --------------------------------------------------------------------------------------------------
-
-
 async def test_delete_for_runs(saver: RedisStreamSaver, call: Call) -> None:
     """The checkpoints of a run go with their writes, on every thread and namespace; others keep the values they share."""
     for thread in ("a", "b"):
@@ -76,9 +73,6 @@ async def test_delete_for_no_runs(one_saver: RedisStreamSaver, call: Call) -> No
     with pytest.raises(TypeError, match="run_ids"):
         await call(one_saver, "delete_for_runs", "run")
     assert len(await seen(call, one_saver, "t")) == 3
-
-
-# -- copy_thread ------------------------------------------------------------------------------------------------------
 
 
 async def test_copy(saver: RedisStreamSaver, call: Call) -> None:
@@ -143,9 +137,6 @@ async def test_nothing_is_left_of_a_refused_copy(
     with pytest.raises(ThreadExists):
         await call(one_saver, "copy_thread", "a", "b")
     assert keys_under(any_server, prefix) == before
-
-
-# -- prune ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("keep", [None, 1, 2, 3, 100])
@@ -215,9 +206,6 @@ async def test_life_after_pruning(saver: RedisStreamSaver, call: Call) -> None:
     assert len(await seen(call, saver, "t")) == 3
     await call(saver, "prune", ["t"], keep_last=2)
     assert [values for values, _, _ in await seen(call, saver, "t")] == [{"n": "b"}, {"n": "a"}]
-
-
-# -- delta channels ---------------------------------------------------------------------------------------------------
 
 
 def joined(state: list[str], updates: Sequence[list[str]]) -> list[str]:
