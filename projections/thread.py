@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from secrets import token_hex
 from typing import Any
 
-from eventlog.errors import CorruptEntry, EventLogError, LogLost, ServerUnavailable, ThreadBusy, ValueTooLarge
+from eventlog.errors import CorruptEntry, LogLost, ServerError, ServerUnavailable, ThreadBusy, ValueTooLarge
 from eventlog.events import Recorded, decode_entry
 from eventlog.flow import Argument, Call, Command, Flow, Script, load_script
 from eventlog.keys import ThreadKeys
@@ -86,10 +86,13 @@ def _explain(thread: str, arguments: Sequence[Argument], error: ServerUnavailabl
     largest = max((len(argument) for argument in arguments if isinstance(argument, bytes)), default=0)
     if largest < SMALLEST_LIMIT:
         return
-    try:
-        reply = yield Command("CONFIG GET", b"proto-max-bulk-len")
-    except EventLogError:
-        return
+    reply: object = None
+    for _ in range(5):  # connections that the server hung up on may be in the pool still
+        try:
+            reply = yield Command("CONFIG GET", b"proto-max-bulk-len")
+            break
+        except ServerError:
+            continue
     limits = [int(number) for number in re.findall(r"\d+", str(reply))]
     if limits and largest > min(limits):
         raise ValueTooLarge(
