@@ -171,7 +171,7 @@ _RULES: tuple[tuple[type[Exception], str, type[EventLogError], str], ...] = (
         rx.RedisClusterException,
         "Cluster mode is not enabled",
         ServerMisconfigured,
-        "the server is no cluster; use redis://",
+        "the server is no cluster (use redis://), or the user lacks CLUSTER SLOTS",
     ),
     (rx.RedisClusterException, "", ServerUnavailable, "check that the cluster's nodes run and cover all slots"),
     (rx.MaxConnectionsError, "", PoolExhausted, _POOL),

@@ -82,7 +82,7 @@ def parse_address(url: str, client_options: Mapping[str, Any]) -> Address:
 def _check_database(url: str) -> None:
     """Refuses a database that is no number, which redis-py would take for 0."""
     scheme, _, rest = url.partition("://")
-    database = rest.partition("?")[0].partition("/")[2]
+    database = rest.partition("?")[0].partition("/")[2].strip("/")
     if scheme != "unix" and database and not database.isdigit():
         raise InvalidArgument(
             "the connection URL names a database that is no number. To fix it: end it with a number, e.g. redis://localhost:6379/0."

@@ -37,7 +37,9 @@ ATTEMPTS = 20
 def copy_thread(keyspace: Keyspace, source: ThreadKeys, target: ThreadKeys, *, ttl: int) -> Flow[None]:
     """Copies the complete history of a thread to one that does not exist: all of it or nothing.
 
-    What is appended to the source meanwhile is not copied. Memory: a page of 50 entries. Round trips: three per page.
+    What is appended to the source meanwhile is not copied.
+    Memory: a page of 50 entries or 4 MiB, and the index.
+    Round trips: two per page, and a few more.
 
     Raises:
         ThreadNotFound: the source has no log.

@@ -3,7 +3,7 @@
 -- KEYS: those of log.lua; 8... heads of the namespaces named.
 -- ARGV: 1 thread; 2 digest of the log that is to be deleted, '' for any; 3 'anyway' to delete a log whose index is
 --   not its own, 'make room' to take all but the last entry, where the server is too full for a tombstone; 4... namespaces.
--- Reply: {'ok'}; {'room'} when that is done; {'none'} if there is no such thread; {'namespaces', those of the thread} if others than those named have a head,
+-- Reply: {'ok'}; {'room'} when that is done; {'none'} if there is no such thread; {'namespaces', those of the thread} if it has checkpoints in others than those named,
 --   nothing deleted; {'moved'} if the log has moved on; {'stale'} if the namespaces are not known.
 
 local state, why = open()

@@ -5,7 +5,7 @@
 --   place (namespace's, then id's); 8 source; 9 step; 10 run or ''; 11 number of events; then for each event (those with the
 --   overflow of values first, the checkpoint last): content digest, number of fields, fields.
 -- Reply: {'ok', entry id}; {'same', entry id} if this very event is what the log already holds for the checkpoint;
---   {'stale'} or {'lost'} as log.lua has it, nothing written.
+--   {'gone', entry id} if the log lacks an entry, {'stale'} or {'lost'} as log.lua has it, nothing written.
 
 local HEAD, ROOT = KEYS[8], KEYS[9]
 local ttl, ns, id, parent, ns_place, place = tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
@@ -39,13 +39,17 @@ local only = not newest(ORDER, ns_place)
 local latest = not redis.call('ZRANGEBYLEX', ORDER, '(c' .. place .. '\255', '(c' .. ns_place .. '\255', 'LIMIT', 0, 1)[1]
 local head = head_of(HEAD, ns_place)
 local views = shared_views()
-local only_writes = redis.call('PTTL', LOG) >= 0 and ttl == 0
+local only_writes = redis.call('PTTL', LOG) >= 0 and not redis.call('ZSCORE', EXPIRIES, 't' .. THREAD)
   and not redis.call('ZRANGEBYLEX', ORDER, '[c', '(d', 'LIMIT', 0, 1)[1]
 
 local early = {}
 for i, member in ipairs(members(ORDER, 'w' .. place)) do
   local early_id = writes_entry(member, place)
-  early[i] = redis.call('XRANGE', LOG, early_id, early_id)[1][2]
+  local entry = redis.call('XRANGE', LOG, early_id, early_id)[1]
+  if not entry then
+    return { 'gone', early_id }
+  end
+  early[i] = entry[2]
 end
 
 -- From here on it writes.

@@ -3,7 +3,8 @@
 -- KEYS: those of log.lua; 8 head of the namespace; 9 head of the root namespace.
 -- ARGV: 1 thread; 2 ttl in ms, 0 for none; 3 namespace; 4 checkpoint id; 5 namespace's place; 6 checkpoint's place; 7 task id,
 --   ordered; 8 number of events; then for each event: content digest, number of fields, fields.
--- Reply: {'ok', entry id of the last}; {'same'} if they change nothing; {'stale'} or {'lost'}, nothing written.
+-- Reply: {'ok', entry id of the last}; {'same'} if they change nothing; {'gone', entry id} if the log lacks an entry;
+--   {'stale'} or {'lost'}; nothing written.
 
 local HEAD, ROOT = KEYS[8], KEYS[9]
 local ttl, ns, id, ns_place, place, task_place = tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
@@ -19,7 +20,11 @@ local views = shared_views()
 local held, marks = {}, {} -- what the task wrote to the checkpoint before, and the mark of the call, by name
 for _, member in ipairs(members(ORDER, 'w' .. place .. task_place)) do
   local entry_id = string.sub(member, #place + #task_place + 2)
-  local entry = redis.call('XRANGE', LOG, entry_id, entry_id)[1][2]
+  local found = redis.call('XRANGE', LOG, entry_id, entry_id)[1]
+  if not found then
+    return { 'gone', entry_id }
+  end
+  local entry = found[2]
   each_write(entry, function(name, value, special)
     if special or not held[name] then
       held[name], marks[name] = value, mark_of(entry)

@@ -1,6 +1,6 @@
 """RedisStreamSaver: the LangGraph face of the log.
 
-Every method is one line: the operation's flow (`saver.operations`), run in one colour or the other (`eventlog.drivers`).
+Every method hands the operation's flow (`saver.operations`) to the runner (`eventlog.drivers`), in one colour or the other.
 """
 
 from __future__ import annotations
@@ -236,7 +236,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
     ) -> Mapping[str, DeltaChannelHistory]:
         """What `DeltaChannel`s are rebuilt from: the nearest stored value above, and the ancestors' writes since, oldest first.
 
-        One round trip per 500 ancestors.
+        One round trip per 500 ancestors or 4 MiB.
         """
         return self._runner.run(self._operations.delta_history(self.serde, config, channels), _subject(config))
 
@@ -307,7 +307,9 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         await self._runner.arun(self._operations.delete_for_runs(self.serde, run_ids), f"runs {run_ids!r}")
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        """Copies a thread's complete history to one that does not exist: all of it or nothing. Three round trips per 50 events.
+        """Copies a thread's complete history to one that does not exist: all of it or nothing.
+
+        Two round trips per 50 events or 4 MiB, and a few more.
 
         Raises `ThreadNotFound` or `ThreadExists`.
         """

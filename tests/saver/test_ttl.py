@@ -245,6 +245,29 @@ async def test_early_writes_with_an_end(
             assert known == ({"t", "other"} if client.exists(keys.log) else {"other"})
 
 
+async def test_early_writes_keep_the_end_they_were_given(
+    any_server: Server, on: Open, keys: ThreadKeys, call: Call
+) -> None:
+    """Early writes of a saver with a ttl give the thread an end, which the checkpoint of one without leaves as it is."""
+    async with on(any_server, 10) as mortal, on(any_server, None) as plain:
+        await call(mortal, "put_writes", config("t", "", "c1"), [("x", 1)], "task")
+        await call(plain, "put", config("t"), *step({"x": 1}, checkpoint_id="c1"))
+        with any_server.client() as client:
+            assert 590_000 < lives(client, keys.log)[0] <= 600_000
+
+
+async def test_the_day_that_early_writes_wait_is_no_ttl(
+    any_server: Server, on: Open, keys: ThreadKeys, call: Call
+) -> None:
+    """Early writes wait a day for their checkpoint; when it comes from a saver with a ttl, that is the thread's."""
+    async with on(any_server, 10) as mortal, on(any_server, None) as plain:
+        await call(plain, "put_writes", config("t", "", "c1"), [("x", 1)], "task")
+        with any_server.client() as client:
+            assert 86_000_000 < lives(client, keys.log)[0] <= 86_400_000
+            await call(mortal, "put", config("t"), *step({"x": 1}, checkpoint_id="c1"))
+            assert 590_000 < lives(client, keys.log)[0] <= 600_000
+
+
 async def test_copy_of_a_thread_with_an_end(any_server: Server, prefix: str, on: Open, call: Call) -> None:
     """A copy has the end that the copying saver gives, whatever the source and an expired namesake had."""
     async with on(any_server, SHORT) as mortal, on(any_server, None) as plain:
