@@ -9,7 +9,7 @@ A piece is how one version of a channel's value is stored: one letter for its fo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from io import BytesIO
 from typing import Any, NamedTuple, NoReturn
@@ -137,11 +137,6 @@ def decode_shape(data: bytes, *types: type) -> list[Any]:
     if not isinstance(items, list) or [type(item) for item in items] != list(types):
         raise Malformed("has another shape than this project writes")
     return items
-
-
-def encode_texts(texts: Iterable[str]) -> bytes:
-    """CBOR of a flat list of texts, which the scripts read as well."""
-    return encode(list(texts))
 
 
 def decode_texts(data: bytes) -> list[str]:

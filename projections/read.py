@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 from eventlog.codec import Malformed
-from eventlog.errors import CorruptEntry, ServerError
+from eventlog.errors import CorruptEntry, EventLogError, LogLost
 from eventlog.flow import Flow
 from eventlog.keys import ThreadKeys, checkpoint_place, ordered, split_place
 from projections.checkpoint import Incomplete, StoredCheckpoint, View, from_head, from_view, head_fields
@@ -37,8 +35,12 @@ def read_latest(keys: ThreadKeys, namespace: str, *, ttl: int = 0) -> Flow[Store
                 return None
     _, digest, view, pieces = reply
     found = decode_view(keys, view, pieces)
-    with suppress(ServerError):  # the answer is there: a replica, or a full server, need not take the head
+    try:
         yield from call(keys, STORE_HEAD, [digest, *head_fields(view, pieces)], heads)
+    except (CorruptEntry, LogLost):
+        raise
+    except EventLogError:
+        pass  # the answer is there: a replica, or a full server, need not take the head, which is but a view
     return found
 
 
