@@ -5,6 +5,12 @@ tag is refused before anything is made of it. Maps keep the order they were writ
 checkpoint that has to come back as it was.
 
 A piece is how one version of a channel's value is stored: one letter for its form, then what the form needs.
+
+    E    no value at this version
+    K    keyframe, the value whole: CBOR list [serde type, bytes]
+    D    delta against an earlier piece of the channel: the entry id that piece lies in and its version token, each behind its
+         length, then the delta (see `projections.delta`)
+    k, d the same, the part after the letter, or after the token, compressed with Zstandard
 """
 
 from __future__ import annotations
@@ -12,26 +18,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from hashlib import sha256
 from io import BytesIO
-from typing import Any, NamedTuple, NoReturn
+from threading import local
+from typing import Any, NamedTuple, NoReturn, Union
 
 import cbor2
+import zstandard
 
 __all__ = [
     "EMPTY",
+    "Delta",
     "Keyframe",
     "Malformed",
+    "base_of",
     "content_digest",
     "decode",
     "decode_piece",
     "encode",
+    "encode_delta",
     "encode_keyframe",
     "is_plain",
 ]
 
 EMPTY = b"E"
 """The piece of a channel that has no value at that version."""
-KEYFRAME = b"K"
-"""The form of a piece that holds a value whole. (`D`, a delta against an earlier piece, is reserved.)"""
+NEVER = 2**63
+"""Bytes above which a piece is compressed, where none is."""
 
 DEEPEST = 300
 """Containers within each other that an envelope may hold; cbor2 decodes up to 400. What is deeper is the serializer's."""
@@ -47,6 +58,19 @@ class Keyframe(NamedTuple):
 
     type: str
     data: bytes
+
+
+class Delta(NamedTuple):
+    """A value by what differs from an earlier piece of its channel."""
+
+    entry_id: bytes
+    """The entry that the earlier piece lies in, and below its version token."""
+    token: bytes
+    data: bytes
+    """The delta, see `projections.delta`."""
+
+
+Piece = Union[Keyframe, Delta]
 
 
 def encode(value: object) -> bytes:
@@ -117,18 +141,94 @@ def _is_text(value: str) -> bool:
     return True
 
 
-def encode_keyframe(type_: str, data: bytes) -> bytes:
-    """The piece that holds a value whole."""
-    return KEYFRAME + encode([type_, data])
+class _Zstd(local):
+    """A thread's compressor and decompressor: neither may be used by two threads at once."""
+
+    def __init__(self) -> None:
+        self.compressor = zstandard.ZstdCompressor(level=1)
+        self.decompressor = zstandard.ZstdDecompressor()
 
 
-def decode_piece(piece: bytes) -> Keyframe | None:
+_ZSTD = _Zstd()
+_LARGEST = 2**30
+"""Bytes that a compressed piece may come to: more than a server takes for one value."""
+_SAMPLE = 4096
+
+
+def _compressed(data: bytes, above: int) -> bytes | None:
+    """`data` compressed; None if it is not longer than `above` bytes, or would not become a good part shorter."""
+    if len(data) <= above:
+        return None
+    compressor = _ZSTD.compressor
+    if len(data) > 4 * _SAMPLE:
+        middle = len(data) // 2
+        if len(compressor.compress(data[middle : middle + _SAMPLE])) > _SAMPLE * 0.9:
+            return None
+    made = compressor.compress(data)
+    return made if len(made) < len(data) * 0.9 else None
+
+
+def _decompressed(data: bytes) -> bytes:
+    try:
+        if not 0 <= zstandard.frame_content_size(data) <= _LARGEST:
+            raise Malformed("holds a compressed piece without its size, or of more bytes than a server takes")
+        return _ZSTD.decompressor.decompress(data)
+    except zstandard.ZstdError as error:
+        raise Malformed(f"holds a compressed piece that cannot be read: {error}") from error
+
+
+def encode_keyframe(type_: str, data: bytes, compress_above: int = NEVER) -> bytes:
+    """The piece that holds a value whole, compressed if it is longer than so many bytes and that helps."""
+    plain = encode([type_, data])
+    if (compressed := _compressed(plain, compress_above)) is not None:
+        return b"k" + compressed
+    return b"K" + plain
+
+
+def encode_delta(entry_id: bytes, token: bytes, data: bytes, compress_above: int = NEVER) -> bytes:
+    """The piece that holds a value by what differs from an earlier piece. Compressed as `encode_keyframe` does."""
+    base = b"%d:%b%d:%b" % (len(entry_id), entry_id, len(token), token)
+    if (compressed := _compressed(data, compress_above)) is not None:
+        return b"d" + base + compressed
+    return b"D" + base + data
+
+
+def is_delta(piece: bytes) -> bool:
+    """Whether a piece needs an earlier one."""
+    return piece[:1] in (b"D", b"d")
+
+
+def base_of(piece: bytes) -> tuple[bytes, bytes]:
+    """Entry id and version token of the piece that a delta was made against. Raises `Malformed`."""
+    entry_id, token, _ = _split_delta(piece)
+    return entry_id, token
+
+
+def _split_delta(piece: bytes) -> tuple[bytes, bytes, int]:
+    """Entry id, token, and where the delta begins."""
+    try:
+        first = piece.index(b":", 1, 6) + 1
+        second = first + int(piece[1 : first - 1])
+        third = piece.index(b":", second, second + 8) + 1
+        start = third + int(piece[second : third - 1])
+    except ValueError:
+        raise Malformed("holds a delta that does not say what it was made against") from None
+    if not first < second < third <= start <= len(piece):
+        raise Malformed("holds a delta that does not say what it was made against")
+    return piece[first:second], piece[third:start], start
+
+
+def decode_piece(piece: bytes) -> Piece | None:
     """What a piece holds, None for `EMPTY`. Raises `Malformed` for an unknown form."""
+    form = piece[:1]
     if piece == EMPTY:
         return None
-    if piece[:1] != KEYFRAME:
-        raise Malformed(f"holds a piece of unknown form {piece[:1]!r}")
-    return Keyframe(*decode_shape(piece[1:], str, bytes))
+    if form in (b"K", b"k"):
+        return Keyframe(*decode_shape(piece[1:] if form == b"K" else _decompressed(piece[1:]), str, bytes))
+    if form in (b"D", b"d"):
+        entry_id, token, start = _split_delta(piece)
+        return Delta(entry_id, token, piece[start:] if form == b"D" else _decompressed(piece[start:]))
+    raise Malformed(f"holds a piece of unknown form {form!r}")
 
 
 def decode_shape(data: bytes, *types: type) -> list[Any]:
@@ -148,9 +248,6 @@ def decode_texts(data: bytes) -> list[str]:
 
 
 def content_digest(fields: Sequence[bytes]) -> str:
-    """SHA-256, in hex, over the fields of an event, each behind its length."""
-    digest = sha256()
-    for field in fields:
-        digest.update(b"%d:" % len(field))
-        digest.update(field)
-    return digest.hexdigest()
+    """SHA-256, in hex, over the fields of an event: their lengths, each behind a comma, a semicolon, then the fields."""
+    lengths = b"".join([b"%d," % len(field) for field in fields])
+    return sha256(b"".join((lengths, b";", *fields))).hexdigest()

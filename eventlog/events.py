@@ -7,7 +7,7 @@ A stream entry is a flat list of fields:
     e   envelope: CBOR map
     p   parent checkpoint id             s   versions: CBOR list channel, token, channel, token, ...      (checkpoint)
     t   task id                          a   task path                                                    (writes)
-    r   mark of the call, where an encrypting serializer makes its bytes differ each time
+    r   mark of the call, by which one that is made again is known: always with a checkpoint, else with a serializer that encrypts
     =<channel and version>  piece        !<index>  CBOR list channel, serde type, bytes
 
 `n` and `d` are set by the script that appends; the rest is the event's content, which the digest covers in the order it was
@@ -83,7 +83,7 @@ class CheckpointSaved:
     parts: tuple[str, ...] = ()
     """Content digests of the `ValuesSaved` that go before it."""
     mark: bytes = b""
-    """Where a serializer writes the same differently each time: what tells a call that is made again."""
+    """What tells a call that is made again, whatever form its values are stored in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class WritesSaved:
     task_path: str
     writes: tuple[Write, ...]
     mark: bytes = b""
-    """As of `CheckpointSaved`."""
+    """Where a serializer writes the same differently each time, as of `CheckpointSaved`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,8 @@ UPCASTERS: dict[tuple[bytes, bytes], Callable[[Fields], Fields]] = {}
 """(kind, version) -> what makes its fields those of the next version."""
 
 
-def _value_fields(values: Mapping[tuple[str, str], bytes]) -> Iterable[bytes]:
+def value_fields(values: Mapping[tuple[str, str], bytes]) -> Iterable[bytes]:
+    """Names and pieces in turn."""
     for (channel, token), piece in values.items():
         yield b"=" + value_name(channel.encode(), token.encode())
         yield piece
@@ -184,9 +185,9 @@ def encode_event(event: Event) -> list[bytes]:
             fields += (b"p", event.parent_id.encode())
         if event.mark:
             fields += (b"r", event.mark)
-        fields += _value_fields(event.values)
+        fields += value_fields(event.values)
     elif isinstance(event, ValuesSaved):
-        fields += (codec.encode({"ns": event.namespace, "id": event.checkpoint_id}), *_value_fields(event.values))
+        fields += (codec.encode({"ns": event.namespace, "id": event.checkpoint_id}), *value_fields(event.values))
     elif isinstance(event, WritesSaved):
         fields += (codec.encode({"ns": event.namespace, "id": event.checkpoint_id}),)
         fields += (b"t", event.task_id.encode(), b"a", event.task_path.encode())

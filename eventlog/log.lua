@@ -5,8 +5,7 @@
 -- and ARGV with: 1 the thread id.
 --
 -- A script validates first and writes last, and its first write is the XADD, which the server refuses when it is full,
--- read-only or cannot persist: nothing is ever half-written. Times are ms since 1970 by the server's clock, which stands still
--- while a script runs.
+-- read-only or cannot persist: nothing is ever half-written. Times are ms since 1970 by the server's clock.
 
 local LOG, INDEX, ORDER, THREADS, FEED, RUNS, EXPIRIES = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local THREAD = ARGV[1]
@@ -14,8 +13,12 @@ local WRITES_ONLY = 86400000 -- a log whose checkpoint never came is kept for a 
 local IDLE = 3600000 -- heads of namespaces other than the root's are views that are dropped after an hour without use
 local CHUNK = 1000 -- values in one call: Lua's unpack fails past some thousands
 
-local time = redis.call('TIME')
-local NOW = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local time
+-- The server's clock, which stands still while a script runs.
+local function now()
+  time = time or redis.call('TIME')
+  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
 
 -- Calls `command key ...` with the values of `list`, some at a time (`step` values belong together).
 local function in_chunks(command, key, list, step)
@@ -25,18 +28,41 @@ local function in_chunks(command, key, list, step)
   end
 end
 
+-- The values of some fields of a hash.
+local function hmget(key, names)
+  if #names <= CHUNK then
+    return redis.call('HMGET', key, unpack(names))
+  end
+  local out = {}
+  for first = 1, #names, CHUNK do
+    local some = redis.call('HMGET', key, unpack(names, first, math.min(first + CHUNK - 1, #names)))
+    for i = 1, #some do
+      out[first + i - 1] = some[i]
+    end
+  end
+  return out
+end
+
 local function forget(thread)
   forget_thread(THREADS, RUNS, EXPIRIES, thread)
 end
 
--- Where the log stands: {n, d, l, c} (sequence number, digest, last entry id, entries), or nil and why not:
--- 'stale': index and log do not belong together, the index has to be rebuilt; 'lost': the thread is known, its log is gone.
-local function open()
-  local state = redis.call('HMGET', INDEX, 'n', 'd', 'l', 'c')
+local OPENED = 5 -- index fields that `open` reads before those that `more` names
+
+-- Where the log stands: {n, d, l, c, h} (sequence number, digest, last entry id, entries, hidden checkpoints), and `values` of
+-- the index fields that `more` names; or nil and why not: 'stale': index and log do not belong together, the index has to be
+-- rebuilt; 'lost': the thread is known, its log is gone. `seen`: a checkpoint that the order was seen to have, which shows that
+-- it is whole.
+local function open(more, seen)
+  local names = { 'n', 'd', 'l', 'c', 'h' }
+  for i = 1, more and #more or 0 do
+    names[OPENED + i] = more[i]
+  end
+  local values = hmget(INDEX, names)
   local length = redis.call('XLEN', LOG)
-  if state[1] then
-    if length == tonumber(state[4]) and redis.call('ZSCORE', ORDER, '') then
-      return { n = tonumber(state[1]), d = state[2], l = state[3], c = length }
+  if values[1] then
+    if length == tonumber(values[4]) and (seen or redis.call('ZSCORE', ORDER, '')) then
+      return { n = tonumber(values[1]), d = values[2], l = values[3], c = length, h = tonumber(values[5] or 0), values = values }
     end
     return nil, length == 0 and 'lost' or 'stale'
   end
@@ -48,33 +74,40 @@ local function open()
   end
   if redis.call('ZSCORE', THREADS, 't' .. THREAD) and redis.call('ZSCORE', EXPIRIES, '') then
     local expiry = redis.call('ZSCORE', EXPIRIES, 't' .. THREAD)
-    if not expiry or tonumber(expiry) > NOW then
+    if not expiry or tonumber(expiry) > now() then
       return nil, 'lost'
     end
   end
-  return { n = 0, d = '', l = '0-0', c = 0, first = true }
+  return { n = 0, d = '', l = '0-0', c = 0, h = 0, first = true, values = values }
 end
 
--- Which of the partition's views are whole; asked before anything is written, since a key of another type is an error.
-local function shared_views()
+-- Which of the partition's views are whole; asked before anything is written, since a key of another type is an error. `run`: whether
+-- runs are written to, `expiry`: whether expiries are.
+local function shared_views(run, expiry)
+  local first = redis.call('XLEN', FEED) == 0
   return {
-    first = redis.call('XLEN', FEED) == 0,
+    first = first,
     threads = redis.call('ZSCORE', THREADS, ''),
-    runs = redis.call('ZSCORE', RUNS, ''),
-    expiries = redis.call('ZSCORE', EXPIRIES, ''),
+    runs = (first or run) and redis.call('ZSCORE', RUNS, ''),
+    expiries = (first or expiry) and redis.call('ZSCORE', EXPIRIES, ''),
   }
 end
 
--- The checkpoint id and the number of entries of writes of a head. It is that of the log if the order has its checkpoint as the
--- newest of the namespace, with as many entries of writes; else it is as good as none: it outlived a log that was replaced.
-local function head_of(head, ns_place)
+-- Whether a head whose fields `id` and `at` are given is that of a namespace's newest checkpoint.
+local function is_head_of(last, ns_place, id, at)
+  return last and id and at and last == 'c' .. ns_place .. ordered(id) .. at
+end
+
+-- The checkpoint id and the number of entries of writes of a head. It is that of the log if `last`, the namespace's newest in the
+-- order, is its checkpoint, with as many entries of writes; else it is as good as none: it outlived a log that was replaced.
+local function head_of(head, ns_place, last)
   local found = redis.call('HMGET', head, 'id', 'at', 'w')
-  if not found[1] or not found[2] or not found[3] then
+  if not found[3] or not is_head_of(last, ns_place, found[1], found[2]) then
     return nil
   end
   local place = ns_place .. ordered(found[1])
   local writes = redis.call('ZLEXCOUNT', ORDER, '[w' .. place, '(w' .. place .. '\255')
-  if newest(ORDER, ns_place) ~= 'c' .. place .. found[2] or writes ~= tonumber(found[3]) then
+  if writes ~= tonumber(found[3]) then
     return nil
   end
   return { id = found[1], w = writes }
@@ -104,7 +137,7 @@ end
 
 -- An id of its own ms for every entry, ahead of the clock if need be: so ids sort as text in the order they were given.
 local function next_id(last)
-  return string.format('%.0f-0', math.max(NOW, tonumber(string.match(last, '^%d+')) + 1))
+  return string.format('%.0f-0', math.max(now(), tonumber(string.match(last, '^%d+')) + 1))
 end
 
 -- Appends an event, whose fields and their digest the client made, and chains it to its predecessor. Returns its entry id.
@@ -117,14 +150,19 @@ local function append(state, content, fields)
   return id
 end
 
--- Writes the state of the log into the index, with what else `extra` has for it.
-local function commit(state, extra)
-  if state.first then
-    redis.call('ZADD', ORDER, 0, '')
+-- Writes the state of the log into the index, with what else `extra` has for it, and `scores and members` into the order.
+local function commit(state, extra, added)
+  local fields = { 'n', string.format('%.0f', state.n), 'd', state.d, 'l', state.l, 'c', string.format('%.0f', state.c) }
+  for i = 1, extra and #extra or 0 do
+    fields[8 + i] = extra[i]
   end
-  local n = string.format('%.0f', state.n)
-  redis.call('HSET', INDEX, 'n', n, 'd', state.d, 'l', state.l, 'c', string.format('%.0f', state.c))
-  in_chunks('HSET', INDEX, extra or {}, 2)
+  in_chunks('HSET', INDEX, fields, 2)
+  added = added or {}
+  if state.first then
+    added[#added + 1] = 0
+    added[#added + 1] = ''
+  end
+  in_chunks('ZADD', ORDER, added, 2)
 end
 
 -- Announces an event in the feed of the partition, and keeps the partition's views, as `shared_views` found them. `pointer`: kind,
@@ -132,7 +170,7 @@ end
 -- rebuilt whole from the feed.
 local function announce(state, views, pointer, register)
   local pointer_id = redis.call('XADD', FEED, '*', 'thread', THREAD, 'id', state.l, 'seq', string.format('%.0f', state.n),
-    'digest', state.d, 'kind', pointer[1], 'ns', pointer[2], 'checkpoint', pointer[3], 'source', pointer[4], 'step', pointer[5],
+    'kind', pointer[1], 'ns', pointer[2], 'checkpoint', pointer[3], 'source', pointer[4], 'step', pointer[5],
     'run', pointer[7] or pointer[6])
   if views.first then
     redis.call('ZADD', THREADS, 0, '')
@@ -152,17 +190,17 @@ local function expire_at(key, at)
 end
 
 -- Lets all keys of the thread expire together, `ttl` ms from now (0: leaves them as they are); a longer life that they have
--- already is kept. `heads`: the heads at hand, the namespace's own first. `idle`: that one is dropped when not used.
-local function keep_alive(ttl, heads, idle)
-  local left = redis.call('PTTL', LOG)
-  local at = left >= 0 and NOW + left or nil
+-- already is kept. `left`: ms that the log has left, -1 for ever. `heads`: the heads at hand, the namespace's own first. `idle`:
+-- that one is dropped when not used.
+local function keep_alive(ttl, left, heads, idle)
+  local at = left >= 0 and now() + left or nil
   if ttl > 0 then
-    at = math.max(at or 0, NOW + ttl)
+    at = math.max(at or 0, now() + ttl)
     for _, key in ipairs({ LOG, INDEX, ORDER }) do
       expire_at(key, at)
     end
     redis.call('ZADD', EXPIRIES, string.format('%.0f', at), 't' .. THREAD)
-    for _, member in ipairs(redis.call('ZRANGEBYSCORE', EXPIRIES, '-inf', string.format('%.0f', NOW), 'LIMIT', 0, 4)) do
+    for _, member in ipairs(redis.call('ZRANGEBYSCORE', EXPIRIES, '-inf', string.format('%.0f', now()), 'LIMIT', 0, 4)) do
       forget(string.sub(member, 2))
     end
   end
@@ -170,10 +208,13 @@ local function keep_alive(ttl, heads, idle)
     for _, key in ipairs(heads) do
       expire_at(key, at)
     end
-  else
-    redis.call('ZREM', EXPIRIES, 't' .. THREAD)
   end
-  if idle and (not at or at > NOW + IDLE) then
-    expire_at(heads[1], NOW + IDLE)
+  if idle and (not at or at > now() + IDLE) then
+    expire_at(heads[1], now() + IDLE)
   end
+end
+
+-- Notes that a thread which had an end, or may have had one before it began anew, has none.
+local function never_expires()
+  redis.call('ZREM', EXPIRIES, 't' .. THREAD)
 end

@@ -5,23 +5,26 @@ Pure. A head is a hash of these fields:
     id, at, p     checkpoint id, its entry id, parent id ('' for none)
     e, s          envelope and versions, as in the log entry
     w             number of entries that its writes lie in
-    =<channel>    version token, behind its length, then the piece
-    !<index>:<task id>   task path, behind its length, then the write as in the log entry
+    =<channel>    version token, behind its length, then the piece: a keyframe, or that of no value
+    +<number>:<channel>  the same of a delta since, from 1 on
+    #<channel>    number of deltas, ':', entry that the last piece lies in; where a delta may be made against it
+    !<number>     the writes of an entry, from 1 on: task, task path, then field name and value of each, all behind their lengths
 
-A head is right for a channel exactly if the version it holds is the one that `s` names. Where it is not (a put that names a
-version without bringing its value along), the head is incomplete and the log is read instead.
+A head is right for a channel exactly if the version of its last piece is the one that `s` names. Where it is not (a put that names
+a version without bringing its value along), the head is incomplete and the log is read instead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from eventlog import codec
-from eventlog.codec import Keyframe, Malformed
+from eventlog.codec import Malformed
 from eventlog.events import Write, decode_versions, decode_write
 from eventlog.keys import counted, split_place
+from projections.pieces import Pieces, StoredValue, assemble, is_tracked
 
 __all__ = ["Incomplete", "PendingWrite", "StoredCheckpoint", "from_head", "from_view", "head_fields"]
 
@@ -47,7 +50,7 @@ class StoredCheckpoint:
     parent_id: str | None
     body: Mapping[str, Any]
     versions: Mapping[str, str]
-    values: Mapping[str, Keyframe]
+    values: Mapping[str, StoredValue]
     writes: Sequence[PendingWrite]
     place: bytes = b""
 
@@ -75,26 +78,63 @@ def from_head(flat: Sequence[bytes]) -> StoredCheckpoint:
         parent = fields[b"p"].decode() or None
         values = {}
         for channel, token in versions.items():
-            held = fields.get(b"=" + channel.encode())
-            if held is None:
-                raise Incomplete(channel)
-            version, piece = _split_counted(held)
-            if version != token.encode():
-                raise Incomplete(channel)
-            if (value := codec.decode_piece(piece)) is not None:
+            if (value := _held(fields, channel.encode(), token.encode())) is not None:
                 values[channel] = value
-        writes = sorted(_pending_of_head(fields), key=_sort_key)
+        writes = _pending(_writes_of_head(fields))
     except (KeyError, ValueError) as error:
         raise Malformed(f"head: {error}") from error
     return StoredCheckpoint(namespace, checkpoint_id, parent, body, versions, values, writes)
 
 
-def _pending_of_head(fields: Mapping[bytes, bytes]) -> Iterable[PendingWrite]:
-    for name, value in fields.items():
-        if name[:1] == b"!":
-            index, _, task = name[1:].partition(b":")
-            path, write = _split_counted(value)
-            yield PendingWrite(path.decode(), task.decode(), decode_write(int(index), write))
+def _held(fields: Mapping[bytes, bytes], channel: bytes, token: bytes) -> StoredValue | None:
+    """A head's value of a channel, None if it has none. Raises `Incomplete` if the head has another version of it, or lacks it."""
+    first = fields.get(b"=" + channel)
+    if first is None:
+        raise Incomplete(channel)
+    version, piece = _split_counted(first)
+    chain, entry_id = [piece], b""
+    if tracked := fields.get(b"#" + channel):
+        count, _, entry_id = tracked.partition(b":")
+        for number in range(1, int(count) + 1):
+            version, piece = _split_counted(fields[b"+%d:%b" % (number, channel)])
+            chain.append(piece)
+    if version != token:
+        raise Incomplete(channel)
+    return assemble(chain, token, entry_id)
+
+
+Writes = Sequence[bytes]
+"""The writes of an entry: task, task path, then field name and value of each."""
+
+
+def _writes_of_head(fields: Mapping[bytes, bytes]) -> Iterable[Writes]:
+    for number in range(1, int(fields[b"w"]) + 1):
+        rest = fields[b"!%d" % number]
+        parts = []
+        while rest:
+            part, rest = _split_counted(rest)
+            parts.append(part)
+        yield parts
+
+
+def _pending(entries: Iterable[Writes]) -> list[PendingWrite]:
+    """The writes that count, of those of each entry in log order, sorted as LangGraph applies them. Raises `Malformed`.
+
+    An ordinary write counts as it came first, a special one as it came last.
+    """
+    kept: dict[tuple[bytes, bytes], tuple[bytes, bytes]] = {}
+    for task, path, *writes in entries:
+        for name, value in zip(writes[::2], writes[1::2], strict=True):
+            if name[1:2] == b"-":
+                kept[name, task] = path, value
+            else:
+                kept.setdefault((name, task), (path, value))
+    found = [
+        PendingWrite(path.decode(), task.decode(), decode_write(int(name[1:]), value))
+        for (name, task), (path, value) in kept.items()
+    ]
+    found.sort(key=_sort_key)
+    return found
 
 
 def _sort_key(pending: PendingWrite) -> tuple[str, str, int]:
@@ -102,59 +142,52 @@ def _sort_key(pending: PendingWrite) -> tuple[str, str, int]:
 
 
 View = list[Any]
-"""What view.lua replies for a checkpoint: envelope, versions, parent, positions of pieces, writes, place, entries of writes."""
+"""What view.lua replies for a checkpoint: envelope, versions, parent, numbers of pieces, entries of writes, place."""
 
 
-def from_view(view: View, pieces: Sequence[bytes]) -> StoredCheckpoint:
+def from_view(view: View, pieces: Pieces) -> StoredCheckpoint:
     """The checkpoint a script found in the log. Raises `Malformed`."""
-    envelope, encoded, parent, positions, writes, place, _ = view
+    envelope, encoded, parent, numbers, writes, place = view
     namespace, checkpoint_id, body = _envelope(envelope)
     versions = decode_versions(encoded)
     values = {}
-    if positions:
-        for channel, position in zip(versions, positions, strict=True):
-            if position and (value := codec.decode_piece(pieces[position - 1])) is not None:
+    if numbers:
+        for (channel, token), number in zip(versions.items(), numbers, strict=True):
+            if (value := pieces.value(number, token.encode())) is not None:
                 values[channel] = value
-    pending = sorted(pending_writes(writes), key=_sort_key)
-    return StoredCheckpoint(namespace, checkpoint_id, parent.decode() or None, body, versions, values, pending, place)
+    return StoredCheckpoint(
+        namespace, checkpoint_id, parent.decode() or None, body, versions, values, pending_writes(writes), place
+    )
 
 
-def winning_writes(flat: Sequence[bytes]) -> dict[tuple[bytes, bytes], tuple[bytes, bytes]]:
-    """Of writes (task, path, field name, value, ...), those of each task in log order, what counts: (name, task) -> (path, value).
-
-    An ordinary write is kept as it came first, a special one as it came last.
-    """
-    kept: dict[tuple[bytes, bytes], tuple[bytes, bytes]] = {}
-    for task, path, name, value in zip(flat[::4], flat[1::4], flat[2::4], flat[3::4], strict=True):
-        if name[1:2] == b"-":
-            kept[name, task] = path, value
-        else:
-            kept.setdefault((name, task), (path, value))
-    return kept
+def pending_writes(entries: Iterable[Sequence[bytes]]) -> list[PendingWrite]:
+    """The writes that count, of those of some entries (entry id, task, ...), as LangGraph applies them. Raises `Malformed`."""
+    return _pending(writes for _, *writes in sorted(entries, key=_entry_order))
 
 
-def pending_writes(flat: Sequence[bytes]) -> list[PendingWrite]:
-    """The writes that count, of those of each task in log order, sorted as LangGraph applies them. Raises `Malformed`."""
-    kept = winning_writes(flat)
-    found = [
-        PendingWrite(path.decode(), task.decode(), decode_write(int(name[1:]), value))
-        for (name, task), (path, value) in kept.items()
-    ]
-    return sorted(found, key=_sort_key)
+def _entry_order(writes: Sequence[bytes]) -> int:
+    return int(writes[0].partition(b"-")[0])
 
 
-def head_fields(view: View, pieces: Sequence[bytes]) -> list[bytes]:
+def head_fields(view: View, pieces: Pieces) -> list[bytes]:
     """The head of a checkpoint that a script found in the log: names and values in turn."""
-    envelope, encoded, parent, positions, writes, place, entries = view
+    envelope, encoded, parent, numbers, writes, place = view
     _, checkpoint_id, entry_id = split_place(place)
-    kept = winning_writes(writes)
     fields = [b"id", checkpoint_id.encode(), b"at", entry_id, b"p", parent, b"e", envelope, b"s", encoded]
-    fields += [b"w", b"%d" % entries]
-    for (channel, token), position in zip(decode_versions(encoded).items(), positions, strict=True):
-        fields += [
-            b"=" + channel.encode(),
-            counted(token.encode()) + (pieces[position - 1] if position else codec.EMPTY),
-        ]
-    for (name, task), (path, value) in kept.items():
-        fields += [name + b":" + task, counted(path) + value]
+    fields += [b"w", b"%d" % len(writes)]
+    for (channel, token), number in zip(decode_versions(encoded).items(), numbers, strict=True):
+        fields += _value_fields(channel.encode(), token.encode(), number, pieces)
+    for number, (_, *parts) in enumerate(sorted(writes, key=_entry_order), 1):
+        fields += [b"!%d" % number, b"".join(map(counted, parts))]
     return fields
+
+
+def _value_fields(channel: bytes, token: bytes, number: int, pieces: Pieces) -> Iterator[bytes]:
+    chain = pieces.chain(number) or [codec.EMPTY]
+    tokens = [*(codec.base_of(piece)[1] for piece in chain[1:]), token]
+    for position, (piece, version) in enumerate(zip(chain, tokens, strict=True)):
+        yield b"+%d:%b" % (position, channel) if position else b"=" + channel
+        yield counted(version) + piece
+    if is_tracked(chain):
+        yield b"#" + channel
+        yield b"%d:%b" % (len(chain) - 1, pieces.entry_id(number))

@@ -44,7 +44,7 @@ else
   end
 end
 
-shared_views() -- a key of another type is an error before anything is written
+shared_views(true, true) -- a key of another type is an error before anything is written
 
 -- From here on it writes.
 

@@ -67,7 +67,11 @@ class Index:
     def hash(self) -> dict[bytes, bytes]:
         """Contents of the index key."""
         state = {b"n": b"%d" % self.sequence, b"d": self.digest, b"l": self.last, b"c": b"%d" % self.entries}
-        return state | self.values
+        return state | self.places()
+
+    def places(self) -> dict[bytes, bytes]:
+        """The same without where the log ends: where values lie, and the number of hidden checkpoints if there are any."""
+        return {**({b"h": b"%d" % len(self.hidden)} if self.hidden else {}), **self.values}
 
     def members(self) -> Iterator[bytes]:
         """Contents of the order key."""

@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eventlog.codec import Keyframe, Malformed, decode_piece
+from eventlog.codec import Malformed
 from eventlog.flow import Argument, Call, Emit, Flow, load_script
 from eventlog.keys import Keyspace, ThreadKeys, checkpoint_place, ordered, split_place
-from projections.checkpoint import PendingWrite, StoredCheckpoint, pending_writes
+from projections.checkpoint import PendingWrite, StoredCheckpoint, View, pending_writes
+from projections.pieces import Pieces, StoredValue
 from projections.read import damaged, decode_view
 from projections.thread import call, check_log, rebuild_index, thread_script
 
@@ -69,7 +70,7 @@ def list_checkpoints(
         if walk.buffer:
             found = walk.buffer.popleft()
             walk.bound = walk.buffer[0].checkpoint_id if walk.buffer else walk.scanned or walk.bound
-            yield Emit(present(walk.keys.thread.decode(), found))
+            yield Emit(present(walk.keys.thread.decode(), found.decode()))
             if left is not None:
                 left -= 1
                 if not left:
@@ -80,6 +81,29 @@ def list_checkpoints(
             heapq.heapreplace(walks, walk)
         else:
             heapq.heappop(walks)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A checkpoint as a page has it. Its values are put together when it is its turn: they may be far longer than their pieces."""
+
+    keys: ThreadKeys
+    view: View
+    pieces: Pieces
+    checkpoint_id: str
+    namespace: str
+
+    def decode(self) -> StoredCheckpoint:
+        """The checkpoint. Raises `CorruptEntry`."""
+        return decode_view(self.keys, self.view, self.pieces)
+
+
+def _found(keys: ThreadKeys, views: Sequence[View], pieces: Pieces) -> list[_Found]:
+    places = (split_place(view[5]) for view in views)
+    return [
+        _Found(keys, view, pieces, checkpoint_id, namespace)
+        for view, (namespace, checkpoint_id, _) in zip(views, places, strict=True)
+    ]
 
 
 class _Walk:
@@ -93,7 +117,7 @@ class _Walk:
         """Nothing that is still to come has a greater checkpoint id."""
         self.scanned = selection.before
         """Checkpoint id that the next page begins below, None for the newest."""
-        self.buffer: deque[StoredCheckpoint] = deque()
+        self.buffer: deque[_Found] = deque()
         self.finished = False
         self.pages = 0
 
@@ -112,16 +136,16 @@ class _Walk:
         below = b"" if self.scanned is None else ordered(self.scanned.encode())
         place = ordered(self.namespace.encode())
         full = matches is None
-        _, views, pieces, more = yield from call(self.keys, READ_PAGE, [int(full), PAGE_BYTES, place, below, most])
+        _, views, flat, more = yield from call(self.keys, READ_PAGE, [int(full), PAGE_BYTES, place, below, most])
         self.finished = not more
-        found = [decode_view(self.keys, view, pieces) for view in views]
+        found = _found(self.keys, views, Pieces(flat))
         if found:
             self.scanned = found[-1].checkpoint_id
         if matches is None:
             self.buffer.extend(found)
         else:
             thread = self.keys.thread.decode()
-            places = [bare_place(checkpoint.place) for checkpoint in found if matches(thread, checkpoint)][:left]
+            places = [bare_place(one.view[5]) for one in found if matches(thread, one.decode())][:left]
             yield from _read_places(self.keys, places, self.buffer)
         if self.buffer:
             self.bound = self.buffer[0].checkpoint_id
@@ -129,16 +153,15 @@ class _Walk:
             self.bound = self.scanned
 
 
-def _read_places(keys: ThreadKeys, places: Sequence[bytes], into: deque[StoredCheckpoint]) -> Flow[None]:
+def _read_places(keys: ThreadKeys, places: Sequence[bytes], into: deque[_Found]) -> Flow[None]:
     """Reads the checkpoints at some places whole; those that are gone by now are left out."""
     wanted = list(places)
     while wanted:
-        _, views, pieces, _ = yield from call(keys, READ_PAGE, [1, PAGE_BYTES, b"*", *wanted])
-        found = [decode_view(keys, view, pieces) for view in views]
-        into.extend(found)
-        if not found:
+        _, views, flat, _ = yield from call(keys, READ_PAGE, [1, PAGE_BYTES, b"*", *wanted])
+        into.extend(_found(keys, views, Pieces(flat)))
+        if not views:
             return
-        wanted = wanted[wanted.index(bare_place(found[-1].place)) + 1 :]
+        wanted = wanted[wanted.index(bare_place(views[-1][5])) + 1 :]
 
 
 def _begin(keyspace: Keyspace, threads: Sequence[bytes], selection: Selection) -> Flow[list[_Walk]]:
@@ -169,12 +192,12 @@ def _only(walks: Sequence[_Walk], selection: Selection) -> Flow[list[_Walk]]:
         walk.finished, walk.bound = True, checkpoint_id
         by_thread.setdefault(walk.keys.thread, {})[walk.namespace] = walk
     for thread, namespaces in by_thread.items():
-        found: deque[StoredCheckpoint] = deque()
+        found: deque[_Found] = deque()
         places = [checkpoint_place(namespace.encode(), checkpoint_id.encode()) for namespace in namespaces]
         yield from _read_places(next(iter(namespaces.values())).keys, places, found)
-        for checkpoint in found:
-            if selection.matches is None or selection.matches(thread.decode(), checkpoint):
-                namespaces[checkpoint.namespace].buffer.append(checkpoint)
+        for one in found:
+            if selection.matches is None or selection.matches(thread.decode(), one.decode()):
+                namespaces[one.namespace].buffer.append(one)
     return [walk for walk in walks if walk.buffer]
 
 
@@ -206,7 +229,7 @@ class Ancestry:
 
     writes: Sequence[PendingWrite]
     """Writes to the channel, oldest first."""
-    seed: Keyframe | None
+    seed: StoredValue | None
     """The nearest ancestor's value of the channel; None if no ancestor holds one."""
 
 
@@ -218,7 +241,7 @@ def read_ancestry(
     """
     channels = list(dict.fromkeys(channels))
     newest_first: dict[str, list[PendingWrite]] = {channel: [] for channel in channels}
-    seeds: dict[str, Keyframe] = {}
+    seeds: dict[str, StoredValue] = {}
     encoded = namespace.encode()
     start = b"" if checkpoint_id is None else ordered(checkpoint_id.encode())
     inclusive = 0
@@ -235,12 +258,13 @@ def read_ancestry(
             PAGE_BYTES,
             *(name.encode() for name in left),
         ]
-        _, start, steps = yield from call(keys, READ_ANCESTORS, arguments)
+        _, start, steps, flat = yield from call(keys, READ_ANCESTORS, arguments)
         inclusive = 1
+        pieces = Pieces(flat)
         for values, writes in steps:
             _gather(keys, left, seeds, newest_first, writes)
-            for position, piece in zip(values[::2], values[1::2], strict=True):
-                seeds[left[position - 1]] = _keyframe(keys, piece)
+            for position, number in zip(values[::2], values[1::2], strict=True):
+                seeds[left[position - 1]] = _seed(keys, pieces, number)
         if not start or len(seeds) == len(channels):
             break
     return {channel: Ancestry(newest_first[channel][::-1], seeds.get(channel)) for channel in channels}
@@ -249,13 +273,13 @@ def read_ancestry(
 def _gather(
     keys: ThreadKeys,
     left: Sequence[str],
-    seeds: Mapping[str, Keyframe],
+    seeds: Mapping[str, StoredValue],
     newest_first: Mapping[str, list[PendingWrite]],
-    flat: list[bytes],
+    entries: list[list[bytes]],
 ) -> None:
     """Adds the writes of one ancestor, newest first, to the channels whose walk has not ended."""
     try:
-        pending = pending_writes(flat)
+        pending = pending_writes(entries)
     except (Malformed, ValueError) as error:
         raise damaged(keys, error) from error
     for write in reversed(pending):
@@ -264,9 +288,9 @@ def _gather(
             newest_first[channel].append(write)
 
 
-def _keyframe(keys: ThreadKeys, piece: bytes) -> Keyframe:
+def _seed(keys: ThreadKeys, pieces: Pieces, number: int) -> StoredValue:
     try:
-        found = decode_piece(piece)
+        found = pieces.value(number, b"")
     except (Malformed, ValueError) as error:
         raise damaged(keys, error) from error
     assert found is not None, "the script leaves empty pieces out"

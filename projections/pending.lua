@@ -1,7 +1,8 @@
 -- Prelude: how the writes in a log entry become pending writes.
 --
 -- A pending write is named `!<index>:<task id>`; its value is the task path, behind its length, then the write as logged.
--- An ordinary write (index >= 0) is kept as it came first, a special one as it came last.
+-- An ordinary write (index >= 0) counts as it came first, a special one as it came last. A head holds the writes of an entry as they
+-- are, in one field: which of them count is found out by who reads them.
 
 local function task_of(fields)
   local task, path
@@ -26,9 +27,16 @@ local function each_write(fields, visit)
   end
 end
 
--- Adds the writes in the fields of an entry to a head.
-local function hold_writes(head, fields)
-  each_write(fields, function(name, value, special)
-    redis.call(special and 'HSET' or 'HSETNX', head, name, value)
-  end)
+-- The writes in the fields of an entry as a head's field `!<number>` holds them: task, path, then name and value of each, all
+-- behind their lengths.
+local function packed_writes(fields)
+  local task, path = task_of(fields)
+  local parts = { counted(task), counted(path) }
+  for i = 1, #fields, 2 do
+    if string.byte(fields[i]) == 33 then -- '!'
+      parts[#parts + 1] = counted(fields[i])
+      parts[#parts + 1] = counted(fields[i + 1])
+    end
+  end
+  return table.concat(parts)
 end

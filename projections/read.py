@@ -7,6 +7,7 @@ from eventlog.errors import CorruptEntry, EventLogError, LogLost
 from eventlog.flow import Flow
 from eventlog.keys import ThreadKeys, checkpoint_place, ordered, split_place
 from projections.checkpoint import Incomplete, StoredCheckpoint, View, from_head, from_view, head_fields
+from projections.pieces import Pieces
 from projections.thread import call, thread_script
 
 __all__ = ["read_checkpoint", "read_latest"]
@@ -33,7 +34,8 @@ def read_latest(keys: ThreadKeys, namespace: str, *, ttl: int = 0) -> Flow[Store
             reply = yield from call(keys, READ, [0, ordered(encoded), b"", 1], heads)
             if reply[0] == b"none":
                 return None
-    _, digest, view, pieces = reply
+    _, digest, view, flat = reply
+    pieces = Pieces(flat)
     found = decode_view(keys, view, pieces)
     try:
         yield from call(keys, STORE_HEAD, [digest, *head_fields(view, pieces)], heads)
@@ -53,10 +55,10 @@ def read_checkpoint(
     reply = yield from call(keys, READ, [ttl, ordered(encoded), place, 0], [keys.head(encoded), keys.head(b"")])
     if reply[0] == b"none":
         return None
-    return decode_view(keys, reply[2], reply[3])
+    return decode_view(keys, reply[2], Pieces(reply[3]))
 
 
-def decode_view(keys: ThreadKeys, view: View, pieces: list[bytes]) -> StoredCheckpoint:
+def decode_view(keys: ThreadKeys, view: View, pieces: Pieces) -> StoredCheckpoint:
     """The checkpoint a script found. Raises `CorruptEntry`, naming thread and entry."""
     try:
         return from_view(view, pieces)

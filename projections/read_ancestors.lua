@@ -4,8 +4,8 @@
 -- ARGV: 1 thread; 2 namespace, 3 its place; 4 checkpoint id to start below, ordered ('' for the latest's);
 --   5 '1' to begin at that checkpoint itself rather than at its parent; 6 most steps, 7 bytes after which the walk pauses; 8... channels.
 -- Reply: {'walk', next checkpoint id to begin at or '' at the end, for each checkpoint from the newest up:
---   {flat channel position, piece, ... of the values found; writes}}; {'gone', entry id}; {'stale'} or {'lost'}.
---   A channel's walk ends at the first checkpoint that holds a value of it. Positions count `channels` from 1.
+--   {flat channel position, number of its piece, ... of the values found; writes}, pieces}, as view.lua has them; {'gone', entry id};
+--   {'stale'} or {'lost'}. A channel's walk ends at the first checkpoint that holds a value of it. Positions count `channels` from 1.
 
 local ns, ns_place, start = ARGV[2], ARGV[3], ARGV[4]
 local inclusive, most, budget = ARGV[5] == '1', tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -56,15 +56,15 @@ while member and left > 0 and not seen[member] do
     for i = 1, #versions, 2 do
       local position = wanted[versions[i]]
       if position then
-        local name = counted(versions[i + 1]) .. versions[i]
-        local value_id = redis.call('HGET', INDEX, 'v' .. counted(ns) .. name)
-        local at = piece_at(read, ns, name, value_id)
-        if not at then
-          return { 'gone', value_id }
+        local channel, token = versions[i], versions[i + 1]
+        local value_id = redis.call('HGET', INDEX, 'v' .. counted(ns) .. counted(token) .. channel)
+        local number, gone = piece_at(read, token, channel, value_id)
+        if not number then
+          return { 'gone', gone }
         end
-        if at > 0 and read.pieces[at] ~= 'E' then
+        if number > 0 and read.pieces[number] ~= 'E' then
           found[#found + 1] = position
-          found[#found + 1] = read.pieces[at]
+          found[#found + 1] = number
         end
       end
     end
@@ -85,4 +85,4 @@ while member and left > 0 and not seen[member] do
   end
   member, place = member_of(ordered(entry.p))
 end
-return { 'walk', last, steps }
+return { 'walk', last, steps, pieces_of(read) }

@@ -10,7 +10,8 @@
 local HEAD, ROOT = KEYS[8], KEYS[9]
 local ttl, ns_place, place = tonumber(ARGV[2]), ARGV[3], ARGV[4]
 
-local state, why = open()
+local last = newest(ORDER, ns_place)
+local state, why = open(nil, last)
 if not state then
   return { why }
 end
@@ -18,18 +19,19 @@ if state.first then
   return { 'none' }
 end
 local function prolong()
-  if ttl > 0 and redis.call('PTTL', LOG) >= 0 then
-    keep_alive(ttl, HEAD == ROOT and { HEAD } or { HEAD, ROOT }, HEAD ~= ROOT)
+  local left = ttl > 0 and redis.call('PTTL', LOG) or -1
+  if left >= 0 then
+    keep_alive(ttl, left, HEAD == ROOT and { HEAD } or { HEAD, ROOT }, HEAD ~= ROOT)
   end
 end
 
 local member
 if place == '' then
-  if ARGV[5] ~= '1' and head_of(HEAD, ns_place) then
+  if ARGV[5] ~= '1' and head_of(HEAD, ns_place, last) then
     prolong()
     return { 'head', redis.call('HGETALL', HEAD) }
   end
-  member = newest(ORDER, ns_place)
+  member = last
 else
   member = members(ORDER, 'c' .. place)[1]
 end
@@ -42,4 +44,4 @@ if not found then
   return { 'gone', gone }
 end
 prolong()
-return { 'view', state.d, found, read.pieces }
+return { 'view', state.d, found, pieces_of(read) }

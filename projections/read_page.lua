@@ -40,4 +40,4 @@ for i, member in ipairs(wanted) do
     break
   end
 end
-return { 'page', views, read.pieces, more and 1 or 0 }
+return { 'page', views, pieces_of(read), more and 1 or 0 }

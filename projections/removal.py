@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Union
 
-from eventlog.codec import EMPTY, content_digest
+from eventlog.codec import EMPTY, base_of, content_digest, is_delta
 from eventlog.errors import EventLogError, ServerOutOfMemory, ThreadBusy
 from eventlog.events import (
     CheckpointSaved,
@@ -96,11 +96,11 @@ def plan(history: History, drop: set[bytes], replayed: Replayed) -> Plan:
     support: set[bytes] = set()
     for place, event in listed.items():
         if place not in drop:
-            needed |= _entries_of(history.index, place, event)
+            needed |= _entries_of(history.index, place, event, forms)
             support |= _support(history.index, event, ancestors, forms, replayed)
     support -= listed.keys() - drop
     for place in support:
-        needed |= _entries_of(history.index, place, ancestors[place])
+        needed |= _entries_of(history.index, place, ancestors[place], forms)
     leave = (drop | hidden.keys()) - support
     kept = (listed.keys() - drop) | support
     rest: list[Recorded] = []
@@ -126,10 +126,13 @@ def _removable(recorded: Recorded, leave: set[bytes], kept: set[bytes]) -> bool:
     return isinstance(event, (CheckpointSaved, ValuesSaved)) and place_of(event) not in kept
 
 
-def _forms(events: Iterable[Recorded]) -> dict[tuple[bytes, tuple[str, str]], bytes]:
-    """First letter of each piece, by entry id and (channel, version token)."""
+Forms = dict[tuple[bytes, tuple[str, str]], bytes]
+"""What a scan leaves of each piece, by entry id and (channel, version token): its form, and what a delta was made against."""
+
+
+def _forms(events: Iterable[Recorded]) -> Forms:
     return {
-        (recorded.entry_id, name): piece[:1]
+        (recorded.entry_id, name): piece
         for recorded in events
         if isinstance(recorded.event, (CheckpointSaved, ValuesSaved))
         for name, piece in recorded.event.values.items()
@@ -140,15 +143,21 @@ def _value_entry(index: Index, namespace: str, channel: str, token: str) -> byte
     return index.values.get(b"v" + counted(namespace.encode()) + value_name(channel.encode(), token.encode()))
 
 
-def _entries_of(index: Index, place: bytes, event: CheckpointSaved) -> set[bytes]:
-    """Entries that a checkpoint consists of."""
+def _entries_of(index: Index, place: bytes, event: CheckpointSaved, forms: Forms) -> set[bytes]:
+    """Entries that a checkpoint consists of, those of the pieces that its deltas go back to among them."""
     entries = {
         index.checkpoints.get(place) or index.hidden[place],
         *(entry_id for _, entry_id in index.writes.get(place, ())),
     }
     for channel, token in event.versions.items():
-        if entry_id := _value_entry(index, event.namespace, channel, token):
+        entry_id, version = _value_entry(index, event.namespace, channel, token), token
+        while entry_id:
             entries.add(entry_id)
+            piece = forms.get((entry_id, (channel, version)), EMPTY)
+            if not is_delta(piece):
+                break
+            entry_id, base = base_of(piece)
+            version = base.decode()
     return entries
 
 
@@ -156,7 +165,7 @@ def _support(
     index: Index,
     event: CheckpointSaved,
     ancestors: dict[bytes, CheckpointSaved],
-    forms: dict[tuple[bytes, tuple[str, str]], bytes],
+    forms: Forms,
     replayed: Replayed,
 ) -> set[bytes]:
     """Places of the ancestors that a checkpoint's channels are rebuilt from."""
@@ -244,11 +253,12 @@ def _carry_out(keys: ThreadKeys, history: History, plan: Plan, describe: Describ
     event = describe(plan.removed)
     fields = encode_event(event)
     after = _folded([*plan.rest, Recorded(b"", before.sequence + 1, b"", event)])
+    had, has = before.places(), after.places()
     before_members, after_members = set(before.members()), set(after.members())
     lists: list[list[bytes]] = [
         list(plan.entries),
-        [name for name in before.values if name not in after.values],
-        [part for name, at in after.values.items() if before.values.get(name) != at for part in (name, at)],
+        [name for name in had if name not in has],
+        [part for name, value in has.items() if had.get(name) != value for part in (name, value)],
         list(before_members - after_members),
         [part for member in after_members - before_members for part in (b"0", member)],
     ]

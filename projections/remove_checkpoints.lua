@@ -14,7 +14,7 @@ if state.d ~= ARGV[2] then
   return { 'moved' }
 end
 
-local views = shared_views()
+local views = shared_views(true, true)
 local size = tonumber(ARGV[5])
 local fields = { unpack(ARGV, 6, 5 + size) }
 local at = 6 + size
@@ -42,5 +42,5 @@ for i = 8, #KEYS do
   redis.call('DEL', KEYS[i])
 end
 announce(state, views, { ARGV[3], '', '', '', '', '' }, true)
-keep_alive(0, {})
+keep_alive(0, redis.call('PTTL', LOG), {})
 return { 'ok', state.l, state.d }

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
+from typing import Union
 
-from eventlog.codec import content_digest
+from xxhash import xxh3_128_digest
+
+from eventlog.codec import Keyframe, content_digest
 from eventlog.errors import ValueTooLarge
-from eventlog.events import CheckpointSaved, ValuesSaved, WritesSaved, encode_event
+from eventlog.events import CheckpointSaved, ValuesSaved, WritesSaved, encode_event, value_fields
 from eventlog.flow import Argument, Flow
 from eventlog.keys import ThreadKeys, checkpoint_place, ordered
+from projections.cache import Prepared, ValueCache
 from projections.thread import call, thread_script
 
 __all__ = ["save_checkpoint", "save_writes"]
@@ -23,35 +27,68 @@ LARGEST_EVENT = 1000 * 1024 * 1024
 """Bytes in one append: below the server's `client-query-buffer-limit` and what a stream entry may hold."""
 
 
-def save_checkpoint(
-    keys: ThreadKeys, event: CheckpointSaved, *, ttl: int, source: str, step: str, run: str
-) -> Flow[None]:
-    """Appends a checkpoint. One round trip. `ttl` in ms, 0 for none; `source`, `step` and `run` go into the feed.
+Values = Mapping[tuple[str, str], Union[Keyframe, None]]
+"""Value by (channel, version token), None for a version without one."""
 
-    Saving the same content under the same id again appends nothing.
+
+def save_checkpoint(
+    keys: ThreadKeys, event: CheckpointSaved, values: Values, *, cache: ValueCache, ttl: int, about: Sequence[str]
+) -> Flow[None]:
+    """Appends a checkpoint with the values that changed. One round trip; two if a delta was made against a value that the log no
+    longer has, or has another of: then all values are sent whole.
+
+    `ttl` in ms, 0 for none; `about`: source, step and run, for the feed. Saving the same content under the same id again appends
+    nothing.
 
     Raises:
         ValueTooLarge: nothing was written.
         LogLost, CorruptEntry: see `projections.thread.call`.
 
     """
-    parts: list[list[bytes]] = []
-    if len(event.values) > FIELDS:
-        event, parts = _spread(event)
     namespace, checkpoint_id = event.namespace.encode(), event.checkpoint_id.encode()
-    arguments: list[Argument] = [
-        ttl,
-        namespace,
-        checkpoint_id,
-        (event.parent_id or "").encode(),
-        ordered(namespace),
-        checkpoint_place(namespace, checkpoint_id),
-        source.encode(),
-        step.encode(),
-        run.encode(),
-        *_packed(keys, [*parts, encode_event(event)]),
-    ]
-    yield from call(keys, SAVE_CHECKPOINT, arguments, [keys.head(namespace), keys.head(b"")])
+    parent = (event.parent_id or "").encode()
+    place = ordered(namespace)
+    known: list[Argument] = [ttl, namespace, checkpoint_id, parent, place, place + ordered(checkpoint_id)]
+    known += [word.encode() for word in about]
+    heads = [keys.head(namespace), keys.head(b"")]
+    for whole in (False, True):
+        prepared = {
+            name: cache.prepare(keys.thread, event.namespace, name[0], name[1].encode(), value, whole=whole)
+            for name, value in values.items()
+        }
+        events = _events(event, prepared)
+        reply = yield from call(keys, SAVE_CHECKPOINT, [*known, *_packed(keys, events)], heads)
+        if reply[0] != b"base":
+            break
+    entry_ids = reply[1:]
+    if len(entry_ids) < len(events):  # saved by an earlier call, which was sent again
+        return
+    for position, ((channel, _), piece) in enumerate(prepared.items()):
+        cache.stored(keys.thread, event.namespace, channel, piece, entry_ids[position // FIELDS])
+
+
+def _events(event: CheckpointSaved, prepared: Mapping[tuple[str, str], Prepared]) -> list[list[bytes]]:
+    """The fields of the events that hold a checkpoint: values beyond a thousand in events of their own before it."""
+    pieces = {name: one.piece for name, one in prepared.items()}
+    fields = encode_event(event)
+    if not event.mark:
+        fields += (b"r", _mark(fields, prepared))
+    if len(pieces) <= FIELDS:
+        return [[*fields, *value_fields(pieces)]]
+    rest = iter(pieces.items())
+    parts: list[list[bytes]] = []
+    while len(parts) < (len(pieces) - 1) // FIELDS:
+        parts.append(encode_event(ValuesSaved(event.namespace, event.checkpoint_id, dict(islice(rest, FIELDS)))))
+    digests = tuple(map(content_digest, parts))
+    return [*parts, encode_event(replace(event, values=dict(rest), parts=digests, mark=fields[-1]))]
+
+
+def _mark(fields: Sequence[bytes], prepared: Mapping[tuple[str, str], Prepared]) -> bytes:
+    """What tells a call that is made again, in whatever form its values are stored."""
+    parts = [*fields]
+    for (channel, token), one in prepared.items():
+        parts += (channel.encode(), token.encode(), one.check)
+    return xxh3_128_digest(b"".join([b"%d:%b" % (len(part), part) for part in parts]))
 
 
 def save_writes(keys: ThreadKeys, event: WritesSaved, *, ttl: int) -> Flow[None]:
@@ -74,18 +111,6 @@ def save_writes(keys: ThreadKeys, event: WritesSaved, *, ttl: int) -> Flow[None]
 
 SAVE_CHECKPOINT = thread_script("save_checkpoint", "pending")
 SAVE_WRITES = thread_script("save_writes", "pending")
-
-
-def _spread(event: CheckpointSaved) -> tuple[CheckpointSaved, list[list[bytes]]]:
-    """The event with a part of its values, and the fields of the events that hold the others."""
-    values = iter(event.values.items())
-    parts = []
-    digests = []
-    for _ in range((len(event.values) - 1) // FIELDS):
-        fields = encode_event(ValuesSaved(event.namespace, event.checkpoint_id, dict(islice(values, FIELDS))))
-        parts.append(fields)
-        digests.append(content_digest(fields))
-    return replace(event, values=dict(values), parts=tuple(digests)), parts
 
 
 def _packed(keys: ThreadKeys, events: Sequence[list[bytes]]) -> list[Argument]:

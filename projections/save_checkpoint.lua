@@ -4,43 +4,110 @@
 -- ARGV: 1 thread; 2 ttl in ms, 0 for none; 3 namespace; 4 checkpoint id; 5 parent id or ''; 6 namespace's place; 7 checkpoint's
 --   place (namespace's, then id's); 8 source; 9 step; 10 run or ''; 11 number of events; then for each event (those with the
 --   overflow of values first, the checkpoint last): content digest, number of fields, fields.
--- Reply: {'ok', entry id}; {'same', entry id} if this very event is what the log already holds for the checkpoint;
---   {'gone', entry id} if the log lacks an entry, {'stale'} or {'lost'} as log.lua has it, nothing written.
+-- Reply: {'ok', entry id of each event}; {'same', entry id} if the log already holds what this very call says of the checkpoint;
+--   {'base'} if a delta was made against what the log does not have; {'gone', entry id} if the log lacks an entry, {'stale'} or
+--   {'lost'} as log.lua has it, nothing written.
 
 local HEAD, ROOT = KEYS[8], KEYS[9]
 local ttl, ns, id, parent, ns_place, place = tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local source, step, run = ARGV[8], ARGV[9], ARGV[10]
+local TRACKED = 128 -- bytes of a piece that a delta may be made against
 
-local state, why = open()
-if not state then
-  return { why }
+-- The part of `bytes` behind its length that begins at `from`, and where it ends.
+local function counted_at(bytes, from)
+  local size, start = string.match(bytes, '^(%d+):()', from)
+  local stop = start + tonumber(size) - 1
+  return string.sub(bytes, start, stop), stop
 end
 
-local events, at = {}, 12
+-- Channel, token and piece of the values in a field of an event; of a delta, entry and index field of what it was made against.
+local function value_in(name, piece)
+  local token, stop = counted_at(name, 2)
+  local value = { name = string.sub(name, 2), channel = string.sub(name, stop + 1), token = token, piece = piece }
+  local form = string.byte(piece)
+  if form == 68 or form == 100 then -- 'D', 'd'
+    value.base, stop = counted_at(piece, 2)
+    value.base_name = 'v' .. counted(ns) .. counted(counted_at(piece, stop + 1)) .. value.channel
+  end
+  value.tracked = form ~= 69 and (form == 107 or #piece >= TRACKED) -- 'E', 'k'
+  return value
+end
+
+local events, values, bases, wanted, at = {}, {}, {}, { 'id', 'at', 'w' }, 12
+local envelope, versions, mark
 for event = 1, tonumber(ARGV[11]) do
   local size = tonumber(ARGV[at + 1])
   local fields = { unpack(ARGV, at + 2, at + 1 + size) }
   events[event] = { content = ARGV[at], fields = fields }
+  for i = 1, size, 2 do
+    local name = fields[i]
+    if string.byte(name) == 61 then -- '='
+      local value = value_in(name, fields[i + 1])
+      value.event = event
+      values[#values + 1] = value
+      wanted[#wanted + 1] = '#' .. value.channel
+      if value.base then
+        bases[#bases + 1] = value.base_name
+      end
+    elseif name == 'e' then
+      envelope = fields[i + 1]
+    elseif name == 's' then
+      versions = fields[i + 1]
+    elseif name == 'r' then
+      mark = fields[i + 1]
+    end
+  end
   at = at + 2 + size
 end
 
-local old = members(ORDER, 'c' .. place)[1]
+local last = newest(ORDER, ns_place)
+local state, why = open(bases, last)
+if not state then
+  return { why }
+end
+at = OPENED
+for _, value in ipairs(values) do
+  if value.base then
+    at = at + 1
+    if state.values[at] ~= value.base then
+      return { 'base' }
+    end
+  end
+end
+
+-- Whether this checkpoint's id is greater than that of the newest. Compared byte by byte: `<` would depend on the server's locale.
+local function is_later()
+  for i = #ns_place + 1, #place do
+    local mine, newest_has = string.byte(place, i), string.byte(last, i + 1)
+    if mine ~= newest_has then
+      return mine > newest_has
+    end
+  end
+  return false
+end
+
+local old
+if last and string.sub(last, 2, #place + 1) == place then
+  old = last
+end
+local latest = not last or old or is_later()
+if not latest then
+  old = members(ORDER, 'c' .. place)[1]
+end
 if old then
   local entry_id = string.sub(old, #place + 2)
   local entry = redis.call('XRANGE', LOG, entry_id, entry_id)[1]
-  local fields = events[#events].fields
-  local mark = mark_of(fields)
-  if entry and (same_fields(entry[2], fields) or (mark and mark == mark_of(entry[2]))) then
+  if entry and mark_of(entry[2]) == mark then
     return { 'same', entry_id }
   end
 end
 
-local only = not newest(ORDER, ns_place)
-local latest = not redis.call('ZRANGEBYLEX', ORDER, '(c' .. place .. '\255', '(c' .. ns_place .. '\255', 'LIMIT', 0, 1)[1]
-local head = head_of(HEAD, ns_place)
-local views = shared_views()
-local only_writes = redis.call('PTTL', LOG) >= 0 and not redis.call('ZSCORE', EXPIRIES, 't' .. THREAD)
+local found = hmget(HEAD, wanted)
+local head = found[3] and is_head_of(last, ns_place, found[1], found[2])
+local left = redis.call('PTTL', LOG)
+local only_writes = left >= 0 and not redis.call('ZSCORE', EXPIRIES, 't' .. THREAD)
   and not redis.call('ZRANGEBYLEX', ORDER, '[c', '(d', 'LIMIT', 0, 1)[1]
+local views = shared_views(run ~= '', ttl > 0 or state.first or only_writes)
 
 local early = {}
 for i, member in ipairs(members(ORDER, 'w' .. place)) do
@@ -49,64 +116,112 @@ for i, member in ipairs(members(ORDER, 'w' .. place)) do
   if not entry then
     return { 'gone', early_id }
   end
-  early[i] = entry[2]
+  early[i] = { early_id, entry[2] }
 end
+table.sort(early, function(one, other)
+  return tonumber(string.match(one[1], '^%d+')) < tonumber(string.match(other[1], '^%d+'))
+end)
 
 -- From here on it writes.
 
-local extra, pieces, envelope, versions, entry_id = {}, {}, nil, nil, nil
-for _, event in ipairs(events) do
-  entry_id = append(state, event.content, event.fields)
-  for i = 1, #event.fields, 2 do
-    local name, value = event.fields[i], event.fields[i + 1]
-    if string.byte(name) == 61 then
-      extra[#extra + 1] = 'v' .. counted(ns) .. string.sub(name, 2)
-      extra[#extra + 1] = entry_id
-      local size, rest = string.match(name, '^=(%d+):()')
-      pieces[#pieces + 1] = '=' .. string.sub(name, rest + size)
-      pieces[#pieces + 1] = size .. ':' .. string.sub(name, rest, rest + size - 1) .. value
-    elseif name == 'e' then
-      envelope = value
-    elseif name == 's' then
-      versions = value
-    end
-  end
+local entry_ids, extra = {}, {}
+for i, event in ipairs(events) do
+  entry_ids[i] = append(state, event.content, event.fields)
 end
-commit(state, extra)
+local entry_id = entry_ids[#entry_ids]
+for _, value in ipairs(values) do
+  value.entry_id = entry_ids[value.event]
+  extra[#extra + 1] = 'v' .. counted(ns) .. value.name
+  extra[#extra + 1] = value.entry_id
+end
+commit(state, extra, { 0, 'c' .. place .. entry_id })
 if only_writes then -- they came first, and their log was to be kept for a day only
   for _, key in ipairs({ LOG, INDEX, ORDER }) do
     redis.call('PERSIST', key)
   end
+  left = -1
+end
+if state.first or only_writes then
+  never_expires()
 end
 if old then
   redis.call('ZREM', ORDER, old)
 end
-for _, hidden in ipairs(members(ORDER, 'h' .. place)) do
-  redis.call('ZREM', ORDER, hidden)
-end
-redis.call('ZADD', ORDER, 0, 'c' .. place .. entry_id)
-
-local follows = head and head.id == parent and latest and not old
-if follows or (only and latest) then
-  if not head then
-    redis.call('DEL', HEAD)
-  elseif head.w > 0 then -- the parent's pending writes
-    local stale = {}
-    for _, name in ipairs(redis.call('HKEYS', HEAD)) do
-      if string.byte(name) == 33 then -- '!'
-        stale[#stale + 1] = name
-      end
+if state.h > 0 then
+  for _, hidden in ipairs(members(ORDER, 'h' .. place)) do
+    redis.call('ZREM', ORDER, hidden)
+    if redis.call('HINCRBY', INDEX, 'h', -1) == 0 then
+      redis.call('HDEL', INDEX, 'h')
     end
-    in_chunks('HDEL', HEAD, stale)
   end
-  redis.call('HSET', HEAD, 'id', id, 'at', entry_id, 'p', parent, 'e', envelope, 's', versions, 'w', #early)
-  in_chunks('HSET', HEAD, pieces, 2)
-  for _, fields in ipairs(early) do
-    hold_writes(HEAD, fields)
+end
+
+-- Sets a value in the head, behind the keyframe and the deltas that it has of the channel (`track`: their number, and the entry of the
+-- last) or in their place; false if it cannot follow on them.
+local function hold_value(value, track, set, gone)
+  local count, latest_id = 0, nil
+  if track then
+    count, latest_id = string.match(track, '^(%d+):(.*)$')
+    count = tonumber(count)
   end
-elseif latest or old or #pieces > 0 or not head then -- a value that comes late may be one that the head lacks
+  local held = counted(value.token) .. value.piece
+  if value.base then
+    if latest_id ~= value.base then
+      return false
+    end
+    set['+' .. (count + 1) .. ':' .. value.channel] = held
+    set['#' .. value.channel] = (count + 1) .. ':' .. value.entry_id
+    return true
+  end
+  for i = 1, count do
+    gone[#gone + 1] = '+' .. i .. ':' .. value.channel
+  end
+  set['=' .. value.channel] = held
+  if value.tracked then
+    set['#' .. value.channel] = '0:' .. value.entry_id
+  elseif track then
+    gone[#gone + 1] = '#' .. value.channel
+  end
+  return true
+end
+
+-- Makes the head that of this checkpoint; false if a value cannot follow on what it holds.
+local function move_head()
+  local set, gone = {}, {}
+  for i, value in ipairs(values) do
+    if not hold_value(value, last and found[3 + i], set, gone) then
+      return false
+    end
+  end
+  local fields = { 'id', id, 'at', entry_id, 'p', parent, 'e', envelope, 's', versions, 'w', #early }
+  for name, value in pairs(set) do
+    fields[#fields + 1] = name
+    fields[#fields + 1] = value
+  end
+  for i, writes in ipairs(early) do
+    fields[#fields + 1] = '!' .. i
+    fields[#fields + 1] = packed_writes(writes[2])
+  end
+  if last then
+    for i = 1, tonumber(found[3]) do -- the parent's pending writes
+      gone[#gone + 1] = '!' .. i
+    end
+    in_chunks('HDEL', HEAD, gone)
+  elseif found[1] or redis.call('EXISTS', HEAD) == 1 then
+    redis.call('DEL', HEAD)
+  end
+  in_chunks('HSET', HEAD, fields, 2)
+  return true
+end
+
+local follows = head and found[1] == parent and latest and not old
+if follows or not last then
+  if not move_head() then
+    redis.call('DEL', HEAD)
+  end
+elseif latest or old or #values > 0 or not head then -- a value that comes late may be one that the head lacks
   redis.call('DEL', HEAD)
 end
 announce(state, views, { 'checkpoint', ns, id, source, step, run }, true)
-keep_alive(ttl, HEAD == ROOT and { HEAD } or { HEAD, ROOT }, HEAD ~= ROOT)
-return { 'ok', entry_id }
+keep_alive(ttl, left, HEAD == ROOT and { HEAD } or { HEAD, ROOT }, HEAD ~= ROOT)
+return { 'ok', unpack(entry_ids) }

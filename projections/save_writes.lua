@@ -9,14 +9,16 @@
 local HEAD, ROOT = KEYS[8], KEYS[9]
 local ttl, ns, id, ns_place, place, task_place = tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 
-local state, why = open()
+local last = newest(ORDER, ns_place)
+local state, why = open(nil, last)
 if not state then
   return { why }
 end
 
-local head = head_of(HEAD, ns_place)
+local head = head_of(HEAD, ns_place, last)
 local on_head = head and head.id == id
-local views = shared_views()
+local views = shared_views(false, ttl > 0 or state.first)
+local left = redis.call('PTTL', LOG)
 local held, marks = {}, {} -- what the task wrote to the checkpoint before, and the mark of the call, by name
 for _, member in ipairs(members(ORDER, 'w' .. place .. task_place)) do
   local entry_id = string.sub(member, #place + #task_place + 2)
@@ -54,30 +56,30 @@ end
 
 -- From here on it writes.
 
-local entry_ids = {}
+local added = {}
 for i, event in ipairs(fresh) do
-  entry_ids[i] = append(state, event.content, event.fields)
+  added[2 * i - 1] = 0
+  added[2 * i] = 'w' .. place .. task_place .. append(state, event.content, event.fields)
 end
-commit(state)
-for i, event in ipairs(fresh) do
-  redis.call('ZADD', ORDER, 0, 'w' .. place .. task_place .. entry_ids[i])
-  if on_head then
-    hold_writes(HEAD, event.fields)
-  end
-end
+commit(state, nil, added)
 if on_head then
-  redis.call('HSET', HEAD, 'w', head.w + #fresh)
+  local held_by_head = { 'w', head.w + #fresh }
+  for i, event in ipairs(fresh) do
+    held_by_head[#held_by_head + 1] = '!' .. (head.w + i)
+    held_by_head[#held_by_head + 1] = packed_writes(event.fields)
+  end
+  in_chunks('HSET', HEAD, held_by_head, 2)
 elseif not head then
   redis.call('DEL', HEAD)
 end
-local known = redis.call('ZRANGEBYLEX', ORDER, '[c', '(d', 'LIMIT', 0, 1)[1]
+local known = last or redis.call('ZRANGEBYLEX', ORDER, '[c', '(d', 'LIMIT', 0, 1)[1]
 announce(state, views, { 'writes', ns, id, '', '', '' }, known)
 if state.first and ttl == 0 then
   for _, key in ipairs({ LOG, INDEX, ORDER }) do
-    expire_at(key, NOW + WRITES_ONLY)
+    expire_at(key, now() + WRITES_ONLY)
   end
-  redis.call('ZREM', EXPIRIES, 't' .. THREAD)
+  never_expires()
 else
-  keep_alive(ttl, HEAD == ROOT and { HEAD } or { HEAD, ROOT }, HEAD ~= ROOT and on_head)
+  keep_alive(ttl, left, HEAD == ROOT and { HEAD } or { HEAD, ROOT }, HEAD ~= ROOT and on_head)
 end
 return { 'ok', state.l }

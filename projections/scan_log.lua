@@ -1,8 +1,19 @@
--- Reads a stretch of the log, values left out: of a piece its form is kept, of a write nothing but its name.
+-- Reads a stretch of the log, values left out: of a piece its form is kept, and what a delta was made against; of a write nothing but its
+-- name.
 --
 -- KEYS: 1 log.
 -- ARGV: 1 entry id to begin after, '' for the start; 2 most entries; 3 bytes in the log after which the stretch ends early.
 -- Reply: {{entry id, fields}, ...}; 1 if there is more.
+
+local function stub(piece)
+  local form = string.byte(piece)
+  if form ~= 68 and form ~= 100 then -- 'D', 'd'
+    return string.sub(piece, 1, 1)
+  end
+  local size, from = string.match(piece, '^(%d+):()', 2)
+  local token_size, token_from = string.match(piece, '^(%d+):()', size and from + size)
+  return string.sub(piece, 1, size and token_size and token_from + token_size - 1 or 1)
+end
 
 local out, bytes, after, more = {}, 0, ARGV[1], 1
 while #out < tonumber(ARGV[2]) and bytes <= tonumber(ARGV[3]) do
@@ -16,7 +27,7 @@ while #out < tonumber(ARGV[2]) and bytes <= tonumber(ARGV[3]) do
     local letter = string.byte(fields[i])
     bytes = bytes + #fields[i + 1]
     if letter == 61 then -- '='
-      fields[i + 1] = string.sub(fields[i + 1], 1, 1)
+      fields[i + 1] = stub(fields[i + 1])
     elseif letter == 33 then -- '!'
       fields[i + 1] = ''
     end

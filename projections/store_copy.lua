@@ -9,7 +9,7 @@ local state, why = open()
 if why == 'stale' then
   return { why }
 end
-local views = shared_views()
+local views = shared_views(true, true)
 local size = tonumber(ARGV[5])
 local fields = { unpack(ARGV, 6, 5 + size) }
 if not (why or state.first) then
@@ -43,5 +43,8 @@ if redis.call('ZSCORE', RUNS, '') then
     remember_run(RUNS, THREAD, ARGV[i])
   end
 end
-keep_alive(tonumber(ARGV[2]), {})
+keep_alive(tonumber(ARGV[2]), -1, {})
+if tonumber(ARGV[2]) == 0 then
+  never_expires()
+end
 return { 'ok' }

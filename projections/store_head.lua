@@ -14,5 +14,5 @@ for i = 3, #ARGV do
 end
 redis.call('DEL', KEYS[8])
 in_chunks('HSET', KEYS[8], fields, 2)
-keep_alive(0, { KEYS[8] }, KEYS[8] ~= KEYS[9])
+keep_alive(0, redis.call('PTTL', LOG), { KEYS[8] }, KEYS[8] ~= KEYS[9])
 return { 'ok' }

@@ -1,8 +1,9 @@
 -- Prelude: checkpoints as they lie in the log, found through the index.
 --
--- A view is {envelope, versions, parent, values, writes, place, entries}: `values` has for each channel of `versions` the position of its
--- piece among all pieces of the reply (0: none stored); `writes` is a flat list task, path, field name, value, those of one task in log order; `place` is the
--- checkpoint's order member without its first letter; `entries` the number of entries that the writes lie in. A piece that several checkpoints share is sent once.
+-- A view is {envelope, versions, parent, values, writes, place}: `values` has for each channel of `versions` the number of its piece among all
+-- pieces of the reply (0: none stored); `writes` for each entry of writes its id, task, task path, then field name and value of each;
+-- `place` is the checkpoint's order member without its first letter. The pieces of a reply are a flat list: piece, number of the piece that
+-- it is a delta against (0: it is none), entry id. One that several checkpoints share is sent once.
 
 -- The texts in a CBOR list of texts, as field `s` of an entry has it.
 local function texts(bytes)
@@ -29,9 +30,19 @@ local function texts(bytes)
   return out
 end
 
--- What is read in one call: entries by id, pieces, and how many bytes of the log that took.
+-- What is read in one call: entries by id; pieces, the numbers of those they need, their entries; and how many bytes of the log that
+-- took.
 local function reader()
-  return { entries = {}, pieces = {}, found = {}, bytes = 0 }
+  return { entries = {}, pieces = {}, bases = {}, ids = {}, found = {}, bytes = 0 }
+end
+
+-- The pieces that were read, as a reply has them.
+local function pieces_of(read)
+  local out = {}
+  for i, piece in ipairs(read.pieces) do
+    out[3 * i - 2], out[3 * i - 1], out[3 * i] = piece, read.bases[i], read.ids[i]
+  end
+  return out
 end
 
 -- Fields of an entry by name, or nil if the log does not have it.
@@ -52,68 +63,89 @@ local function entry_at(read, entry_id)
   return fields or nil
 end
 
--- Position of the piece of a channel's version, 0 if none was ever stored, nil if it is gone from the log.
-local function piece_at(read, ns, name, entry_id)
+-- Entry and version token that a delta was made against; nil for any other piece.
+local function base_of(piece)
+  local form = string.byte(piece)
+  if form ~= 68 and form ~= 100 then -- 'D', 'd'
+    return nil
+  end
+  local size, from = string.match(piece, '^(%d+):()', 2)
+  local token_size, token_from = string.match(piece, '^(%d+):()', size and from + size)
+  if size and token_size then -- else it is damaged, which its reader finds out
+    return string.sub(piece, from, from + size - 1), string.sub(piece, token_from, token_from + token_size - 1)
+  end
+end
+
+-- Number of the piece of a channel's version, 0 if none was ever stored, nil and an entry id if it, or one that it needs, is gone from
+-- the log.
+local function piece_at(read, token, channel, entry_id)
   if not entry_id then
     return 0
   end
-  local key = entry_id .. name
-  local position = read.found[key]
-  if not position then
+  local waiting, base = {}, 0
+  while entry_id do
+    local name = counted(token) .. channel
+    base = read.found[entry_id .. name]
+    if base then
+      break
+    end
     local entry = entry_at(read, entry_id)
     local piece = entry and entry['=' .. name]
     if not piece then
-      return nil
+      return nil, entry_id
     end
-    position = #read.pieces + 1
-    read.pieces[position] = piece
-    read.found[key] = position
+    waiting[#waiting + 1] = { piece, entry_id, name }
+    entry_id, token = base_of(piece)
   end
-  return position
+  base = base or 0
+  for i = #waiting, 1, -1 do
+    local number = #read.pieces + 1
+    read.pieces[number], read.bases[number], read.ids[number] = waiting[i][1], base, waiting[i][2]
+    read.found[waiting[i][2] .. waiting[i][3]] = number
+    base = number
+  end
+  return base
 end
 
+-- Numbers of the pieces of some versions: channel, token, ...; nil and an entry id if one is gone.
 local function values_of(read, ns, versions)
-  local names = {}
+  local fields, prefix = {}, 'v' .. counted(ns)
   for i = 1, #versions, 2 do
-    names[#names + 1] = counted(versions[i + 1]) .. versions[i]
+    fields[#fields + 1] = prefix .. counted(versions[i + 1]) .. versions[i]
   end
-  local positions = {}
-  for first = 1, #names, CHUNK do
-    local fields = {}
-    for i = first, math.min(first + CHUNK - 1, #names) do
-      fields[#fields + 1] = 'v' .. counted(ns) .. names[i]
-    end
-    for i, entry_id in ipairs(redis.call('HMGET', INDEX, unpack(fields))) do
-      local name = names[first + i - 1]
-      local position = piece_at(read, ns, name, entry_id)
-      if not position then
-        return nil, entry_id
-      end
-      positions[first + i - 1] = position
+  local numbers = {}
+  if #fields == 0 then
+    return numbers
+  end
+  for i, entry_id in ipairs(hmget(INDEX, fields)) do
+    local gone
+    numbers[i], gone = piece_at(read, versions[2 * i], versions[2 * i - 1], entry_id)
+    if gone then
+      return nil, gone
     end
   end
-  return positions
+  return numbers
 end
 
+-- The entries of writes of a checkpoint; nil and an entry id if one is gone.
 local function writes_of(read, place)
-  local writes, entries = {}, 0
+  local out = {}
   for _, member in ipairs(members(ORDER, 'w' .. place)) do
     local entry_id = writes_entry(member, place)
-    entries = entries + 1
     local entry = entry_at(read, entry_id)
     if not entry then
       return nil, entry_id
     end
+    local writes = { entry_id, entry.t, entry.a }
     for i = 1, #entry.flat, 2 do
       if string.byte(entry.flat[i]) == 33 then -- '!'
-        writes[#writes + 1] = entry.t
-        writes[#writes + 1] = entry.a
         writes[#writes + 1] = entry.flat[i]
         writes[#writes + 1] = entry.flat[i + 1]
       end
     end
+    out[#out + 1] = writes
   end
-  return writes, nil, entries
+  return out
 end
 
 -- The checkpoint of an order member; with its values and writes if `full`. Nil and the entry id if an entry is gone.
@@ -123,12 +155,12 @@ local function view(read, member, full)
   if not entry or not entry.e or not entry.s then
     return nil, entry_id
   end
-  local out = { entry.e, entry.s, entry.p or '', {}, {}, string.sub(member, 2), 0 }
+  local out = { entry.e, entry.s, entry.p or '', {}, {}, string.sub(member, 2) }
   if full then
     local why
     out[4], why = values_of(read, ns, texts(entry.s))
     if out[4] then
-      out[5], why, out[7] = writes_of(read, place)
+      out[5], why = writes_of(read, place)
     end
     if why then
       return nil, why

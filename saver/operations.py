@@ -23,6 +23,7 @@ from eventlog.events import CheckpointSaved, HistoryPruned, Removed, RunsDeleted
 from eventlog.flow import Flow
 from eventlog.keys import Keyspace, ThreadKeys, text
 from eventlog.server import check_server
+from projections.cache import ValueCache
 from projections.checkpoint import StoredCheckpoint
 from projections.copying import copy_thread
 from projections.history import Selection, list_checkpoints, read_ancestry
@@ -44,9 +45,10 @@ KEEP_LATEST, DELETE = "keep_latest", "delete"
 class Operations:
     """Builds the flows. Holds what they have in common, and whether the server was checked yet."""
 
-    def __init__(self, keyspace: Keyspace, ttl: TimeToLive) -> None:
+    def __init__(self, keyspace: Keyspace, ttl: TimeToLive, cache: ValueCache) -> None:
         self.keyspace = keyspace
         self.ttl = ttl
+        self.cache = cache
         self._checked = False
 
     def check(self) -> Flow[None]:
@@ -72,7 +74,10 @@ class Operations:
         else:
             reading = read_checkpoint(keys, namespace, address.checkpoint_id, ttl=self.ttl.on_read)
         stored = yield from self._first(reading)
-        return None if stored is None else Translator(serde).checkpoint_tuple(address.thread_id, stored)
+        if stored is None:
+            return None
+        self.cache.read(keys.thread, namespace, stored.values)
+        return Translator(serde).checkpoint_tuple(address.thread_id, stored)
 
     def list(
         self,
@@ -109,16 +114,11 @@ class Operations:
     ) -> Flow[RunnableConfig]:
         """Appends a checkpoint; the config that names it."""
         address = address_of(config)
-        event, full = Translator(serde).checkpoint_saved(address, config, checkpoint, metadata, new_versions)
+        event, values, full = Translator(serde).checkpoint_saved(address, config, checkpoint, metadata, new_versions)
+        about = [_word(address.thread_id, full, key) for key in ("source", "step", "run_id")]
+        keys = self._keys(address.thread_id)
         yield from self._first(
-            save_checkpoint(
-                self._keys(address.thread_id),
-                event,
-                ttl=self.ttl.on_write,
-                source=_word(address.thread_id, full, "source"),
-                step=_word(address.thread_id, full, "step"),
-                run=_word(address.thread_id, full, "run_id"),
-            )
+            save_checkpoint(keys, event, values, cache=self.cache, ttl=self.ttl.on_write, about=about)
         )
         return config_of(address.thread_id, event.namespace, event.checkpoint_id)
 

@@ -23,9 +23,12 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from typing_extensions import Self
 
+from eventlog.codec import NEVER
 from eventlog.connections import Connections
 from eventlog.drivers import Runner
+from eventlog.errors import InvalidArgument
 from eventlog.keys import Keyspace
+from projections.cache import CACHE_BYTES, ValueCache
 from saver.embedded import EmbeddedServer
 from saver.operations import Operations
 from saver.ttl import TimeToLive
@@ -51,6 +54,9 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         partitions: over how many hash tags threads are spread, fixed at the first use of a prefix.
         serde: serializer of values; an `EncryptedSerializer` encrypts metadata as well.
         ttl: minutes a thread lives after its last write, or `{"default_ttl": minutes, "refresh_on_read": True}`.
+        cache_bytes: most bytes of what was last read and written that are kept to make deltas against, for all threads together;
+            with 0 every value is stored whole.
+        compress_above: values, and deltas, of more bytes than this are compressed with Zstandard; None: none are.
 
     Raises:
         TypeError, InvalidArgument: an argument is not what it should be; the message names the remedy.
@@ -70,9 +76,18 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         partitions: int = PARTITIONS,
         serde: SerializerProtocol | None = None,
         ttl: float | Mapping[str, Any] | None = None,
+        cache_bytes: int = CACHE_BYTES,
+        compress_above: int | None = None,
     ) -> None:
+        connections = Connections(sync_connection, async_connection)
         self._open(
-            Connections(sync_connection, async_connection), prefix=prefix, partitions=partitions, serde=serde, ttl=ttl
+            connections,
+            prefix=prefix,
+            partitions=partitions,
+            serde=serde,
+            ttl=ttl,
+            cache_bytes=cache_bytes,
+            compress_above=compress_above,
         )
 
     def _open(
@@ -83,6 +98,8 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         partitions: int,
         serde: SerializerProtocol | None,
         ttl: float | Mapping[str, Any] | None,
+        cache_bytes: int,
+        compress_above: int | None,
         server: EmbeddedServer | None = None,
     ) -> None:
         if serde is not None and not (hasattr(serde, "dumps_typed") or hasattr(serde, "dumps")):
@@ -90,7 +107,9 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         super().__init__(serde=serde)
         self._connections = connections
         self._runner = Runner(connections)
-        self._operations = Operations(Keyspace(prefix, partitions), TimeToLive.of(ttl))
+        self._operations = Operations(
+            Keyspace(prefix, partitions), TimeToLive.of(ttl), _cache_of(cache_bytes, compress_above)
+        )
         self._server = server
         self._owns = False
 
@@ -103,6 +122,8 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         partitions: int = PARTITIONS,
         serde: SerializerProtocol | None = None,
         ttl: float | Mapping[str, Any] | None = None,
+        cache_bytes: int = CACHE_BYTES,
+        compress_above: int | None = None,
         **client_options: Any,
     ) -> Self:
         """A saver that opens its own connections, both colours, at first use, and closes them.
@@ -112,7 +133,15 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         """
         made = cls.__new__(cls)
         connections = Connections.from_url(conn_string, **client_options)
-        made._open(connections, prefix=prefix, partitions=partitions, serde=serde, ttl=ttl)
+        made._open(
+            connections,
+            prefix=prefix,
+            partitions=partitions,
+            serde=serde,
+            ttl=ttl,
+            cache_bytes=cache_bytes,
+            compress_above=compress_above,
+        )
         made._owns = True
         return made
 
@@ -125,6 +154,8 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         partitions: int = PARTITIONS,
         serde: SerializerProtocol | None = None,
         ttl: float | Mapping[str, Any] | None = None,
+        cache_bytes: int = CACHE_BYTES,
+        compress_above: int | None = None,
     ) -> Self:
         """A saver with a private server, for local work: it starts one on a unix socket and stops it.
 
@@ -135,7 +166,16 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         try:
             made = cls.__new__(cls)
             connections = Connections.from_url(server.url)
-            made._open(connections, prefix=prefix, partitions=partitions, serde=serde, ttl=ttl, server=server)
+            made._open(
+                connections,
+                prefix=prefix,
+                partitions=partitions,
+                serde=serde,
+                ttl=ttl,
+                cache_bytes=cache_bytes,
+                compress_above=compress_above,
+                server=server,
+            )
             made._owns = True
         except BaseException:
             server.close()
@@ -345,6 +385,17 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
     def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> Self:
         """A saver on the same connections whose serializer may revive these types too."""
         return cast("Self", super().with_allowlist(extra_allowlist))
+
+
+def _cache_of(cache_bytes: int, compress_above: int | None) -> ValueCache:
+    for name, value in (("cache_bytes", cache_bytes), ("compress_above", compress_above)):
+        if value is None and name == "compress_above":
+            continue
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{name} must be an int (bytes), not {type(value).__name__}.")
+        if value < 0:
+            raise InvalidArgument(f"{name} must be 0 or more bytes, not {value}.")
+    return ValueCache(cache_bytes, NEVER if compress_above is None else compress_above)
 
 
 def _subject(config: Any) -> str:

@@ -26,12 +26,14 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
-from eventlog.codec import EMPTY, Keyframe, encode_keyframe, is_plain
+from eventlog.codec import Keyframe, is_plain
 from eventlog.errors import CorruptEntry, InvalidArgument, ValueUnreadable, ValueUnwritable
 from eventlog.events import CheckpointSaved, Write, WritesSaved
 from eventlog.keys import text, version_token
 from projections.checkpoint import StoredCheckpoint
 from projections.history import Ancestry
+from projections.pieces import StoredValue
+from projections.save import Values
 from saver.configs import Address
 
 __all__ = ["Translator"]
@@ -58,17 +60,17 @@ class Translator:
         checkpoint: Checkpoint,
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
-    ) -> tuple[CheckpointSaved, Mapping[str, Any]]:
-        """The event of a put, and the metadata it holds. Raises `ValueUnwritable`, `InvalidArgument` or `TypeError`."""
+    ) -> tuple[CheckpointSaved, Values, Mapping[str, Any]]:
+        """The event of a put, the values that go with it, and the metadata it holds. Raises `ValueUnwritable`, `InvalidArgument` or `TypeError`."""
         if missing := {"id", "channel_values", "channel_versions"} - checkpoint.keys():
             raise InvalidArgument(
                 f"{address.subject}: the checkpoint lacks {sorted(missing)}; pass a whole Checkpoint."
             )
         values = checkpoint["channel_values"]
-        pieces = {}
+        changed: dict[tuple[str, str], Keyframe | None] = {}
         for channel, version in new_versions.items():
             named = _named(channel), _token(channel, version)
-            pieces[named] = self._piece(address, channel, values[channel]) if channel in values else EMPTY
+            changed[named] = Keyframe(*self._dump(address, channel, values[channel])) if channel in values else None
         versions = {
             _named(channel): _token(channel, version) for channel, version in checkpoint["channel_versions"].items()
         }
@@ -80,13 +82,14 @@ class Translator:
                 f"{address.subject}: the checkpoint's id must be a non-empty string, not {checkpoint_id!r}."
             )
         text("checkpoint id", checkpoint_id)
-        changed = {channel: values[channel] for channel in new_versions if channel in values}
-        mark = self._mark(
-            address, [address.checkpoint_id, new_versions, changed, {**checkpoint, "channel_values": {}}, full]
-        )
+        mark = b""
+        if isinstance(self.serde, EncryptedSerializer):
+            brought = {channel: values[channel] for channel in new_versions if channel in values}
+            rest = {**checkpoint, "channel_values": {}}
+            mark = self._mark(address, [address.checkpoint_id, new_versions, brought, rest, full])
         namespace = address.namespace or ""
-        event = CheckpointSaved(namespace, checkpoint_id, address.checkpoint_id, versions, body, pieces, mark=mark)
-        return event, full
+        event = CheckpointSaved(namespace, checkpoint_id, address.checkpoint_id, versions, body, mark=mark)
+        return event, changed, full
 
     def writes_saved(
         self, address: Address, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
@@ -120,9 +123,6 @@ class Translator:
             digest.update(b"%b:%d:" % (type_.encode(), len(data)))
             digest.update(data)
         return digest.digest()
-
-    def _piece(self, address: Address, channel: str, value: Any) -> bytes:
-        return encode_keyframe(*self._dump(address, channel, value))
 
     def _dump(self, address: Address, what: str, value: Any) -> tuple[str, bytes]:
         try:
@@ -207,7 +207,7 @@ class Translator:
             )
         return stored
 
-    def _load(self, subject: str, what: str, value: Keyframe) -> Any:
+    def _load(self, subject: str, what: str, value: Keyframe | StoredValue) -> Any:
         try:
             return self.serde.loads_typed((value.type, value.data))
         except Exception as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import pytest
@@ -12,8 +13,12 @@ from saver import RedisStreamSaver
 from tests.projections.steps import Steps
 from tests.saver.audit import Audit, checkpoint_id, config, number_of, put_of
 
-BIG = "x" * (3 * 2**20)
 COUNT = 6
+
+
+def big_of(number: int) -> bytes:
+    """3 MiB that share nothing with those of other numbers."""
+    return Random(number).randbytes(3 * 2**20)
 
 
 @pytest.fixture
@@ -21,7 +26,7 @@ def big(saver: RedisStreamSaver) -> RedisStreamSaver:
     """A saver with a thread of six checkpoints of 3 MiB each."""
     for number in range(1, COUNT + 1):
         given, checkpoint, metadata, versions = put_of("t", number, number - 1 or None)
-        checkpoint["channel_values"]["n"] = [number, BIG]
+        checkpoint["channel_values"]["n"] = [number, big_of(number)]
         saver.put(given, checkpoint, metadata, versions)
     return saver
 
@@ -31,7 +36,7 @@ def states(found: list[Any]) -> list[tuple[str, Any]]:
     return [(one.checkpoint["id"], one.checkpoint["channel_values"]) for one in found]
 
 
-EXPECTED = [(checkpoint_id(number), {"n": [number, BIG]}) for number in range(COUNT, 0, -1)]
+EXPECTED = [(checkpoint_id(number), {"n": [number, big_of(number)]}) for number in range(COUNT, 0, -1)]
 
 
 def test_pruning_reads_a_few_big_values_at_a_time(big: RedisStreamSaver, steps: Steps, audit: Audit) -> None:
@@ -61,7 +66,7 @@ def test_ancestors_are_read_a_few_big_ones_at_a_time(
         if number > 1:
             checkpoint["channel_values"] = {}
         saver.put(given, checkpoint, metadata, versions)
-        saver.put_writes(config("t", number), [("n", [number, BIG]), ("other", number)], "task")
+        saver.put_writes(config("t", number), [("n", [number, big_of(number)]), ("other", number)], "task")
 
     def read() -> Any:
         return steps.run(saver._operations.delta_history(saver.serde, config("t"), ["n"]))

@@ -1,0 +1,145 @@
+"""What was last read or written of each channel, to make deltas against.
+
+One value a channel, the newest that passed by; all threads of a saver share a bound in bytes, and what was used longest ago goes
+first. It never costs a round trip: without it values are stored whole. That what it holds is what the log holds is checked
+by the script that appends.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from threading import Lock
+from typing import NamedTuple
+
+from eventlog.codec import EMPTY, Keyframe, encode_delta, encode_keyframe
+from projections.delta import check_of, make_delta
+from projections.pieces import SMALLEST, StoredValue
+
+__all__ = ["CACHE_BYTES", "Prepared", "ValueCache"]
+
+CACHE_BYTES = 64 * 1024 * 1024
+
+MOST_DELTAS = 64
+"""Deltas on one keyframe, at least: a large value may have one more for each KiB it has, so that a keyframe costs no more than
+a KiB a step."""
+_OVERHEAD = 500
+"""Bytes an entry of the cache takes beside its value."""
+
+_Name = tuple[bytes, str, str]
+"""Thread, namespace, channel."""
+
+
+class _Known(NamedTuple):
+    type: str
+    data: bytes
+    check: bytes
+    token: bytes
+    entry_id: bytes
+    deltas: int
+    weight: int
+    keyframe: int
+    """Bytes of the keyframe's piece."""
+    misses: int = 0
+    """Times in a row that searching for what is shared was for nothing."""
+
+
+class Prepared(NamedTuple):
+    """The piece of a value that is about to be stored, the value's check, and what is to be known of it then."""
+
+    piece: bytes
+    check: bytes
+    known: _Known | None
+
+
+class ValueCache:
+    """Makes pieces of values, deltas where it knows an earlier value of the channel. Usable from many threads at once.
+
+    Args:
+        limit: most bytes that it may take; with 0 every value is stored whole.
+        compress_above: bytes above which pieces are compressed.
+
+    """
+
+    def __init__(self, limit: int, compress_above: int) -> None:
+        self.limit = limit
+        self.compress_above = compress_above
+        self._known: OrderedDict[_Name, _Known] = OrderedDict()
+        self._bytes = 0
+        self._lock = Lock()
+
+    def prepare(  # noqa: PLR0917
+        self, thread: bytes, namespace: str, channel: str, token: bytes, value: Keyframe | None, *, whole: bool = False
+    ) -> Prepared:
+        """The piece to store for a value: with `whole` a keyframe, whatever is known."""
+        if value is None:
+            return Prepared(EMPTY, b"", None)
+        type_, data = value
+        check = check_of(data)
+        size = len(data)
+        if size < SMALLEST or not self.limit:
+            return Prepared(encode_keyframe(type_, data, self.compress_above), check, None)
+        base = None if whole else self._known.get((thread, namespace, channel))
+        misses = 0
+        if base is not None and base.type == type_ and _due(base, size):
+            searched = base.misses < 2 or base.misses % 16 == 0
+            delta = make_delta(base.data, data, checks=(base.check, check), search=searched)
+            if delta is not None:
+                piece = encode_delta(base.entry_id, base.token, delta, self.compress_above)
+                known = _Known(type_, data, check, token, b"", base.deltas + 1, base.weight + len(piece), base.keyframe)
+                return Prepared(piece, check, known)
+            misses = base.misses + 1
+        piece = encode_keyframe(type_, data, self.compress_above)
+        return Prepared(piece, check, _Known(type_, data, check, token, b"", 0, 0, len(piece), misses))
+
+    def stored(self, thread: bytes, namespace: str, channel: str, prepared: Prepared, entry_id: bytes) -> None:
+        """Notes that a value that was prepared lies in an entry now."""
+        name = thread, namespace, channel
+        if prepared.known is not None:
+            self._set(name, prepared.known._replace(entry_id=entry_id))
+        elif name in self._known:
+            with self._lock:
+                self._drop(name)
+
+    def read(self, thread: bytes, namespace: str, values: Mapping[str, StoredValue]) -> None:
+        """Notes values that were read."""
+        for channel, value in values.items():
+            if len(value.data) < SMALLEST or not self.limit or not value.entry_id:
+                continue
+            name = thread, namespace, channel
+            held = self._known.get(name)
+            if held is not None and held.entry_id == value.entry_id and held.token == value.token:
+                continue
+            known = _Known(
+                value.type,
+                value.data,
+                check_of(value.data),
+                value.token,
+                value.entry_id,
+                value.deltas,
+                value.weight,
+                value.keyframe,
+                held.misses if held else 0,
+            )
+            self._set(name, known)
+
+    def _set(self, name: _Name, known: _Known) -> None:
+        size = len(known.data) + _OVERHEAD
+        with self._lock:
+            self._drop(name)
+            if size > self.limit:
+                return
+            self._known[name] = known
+            self._bytes += size
+            while self._bytes > self.limit:
+                self._drop(next(iter(self._known)))
+
+    def _drop(self, name: _Name) -> None:
+        held = self._known.pop(name, None)
+        if held is not None:
+            self._bytes -= len(held.data) + _OVERHEAD
+
+
+def _due(base: _Known, size: int) -> bool:
+    """Whether a delta may follow, or a keyframe is due."""
+    return base.weight < base.keyframe and base.deltas < MOST_DELTAS + size // 1024
