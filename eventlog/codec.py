@@ -7,10 +7,12 @@ checkpoint that has to come back as it was.
 A piece is how one version of a channel's value is stored: one letter for its form, then what the form needs.
 
     E    no value at this version
-    K    keyframe, the value whole: CBOR list [serde type, bytes]
+    K    keyframe, the value whole: the serde type behind its length, then the bytes
     D    delta against an earlier piece of the channel: the entry id that piece lies in and its version token, each behind its
          length, then the delta (see `projections.delta`)
-    k, d the same, the part after the letter, or after the token, compressed with Zstandard
+    k, d the same, the bytes, or the delta, compressed with Zstandard
+
+"Behind its length" is a decimal number, a colon, then so many bytes.
 """
 
 from __future__ import annotations
@@ -91,22 +93,16 @@ _TAGS: dict[int, Any] = dict.fromkeys(
 
 def decode(data: bytes) -> Any:
     """The plain data in `data`. Raises `Malformed` for anything else, trailing bytes included."""
-    return decode_sequence(data, 1)[0]
-
-
-def decode_sequence(data: bytes, count: int) -> list[Any]:
-    """The `count` plain items that `data` consists of. Raises `Malformed` for anything else."""
     stream = BytesIO(data)
     try:
-        decoder = cbor2.CBORDecoder(stream, tag_hook=_refuse, semantic_decoders=_TAGS, allow_indefinite=False)
-        items = [decoder.decode() for _ in range(count)]
+        value = cbor2.CBORDecoder(stream, tag_hook=_refuse, semantic_decoders=_TAGS, allow_indefinite=False).decode()
     except Malformed:
         raise
     except (cbor2.CBORError, ValueError, TypeError, RecursionError, MemoryError, OverflowError) as error:
         raise Malformed(f"is not CBOR: {error}") from error
     if stream.read(1):
         raise Malformed("has bytes after its end")
-    return items
+    return value
 
 
 def is_plain(value: object) -> bool:
@@ -114,26 +110,39 @@ def is_plain(value: object) -> bool:
     return _is_plain(value, 0)
 
 
+_ALWAYS = frozenset((type(None), bool, float, bytes))
+
+
 def _is_plain(value: Any, depth: int) -> bool:
+    kind = type(value)
+    if kind is dict:
+        for key in value:
+            if type(key) is not str or not (key.isascii() or _is_text(key)):
+                return False
+        value = value.values()
+    elif kind is not list:
+        return _is_plain_scalar(kind, value)
     if depth > DEEPEST:
         return False
-    kind = type(value)
-    if value is None or kind is bool or kind is float or kind is bytes:
-        return True
+    for item in value:
+        kind = type(item)
+        if kind is dict or kind is list:
+            if not _is_plain(item, depth + 1):
+                return False
+        elif not _is_plain_scalar(kind, item):
+            return False
+    return True
+
+
+def _is_plain_scalar(kind: type, value: Any) -> bool:
     if kind is str:
-        return _is_text(value)
+        return value.isascii() or _is_text(value)
     if kind is int:
         return bool(_INT_MIN <= value <= _INT_MAX)
-    if kind is list:
-        return all(_is_plain(item, depth + 1) for item in value)
-    if kind is dict:
-        return all(type(key) is str and _is_text(key) and _is_plain(item, depth + 1) for key, item in value.items())
-    return False
+    return kind in _ALWAYS
 
 
 def _is_text(value: str) -> bool:
-    if value.isascii():
-        return True
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -179,10 +188,10 @@ def _decompressed(data: bytes) -> bytes:
 
 def encode_keyframe(type_: str, data: bytes, compress_above: int = NEVER) -> bytes:
     """The piece that holds a value whole, compressed if it is longer than so many bytes and that helps."""
-    plain = encode([type_, data])
-    if (compressed := _compressed(plain, compress_above)) is not None:
-        return b"k" + compressed
-    return b"K" + plain
+    encoded = type_.encode()
+    if (compressed := _compressed(data, compress_above)) is not None:
+        return b"k%d:%b%b" % (len(encoded), encoded, compressed)
+    return b"K%d:%b%b" % (len(encoded), encoded, data)
 
 
 def encode_delta(entry_id: bytes, token: bytes, data: bytes, compress_above: int = NEVER) -> bytes:
@@ -206,16 +215,21 @@ def base_of(piece: bytes) -> tuple[bytes, bytes]:
 
 def _split_delta(piece: bytes) -> tuple[bytes, bytes, int]:
     """Entry id, token, and where the delta begins."""
+    entry_id, at = split_counted(piece, 1)
+    token, at = split_counted(piece, at)
+    return entry_id, token, at
+
+
+def split_counted(data: bytes, at: int) -> tuple[bytes, int]:
+    """The part behind its length that begins at `at`, and where it ends. Raises `Malformed`."""
     try:
-        first = piece.index(b":", 1, 6) + 1
-        second = first + int(piece[1 : first - 1])
-        third = piece.index(b":", second, second + 8) + 1
-        start = third + int(piece[second : third - 1])
+        start = data.index(b":", at, at + 12) + 1
+        end = start + int(data[at : start - 1])
     except ValueError:
-        raise Malformed("holds a delta that does not say what it was made against") from None
-    if not first < second < third <= start <= len(piece):
-        raise Malformed("holds a delta that does not say what it was made against")
-    return piece[first:second], piece[third:start], start
+        raise Malformed("lacks the length of a part") from None
+    if not start <= end <= len(data):
+        raise Malformed("ends before one of its parts does")
+    return data[start:end], end
 
 
 def decode_piece(piece: bytes) -> Piece | None:
@@ -224,25 +238,39 @@ def decode_piece(piece: bytes) -> Piece | None:
     if piece == EMPTY:
         return None
     if form in (b"K", b"k"):
-        return Keyframe(*decode_shape(piece[1:] if form == b"K" else _decompressed(piece[1:]), str, bytes))
+        type_, at = split_counted(piece, 1)
+        data = piece[at:]
+        return Keyframe(_decoded(type_), data if form == b"K" else _decompressed(data))
     if form in (b"D", b"d"):
-        entry_id, token, start = _split_delta(piece)
-        return Delta(entry_id, token, piece[start:] if form == b"D" else _decompressed(piece[start:]))
+        entry_id, token, at = _split_delta(piece)
+        return Delta(entry_id, token, piece[at:] if form == b"D" else _decompressed(piece[at:]))
     raise Malformed(f"holds a piece of unknown form {form!r}")
 
 
-def decode_shape(data: bytes, *types: type) -> list[Any]:
-    """The list in `data`, whose items must have just these types. Raises `Malformed`."""
-    items = decode(data)
-    if not isinstance(items, list) or [type(item) for item in items] != list(types):
-        raise Malformed("has another shape than this project writes")
-    return items
+def encode_write(channel: str, type_: str, data: bytes) -> bytes:
+    """A write as it lies in the log: channel and serde type, each behind its length, then the bytes."""
+    name, kind = channel.encode(), type_.encode()
+    return b"%d:%b%d:%b%b" % (len(name), name, len(kind), kind, data)
+
+
+def decode_write(write: bytes) -> tuple[str, str, bytes]:
+    """Channel, serde type and bytes of a write. Raises `Malformed`."""
+    name, at = split_counted(write, 0)
+    kind, at = split_counted(write, at)
+    return _decoded(name), _decoded(kind), write[at:]
+
+
+def _decoded(text: bytes) -> str:
+    try:
+        return text.decode()
+    except UnicodeDecodeError as error:
+        raise Malformed(f"holds text that is not UTF-8: {error}") from None
 
 
 def decode_texts(data: bytes) -> list[str]:
     """The texts in `data`. Raises `Malformed`."""
     items = decode(data)
-    if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+    if type(items) is not list or not all([type(item) is str for item in items]):
         raise Malformed("has another shape than this project writes")
     return items
 

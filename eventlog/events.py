@@ -8,7 +8,7 @@ A stream entry is a flat list of fields:
     p   parent checkpoint id             s   versions: CBOR list channel, token, channel, token, ...      (checkpoint)
     t   task id                          a   task path                                                    (writes)
     r   mark of the call, by which one that is made again is known: always with a checkpoint, else with a serializer that encrypts
-    =<channel and version>  piece        !<index>  CBOR list channel, serde type, bytes
+    =<channel and version>  piece        !<index>  channel and serde type, each behind its length, then the bytes
 
 `n` and `d` are set by the script that appends; the rest is the event's content, which the digest covers in the order it was
 sent. Scripts read `p`, `s`, `t`, `a` and the names of the fields; no script decodes an envelope.
@@ -194,7 +194,7 @@ def encode_event(event: Event) -> list[bytes]:
         if event.mark:
             fields += (b"r", event.mark)
         for idx, channel, type_, data in event.writes:
-            fields += (b"!%d" % idx, codec.encode([channel, type_, data]))
+            fields += (b"!%d" % idx, codec.encode_write(channel, type_, data))
     elif isinstance(event, ThreadCopied):
         fields += (codec.encode({"source": event.source, "seq": event.sequence, "digest": event.digest}),)
     elif isinstance(event, HistoryPruned):
@@ -216,7 +216,7 @@ def decode_write(idx: int, data: bytes) -> Write:
     """A write of a task; of one whose bytes a scan left out, the index alone. Raises `codec.Malformed`."""
     if not data:
         return Write(idx, "", "", b"")
-    return Write(idx, *codec.decode_shape(data, str, str, bytes))
+    return Write(idx, *codec.decode_write(data))
 
 
 def _envelope(fields: Fields, **types: type) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from binascii import crc_hqx
 from dataclasses import dataclass
+from functools import lru_cache
 
 from eventlog.errors import InvalidArgument
 
@@ -142,6 +143,8 @@ class Keyspace:
         encoded = text("prefix", prefix)
         self.meta = encoded + b":meta"
         self._tags = [b"{%b:%d}" % (encoded, number) for number in range(partitions)]
+        self.thread = lru_cache(1024)(self._thread)
+        """Keys of a thread."""
         self._shared = [
             PartitionKeys(tag + b":threads", tag + b":feed", tag + b":runs", tag + b":expiries") for tag in self._tags
         ]
@@ -154,8 +157,7 @@ class Keyspace:
         """Partition of a thread: CRC16 (XMODEM, as Redis Cluster's slots) modulo the number of partitions."""
         return crc_hqx(thread, 0) % self.partitions
 
-    def thread(self, thread: bytes) -> ThreadKeys:
-        """Keys of a thread."""
+    def _thread(self, thread: bytes) -> ThreadKeys:
         number = self.partition_of(thread)
         tag = self._tags[number]
         return ThreadKeys(

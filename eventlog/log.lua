@@ -4,7 +4,7 @@
 --   1 log, 2 index, 3 order, 4 threads, 5 feed, 6 runs, 7 expiries
 -- and ARGV with: 1 the thread id.
 --
--- A script validates first and writes last, and its first write is the XADD, which the server refuses when it is full,
+-- A script validates first and writes last, and its first write is an XADD, to the feed, which the server refuses when it is full,
 -- read-only or cannot persist: nothing is ever half-written. Times are ms since 1970 by the server's clock.
 
 local LOG, INDEX, ORDER, THREADS, FEED, RUNS, EXPIRIES = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
@@ -84,10 +84,11 @@ end
 -- Which of the partition's views are whole; asked before anything is written, since a key of another type is an error. `run`: whether
 -- runs are written to, `expiry`: whether expiries are.
 local function shared_views(run, expiry)
-  local first = redis.call('XLEN', FEED) == 0
+  local threads = redis.call('ZSCORE', THREADS, '')
+  local first = not threads and redis.call('XLEN', FEED) == 0
   return {
     first = first,
-    threads = redis.call('ZSCORE', THREADS, ''),
+    threads = threads,
     runs = (first or run) and redis.call('ZSCORE', RUNS, ''),
     expiries = (first or expiry) and redis.call('ZSCORE', EXPIRIES, ''),
   }
@@ -144,7 +145,7 @@ end
 local function append(state, content, fields)
   local id = next_id(state.l)
   local n = string.format('%.0f', state.n + 1)
-  local digest = redis.sha1hex(table.concat({ state.d, id, n, content }, '\n'))
+  local digest = redis.sha1hex(state.d .. '\n' .. id .. '\n' .. n .. '\n' .. content)
   redis.call('XADD', LOG, id, 'n', n, 'd', digest, unpack(fields))
   state.n, state.d, state.l, state.c = state.n + 1, digest, id, state.c + 1
   return id
@@ -165,13 +166,17 @@ local function commit(state, extra, added)
   in_chunks('ZADD', ORDER, added, 2)
 end
 
--- Announces an event in the feed of the partition, and keeps the partition's views, as `shared_views` found them. `pointer`: kind,
--- ns, checkpoint, source, step, run; 7 what the feed is to have for the run instead. A view that was deleted is left alone: it is
--- rebuilt whole from the feed.
-local function announce(state, views, pointer, register)
-  local pointer_id = redis.call('XADD', FEED, '*', 'thread', THREAD, 'id', state.l, 'seq', string.format('%.0f', state.n),
-    'kind', pointer[1], 'ns', pointer[2], 'checkpoint', pointer[3], 'source', pointer[4], 'step', pointer[5],
-    'run', pointer[7] or pointer[6])
+-- Announces the last of some events that are about to be appended in the feed of the partition, and keeps the partition's views, as
+-- `shared_views` found them. `pointer`: kind, ns, checkpoint, source, step, run; 7 what the feed is to have for the run instead. A view
+-- that was deleted is left alone: it is rebuilt whole from the feed.
+local function announce(state, events, views, pointer, register)
+  local id = state.l
+  for _ = 1, events do
+    id = next_id(id)
+  end
+  local pointer_id = redis.call('XADD', FEED, '*', 'thread', THREAD, 'id', id, 'seq', string.format('%.0f', state.n + events),
+    'kind', pointer[1], 'ns', pointer[2], 'checkpoint', pointer[3], 'source', pointer[4], 'step', pointer[5], 'run',
+    pointer[7] or pointer[6])
   if views.first then
     redis.call('ZADD', THREADS, 0, '')
     redis.call('ZADD', RUNS, 0, '')

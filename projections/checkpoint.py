@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from eventlog import codec
-from eventlog.codec import Malformed
+from eventlog.codec import Malformed, split_counted
 from eventlog.events import Write, decode_versions, decode_write
 from eventlog.keys import counted, split_place
 from projections.pieces import Pieces, StoredValue, assemble, is_tracked
@@ -55,12 +55,6 @@ class StoredCheckpoint:
     place: bytes = b""
 
 
-def _split_counted(data: bytes) -> tuple[bytes, bytes]:
-    length, _, rest = data.partition(b":")
-    size = int(length)
-    return rest[:size], rest[size:]
-
-
 def _envelope(data: bytes) -> tuple[str, str, dict[str, Any]]:
     body = codec.decode(data)
     if not isinstance(body, dict) or type(body.get("ns")) is not str or type(body.get("id")) is not str:
@@ -91,13 +85,14 @@ def _held(fields: Mapping[bytes, bytes], channel: bytes, token: bytes) -> Stored
     first = fields.get(b"=" + channel)
     if first is None:
         raise Incomplete(channel)
-    version, piece = _split_counted(first)
-    chain, entry_id = [piece], b""
+    version, at = split_counted(first, 0)
+    chain, entry_id = [first[at:]], b""
     if tracked := fields.get(b"#" + channel):
         count, _, entry_id = tracked.partition(b":")
         for number in range(1, int(count) + 1):
-            version, piece = _split_counted(fields[b"+%d:%b" % (number, channel)])
-            chain.append(piece)
+            held = fields[b"+%d:%b" % (number, channel)]
+            version, at = split_counted(held, 0)
+            chain.append(held[at:])
     if version != token:
         raise Incomplete(channel)
     return assemble(chain, token, entry_id)
@@ -109,10 +104,10 @@ Writes = Sequence[bytes]
 
 def _writes_of_head(fields: Mapping[bytes, bytes]) -> Iterable[Writes]:
     for number in range(1, int(fields[b"w"]) + 1):
-        rest = fields[b"!%d" % number]
-        parts = []
-        while rest:
-            part, rest = _split_counted(rest)
+        packed = fields[b"!%d" % number]
+        parts, at = [], 0
+        while at < len(packed):
+            part, at = split_counted(packed, at)
             parts.append(part)
         yield parts
 

@@ -31,6 +31,7 @@ local entries, unset, set, gone, added = list(), list(), list(), list(), list()
 
 -- From here on it writes.
 
+announce(state, 1, views, { ARGV[3], '', '', '', '', '' }, true)
 append(state, ARGV[4], fields)
 in_chunks('XDEL', LOG, entries)
 state.c = redis.call('XLEN', LOG)
@@ -41,6 +42,5 @@ in_chunks('ZADD', ORDER, added, 2)
 for i = 8, #KEYS do
   redis.call('DEL', KEYS[i])
 end
-announce(state, views, { ARGV[3], '', '', '', '', '' }, true)
 keep_alive(0, redis.call('PTTL', LOG), {})
 return { 'ok', state.l, state.d }

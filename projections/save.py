@@ -86,9 +86,9 @@ def _events(event: CheckpointSaved, prepared: Mapping[tuple[str, str], Prepared]
 def _mark(fields: Sequence[bytes], prepared: Mapping[tuple[str, str], Prepared]) -> bytes:
     """What tells a call that is made again, in whatever form its values are stored."""
     parts = [*fields]
-    for (channel, token), one in prepared.items():
-        parts += (channel.encode(), token.encode(), one.check)
-    return xxh3_128_digest(b"".join([b"%d:%b" % (len(part), part) for part in parts]))
+    for name, one in prepared.items():
+        parts += (name[0].encode(), name[1].encode(), one.check)
+    return xxh3_128_digest(b"%b;%b" % (b",".join([b"%d" % len(part) for part in parts]), b"".join(parts)))
 
 
 def save_writes(keys: ThreadKeys, event: WritesSaved, *, ttl: int) -> Flow[None]:
@@ -120,12 +120,16 @@ def _packed(keys: ThreadKeys, events: Sequence[list[bytes]]) -> list[Argument]:
     for fields in events:
         size = sum(map(len, fields))
         total += size
-        largest = max(map(len, fields))
-        if largest > LARGEST_VALUE or total > LARGEST_EVENT:
-            raise ValueTooLarge(
-                f"Thread {keys.thread.decode()!r}: a value of {largest:,} bytes in a put of {total:,} bytes is over what the "
-                f"server takes ({LARGEST_VALUE:,} and {LARGEST_EVENT:,}). Nothing was written. Keep large data in an object "
-                "store and its address in the state."
-            )
+        if size > LARGEST_VALUE or total > LARGEST_EVENT:
+            _check_sizes(keys, max(map(len, fields)), total)
         packed += (content_digest(fields), len(fields), *fields)
     return packed
+
+
+def _check_sizes(keys: ThreadKeys, largest: int, total: int) -> None:
+    if largest > LARGEST_VALUE or total > LARGEST_EVENT:
+        raise ValueTooLarge(
+            f"Thread {keys.thread.decode()!r}: a value of {largest:,} bytes in a put of {total:,} bytes is over what the server "
+            f"takes ({LARGEST_VALUE:,} and {LARGEST_EVENT:,}). Nothing was written. Keep large data in an object store and its "
+            "address in the state."
+        )

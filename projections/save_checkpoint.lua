@@ -124,6 +124,7 @@ end)
 
 -- From here on it writes.
 
+announce(state, #events, views, { 'checkpoint', ns, id, source, step, run }, true)
 local entry_ids, extra = {}, {}
 for i, event in ipairs(events) do
   entry_ids[i] = append(state, event.content, event.fields)
@@ -222,6 +223,5 @@ if follows or not last then
 elseif latest or old or #values > 0 or not head then -- a value that comes late may be one that the head lacks
   redis.call('DEL', HEAD)
 end
-announce(state, views, { 'checkpoint', ns, id, source, step, run }, true)
 keep_alive(ttl, left, HEAD == ROOT and { HEAD } or { HEAD, ROOT }, HEAD ~= ROOT)
 return { 'ok', unpack(entry_ids) }

@@ -56,6 +56,8 @@ end
 
 -- From here on it writes.
 
+local known = last or redis.call('ZRANGEBYLEX', ORDER, '[c', '(d', 'LIMIT', 0, 1)[1]
+announce(state, #fresh, views, { 'writes', ns, id, '', '', '' }, known)
 local added = {}
 for i, event in ipairs(fresh) do
   added[2 * i - 1] = 0
@@ -72,8 +74,6 @@ if on_head then
 elseif not head then
   redis.call('DEL', HEAD)
 end
-local known = last or redis.call('ZRANGEBYLEX', ORDER, '[c', '(d', 'LIMIT', 0, 1)[1]
-announce(state, views, { 'writes', ns, id, '', '', '' }, known)
 if state.first and ttl == 0 then
   for _, key in ipairs({ LOG, INDEX, ORDER }) do
     expire_at(key, now() + WRITES_ONLY)

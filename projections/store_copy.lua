@@ -18,7 +18,7 @@ if not (why or state.first) then
   return { entry and same_fields(entry[2], fields) and 'same' or 'exists' }
 end
 
--- From here on it writes: first to the staged keys, so that a server without memory refuses before anything is in place.
+-- From here on it writes.
 
 local own = { LOG, INDEX, ORDER }
 LOG, INDEX, ORDER = KEYS[8], KEYS[9], KEYS[10]
@@ -26,6 +26,11 @@ local copied = open()
 if not copied or copied.first then
   return { 'moved' }
 end
+local runs = {}
+for i = 6 + size, #ARGV do
+  runs[#runs + 1] = counted(ARGV[i])
+end
+announce(copied, 1, views, { ARGV[3], '', '', '', '', '', table.concat(runs) }, true)
 append(copied, ARGV[4], fields)
 commit(copied)
 LOG, INDEX, ORDER = own[1], own[2], own[3]
@@ -33,11 +38,6 @@ for i, key in ipairs(own) do -- keys of the target that outlived a lost log are 
   redis.call('RENAME', KEYS[7 + i], key)
   redis.call('PERSIST', key)
 end
-local runs = {}
-for i = 6 + size, #ARGV do
-  runs[#runs + 1] = counted(ARGV[i])
-end
-announce(copied, views, { ARGV[3], '', '', '', '', '', table.concat(runs) }, true)
 if redis.call('ZSCORE', RUNS, '') then
   for i = 6 + size, #ARGV do
     remember_run(RUNS, THREAD, ARGV[i])

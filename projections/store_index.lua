@@ -26,7 +26,7 @@ redis.call('RENAME', KEYS[9], ORDER)
 local left = redis.call('PTTL', LOG)
 for _, key in ipairs({ INDEX, ORDER }) do
   if left >= 0 then
-    expire_at(key, NOW + left)
+    expire_at(key, now() + left)
   else
     redis.call('PERSIST', key)
   end

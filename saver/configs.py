@@ -35,7 +35,8 @@ def id_of(value: object, field: str) -> str:
     """An id as text. Raises `TypeError` or `InvalidArgument` naming the field."""
     if not isinstance(value, str):
         raise TypeError(f"{field} must be a string, not {type(value).__name__} ({value!r:.80}); pass the id as text.")
-    text(field, value)
+    if not value.isascii():
+        text(field, value)
     return value
 
 

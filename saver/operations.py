@@ -227,7 +227,8 @@ def _word(thread_id: str, metadata: Mapping[str, Any], key: str) -> str:
     """A value of metadata as the feed has it."""
     value = metadata.get(key)
     word = "" if value is None else str(value)
-    text(f"Thread {thread_id!r}: metadata {key!r}", word)
+    if not word.isascii():
+        text(f"Thread {thread_id!r}: metadata {key!r}", word)
     return word
 
 

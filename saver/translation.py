@@ -71,9 +71,9 @@ class Translator:
         for channel, version in new_versions.items():
             named = _named(channel), _token(channel, version)
             changed[named] = Keyframe(*self._dump(address, channel, values[channel])) if channel in values else None
-        versions = {
-            _named(channel): _token(channel, version) for channel, version in checkpoint["channel_versions"].items()
-        }
+        versions = {}
+        for channel, version in checkpoint["channel_versions"].items():
+            versions[_named(channel)] = _token(channel, version)
         full = cast("dict[str, Any]", get_checkpoint_metadata(config, metadata))
         body = {**self._body(address, checkpoint), "metadata": self._beside(address, "metadata", full)}
         checkpoint_id = checkpoint["id"]
@@ -225,7 +225,8 @@ def config_of(thread_id: str, namespace: str, checkpoint_id: str) -> RunnableCon
 def _named(channel: object) -> str:
     if not isinstance(channel, str):
         raise TypeError(f"A channel's name must be a string, not {type(channel).__name__} ({channel!r:.80}).")
-    text("channel", channel)
+    if not channel.isascii():
+        text("channel", channel)
     return channel
 
 
@@ -235,7 +236,8 @@ def _token(channel: str, version: object) -> str:
             f"The version of channel {channel!r} must be a string or a number, not {type(version).__name__}."
         )
     token = version_token(version)
-    text(f"version of channel {channel!r}", token)
+    if not token.isascii():
+        text(f"version of channel {channel!r}", token)
     return token
 
 
