@@ -19,13 +19,13 @@ version is an error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Union
 
 from eventlog import codec
 from eventlog.errors import CorruptEntry, NewerSchema
-from eventlog.keys import split_value_name, value_name
+from eventlog.keys import split_value_name
 
 __all__ = [
     "CheckpointSaved",
@@ -157,11 +157,13 @@ UPCASTERS: dict[tuple[bytes, bytes], Callable[[Fields], Fields]] = {}
 """(kind, version) -> what makes its fields those of the next version."""
 
 
-def value_fields(values: Mapping[tuple[str, str], bytes]) -> Iterable[bytes]:
+def value_fields(values: Mapping[tuple[str, str], bytes]) -> list[bytes]:
     """Names and pieces in turn."""
+    fields: list[bytes] = []
     for (channel, token), piece in values.items():
-        yield b"=" + value_name(channel.encode(), token.encode())
-        yield piece
+        version = token.encode()
+        fields += (b"=%d:%b%b" % (len(version), version, channel.encode()), piece)
+    return fields
 
 
 def encode_versions(versions: Mapping[str, str]) -> bytes:

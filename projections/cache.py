@@ -68,7 +68,7 @@ class ValueCache:
         self._bytes = 0
         self._lock = Lock()
 
-    def prepare(  # noqa: PLR0917
+    def prepare(
         self, thread: bytes, namespace: str, channel: str, token: bytes, value: Keyframe | None, *, whole: bool = False
     ) -> Prepared:
         """The piece to store for a value: with `whole` a keyframe, whatever is known."""

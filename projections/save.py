@@ -9,7 +9,7 @@ from typing import Union
 
 from xxhash import xxh3_128_digest
 
-from eventlog.codec import Keyframe, content_digest
+from eventlog.codec import Keyframe, content_digest, framed
 from eventlog.errors import ValueTooLarge
 from eventlog.events import CheckpointSaved, ValuesSaved, WritesSaved, encode_event, value_fields
 from eventlog.flow import Argument, Flow
@@ -69,12 +69,13 @@ def save_checkpoint(
 
 def _events(event: CheckpointSaved, prepared: Mapping[tuple[str, str], Prepared]) -> list[list[bytes]]:
     """The fields of the events that hold a checkpoint: values beyond a thousand in events of their own before it."""
-    pieces = {name: one.piece for name, one in prepared.items()}
     fields = encode_event(event)
     if not event.mark:
         fields += (b"r", _mark(fields, prepared))
+    pieces = {name: one.piece for name, one in prepared.items()}
     if len(pieces) <= FIELDS:
-        return [[*fields, *value_fields(pieces)]]
+        fields += value_fields(pieces)
+        return [fields]
     rest = iter(pieces.items())
     parts: list[list[bytes]] = []
     while len(parts) < (len(pieces) - 1) // FIELDS:
@@ -86,9 +87,9 @@ def _events(event: CheckpointSaved, prepared: Mapping[tuple[str, str], Prepared]
 def _mark(fields: Sequence[bytes], prepared: Mapping[tuple[str, str], Prepared]) -> bytes:
     """What tells a call that is made again, in whatever form its values are stored."""
     parts = [*fields]
-    for name, one in prepared.items():
-        parts += (name[0].encode(), name[1].encode(), one.check)
-    return xxh3_128_digest(b"%b;%b" % (b",".join([b"%d" % len(part) for part in parts]), b"".join(parts)))
+    for (channel, token), one in prepared.items():
+        parts += (channel.encode(), token.encode(), one.check)
+    return xxh3_128_digest(framed(parts))
 
 
 def save_writes(keys: ThreadKeys, event: WritesSaved, *, ttl: int) -> Flow[None]:

@@ -61,7 +61,10 @@ class Translator:
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> tuple[CheckpointSaved, Values, Mapping[str, Any]]:
-        """The event of a put, the values that go with it, and the metadata it holds. Raises `ValueUnwritable`, `InvalidArgument` or `TypeError`."""
+        """The event of a put, the values that go with it, and the metadata it holds.
+
+        Raises `ValueUnwritable`, `InvalidArgument` or `TypeError`.
+        """
         if missing := {"id", "channel_values", "channel_versions"} - checkpoint.keys():
             raise InvalidArgument(
                 f"{address.subject}: the checkpoint lacks {sorted(missing)}; pass a whole Checkpoint."
