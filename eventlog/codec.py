@@ -32,9 +32,11 @@ __all__ = [
     "Keyframe",
     "Malformed",
     "base_of",
+    "compressed",
     "content_digest",
     "decode",
     "decode_piece",
+    "decompressed",
     "encode",
     "encode_delta",
     "encode_keyframe",
@@ -164,10 +166,7 @@ _LARGEST = 2**30
 _SAMPLE = 4096
 
 
-def _compressed(data: bytes, above: int) -> bytes | None:
-    """`data` compressed; None if it is not longer than `above` bytes, or would not become a good part shorter."""
-    if len(data) <= above:
-        return None
+def _compressed(data: bytes) -> bytes | None:
     compressor = _ZSTD.compressor
     if len(data) > 4 * _SAMPLE:
         middle = len(data) // 2
@@ -186,20 +185,37 @@ def _decompressed(data: bytes) -> bytes:
         raise Malformed(f"holds a compressed piece that cannot be read: {error}") from error
 
 
-def encode_keyframe(type_: str, data: bytes, compress_above: int = NEVER) -> bytes:
-    """The piece that holds a value whole, compressed if it is longer than so many bytes and that helps."""
+def encode_keyframe(type_: str, data: bytes) -> bytes:
+    """The piece that holds a value whole."""
     encoded = type_.encode()
-    if (compressed := _compressed(data, compress_above)) is not None:
-        return b"k%d:%b%b" % (len(encoded), encoded, compressed)
     return b"K%d:%b%b" % (len(encoded), encoded, data)
 
 
-def encode_delta(entry_id: bytes, token: bytes, data: bytes, compress_above: int = NEVER) -> bytes:
-    """The piece that holds a value by what differs from an earlier piece. Compressed as `encode_keyframe` does."""
-    base = b"%d:%b%d:%b" % (len(entry_id), entry_id, len(token), token)
-    if (compressed := _compressed(data, compress_above)) is not None:
-        return b"d" + base + compressed
-    return b"D" + base + data
+def encode_delta(entry_id: bytes, token: bytes, data: bytes) -> bytes:
+    """The piece that holds a value by what differs from an earlier piece."""
+    return b"D%d:%b%d:%b%b" % (len(entry_id), entry_id, len(token), token, data)
+
+
+def compressed(piece: bytes, above: int) -> bytes | None:
+    """A piece with its bytes compressed; None if it is not longer than `above` bytes, or would not become a good part shorter."""
+    if len(piece) <= above:
+        return None
+    at = _start(piece)
+    made = _compressed(piece[at:])
+    return None if made is None else piece[:1].lower() + piece[1:at] + made
+
+
+def decompressed(piece: bytes) -> bytes:
+    """A piece as it was before it was compressed. Raises `Malformed`."""
+    if piece[:1] not in (b"k", b"d"):
+        return piece
+    at = _start(piece)
+    return piece[:1].upper() + piece[1:at] + _decompressed(piece[at:])
+
+
+def _start(piece: bytes) -> int:
+    """Where the bytes of a value, or of a delta, begin. Raises `Malformed`."""
+    return _split_delta(piece)[2] if is_delta(piece) else split_counted(piece, 1)[1]
 
 
 def is_delta(piece: bytes) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from threading import Lock
 from typing import NamedTuple
 
-from eventlog.codec import EMPTY, Keyframe, encode_delta, encode_keyframe
+from eventlog.codec import EMPTY, Keyframe, compressed, encode_delta, encode_keyframe
 from projections.delta import check_of, make_delta
 from projections.pieces import SMALLEST, StoredValue
 
@@ -39,7 +39,7 @@ class _Known(NamedTuple):
     deltas: int
     weight: int
     keyframe: int
-    """Bytes of the keyframe's piece."""
+    """Bytes of the keyframe."""
     misses: int = 0
     """Times in a row that searching for what is shared was for nothing."""
 
@@ -48,8 +48,11 @@ class Prepared(NamedTuple):
     """The piece of a value that is about to be stored, the value's check, and what is to be known of it then."""
 
     piece: bytes
+    """As the log gets it."""
     check: bytes
-    known: _Known | None
+    known: _Known | None = None
+    plain: bytes | None = None
+    """As the head gets it, where the log gets it compressed: so that the latest state is read without decompressing it."""
 
 
 class ValueCache:
@@ -57,7 +60,7 @@ class ValueCache:
 
     Args:
         limit: most bytes that it may take; with 0 every value is stored whole.
-        compress_above: bytes above which pieces are compressed.
+        compress_above: bytes above which the log gets pieces compressed.
 
     """
 
@@ -73,24 +76,28 @@ class ValueCache:
     ) -> Prepared:
         """The piece to store for a value: with `whole` a keyframe, whatever is known."""
         if value is None:
-            return Prepared(EMPTY, b"", None)
+            return Prepared(EMPTY, b"")
         type_, data = value
         check = check_of(data)
-        size = len(data)
-        if size < SMALLEST or not self.limit:
-            return Prepared(encode_keyframe(type_, data, self.compress_above), check, None)
+        if len(data) < SMALLEST or not self.limit:
+            return self._prepared(encode_keyframe(type_, data), check, None)
         base = None if whole else self._known.get((thread, namespace, channel))
         misses = 0
-        if base is not None and base.type == type_ and _due(base, size):
-            searched = base.misses < 2 or base.misses % 16 == 0
-            delta = make_delta(base.data, data, checks=(base.check, check), search=searched)
+        if base is not None and base.type == type_ and _may_follow(base, len(data)):
+            search = base.misses < 2 or base.misses % 16 == 0
+            delta = make_delta(base.data, data, checks=(base.check, check), search=search)
             if delta is not None:
-                piece = encode_delta(base.entry_id, base.token, delta, self.compress_above)
-                known = _Known(type_, data, check, token, b"", base.deltas + 1, base.weight + len(piece), base.keyframe)
-                return Prepared(piece, check, known)
+                piece = encode_delta(base.entry_id, base.token, delta)
+                weight = base.weight + len(delta)
+                known = _Known(type_, data, check, token, b"", base.deltas + 1, weight, base.keyframe)
+                return self._prepared(piece, check, known)
             misses = base.misses + 1
-        piece = encode_keyframe(type_, data, self.compress_above)
-        return Prepared(piece, check, _Known(type_, data, check, token, b"", 0, 0, len(piece), misses))
+        piece = encode_keyframe(type_, data)
+        return self._prepared(piece, check, _Known(type_, data, check, token, b"", 0, 0, len(data), misses))
+
+    def _prepared(self, piece: bytes, check: bytes, known: _Known | None) -> Prepared:
+        shorter = compressed(piece, self.compress_above)
+        return Prepared(piece, check, known) if shorter is None else Prepared(shorter, check, known, piece)
 
     def stored(self, thread: bytes, namespace: str, channel: str, prepared: Prepared, entry_id: bytes) -> None:
         """Notes that a value that was prepared lies in an entry now."""
@@ -140,6 +147,6 @@ class ValueCache:
             self._bytes -= len(held.data) + _OVERHEAD
 
 
-def _due(base: _Known, size: int) -> bool:
-    """Whether a delta may follow, or a keyframe is due."""
+def _may_follow(base: _Known, size: int) -> bool:
+    """Whether a delta may follow, rather than a keyframe be due."""
     return base.weight < base.keyframe and base.deltas < MOST_DELTAS + size // 1024

@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from eventlog import codec
-from eventlog.codec import Malformed, split_counted
+from eventlog.codec import Malformed, decode_piece, decompressed, split_counted
 from eventlog.events import Write, decode_versions, decode_write
 from eventlog.keys import counted, split_place
-from projections.pieces import Pieces, StoredValue, assemble, is_tracked
+from projections.pieces import Pieces, StoredValue, assemble
 
 __all__ = ["Incomplete", "PendingWrite", "StoredCheckpoint", "from_head", "from_view", "head_fields"]
 
@@ -86,13 +86,13 @@ def _held(fields: Mapping[bytes, bytes], channel: bytes, token: bytes) -> Stored
     if first is None:
         raise Incomplete(channel)
     version, at = split_counted(first, 0)
-    chain, entry_id = [first[at:]], b""
+    chain, entry_id = [decode_piece(first[at:])], b""
     if tracked := fields.get(b"#" + channel):
         count, _, entry_id = tracked.partition(b":")
         for number in range(1, int(count) + 1):
             held = fields[b"+%d:%b" % (number, channel)]
             version, at = split_counted(held, 0)
-            chain.append(held[at:])
+            chain.append(decode_piece(held[at:]))
     if version != token:
         raise Incomplete(channel)
     return assemble(chain, token, entry_id)
@@ -178,11 +178,12 @@ def head_fields(view: View, pieces: Pieces) -> list[bytes]:
 
 
 def _value_fields(channel: bytes, token: bytes, number: int, pieces: Pieces) -> Iterator[bytes]:
-    chain = pieces.chain(number) or [codec.EMPTY]
+    chain = [decompressed(piece) for piece in pieces.chain(number)] or [codec.EMPTY]
     tokens = [*(codec.base_of(piece)[1] for piece in chain[1:]), token]
     for position, (piece, version) in enumerate(zip(chain, tokens, strict=True)):
         yield b"+%d:%b" % (position, channel) if position else b"=" + channel
         yield counted(version) + piece
-    if is_tracked(chain):
+    value = pieces.value(number, token)
+    if value is not None and value.entry_id:
         yield b"#" + channel
         yield b"%d:%b" % (len(chain) - 1, pieces.entry_id(number))

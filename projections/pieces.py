@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from eventlog.codec import EMPTY, Delta, Malformed, decode_piece
+from eventlog.codec import Delta, Keyframe, Malformed, Piece, decode_piece
 from projections.delta import apply_deltas
 
-__all__ = ["SMALLEST", "Pieces", "StoredValue", "assemble", "is_tracked"]
+__all__ = ["SMALLEST", "Pieces", "StoredValue", "assemble"]
 
 SMALLEST = 128
 """Bytes of a value below which a delta would hardly be shorter than it."""
@@ -30,33 +30,26 @@ class StoredValue(NamedTuple):
     weight: int = 0
     """Bytes of these."""
     keyframe: int = 0
-    """Bytes of the keyframe's piece."""
+    """Bytes of the keyframe."""
 
 
-def is_tracked(chain: Sequence[bytes]) -> bool:
-    """Whether a delta may be made against the last of a keyframe's piece and its deltas', as save_checkpoint.lua has it."""
+def assemble(chain: Sequence[Piece | None], token: bytes = b"", entry_id: bytes = b"") -> StoredValue | None:
+    """The value that a keyframe and the deltas since make; None for that of no value. Raises `Malformed`."""
     first = chain[0]
-    return len(chain) > 1 or (first != EMPTY and (first[:1] == b"k" or len(first) >= SMALLEST))
-
-
-def assemble(chain: Sequence[bytes], token: bytes = b"", entry_id: bytes = b"") -> StoredValue | None:
-    """The value that a keyframe's piece and those of the deltas since make; None for the piece of no value. Raises `Malformed`."""
-    first = decode_piece(chain[0])
     if first is None and len(chain) == 1:
         return None
-    if first is None or isinstance(first, Delta):
+    if not isinstance(first, Keyframe):
         raise Malformed("holds a delta without the keyframe that it goes back to")
+    keyframe = len(first.data)
     if len(chain) == 1:
-        return StoredValue(first.type, first.data, token, entry_id, keyframe=len(chain[0]))
+        return StoredValue(first.type, first.data, token, entry_id if keyframe >= SMALLEST else b"", keyframe=keyframe)
     deltas = []
-    for piece in chain[1:]:
-        delta = decode_piece(piece)
+    for delta in chain[1:]:
         if not isinstance(delta, Delta):
             raise Malformed("holds a keyframe where a delta should be")
         deltas.append(delta.data)
     data = apply_deltas(first.data, deltas)
-    weight = sum(map(len, chain)) - len(chain[0])
-    return StoredValue(first.type, data, token, entry_id, len(deltas), weight, len(chain[0]))
+    return StoredValue(first.type, data, token, entry_id, len(deltas), sum(map(len, deltas)), keyframe)
 
 
 class Pieces:
@@ -64,15 +57,11 @@ class Pieces:
 
     def __init__(self, flat: Sequence[bytes | int]) -> None:
         self._flat = flat
+        self._decoded: dict[int, Piece | None] = {}
 
     def chain(self, number: int) -> list[bytes]:
-        """The pieces that a value is made of, the keyframe first; that of no value for number 0."""
-        chain: list[bytes] = []
-        while number:
-            at = 3 * number - 3
-            chain.append(self._flat[at])  # type: ignore[arg-type]
-            number = int(self._flat[at + 1])
-        return chain[::-1]
+        """The pieces that a value is made of, the keyframe first; none for number 0."""
+        return [self._flat[3 * one - 3] for one in self._numbers(number)]  # type: ignore[misc]
 
     def entry_id(self, number: int) -> bytes:
         """The entry that a piece lies in."""
@@ -82,5 +71,17 @@ class Pieces:
         """The value of a piece, None if it has none. Raises `Malformed`."""
         if not number:
             return None
-        chain = self.chain(number)
-        return assemble(chain, token, self.entry_id(number) if is_tracked(chain) else b"")
+        return assemble([self._piece(one) for one in self._numbers(number)], token, self.entry_id(number))
+
+    def _numbers(self, number: int) -> list[int]:
+        numbers = []
+        while number:
+            numbers.append(number)
+            number = int(self._flat[3 * number - 2])
+        return numbers[::-1]
+
+    def _piece(self, number: int) -> Piece | None:
+        """A piece that several values need is decoded once."""
+        if number not in self._decoded:
+            self._decoded[number] = decode_piece(self._flat[3 * number - 3])  # type: ignore[arg-type]
+        return self._decoded[number]

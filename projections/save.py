@@ -57,7 +57,8 @@ def save_checkpoint(
             for name, value in values.items()
         }
         events = _events(event, prepared)
-        reply = yield from call(keys, SAVE_CHECKPOINT, [*known, *_packed(keys, events)], heads)
+        plain = (part for (channel, _), one in prepared.items() if one.plain for part in (channel.encode(), one.plain))
+        reply = yield from call(keys, SAVE_CHECKPOINT, [*known, *_packed(keys, events), *plain], heads)
         if reply[0] != b"base":
             break
     entry_ids = reply[1:]

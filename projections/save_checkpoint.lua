@@ -3,7 +3,8 @@
 -- KEYS: those of log.lua; 8 head of the namespace; 9 head of the root namespace.
 -- ARGV: 1 thread; 2 ttl in ms, 0 for none; 3 namespace; 4 checkpoint id; 5 parent id or ''; 6 namespace's place; 7 checkpoint's
 --   place (namespace's, then id's); 8 source; 9 step; 10 run or ''; 11 number of events; then for each event (those with the
---   overflow of values first, the checkpoint last): content digest, number of fields, fields.
+--   overflow of values first, the checkpoint last): content digest, number of fields, fields; then channels whose pieces are
+--   compressed, and their pieces as they were before, which the head gets.
 -- Reply: {'ok', entry id of each event}; {'same', entry id} if the log already holds what this very call says of the checkpoint;
 --   {'base'} if a delta was made against what the log does not have; {'gone', entry id} if the log lacks an entry, {'stale'} or
 --   {'lost'} as log.lua has it, nothing written.
@@ -11,7 +12,7 @@
 local HEAD, ROOT = KEYS[8], KEYS[9]
 local ttl, ns, id, parent, ns_place, place = tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local source, step, run = ARGV[8], ARGV[9], ARGV[10]
-local TRACKED = 128 -- bytes of a piece that a delta may be made against
+local TRACKED = 128 -- bytes of a value that a delta may be made against
 
 -- The part of `bytes` behind its length that begins at `from`, and where it ends.
 local function counted_at(bytes, from)
@@ -27,9 +28,8 @@ local function value_in(name, piece)
   local form = string.byte(piece)
   if form == 68 or form == 100 then -- 'D', 'd'
     value.base, stop = counted_at(piece, 2)
-    value.base_name = 'v' .. counted(ns) .. counted(counted_at(piece, stop + 1)) .. value.channel
+    value.base_name = 'v' .. counted(ns) .. counted((counted_at(piece, stop + 1))) .. value.channel
   end
-  value.tracked = form ~= 69 and (form == 107 or #piece >= TRACKED) -- 'E', 'k'
   return value
 end
 
@@ -58,6 +58,10 @@ for event = 1, tonumber(ARGV[11]) do
     end
   end
   at = at + 2 + size
+end
+local plain = {}
+for i = at, #ARGV, 2 do
+  plain[ARGV[i]] = ARGV[i + 1]
 end
 
 local last = newest(ORDER, ns_place)
@@ -165,7 +169,8 @@ local function hold_value(value, track, set, gone)
     count, latest_id = string.match(track, '^(%d+):(.*)$')
     count = tonumber(count)
   end
-  local held = counted(value.token) .. value.piece
+  local piece = plain[value.channel] or value.piece
+  local held = counted(value.token) .. piece
   if value.base then
     if latest_id ~= value.base then
       return false
@@ -178,7 +183,7 @@ local function hold_value(value, track, set, gone)
     gone[#gone + 1] = '+' .. i .. ':' .. value.channel
   end
   set['=' .. value.channel] = held
-  if value.tracked then
+  if string.byte(piece) ~= 69 and #piece - select(2, counted_at(piece, 2)) >= TRACKED then -- 'E'
     set['#' .. value.channel] = '0:' .. value.entry_id
   elseif track then
     gone[#gone + 1] = '#' .. value.channel

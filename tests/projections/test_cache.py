@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 
-from eventlog.codec import Delta, Keyframe, decode_piece, is_delta
+from eventlog.codec import Delta, Keyframe, decode_piece, decompressed, encode_keyframe, is_delta
 from projections.cache import MOST_DELTAS, Prepared, ValueCache
 from projections.pieces import StoredValue, assemble
 
@@ -34,7 +34,7 @@ def test_a_known_value_makes_a_delta() -> None:
     delta = decode_piece(second.piece)
     assert isinstance(delta, Delta)
     assert (delta.entry_id, delta.token) == (b"1-0", b"v1")
-    value = assemble([first.piece, second.piece])
+    value = assemble([decode_piece(first.piece), delta])
     assert value is not None
     assert value.data == text(21)
     assert not is_delta(store(cache, "other", 3, text(22)).piece)
@@ -121,7 +121,8 @@ def test_pieces_are_compressed_above_a_size() -> None:
     delta = store(cache, "large", 2, text(290))
     noise = store(cache, "noise", 1, random.Random(1).randbytes(100_000))
     assert [one.piece[:1] for one in (small, large, delta, noise)] == [b"K", b"k", b"d", b"K"]
-    value = assemble([large.piece, delta.piece])
+    assert decompressed(large.piece) == large.plain == encode_keyframe("msgpack", text(200))
+    value = assemble([decode_piece(large.piece), decode_piece(delta.piece)])
     assert value is not None
     assert value.data == text(290)
 
@@ -136,9 +137,9 @@ def test_many_threads_use_one_cache() -> None:
             prepared = cache.prepare(thread, "", "messages", b"v%d" % number, Keyframe("msgpack", text(number % 50)))
             stored[b"%d-0" % number] = prepared.piece
             chain = [prepared.piece]
-            while isinstance(piece := decode_piece(chain[0]), Delta):
-                chain.insert(0, stored[piece.entry_id])
-            value = assemble(chain)
+            while isinstance(delta := decode_piece(chain[0]), Delta):
+                chain.insert(0, stored[delta.entry_id])
+            value = assemble([decode_piece(piece) for piece in chain])
             if value is None or value.data != text(number % 50):
                 wrong.append(number)
             cache.stored(thread, "", "messages", prepared, b"%d-0" % number)
