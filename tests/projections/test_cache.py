@@ -90,11 +90,13 @@ def test_a_keyframe_is_due_when_deltas_add_up() -> None:
     for number in range(1, 400):
         piece = store(cache, "messages", number, text(number)).piece
         total += len(piece)
-        if is_delta(piece):
-            weight += len(piece)
-            assert weight <= keyframe + len(piece)
+        stored = decode_piece(piece)
+        assert stored is not None
+        if isinstance(stored, Delta):
+            weight += len(stored.data)
+            assert weight <= keyframe + len(stored.data)
         else:
-            weight, keyframe = 0, len(piece)
+            weight, keyframe = 0, len(stored.data)
     assert total < 10 * len(text(400))
     large, run, longest = bytearray(text(10_000)), 0, 0
     for number in range(1, 1000):
