@@ -6,6 +6,9 @@ A stream entry is a flat list of fields:
     v   schema version of the kind       d   digest that chains this entry to its predecessor
     e   envelope: CBOR map
     p   parent checkpoint id             s   versions: CBOR list channel, token, channel, token, ...      (checkpoint)
+                                         q   versions seen: CBOR map by node
+                                         b   where s and q are only what changed: the entry, behind its length, and id of the
+                                             checkpoint whose versions they changed from
     t   task id                          a   task path                                                    (writes)
     r   mark of the call, by which one that is made again is known: always with a checkpoint, else with a serializer that encrypts
     =<channel and version>  piece        !<index>  channel and serde type, each behind its length, then the bytes
@@ -25,7 +28,7 @@ from typing import Any, ClassVar, NamedTuple, Union
 
 from eventlog import codec
 from eventlog.errors import CorruptEntry, NewerSchema
-from eventlog.keys import split_value_name
+from eventlog.keys import counted, split_value_name
 
 __all__ = [
     "CheckpointSaved",
@@ -75,7 +78,7 @@ class CheckpointSaved:
     checkpoint_id: str
     parent_id: str | None
     versions: Mapping[str, str]
-    """Version token by channel, of every channel of the checkpoint."""
+    """Version token by channel, of every channel of the checkpoint; with a `base`, of those that changed."""
     body: Mapping[str, Any]
     """The rest of the checkpoint and its metadata, as the saver laid it out (plain data)."""
     values: Mapping[tuple[str, str], bytes] = field(default_factory=dict)
@@ -84,6 +87,10 @@ class CheckpointSaved:
     """Content digests of the `ValuesSaved` that go before it."""
     mark: bytes = b""
     """What tells a call that is made again, whatever form its values are stored in."""
+    seen: Mapping[str, Any] | None = None
+    """What each node has seen (LangGraph's `versions_seen`), if it is not in the body; with a `base`, of nodes that saw more."""
+    base: tuple[bytes, str] | None = None
+    """Entry id and checkpoint id of the checkpoint since which versions and seen changed, None where they are whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +190,10 @@ def encode_event(event: Event) -> list[bytes]:
         if event.parts:
             envelope["parts"] = list(event.parts)
         fields += (codec.encode(envelope), b"s", encode_versions(event.versions))
+        if event.seen is not None:
+            fields += (b"q", codec.encode(event.seen))
+        if event.base is not None:
+            fields += (b"b", counted(event.base[0]) + event.base[1].encode())
         if event.parent_id is not None:
             fields += (b"p", event.parent_id.encode())
         if event.mark:
@@ -212,6 +223,16 @@ def decode_versions(data: bytes) -> dict[str, str]:
     if len(texts) % 2:
         raise codec.Malformed("names a channel without its version")
     return dict(zip(texts[::2], texts[1::2], strict=True))
+
+
+def decode_seen(data: bytes) -> dict[str, Any] | None:
+    """What each node has seen; None for no bytes. Raises `codec.Malformed`."""
+    if not data:
+        return None
+    seen = codec.decode(data)
+    if type(seen) is not dict:
+        raise codec.Malformed("has versions seen that are not a map")
+    return seen
 
 
 def decode_write(idx: int, data: bytes) -> Write:
@@ -250,7 +271,7 @@ def _taken(envelope: dict[str, Any]) -> Removed:
 def _checkpoint(fields: Fields) -> Event:
     body = _envelope(fields, ns=str, id=str)
     parts = tuple(body.pop("parts", ()))
-    parent = fields.get(b"p")
+    parent, base = fields.get(b"p"), fields.get(b"b")
     return CheckpointSaved(
         body.pop("ns"),
         body.pop("id"),
@@ -260,7 +281,14 @@ def _checkpoint(fields: Fields) -> Event:
         _values(fields),
         parts,
         fields.get(b"r", b""),
+        decode_seen(fields.get(b"q", b"")),
+        None if base is None else _base(base),
     )
+
+
+def _base(field: bytes) -> tuple[bytes, str]:
+    entry_id, at = codec.split_counted(field, 0)
+    return entry_id, field[at:].decode()
 
 
 def _writes(fields: Fields) -> Event:

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from threading import Lock
-from typing import NamedTuple
+from typing import NamedTuple, Union
 
 from eventlog.codec import EMPTY, Keyframe, compressed, encode_delta, encode_keyframe
 from projections.delta import check_of, make_delta
 from projections.pieces import SMALLEST, StoredValue
+from projections.versions import Versions
 
-__all__ = ["CACHE_BYTES", "Prepared", "ValueCache"]
+__all__ = ["CACHE_BYTES", "KnownVersions", "Prepared", "ValueCache"]
 
 CACHE_BYTES = 64 * 1024 * 1024
 
@@ -26,8 +27,13 @@ a KiB a step."""
 _OVERHEAD = 500
 """Bytes an entry of the cache takes beside its value."""
 
-_Name = tuple[bytes, str, str]
-"""Thread, namespace, channel."""
+MANY = 512
+"""Bytes of a checkpoint's versions from which on only those that changed are stored."""
+DEEPEST = 8
+"""Checkpoints with changes of versions only, behind one that has them whole."""
+
+_Name = tuple[bytes, str, Union[str, None]]
+"""Thread, namespace, channel; None for the versions."""
 
 
 class _Known(NamedTuple):
@@ -42,6 +48,18 @@ class _Known(NamedTuple):
     """Bytes of the keyframe."""
     misses: int = 0
     """Times in a row that searching for what is shared was for nothing."""
+
+
+class KnownVersions(NamedTuple):
+    """The versions of the checkpoint of a namespace that was last read or written, and where they lie."""
+
+    versions: Versions
+    entry_id: bytes
+    checkpoint_id: str
+    depth: int
+    """Number of checkpoints with changes only, behind one that has them whole."""
+    size: int
+    """Bytes that they take."""
 
 
 class Prepared(NamedTuple):
@@ -67,7 +85,7 @@ class ValueCache:
     def __init__(self, limit: int, compress_above: int) -> None:
         self.limit = limit
         self.compress_above = compress_above
-        self._known: OrderedDict[_Name, _Known] = OrderedDict()
+        self._known: OrderedDict[_Name, _Known | KnownVersions] = OrderedDict()
         self._bytes = 0
         self._lock = Lock()
 
@@ -83,7 +101,7 @@ class ValueCache:
             return self._prepared(encode_keyframe(type_, data), check, None)
         base = None if whole else self._known.get((thread, namespace, channel))
         misses = 0
-        if base is not None and base.type == type_ and _may_follow(base, len(data)):
+        if isinstance(base, _Known) and base.type == type_ and _may_follow(base, len(data)):
             search = base.misses < 2 or base.misses % 16 == 0
             delta = make_delta(base.data, data, checks=(base.check, check), search=search)
             if delta is not None:
@@ -98,6 +116,16 @@ class ValueCache:
     def _prepared(self, piece: bytes, check: bytes, known: _Known | None) -> Prepared:
         shorter = compressed(piece, self.compress_above)
         return Prepared(piece, check, known) if shorter is None else Prepared(shorter, check, known, piece)
+
+    def versions(self, thread: bytes, namespace: str) -> KnownVersions | None:
+        """The versions last known of a namespace, if changes from them may be stored."""
+        known = self._known.get((thread, namespace, None))
+        return known if isinstance(known, KnownVersions) and known.depth < DEEPEST else None
+
+    def know_versions(self, thread: bytes, namespace: str, known: KnownVersions) -> None:
+        """Notes the versions of a checkpoint that was read or stored."""
+        if self.limit:
+            self._set((thread, namespace, None), known)
 
     def stored(self, thread: bytes, namespace: str, channel: str, prepared: Prepared, entry_id: bytes) -> None:
         """Notes that a value that was prepared lies in an entry now."""
@@ -115,7 +143,7 @@ class ValueCache:
                 continue
             name = thread, namespace, channel
             held = self._known.get(name)
-            if held is not None and held.entry_id == value.entry_id and held.token == value.token:
+            if isinstance(held, _Known) and held.entry_id == value.entry_id and held.token == value.token:
                 continue
             known = _Known(
                 value.type,
@@ -126,12 +154,12 @@ class ValueCache:
                 value.deltas,
                 value.weight,
                 value.keyframe,
-                held.misses if held else 0,
+                held.misses if isinstance(held, _Known) else 0,
             )
             self._set(name, known)
 
-    def _set(self, name: _Name, known: _Known) -> None:
-        size = len(known.data) + _OVERHEAD
+    def _set(self, name: _Name, known: _Known | KnownVersions) -> None:
+        size = _size(known)
         with self._lock:
             self._drop(name)
             if size > self.limit:
@@ -144,7 +172,12 @@ class ValueCache:
     def _drop(self, name: _Name) -> None:
         held = self._known.pop(name, None)
         if held is not None:
-            self._bytes -= len(held.data) + _OVERHEAD
+            self._bytes -= _size(held)
+
+
+def _size(known: _Known | KnownVersions) -> int:
+    """Bytes that something takes in the cache; what Python adds to versions is much."""
+    return _OVERHEAD + (len(known.data) if isinstance(known, _Known) else 4 * known.size)
 
 
 def _may_follow(base: _Known, size: int) -> bool:

@@ -3,7 +3,8 @@
 Pure. A head is a hash of these fields:
 
     id, at, p     checkpoint id, its entry id, parent id ('' for none)
-    e, s          envelope and versions, as in the log entry
+    e, s, q       envelope, versions and versions seen ('' for none), as in the log entry
+    b             number of changes to them since: s1, q1, s2, q2, ...
     w             number of entries that its writes lie in
     =<channel>    version token, behind its length, then the piece: a keyframe, or that of no value
     +<number>:<channel>  the same of a delta since, from 1 on
@@ -22,9 +23,10 @@ from typing import Any, NamedTuple
 
 from eventlog import codec
 from eventlog.codec import Malformed, decode_piece, decompressed, split_counted
-from eventlog.events import Write, decode_versions, decode_write
+from eventlog.events import Write, decode_seen, decode_versions, decode_write
 from eventlog.keys import counted, split_place
 from projections.pieces import Pieces, StoredValue, assemble
+from projections.versions import Versions, overlaid
 
 __all__ = ["Incomplete", "PendingWrite", "StoredCheckpoint", "from_head", "from_view", "head_fields"]
 
@@ -52,7 +54,11 @@ class StoredCheckpoint:
     versions: Mapping[str, str]
     values: Mapping[str, StoredValue]
     writes: Sequence[PendingWrite]
-    place: bytes = b""
+    seen: Mapping[str, Any] | None = None
+    """Versions seen, None where the body has them."""
+    entry_id: bytes = b""
+    depth: int = 0
+    """Number of changes that its versions are behind whole ones."""
 
 
 def _envelope(data: bytes) -> tuple[str, str, dict[str, Any]]:
@@ -68,7 +74,11 @@ def from_head(flat: Sequence[bytes]) -> StoredCheckpoint:
     fields = dict(zip(flat[::2], flat[1::2], strict=True))
     try:
         namespace, checkpoint_id, body = _envelope(fields[b"e"])
-        versions = decode_versions(fields[b"s"])
+        versions, seen = Versions(decode_versions(fields[b"s"]), decode_seen(fields[b"q"]))
+        depth = int(fields.get(b"b", b"0"))
+        for number in range(1, depth + 1):
+            changes = Versions(decode_versions(fields[b"s%d" % number]), decode_seen(fields[b"q%d" % number]))
+            versions, seen = overlaid(Versions(versions, seen), changes)
         parent = fields[b"p"].decode() or None
         values = {}
         for channel, token in versions.items():
@@ -77,7 +87,8 @@ def from_head(flat: Sequence[bytes]) -> StoredCheckpoint:
         writes = _pending(_writes_of_head(fields))
     except (KeyError, ValueError) as error:
         raise Malformed(f"head: {error}") from error
-    return StoredCheckpoint(namespace, checkpoint_id, parent, body, versions, values, writes)
+    entry_id = fields.get(b"at", b"")
+    return StoredCheckpoint(namespace, checkpoint_id, parent, body, versions, values, writes, seen, entry_id, depth)
 
 
 def _held(fields: Mapping[bytes, bytes], channel: bytes, token: bytes) -> StoredValue | None:
@@ -137,22 +148,22 @@ def _sort_key(pending: PendingWrite) -> tuple[str, str, int]:
 
 
 View = list[Any]
-"""What view.lua replies for a checkpoint: envelope, versions, parent, numbers of pieces, entries of writes, place."""
+"""What view.lua replies for a checkpoint: envelope, number of its versions, parent, numbers of pieces, entries of writes, place."""
 
 
 def from_view(view: View, pieces: Pieces) -> StoredCheckpoint:
     """The checkpoint a script found in the log. Raises `Malformed`."""
-    envelope, encoded, parent, numbers, writes, place = view
+    envelope, vector, parent, numbers, writes, place = view
     namespace, checkpoint_id, body = _envelope(envelope)
-    versions = decode_versions(encoded)
+    (versions, seen), depth = pieces.versions(vector) if vector else (Versions({}, None), 0)
     values = {}
     if numbers:
         for (channel, token), number in zip(versions.items(), numbers, strict=True):
             if (value := pieces.value(number, token.encode())) is not None:
                 values[channel] = value
-    return StoredCheckpoint(
-        namespace, checkpoint_id, parent.decode() or None, body, versions, values, pending_writes(writes), place
-    )
+    parent_id, entry_id = parent.decode() or None, split_place(place)[2]
+    pending = pending_writes(writes)
+    return StoredCheckpoint(namespace, checkpoint_id, parent_id, body, versions, values, pending, seen, entry_id, depth)
 
 
 def pending_writes(entries: Iterable[Sequence[bytes]]) -> list[PendingWrite]:
@@ -166,11 +177,18 @@ def _entry_order(writes: Sequence[bytes]) -> int:
 
 def head_fields(view: View, pieces: Pieces) -> list[bytes]:
     """The head of a checkpoint that a script found in the log: names and values in turn."""
-    envelope, encoded, parent, numbers, writes, place = view
+    envelope, vector, parent, numbers, writes, place = view
     _, checkpoint_id, entry_id = split_place(place)
-    fields = [b"id", checkpoint_id.encode(), b"at", entry_id, b"p", parent, b"e", envelope, b"s", encoded]
+    fields = [b"id", checkpoint_id.encode(), b"at", entry_id, b"p", parent, b"e", envelope]
     fields += [b"w", b"%d" % len(writes)]
-    for (channel, token), number in zip(decode_versions(encoded).items(), numbers, strict=True):
+    (encoded, seen), *changes = pieces.encoded_versions(vector)
+    fields += [b"s", encoded, b"q", seen]
+    for count, (encoded, seen) in enumerate(changes, 1):
+        fields += [b"s%d" % count, encoded, b"q%d" % count, seen]
+    if changes:
+        fields += [b"b", b"%d" % len(changes)]
+    (versions, _), _ = pieces.versions(vector)
+    for (channel, token), number in zip(versions.items(), numbers, strict=True):
         fields += _value_fields(channel.encode(), token.encode(), number, pieces)
     for number, (_, *parts) in enumerate(sorted(writes, key=_entry_order), 1):
         fields += [b"!%d" % number, b"".join(map(counted, parts))]

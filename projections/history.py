@@ -136,9 +136,11 @@ class _Walk:
         below = b"" if self.scanned is None else ordered(self.scanned.encode())
         place = ordered(self.namespace.encode())
         full = matches is None
-        _, views, flat, more = yield from call(self.keys, READ_PAGE, [int(full), PAGE_BYTES, place, below, most])
+        _, views, flat, versions, more = yield from call(
+            self.keys, READ_PAGE, [int(full), PAGE_BYTES, place, below, most]
+        )
         self.finished = not more
-        found = _found(self.keys, views, Pieces(flat))
+        found = _found(self.keys, views, Pieces(flat, versions))
         if found:
             self.scanned = found[-1].checkpoint_id
         if matches is None:
@@ -157,8 +159,8 @@ def _read_places(keys: ThreadKeys, places: Sequence[bytes], into: deque[_Found])
     """Reads the checkpoints at some places whole; those that are gone by now are left out."""
     wanted = list(places)
     while wanted:
-        _, views, flat, _ = yield from call(keys, READ_PAGE, [1, PAGE_BYTES, b"*", *wanted])
-        into.extend(_found(keys, views, Pieces(flat)))
+        _, views, flat, versions, _ = yield from call(keys, READ_PAGE, [1, PAGE_BYTES, b"*", *wanted])
+        into.extend(_found(keys, views, Pieces(flat, versions)))
         if not views:
             return
         wanted = wanted[wanted.index(bare_place(views[-1][5])) + 1 :]
@@ -260,7 +262,7 @@ def read_ancestry(
         ]
         _, start, steps, flat = yield from call(keys, READ_ANCESTORS, arguments)
         inclusive = 1
-        pieces = Pieces(flat)
+        pieces = Pieces(flat, [])
         for values, writes in steps:
             _gather(keys, left, seeds, newest_first, writes)
             for position, number in zip(values[::2], values[1::2], strict=True):

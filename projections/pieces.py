@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from eventlog.codec import Delta, Keyframe, Malformed, Piece, decode_piece
+from eventlog.events import decode_seen, decode_versions
 from projections.delta import apply_deltas
+from projections.versions import Versions, overlaid
 
 __all__ = ["SMALLEST", "Pieces", "StoredValue", "assemble"]
 
@@ -53,11 +55,36 @@ def assemble(chain: Sequence[Piece | None], token: bytes = b"", entry_id: bytes 
 
 
 class Pieces:
-    """The pieces of a reply: bytes, number of the piece that it needs (0 for none), and entry id, in turn."""
+    """The pieces of a reply: bytes, number of the piece that it needs (0 for none), and entry id, in turn; and its versions: channels',
+    seen, number of those that they changed from (0 for none), in turn.
+    """
 
-    def __init__(self, flat: Sequence[bytes | int]) -> None:
+    def __init__(self, flat: Sequence[bytes | int], vectors: Sequence[bytes | int]) -> None:
         self._flat = flat
         self._decoded: dict[int, Piece | None] = {}
+        self._vectors = vectors
+        self._versions: dict[int, tuple[Versions, int]] = {}
+
+    def versions(self, number: int) -> tuple[Versions, int]:
+        """The versions of a checkpoint, and how many changes they are behind whole ones. Raises `Malformed`."""
+        if number not in self._versions:
+            encoded, seen, base = self._vectors[3 * number - 3 : 3 * number]
+            own = Versions(decode_versions(encoded), decode_seen(seen))  # type: ignore[arg-type]
+            if base:
+                before, depth = self.versions(int(base))
+                self._versions[number] = overlaid(before, own), depth + 1
+            else:
+                self._versions[number] = own, 0
+        return self._versions[number]
+
+    def encoded_versions(self, number: int) -> list[tuple[bytes, bytes]]:
+        """The fields they are made of, the whole ones first."""
+        fields = []
+        while number:
+            encoded, seen, base = self._vectors[3 * number - 3 : 3 * number]
+            fields.append((encoded, seen))
+            number = int(base)
+        return fields[::-1]  # type: ignore[return-value]
 
     def chain(self, number: int) -> list[bytes]:
         """The pieces that a value is made of, the keyframe first; none for number 0."""

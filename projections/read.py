@@ -6,11 +6,13 @@ from eventlog.codec import Malformed
 from eventlog.errors import CorruptEntry, EventLogError, LogLost
 from eventlog.flow import Flow
 from eventlog.keys import ThreadKeys, checkpoint_place, ordered, split_place
+from projections.cache import MANY, KnownVersions, ValueCache
 from projections.checkpoint import Incomplete, StoredCheckpoint, View, from_head, from_view, head_fields
 from projections.pieces import Pieces
+from projections.versions import Versions
 from projections.thread import call, thread_script
 
-__all__ = ["read_checkpoint", "read_latest"]
+__all__ = ["read_checkpoint", "read_latest", "remember"]
 
 READ = thread_script("read_checkpoint", "view")
 STORE_HEAD = thread_script("store_head")
@@ -34,8 +36,8 @@ def read_latest(keys: ThreadKeys, namespace: str, *, ttl: int = 0) -> Flow[Store
             reply = yield from call(keys, READ, [0, ordered(encoded), b"", 1], heads)
             if reply[0] == b"none":
                 return None
-    _, digest, view, flat = reply
-    pieces = Pieces(flat)
+    _, digest, view, flat, versions = reply
+    pieces = Pieces(flat, versions)
     found = decode_view(keys, view, pieces)
     try:
         yield from call(keys, STORE_HEAD, [digest, *head_fields(view, pieces)], heads)
@@ -55,7 +57,22 @@ def read_checkpoint(
     reply = yield from call(keys, READ, [ttl, ordered(encoded), place, 0], [keys.head(encoded), keys.head(b"")])
     if reply[0] == b"none":
         return None
-    return decode_view(keys, reply[2], Pieces(reply[3]))
+    return decode_view(keys, reply[2], Pieces(reply[3], reply[4]))
+
+
+def remember(cache: ValueCache, keys: ThreadKeys, stored: StoredCheckpoint) -> None:
+    """Notes a checkpoint that was read, for what is put next."""
+    cache.read(keys.thread, stored.namespace, stored.values)
+    size = rough_size(stored)
+    if stored.entry_id and size >= MANY:
+        versions = Versions(stored.versions, stored.seen)
+        known = KnownVersions(versions, stored.entry_id, stored.checkpoint_id, stored.depth, size)
+        cache.know_versions(keys.thread, stored.namespace, known)
+
+
+def rough_size(stored: StoredCheckpoint) -> int:
+    """About as many bytes as the versions of a checkpoint take whole."""
+    return 20 * len(stored.versions) + 40 * len(stored.seen or ())
 
 
 def decode_view(keys: ThreadKeys, view: View, pieces: Pieces) -> StoredCheckpoint:

@@ -52,8 +52,11 @@ while member and left > 0 and not seen[member] do
   end
   if not first then
     local found = {}
-    local versions = texts(entry.s)
-    for i = 1, #versions, 2 do
+    local versions, unknown = versions_at(read, entry_id)
+    if not versions then
+      return { 'gone', unknown }
+    end
+    for i = 2, #versions, 2 do
       local position = wanted[versions[i]]
       if position then
         local channel, token = versions[i], versions[i + 1]

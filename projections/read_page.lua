@@ -4,7 +4,7 @@
 -- ARGV: 1 thread; 2 '1' with values and writes; 3 bytes after which the page ends early; 4 namespace's place; 5 checkpoint id,
 --   ordered, below which the page begins, '' for the newest; 6 most checkpoints; or instead of 4 to 6 the places wanted,
 --   as many as there are, behind '*'.
--- Reply: {'page', views, pieces, '1' if there may be more}: of places named, those that are there, up to the early end;
+-- Reply: {'page', views, pieces, versions, '1' if there may be more}: of places named, those that are there, up to the early end;
 --   {'gone', entry id} if the log lacks an entry; {'stale'} or {'lost'}.
 
 local full, budget = ARGV[2] == '1', tonumber(ARGV[3])
@@ -40,4 +40,4 @@ for i, member in ipairs(wanted) do
     break
   end
 end
-return { 'page', views, pieces_of(read), more and 1 or 0 }
+return { 'page', views, pieces_of(read), read.versions, more and 1 or 0 }

@@ -101,6 +101,7 @@ def plan(history: History, drop: set[bytes], replayed: Replayed) -> Plan:
     support -= listed.keys() - drop
     for place in support:
         needed |= _entries_of(history.index, place, ancestors[place], forms)
+    needed |= _bases(history.events, needed)
     leave = (drop | hidden.keys()) - support
     kept = (listed.keys() - drop) | support
     rest: list[Recorded] = []
@@ -139,12 +140,28 @@ def _forms(events: Iterable[Recorded]) -> Forms:
     }
 
 
+def _bases(events: Iterable[Recorded], needed: set[bytes]) -> set[bytes]:
+    """Entries that the versions of needed checkpoints changed from."""
+    bases = {
+        recorded.entry_id: recorded.event.base[0]
+        for recorded in events
+        if isinstance(recorded.event, CheckpointSaved) and recorded.event.base
+    }
+    found: set[bytes] = set()
+    for entry_id in needed:
+        base = bases.get(entry_id)
+        while base and base not in found:
+            found.add(base)
+            base = bases.get(base)
+    return found
+
+
 def _value_entry(index: Index, namespace: str, channel: str, token: str) -> bytes | None:
     return index.values.get(b"v" + counted(namespace.encode()) + value_name(channel.encode(), token.encode()))
 
 
 def _entries_of(index: Index, place: bytes, event: CheckpointSaved, forms: Forms) -> set[bytes]:
-    """Entries that a checkpoint consists of, those of the pieces that its deltas go back to among them."""
+    """Entries that a checkpoint consists of, those that its deltas go back to among them; not those of its versions."""
     entries = {
         index.checkpoints.get(place) or index.hidden[place],
         *(entry_id for _, entry_id in index.writes.get(place, ())),

@@ -14,8 +14,9 @@ from eventlog.errors import ValueTooLarge
 from eventlog.events import CheckpointSaved, ValuesSaved, WritesSaved, encode_event, value_fields
 from eventlog.flow import Argument, Flow
 from eventlog.keys import ThreadKeys, checkpoint_place, ordered
-from projections.cache import Prepared, ValueCache
+from projections.cache import MANY, KnownVersions, Prepared, ValueCache
 from projections.thread import call, thread_script
+from projections.versions import Versions, changed
 
 __all__ = ["save_checkpoint", "save_writes"]
 
@@ -56,7 +57,8 @@ def save_checkpoint(
             name: cache.prepare(keys.thread, event.namespace, name[0], name[1].encode(), value, whole=whole)
             for name, value in values.items()
         }
-        events = _events(event, prepared)
+        base = None if whole else cache.versions(keys.thread, event.namespace)
+        events, depth, size = _events(event, prepared, base)
         plain = (part for (channel, _), one in prepared.items() if one.plain for part in (channel.encode(), one.plain))
         reply = yield from call(keys, SAVE_CHECKPOINT, [*known, *_packed(keys, events), *plain], heads)
         if reply[0] != b"base":
@@ -64,25 +66,43 @@ def save_checkpoint(
     entry_ids = reply[1:]
     if len(entry_ids) < len(events):  # saved by an earlier call, which was sent again
         return
+    versions = Versions(event.versions, event.seen)
+    known_versions = KnownVersions(versions, entry_ids[-1], event.checkpoint_id, depth, size)
+    if size >= MANY:
+        cache.know_versions(keys.thread, event.namespace, known_versions)
     for position, ((channel, _), piece) in enumerate(prepared.items()):
         cache.stored(keys.thread, event.namespace, channel, piece, entry_ids[position // FIELDS])
 
 
-def _events(event: CheckpointSaved, prepared: Mapping[tuple[str, str], Prepared]) -> list[list[bytes]]:
-    """The fields of the events that hold a checkpoint: values beyond a thousand in events of their own before it."""
+def _events(
+    event: CheckpointSaved, prepared: Mapping[tuple[str, str], Prepared], base: KnownVersions | None
+) -> tuple[list[list[bytes]], int, int]:
+    """The fields of the events that hold a checkpoint, values beyond a thousand in events of their own before it; how many
+    checkpoints its versions are behind whole ones then; and how many bytes they take whole.
+    """
     fields = encode_event(event)
+    size = sum(len(value) for name, value in zip(fields[6:10:2], fields[7:11:2], strict=False) if name in (b"s", b"q"))
+    mark = event.mark or _mark(fields, prepared)
+    depth = 0
+    if base is not None and size >= MANY:
+        changes = changed(base.versions, Versions(event.versions, event.seen))
+        if changes is not None:
+            depth = base.depth + 1
+            since = base.entry_id, base.checkpoint_id
+            event = replace(event, versions=changes.channels, seen=changes.seen, base=since)
+            fields = encode_event(event)
     if not event.mark:
-        fields += (b"r", _mark(fields, prepared))
+        fields += (b"r", mark)
     pieces = {name: one.piece for name, one in prepared.items()}
     if len(pieces) <= FIELDS:
         fields += value_fields(pieces)
-        return [fields]
+        return [fields], depth, size
     rest = iter(pieces.items())
     parts: list[list[bytes]] = []
     while len(parts) < (len(pieces) - 1) // FIELDS:
         parts.append(encode_event(ValuesSaved(event.namespace, event.checkpoint_id, dict(islice(rest, FIELDS)))))
     digests = tuple(map(content_digest, parts))
-    return [*parts, encode_event(replace(event, values=dict(rest), parts=digests, mark=fields[-1]))]
+    return [*parts, encode_event(replace(event, values=dict(rest), parts=digests, mark=mark))], depth, size
 
 
 def _mark(fields: Sequence[bytes], prepared: Mapping[tuple[str, str], Prepared]) -> bytes:

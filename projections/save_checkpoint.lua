@@ -33,8 +33,8 @@ local function value_in(name, piece)
   return value
 end
 
-local events, values, bases, wanted, at = {}, {}, {}, { 'id', 'at', 'w' }, 12
-local envelope, versions, mark
+local events, values, bases, wanted, at = {}, {}, {}, { 'id', 'at', 'w', 'b' }, 12
+local envelope, versions, seen, since, mark
 for event = 1, tonumber(ARGV[11]) do
   local size = tonumber(ARGV[at + 1])
   local fields = { unpack(ARGV, at + 2, at + 1 + size) }
@@ -53,6 +53,10 @@ for event = 1, tonumber(ARGV[11]) do
       envelope = fields[i + 1]
     elseif name == 's' then
       versions = fields[i + 1]
+    elseif name == 'q' then
+      seen = fields[i + 1]
+    elseif name == 'b' then
+      since = fields[i + 1]
     elseif name == 'r' then
       mark = fields[i + 1]
     end
@@ -108,6 +112,25 @@ end
 
 local found = hmget(HEAD, wanted)
 local head = found[3] and is_head_of(last, ns_place, found[1], found[2])
+
+-- What the versions of this checkpoint changed from: the head's, or those of another that is in the log still.
+local on_head = false
+if since then
+  local since_entry, stop = counted_at(since, 1)
+  local since_id = string.sub(since, stop + 1)
+  on_head = head and found[2] == since_entry and found[1] == since_id
+  if not on_head then
+    local entry = redis.call('XRANGE', LOG, since_entry, since_entry)[1]
+    local there = false
+    for i = 1, entry and #entry[2] or 0, 2 do
+      there = there or (entry[2][i] == 'e' and string.find(entry[2][i + 1], since_id, 1, true))
+    end
+    if not there then
+      return { 'base' }
+    end
+  end
+end
+
 local left = redis.call('PTTL', LOG)
 local only_writes = left >= 0 and not redis.call('ZSCORE', EXPIRIES, 't' .. THREAD)
   and not redis.call('ZRANGEBYLEX', ORDER, '[c', '(d', 'LIMIT', 0, 1)[1]
@@ -191,15 +214,36 @@ local function hold_value(value, track, set, gone)
   return true
 end
 
+-- Sets the versions in the head, behind the changes that it has already (`count`) or in their place; false if they cannot follow on them.
+local function hold_versions(count, set, gone)
+  count = tonumber(count or 0)
+  if since then
+    set.b, set['s' .. (count + 1)], set['q' .. (count + 1)] = count + 1, versions, seen or ''
+    return on_head
+  end
+  set.s, set.q = versions, seen or ''
+  for i = 1, count do
+    gone[#gone + 1] = 's' .. i
+    gone[#gone + 1] = 'q' .. i
+  end
+  if count > 0 then
+    gone[#gone + 1] = 'b'
+  end
+  return true
+end
+
 -- Makes the head that of this checkpoint; false if a value cannot follow on what it holds.
 local function move_head()
   local set, gone = {}, {}
   for i, value in ipairs(values) do
-    if not hold_value(value, last and found[3 + i], set, gone) then
+    if not hold_value(value, last and found[4 + i], set, gone) then
       return false
     end
   end
-  local fields = { 'id', id, 'at', entry_id, 'p', parent, 'e', envelope, 's', versions, 'w', #early }
+  local fields = { 'id', id, 'at', entry_id, 'p', parent, 'e', envelope, 'w', #early }
+  if not hold_versions(last and found[4], set, gone) then
+    return false
+  end
   for name, value in pairs(set) do
     fields[#fields + 1] = name
     fields[#fields + 1] = value

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from secrets import token_hex
 from typing import Any
 
 from eventlog.errors import CorruptEntry, LogLost, ServerError, ServerUnavailable, ThreadBusy, ValueTooLarge
-from eventlog.events import Recorded, decode_entry
+from eventlog.events import CheckpointSaved, Recorded, decode_entry
 from eventlog.flow import Argument, Call, Command, Flow, Script, load_script
 from eventlog.keys import ThreadKeys
 from projections.fold import Index, settle
+from projections.versions import Versions, overlaid
 
 __all__ = ["call", "rebuild_index", "scan", "thread_script"]
 
@@ -113,11 +115,12 @@ def check_log(keys: ThreadKeys) -> Flow[bool]:
 def scan(keys: ThreadKeys, keep: list[Recorded] | None = None) -> Flow[Index]:
     """Index of a thread, folded from its log in pages of 1000 entries, values left out. Raises `CorruptEntry`.
 
-    The events, without values, are added to `keep`.
+    The events, without values, are added to `keep`; their versions are whole.
     """
     script = load_script("projections/scan_log")
     thread = keys.thread.decode()
     index = Index()
+    versions: dict[bytes, Versions] = {}
     after = b""
     more = 1
     while more:
@@ -131,9 +134,28 @@ def scan(keys: ThreadKeys, keep: list[Recorded] | None = None) -> Flow[Index]:
                 )
             index.add(recorded)
             if keep is not None:
-                keep.append(recorded)
+                keep.append(_whole(thread, recorded, versions))
     settle(thread, index)
     return index
+
+
+def _whole(thread: str, recorded: Recorded, versions: dict[bytes, Versions]) -> Recorded:
+    """An event with its versions whole, given those of the entries before it."""
+    event = recorded.event
+    if not isinstance(event, CheckpointSaved):
+        return recorded
+    own = Versions(event.versions, event.seen)
+    if event.base is not None:
+        before = versions.get(event.base[0])
+        if before is None:
+            raise CorruptEntry(
+                f"The log of thread {thread!r} lacks entry {event.base[0].decode(errors='replace')}, which entry "
+                f"{recorded.entry_id.decode()} builds on. Restore the log from a backup, or delete the thread."
+            )
+        own = overlaid(before, own)
+        event = replace(event, versions=own.channels, seen=own.seen)
+    versions[recorded.entry_id] = own
+    return recorded if event is recorded.event else replace(recorded, event=event)
 
 
 def rebuild_index(keys: ThreadKeys) -> Flow[None]:

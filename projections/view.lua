@@ -1,9 +1,10 @@
 -- Prelude: checkpoints as they lie in the log, found through the index.
 --
--- A view is {envelope, versions, parent, values, writes, place}: `values` has for each channel of `versions` the number of its piece among all
--- pieces of the reply (0: none stored); `writes` for each entry of writes its id, task, task path, then field name and value of each;
+-- A view is {envelope, versions, parent, values, writes, place}: `versions` is the number of its versions among all of the reply (0: not
+-- asked for), `values` has for each of their channels the number of its piece among all pieces of the reply (0: none stored); `writes` for each entry of writes its id, task, task path, then field name and value of each;
 -- `place` is the checkpoint's order member without its first letter. The pieces of a reply are a flat list: piece, number of the piece that
--- it is a delta against (0: it is none), entry id. One that several checkpoints share is sent once.
+-- it is a delta against (0: it is none), entry id. Its versions are a flat list too: fields `s` and `q` of an entry, number of those that they
+-- changed from (0: they are whole). What several checkpoints share is sent once.
 
 -- The texts in a CBOR list of texts, as field `s` of an entry has it.
 local function texts(bytes)
@@ -33,7 +34,7 @@ end
 -- What is read in one call: entries by id; pieces, the numbers of those they need, their entries; and how many bytes of the log that
 -- took.
 local function reader()
-  return { entries = {}, pieces = {}, bases = {}, ids = {}, found = {}, bytes = 0 }
+  return { entries = {}, pieces = {}, bases = {}, ids = {}, found = {}, versions = {}, vectors = {}, bytes = 0 }
 end
 
 -- The pieces that were read, as a reply has them.
@@ -61,6 +62,44 @@ local function entry_at(read, entry_id)
     read.entries[entry_id] = fields
   end
   return fields or nil
+end
+
+-- Versions of an entry's checkpoint: {number among those of the reply, channel, token, ...}; nil and an entry id if what they changed from is
+-- gone from the log.
+local function versions_at(read, entry_id)
+  local known = read.vectors[entry_id]
+  if known then
+    return known
+  end
+  local entry = entry_at(read, entry_id)
+  if not entry or not entry.s then
+    return nil, entry_id
+  end
+  local out, base, where = { 0 }, 0, {}
+  if entry.b then
+    local size, from = string.match(entry.b, '^(%d+):()')
+    if not size then
+      return nil, entry_id
+    end
+    local whole, gone = versions_at(read, string.sub(entry.b, from, from + size - 1))
+    if not whole then
+      return nil, gone
+    end
+    base = whole[1]
+    for i = 2, #whole, 2 do
+      where[whole[i]], out[i], out[i + 1] = i, whole[i], whole[i + 1]
+    end
+  end
+  local changes = texts(entry.s)
+  for i = 1, #changes, 2 do
+    local at = where[changes[i]] or #out + 1
+    out[at], out[at + 1] = changes[i], changes[i + 1]
+  end
+  local flat = read.versions
+  flat[#flat + 1], flat[#flat + 2], flat[#flat + 3] = entry.s, entry.q or '', base
+  out[1] = #flat / 3
+  read.vectors[entry_id] = out
+  return out
 end
 
 -- Entry and version token that a delta was made against; nil for any other piece.
@@ -107,10 +146,10 @@ local function piece_at(read, token, channel, entry_id)
   return base
 end
 
--- Numbers of the pieces of some versions: channel, token, ...; nil and an entry id if one is gone.
+-- Numbers of the pieces of versions, as `versions_at` has them; nil and an entry id if one is gone.
 local function values_of(read, ns, versions)
   local fields, prefix = {}, 'v' .. counted(ns)
-  for i = 1, #versions, 2 do
+  for i = 2, #versions, 2 do
     fields[#fields + 1] = prefix .. counted(versions[i + 1]) .. versions[i]
   end
   local numbers = {}
@@ -119,7 +158,7 @@ local function values_of(read, ns, versions)
   end
   for i, entry_id in ipairs(hmget(INDEX, fields)) do
     local gone
-    numbers[i], gone = piece_at(read, versions[2 * i], versions[2 * i - 1], entry_id)
+    numbers[i], gone = piece_at(read, versions[2 * i + 1], versions[2 * i], entry_id)
     if gone then
       return nil, gone
     end
@@ -155,11 +194,14 @@ local function view(read, member, full)
   if not entry or not entry.e or not entry.s then
     return nil, entry_id
   end
-  local out = { entry.e, entry.s, entry.p or '', {}, {}, string.sub(member, 2) }
+  local out = { entry.e, 0, entry.p or '', {}, {}, string.sub(member, 2) }
   if full then
-    local why
-    out[4], why = values_of(read, ns, texts(entry.s))
-    if out[4] then
+    local versions, why = versions_at(read, entry_id)
+    if versions then
+      out[2] = versions[1]
+      out[4], why = values_of(read, ns, versions)
+    end
+    if out[4] and not why then
       out[5], why = writes_of(read, place)
     end
     if why then

@@ -27,7 +27,7 @@ from projections.cache import ValueCache
 from projections.checkpoint import StoredCheckpoint
 from projections.copying import copy_thread
 from projections.history import Selection, list_checkpoints, read_ancestry
-from projections.read import read_checkpoint, read_latest
+from projections.read import read_checkpoint, read_latest, remember
 from projections.registry import threads_of, threads_of_runs
 from projections.removal import Choice, delete_thread, remove_checkpoints
 from projections.save import save_checkpoint, save_writes
@@ -76,7 +76,7 @@ class Operations:
         stored = yield from self._first(reading)
         if stored is None:
             return None
-        self.cache.read(keys.thread, namespace, stored.values)
+        remember(self.cache, keys, stored)
         return Translator(serde).checkpoint_tuple(address.thread_id, stored)
 
     def list(

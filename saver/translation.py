@@ -78,7 +78,10 @@ class Translator:
         for channel, version in checkpoint["channel_versions"].items():
             versions[_named(channel)] = _token(channel, version)
         full = cast("dict[str, Any]", get_checkpoint_metadata(config, metadata))
-        body = {**self._body(address, checkpoint), "metadata": self._beside(address, "metadata", full)}
+        seen = checkpoint.get("versions_seen")
+        seen = seen if type(seen) is dict and is_plain(seen) else None
+        body = self._body(address, checkpoint, () if seen is None else ("versions_seen",))
+        body["metadata"] = self._beside(address, "metadata", full)
         checkpoint_id = checkpoint["id"]
         if not isinstance(checkpoint_id, str) or not checkpoint_id:
             raise TypeError(
@@ -91,7 +94,7 @@ class Translator:
             rest = {**checkpoint, "channel_values": {}}
             mark = self._mark(address, [address.checkpoint_id, new_versions, brought, rest, full])
         namespace = address.namespace or ""
-        event = CheckpointSaved(namespace, checkpoint_id, address.checkpoint_id, versions, body, mark=mark)
+        event = CheckpointSaved(namespace, checkpoint_id, address.checkpoint_id, versions, body, mark=mark, seen=seen)
         return event, changed, full
 
     def writes_saved(
@@ -143,13 +146,15 @@ class Translator:
             return value
         return list(self._dump(address, what, value))
 
-    def _body(self, address: Address, checkpoint: Checkpoint) -> dict[str, Any]:
-        """What a checkpoint holds beyond its values, ids and versions."""
-        rest = {key: value for key, value in checkpoint.items() if key not in _ELSEWHERE}
-        clear = {key: rest[key] for key in _CLEAR if key in rest}
-        other = {key: value for key, value in rest.items() if key not in clear}
-        if self._plain or not is_plain(clear):
+    def _body(self, address: Address, checkpoint: Checkpoint, apart: Sequence[str]) -> dict[str, Any]:
+        """What a checkpoint holds beyond its values, ids, versions, and what is stored apart."""
+        rest = {key: value for key, value in checkpoint.items() if key not in _ELSEWHERE and key not in apart}
+        if self._plain:
             return {"checkpoint": self._beside(address, "checkpoint", rest)}
+        clear = {key: rest[key] for key in _CLEAR if key in rest}
+        if not is_plain(clear):
+            return {"checkpoint": self._beside(address, "checkpoint", rest)}
+        other = {key: value for key, value in rest.items() if key not in clear}
         return {"checkpoint": clear, "rest": self._beside(address, "checkpoint", other)}
 
     def checkpoint_tuple(self, thread_id: str, stored: StoredCheckpoint) -> CheckpointTuple:
@@ -165,6 +170,8 @@ class Translator:
             },
             "channel_versions": {channel: _version(subject, token) for channel, token in stored.versions.items()},
         }
+        if stored.seen is not None:
+            checkpoint["versions_seen"] = stored.seen
         parent = stored.parent_id
         return CheckpointTuple(
             config=config_of(thread_id, stored.namespace, stored.checkpoint_id),

@@ -6,7 +6,7 @@ import random
 import threading
 
 from eventlog.codec import Delta, Keyframe, decode_piece, decompressed, encode_keyframe, is_delta
-from projections.cache import MOST_DELTAS, Prepared, ValueCache
+from projections.cache import MOST_DELTAS, Prepared, ValueCache, _size
 from projections.pieces import StoredValue, assemble
 
 PLAIN = 2**63
@@ -152,4 +152,4 @@ def test_many_threads_use_one_cache() -> None:
     for worker in workers:
         worker.join()
     assert not wrong
-    assert cache._bytes == sum(len(known.data) + 500 for known in cache._known.values()) <= 30_000
+    assert cache._bytes == sum(map(_size, cache._known.values())) <= 30_000
