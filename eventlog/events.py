@@ -186,19 +186,7 @@ def encode_event(event: Event) -> list[bytes]:
     """The fields of an event, name and value in turn, without `n` and `d`."""
     fields = [b"k", event.kind, b"v", SCHEMA, b"e"]
     if isinstance(event, CheckpointSaved):
-        envelope = {"ns": event.namespace, "id": event.checkpoint_id, **event.body}
-        if event.parts:
-            envelope["parts"] = list(event.parts)
-        fields += (codec.encode(envelope), b"s", encode_versions(event.versions))
-        if event.seen is not None:
-            fields += (b"q", codec.encode(event.seen))
-        if event.base is not None:
-            fields += (b"b", counted(event.base[0]) + event.base[1].encode())
-        if event.parent_id is not None:
-            fields += (b"p", event.parent_id.encode())
-        if event.mark:
-            fields += (b"r", event.mark)
-        fields += value_fields(event.values)
+        fields += _checkpoint_fields(event)
     elif isinstance(event, ValuesSaved):
         fields += (codec.encode({"ns": event.namespace, "id": event.checkpoint_id}), *value_fields(event.values))
     elif isinstance(event, WritesSaved):
@@ -214,6 +202,23 @@ def encode_event(event: Event) -> list[bytes]:
         fields += (codec.encode({"strategy": event.strategy, **_removed(event.removed)}),)
     else:
         fields += (codec.encode({"runs": list(event.runs), **_removed(event.removed)}),)
+    return fields
+
+
+def _checkpoint_fields(event: CheckpointSaved) -> list[bytes]:
+    envelope = {"ns": event.namespace, "id": event.checkpoint_id, **event.body}
+    if event.parts:
+        envelope["parts"] = list(event.parts)
+    fields = [codec.encode(envelope), b"s", encode_versions(event.versions)]
+    if event.seen is not None:
+        fields += (b"q", codec.encode(event.seen))
+    if event.base is not None:
+        fields += (b"b", counted(event.base[0]) + event.base[1].encode())
+    if event.parent_id is not None:
+        fields += (b"p", event.parent_id.encode())
+    if event.mark:
+        fields += (b"r", event.mark)
+    fields += value_fields(event.values)
     return fields
 
 

@@ -55,8 +55,8 @@ def assemble(chain: Sequence[Piece | None], token: bytes = b"", entry_id: bytes 
 
 
 class Pieces:
-    """The pieces of a reply: bytes, number of the piece that it needs (0 for none), and entry id, in turn; and its versions: channels',
-    seen, number of those that they changed from (0 for none), in turn.
+    """What a reply has: pieces (bytes, number of the piece that it needs or 0, and entry id, in turn), and versions (fields `s` and `q`,
+    number of those that they changed from or 0, in turn).
     """
 
     def __init__(self, flat: Sequence[bytes | int], vectors: Sequence[bytes | int]) -> None:

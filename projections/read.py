@@ -9,8 +9,8 @@ from eventlog.keys import ThreadKeys, checkpoint_place, ordered, split_place
 from projections.cache import MANY, KnownVersions, ValueCache
 from projections.checkpoint import Incomplete, StoredCheckpoint, View, from_head, from_view, head_fields
 from projections.pieces import Pieces
-from projections.versions import Versions
 from projections.thread import call, thread_script
+from projections.versions import Versions
 
 __all__ = ["read_checkpoint", "read_latest", "remember"]
 

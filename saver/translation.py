@@ -78,8 +78,9 @@ class Translator:
         for channel, version in checkpoint["channel_versions"].items():
             versions[_named(channel)] = _token(channel, version)
         full = cast("dict[str, Any]", get_checkpoint_metadata(config, metadata))
-        seen = checkpoint.get("versions_seen")
-        seen = seen if type(seen) is dict and is_plain(seen) else None
+        seen: Any = checkpoint.get("versions_seen")
+        if type(seen) is not dict or not is_plain(seen):
+            seen = None
         body = self._body(address, checkpoint, () if seen is None else ("versions_seen",))
         body["metadata"] = self._beside(address, "metadata", full)
         checkpoint_id = checkpoint["id"]

@@ -1,0 +1,129 @@
+"""scripts/bench in its smallest form, in this environment rather than one it sets up."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.servers import Server
+
+for _package in ("matplotlib", "typer", "zstandard", "langgraph_checkpoint_plainredis"):
+    pytest.importorskip(_package, reason="needs the extra: bench")
+
+ROOT = Path(__file__).parents[1]
+SMALL = """
+import sys
+from pathlib import Path
+import bench_main
+from bench_plan import Plan
+from bench_servers import place
+plan = Plan(
+    steps=24, long_steps=40, rounds=2, reads=2, turns=4, turn_rounds=2, wide_steps=12, document_steps=11,
+    document_bytes=1 << 16, state_rounds=1, tasks=10, events=60, small_samples=4, conversations=(4, 8),
+    conversation_turns=3, conversation_rounds=2, deletions=2,
+)
+with place(None, None, None) as where:
+    bench_main.measure(plan, where, list(bench_main.WORKLOADS), "this,floor,memory", Path(sys.argv[1]))
+"""
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Python with the benchmark's modules importable, and no progress bar in its output."""
+    variables = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'scripts'}"}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=100, check=False)
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """What a small run printed, and where its report is."""
+    folder = tmp_path_factory.mktemp("bench") / "report"
+    done = run("-c", SMALL, str(folder))
+    assert done.returncode == 0, done.stderr
+    return done.stdout, folder
+
+
+@pytest.fixture(scope="module")
+def data(ran: tuple[str, Path]) -> Any:
+    """Its figures."""
+    return json.loads((ran[1] / "report.json").read_text())
+
+
+def test_the_table_is_printed_and_written(ran: tuple[str, Path]) -> None:
+    """Every target and every workload is in it, and the file says what the terminal did."""
+    output, folder = ran
+    written = (folder / "report.md").read_text()
+    assert written in output
+    targets, *workloads = written.split("\n## ")[1:]
+    assert targets.startswith("Targets")
+    assert len(targets.splitlines()) == 2 + 2 + 19
+    assert len(workloads) == 10
+
+
+def test_every_figure_is_in_the_json(data: Any) -> None:
+    """With this saver's median and 99th percentile, and no failure of anybody."""
+    figures = {
+        f"{workload}.{name}": figure["savers"]
+        for workload, there in data["workloads"].items()
+        for name, figure in there.items()
+    }
+    assert len(figures) == 46
+    told = [(name, saver, found) for name, savers in figures.items() for saver, found in savers.items()]
+    assert [(name, saver, found["failed"]) for name, saver, found in told if "failed" in found] == []
+    for savers in figures.values():
+        assert savers["this"]["samples"] > 0
+        assert savers["this"]["median"] <= savers["this"]["p99"]
+
+
+def test_every_target_that_needs_no_other_saver_is_measured(data: Any) -> None:
+    """Only the memory of plainredis is missing."""
+    missing = [target["name"] for target in data["targets"] if target["measured"] is None]
+    assert missing == ["server memory, 24 steps"]
+
+
+def test_nothing_was_lost(data: Any) -> None:
+    """Neither operations nor checkpoints of the concurrent conversations."""
+    for workload in ("few", "many"):
+        for what in ("errors", "lost"):
+            assert data["workloads"][workload][what]["savers"]["this"]["median"] == 0
+
+
+def test_the_charts_are_there(ran: tuple[str, Path]) -> None:
+    """PNG files, for what grows with the steps and for what does not."""
+    charts = {path.stem: path.read_bytes() for path in ran[1].glob("*.png")}
+    assert set(charts) == {
+        "put",
+        "put_long",
+        "get_tuple",
+        "get_tuple_long",
+        "stored",
+        "append_only_file",
+        "conversations",
+        "turn",
+    }
+    assert all(chart.startswith(b"\x89PNG") for chart in charts.values())
+
+
+def test_a_server_that_holds_data_is_refused(any_server: Server, prefix: str) -> None:
+    """It would be flushed."""
+    with any_server.client() as client:
+        client.set(prefix, "mine")
+        done = run(str(ROOT / "scripts/bench_main.py"), "--url", any_server.url)
+        assert client.getdel(prefix) == b"mine"
+    assert done.returncode == 1
+    assert "holds" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_names_every_option() -> None:
+    """`--help` is complete."""
+    done = run(str(ROOT / "scripts/bench_main.py"), "--help")
+    assert done.returncode == 0
+    wanted = ("--quick", "--only", "--savers", "--steps", "--seed", "--url", "--postgres", "--redis-modules", "--out")
+    assert all(option in done.stdout for option in wanted)
