@@ -6,9 +6,10 @@ Pure. A head is a hash of these fields:
     e, s, q       envelope, versions and versions seen ('' for none), as in the log entry
     b             number of changes to them since: s1, q1, s2, q2, ...
     w             number of entries that its writes lie in
-    =<channel>    version token, behind its length, then the piece: a keyframe, or that of no value
-    +<number>:<channel>  the same of a delta since, from 1 on
-    #<channel>    number of deltas, ':', entry that the last piece lies in; where a delta may be made against it
+    =<channel>    version token, behind its length, then the piece: a short keyframe, or that of no value; or, as it is, a keyframe that
+                  deltas may be made against
+    +<number>:<channel>  a delta since, from 1 on
+    #<channel>    of such a keyframe: number of deltas, ':', entry that the last piece lies in, ':', its version token
     !<number>     the writes of an entry, from 1 on: task, task path, then field name and value of each, all behind their lengths
 
 A head is right for a channel exactly if the version of its last piece is the one that `s` names. Where it is not (a put that names
@@ -96,16 +97,17 @@ def _held(fields: Mapping[bytes, bytes], channel: bytes, token: bytes) -> Stored
     first = fields.get(b"=" + channel)
     if first is None:
         raise Incomplete(channel)
-    version, at = split_counted(first, 0)
-    chain, entry_id = [decode_piece(first[at:])], b""
-    if tracked := fields.get(b"#" + channel):
-        count, _, entry_id = tracked.partition(b":")
-        for number in range(1, int(count) + 1):
-            held = fields[b"+%d:%b" % (number, channel)]
-            version, at = split_counted(held, 0)
-            chain.append(decode_piece(held[at:]))
+    tracked = fields.get(b"#" + channel)
+    if tracked is None:
+        version, at = split_counted(first, 0)
+        if version != token:
+            raise Incomplete(channel)
+        return assemble([decode_piece(first[at:])], token)
+    count, entry_id, version = tracked.split(b":", 2)
     if version != token:
         raise Incomplete(channel)
+    chain = [decode_piece(first)]
+    chain += [decode_piece(fields[b"+%d:%b" % (number, channel)]) for number in range(1, int(count) + 1)]
     return assemble(chain, token, entry_id)
 
 
@@ -197,11 +199,13 @@ def head_fields(view: View, pieces: Pieces) -> list[bytes]:
 
 def _value_fields(channel: bytes, token: bytes, number: int, pieces: Pieces) -> Iterator[bytes]:
     chain = [decompressed(piece) for piece in pieces.chain(number)] or [codec.EMPTY]
-    tokens = [*(codec.base_of(piece)[1] for piece in chain[1:]), token]
-    for position, (piece, version) in enumerate(zip(chain, tokens, strict=True)):
-        yield b"+%d:%b" % (position, channel) if position else b"=" + channel
-        yield counted(version) + piece
     value = pieces.value(number, token)
-    if value is not None and value.entry_id:
-        yield b"#" + channel
-        yield b"%d:%b" % (len(chain) - 1, pieces.entry_id(number))
+    if value is None or not value.entry_id:
+        yield b"=" + channel
+        yield counted(token) + chain[0]
+        return
+    for position, piece in enumerate(chain):
+        yield b"+%d:%b" % (position, channel) if position else b"=" + channel
+        yield piece
+    yield b"#" + channel
+    yield b"%d:%b:%b" % (len(chain) - 1, value.entry_id, token)

@@ -55,8 +55,8 @@ def assemble(chain: Sequence[Piece | None], token: bytes = b"", entry_id: bytes 
 
 
 class Pieces:
-    """What a reply has: pieces (bytes, number of the piece that it needs or 0, and entry id, in turn), and versions (fields `s` and `q`,
-    number of those that they changed from or 0, in turn).
+    """What a reply has: pieces (bytes, number of the piece that it needs or 0, entry id, in turn), and versions (fields `s` and
+    `q`, number of those that they changed from or 0, in turn).
     """
 
     def __init__(self, flat: Sequence[bytes | int], vectors: Sequence[bytes | int]) -> None:

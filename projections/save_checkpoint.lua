@@ -189,26 +189,28 @@ end
 local function hold_value(value, track, set, gone)
   local count, latest_id = 0, nil
   if track then
-    count, latest_id = string.match(track, '^(%d+):(.*)$')
+    count, latest_id = string.match(track, '^(%d+):([^:]*):')
     count = tonumber(count)
   end
   local piece = plain[value.channel] or value.piece
-  local held = counted(value.token) .. piece
   if value.base then
     if latest_id ~= value.base then
       return false
     end
-    set['+' .. (count + 1) .. ':' .. value.channel] = held
-    set['#' .. value.channel] = (count + 1) .. ':' .. value.entry_id
+    set['+' .. (count + 1) .. ':' .. value.channel] = piece
+    set['#' .. value.channel] = (count + 1) .. ':' .. value.entry_id .. ':' .. value.token
     return true
   end
   for i = 1, count do
     gone[#gone + 1] = '+' .. i .. ':' .. value.channel
   end
-  set['=' .. value.channel] = held
   if string.byte(piece) ~= 69 and #piece - select(2, counted_at(piece, 2)) >= TRACKED then -- 'E'
-    set['#' .. value.channel] = '0:' .. value.entry_id
-  elseif track then
+    set['=' .. value.channel] = piece -- as it is: it may be long
+    set['#' .. value.channel] = '0:' .. value.entry_id .. ':' .. value.token
+    return true
+  end
+  set['=' .. value.channel] = counted(value.token) .. piece
+  if track then
     gone[#gone + 1] = '#' .. value.channel
   end
   return true

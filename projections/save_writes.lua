@@ -19,7 +19,7 @@ local head = head_of(HEAD, ns_place, last)
 local on_head = head and head.id == id
 local views = shared_views(false, ttl > 0 or state.first)
 local left = redis.call('PTTL', LOG)
-local held, marks = {}, {} -- what the task wrote to the checkpoint before, and the mark of the call, by name
+local held, paths, marks = {}, {}, {} -- what the task wrote to the checkpoint before, and the mark of the call, by name
 for _, member in ipairs(members(ORDER, 'w' .. place .. task_place)) do
   local entry_id = string.sub(member, #place + #task_place + 2)
   local found = redis.call('XRANGE', LOG, entry_id, entry_id)[1]
@@ -27,9 +27,9 @@ for _, member in ipairs(members(ORDER, 'w' .. place .. task_place)) do
     return { 'gone', entry_id }
   end
   local entry = found[2]
-  each_write(entry, function(name, value, special)
+  each_write(entry, function(name, path, value, special)
     if special or not held[name] then
-      held[name], marks[name] = value, mark_of(entry)
+      held[name], paths[name], marks[name] = value, path, mark_of(entry)
     end
   end)
 end
@@ -39,8 +39,8 @@ for _ = 1, tonumber(ARGV[8]) do
   local size = tonumber(ARGV[at + 1])
   local fields = { unpack(ARGV, at + 2, at + 1 + size) }
   local changes = false
-  each_write(fields, function(name, value, special)
-    local again = held[name] == value or (marks[name] and marks[name] == mark_of(fields))
+  each_write(fields, function(name, path, value, special)
+    local again = (held[name] == value and paths[name] == path) or (marks[name] and marks[name] == mark_of(fields))
     if not held[name] or (special and not again) then
       changes = true
     end
