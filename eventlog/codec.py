@@ -8,8 +8,8 @@ A piece is how one version of a channel's value is stored: one letter for its fo
 
     E    no value at this version
     K    keyframe, the value whole: the serde type behind its length, then the bytes
-    D    delta against an earlier piece of the channel: the entry id that piece lies in and its version token, each behind its
-         length, then the delta (see `projections.delta`)
+    D    delta against an earlier piece of the channel: the entry id that piece lies in behind its length, then its version token,
+         both behind their length as a 16-bit big-endian number; then the delta (see `projections.delta`)
     k, d the same, the bytes, or the delta, compressed with Zstandard
 
 "Behind its length" is a decimal number, a colon, then so many bytes.
@@ -65,13 +65,11 @@ class Keyframe(NamedTuple):
 
 
 class Delta(NamedTuple):
-    """A value by what differs from an earlier piece of its channel."""
+    """A value by what differs from an earlier piece of its channel (`base_of`): a delta, see `projections.delta`."""
 
-    entry_id: bytes
-    """The entry that the earlier piece lies in, and below its version token."""
-    token: bytes
     data: bytes
-    """The delta, see `projections.delta`."""
+    start: int
+    """Where in `data` the delta begins."""
 
 
 Piece = Union[Keyframe, Delta]
@@ -193,14 +191,15 @@ def encode_keyframe(type_: str, data: bytes) -> bytes:
 
 def encode_delta(entry_id: bytes, token: bytes, data: bytes) -> bytes:
     """The piece that holds a value by what differs from an earlier piece."""
-    return b"D%d:%b%d:%b%b" % (len(entry_id), entry_id, len(token), token, data)
+    base = b"%d:%b%b" % (len(entry_id), entry_id, token)
+    return b"D%b%b%b" % (len(base).to_bytes(2, "big"), base, data)
 
 
 def compressed(piece: bytes, above: int) -> bytes | None:
     """A piece with its bytes compressed; None if it is not longer than `above` bytes, or would not become a good part shorter."""
     if len(piece) <= above:
         return None
-    at = _start(piece)
+    at = start_of(piece)
     made = _compressed(piece[at:])
     return None if made is None else piece[:1].lower() + piece[1:at] + made
 
@@ -209,13 +208,13 @@ def decompressed(piece: bytes) -> bytes:
     """A piece as it was before it was compressed. Raises `Malformed`."""
     if piece[:1] not in (b"k", b"d"):
         return piece
-    at = _start(piece)
+    at = start_of(piece)
     return piece[:1].upper() + piece[1:at] + _decompressed(piece[at:])
 
 
-def _start(piece: bytes) -> int:
+def start_of(piece: bytes) -> int:
     """Where the bytes of a value, or of a delta, begin. Raises `Malformed`."""
-    return _split_delta(piece)[2] if is_delta(piece) else split_counted(piece, 1)[1]
+    return 3 + int.from_bytes(piece[1:3], "big") if is_delta(piece) else split_counted(piece, 1)[1]
 
 
 def is_delta(piece: bytes) -> bool:
@@ -225,15 +224,11 @@ def is_delta(piece: bytes) -> bool:
 
 def base_of(piece: bytes) -> tuple[bytes, bytes]:
     """Entry id and version token of the piece that a delta was made against. Raises `Malformed`."""
-    entry_id, token, _ = _split_delta(piece)
-    return entry_id, token
-
-
-def _split_delta(piece: bytes) -> tuple[bytes, bytes, int]:
-    """Entry id, token, and where the delta begins."""
-    entry_id, at = split_counted(piece, 1)
-    token, at = split_counted(piece, at)
-    return entry_id, token, at
+    start = start_of(piece)
+    entry_id, at = split_counted(piece, 3)
+    if not at <= start <= len(piece):
+        raise Malformed("holds a delta that does not say what it was made against")
+    return entry_id, piece[at:start]
 
 
 def split_counted(data: bytes, at: int) -> tuple[bytes, int]:
@@ -258,8 +253,8 @@ def decode_piece(piece: bytes) -> Piece | None:
         data = piece[at:]
         return Keyframe(_decoded(type_), data if form == b"K" else _decompressed(data))
     if form in (b"D", b"d"):
-        entry_id, token, at = _split_delta(piece)
-        return Delta(entry_id, token, piece[at:] if form == b"D" else _decompressed(piece[at:]))
+        at = start_of(piece)
+        return Delta(piece, at) if form == b"D" else Delta(_decompressed(piece[at:]), 0)
     raise Malformed(f"holds a piece of unknown form {form!r}")
 
 

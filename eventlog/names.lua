@@ -10,6 +10,19 @@ local function ordered(part)
   return string.gsub(part, '%z', '\0\255') .. '\0'
 end
 
+-- Entry and version token that a delta's piece was made against, and where the delta begins; nil for any other piece.
+local function base_of(piece)
+  local form, high, low = string.byte(piece, 1, 3)
+  if form ~= 68 and form ~= 100 then -- 'D', 'd'
+    return nil
+  end
+  local start = 4 + (high or 0) * 256 + (low or 0)
+  local size, from = string.match(piece, '^(%d+):()', 4)
+  if size and from + size < start then -- else it is damaged, which its reader finds out
+    return string.sub(piece, from, from + size - 1), string.sub(piece, from + size, start - 1), start
+  end
+end
+
 -- Position of the end of the ordered part that begins at `from`.
 local function part_end(bytes, from)
   local zero = string.find(bytes, '\0', from, true)

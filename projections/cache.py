@@ -29,6 +29,8 @@ _OVERHEAD = 500
 
 MANY = 512
 """Bytes of a checkpoint's versions from which on only those that changed are stored."""
+LONGEST_TOKEN = 60000
+"""Bytes of a version token that a delta can name."""
 DEEPEST = 8
 """Checkpoints with changes of versions only, behind one that has them whole."""
 
@@ -182,4 +184,4 @@ def _size(known: _Known | KnownVersions) -> int:
 
 def _may_follow(base: _Known, size: int) -> bool:
     """Whether a delta may follow, rather than a keyframe be due."""
-    return base.weight < base.keyframe and base.deltas < MOST_DELTAS + size // 1024
+    return base.weight < base.keyframe and base.deltas < MOST_DELTAS + size // 1024 and len(base.token) < LONGEST_TOKEN

@@ -6,8 +6,8 @@ Pure. A head is a hash of these fields:
     e, s, q       envelope, versions and versions seen ('' for none), as in the log entry
     b             number of changes to them since: s1, q1, s2, q2, ...
     w             number of entries that its writes lie in
-    =<channel>    version token, behind its length, then the piece: a short keyframe, or that of no value; or, as it is, a keyframe that
-                  deltas may be made against
+    =<channel>    version token, behind its length, then the piece: a short keyframe, or that of no value; or, as it is, a keyframe
+                  that deltas may be made against
     +<number>:<channel>  a delta since, from 1 on
     #<channel>    of such a keyframe: number of deltas, ':', entry that the last piece lies in, ':', its version token
     !<number>     the writes of an entry, from 1 on: task, task path, then field name and value of each, all behind their lengths

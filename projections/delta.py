@@ -71,31 +71,31 @@ def make_delta(
 
 def apply_delta(base: bytes, delta: bytes) -> bytes:
     """The bytes that a delta makes of its base. Raises `Malformed`."""
-    return apply_deltas(base, [delta])
+    return apply_deltas(base, [(delta, 0)])
 
 
-def apply_deltas(base: bytes, deltas: Sequence[bytes]) -> bytes:
-    """The bytes that some deltas, each made for the result of the one before, make of a base.
+def apply_deltas(base: bytes, deltas: Sequence[tuple[bytes, int]]) -> bytes:
+    """The bytes that some deltas make of a base, each made for the result of the one before: bytes, and where in them it begins.
 
     Raises `Malformed` unless the first was made for this base, each for the result of the one before, and the result is the
     last one's.
     """
     check = check_of(base)
     result = bytearray(base)
-    for delta in deltas:
-        if delta[:8] != check or len(delta) < _CHECKS:
+    for delta, start in deltas:
+        if delta[start : start + 8] != check or len(delta) < start + _CHECKS:
             raise Malformed("holds a delta that was made for other bytes")
-        check = delta[8:_CHECKS]
-        _apply(result, delta)
+        check = delta[start + 8 : start + _CHECKS]
+        _apply(result, delta, start + _CHECKS)
     made = bytes(result)
     if check_of(made) != check:
         raise Malformed("holds a delta whose result is not the one it was made for")
     return made
 
 
-def _apply(result: bytearray, delta: bytes) -> None:
+def _apply(result: bytearray, delta: bytes, at: int) -> None:
     length, shift, last = len(result), 0, 0
-    at, end = _CHECKS, len(delta)
+    end = len(delta)
     while at < end:
         start = at + 12
         if start > end:

@@ -45,13 +45,15 @@ def assemble(chain: Sequence[Piece | None], token: bytes = b"", entry_id: bytes 
     keyframe = len(first.data)
     if len(chain) == 1:
         return StoredValue(first.type, first.data, token, entry_id if keyframe >= SMALLEST else b"", keyframe=keyframe)
-    deltas = []
+    deltas: list[Delta] = []
+    weight = 0
     for delta in chain[1:]:
         if not isinstance(delta, Delta):
             raise Malformed("holds a keyframe where a delta should be")
-        deltas.append(delta.data)
+        deltas.append(delta)
+        weight += len(delta.data) - delta.start
     data = apply_deltas(first.data, deltas)
-    return StoredValue(first.type, data, token, entry_id, len(deltas), sum(map(len, deltas)), keyframe)
+    return StoredValue(first.type, data, token, entry_id, len(deltas), weight, keyframe)
 
 
 class Pieces:

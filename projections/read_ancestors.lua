@@ -83,9 +83,10 @@ while member and left > 0 and not seen[member] do
   end
   first = false
   read.entries = {}
-  if not entry.p then
+  local parent = field_of(entry, 'p')
+  if not parent then
     break
   end
-  member, place = member_of(ordered(entry.p))
+  member, place = member_of(ordered(parent))
 end
 return { 'walk', last, steps, pieces_of(read) }

@@ -32,7 +32,7 @@ __all__ = ["delete_thread", "remove_checkpoints"]
 
 REMOVE = thread_script("remove_checkpoints")
 DELETE_THREAD = thread_script("delete_thread")
-SCAN_LOG = load_script("projections/scan_log")
+SCAN_LOG = load_script("eventlog/names", "projections/scan_log")
 
 AT_ONCE = 1000
 """Checkpoints taken out in one step."""

@@ -25,10 +25,9 @@ end
 local function value_in(name, piece)
   local token, stop = counted_at(name, 2)
   local value = { name = string.sub(name, 2), channel = string.sub(name, stop + 1), token = token, piece = piece }
-  local form = string.byte(piece)
-  if form == 68 or form == 100 then -- 'D', 'd'
-    value.base, stop = counted_at(piece, 2)
-    value.base_name = 'v' .. counted(ns) .. counted((counted_at(piece, stop + 1))) .. value.channel
+  local base, base_token = base_of(piece)
+  if base then
+    value.base, value.base_name = base, 'v' .. counted(ns) .. counted(base_token) .. value.channel
   end
   return value
 end

@@ -6,13 +6,8 @@
 -- Reply: {{entry id, fields}, ...}; 1 if there is more.
 
 local function stub(piece)
-  local form = string.byte(piece)
-  if form ~= 68 and form ~= 100 then -- 'D', 'd'
-    return string.sub(piece, 1, 1)
-  end
-  local size, from = string.match(piece, '^(%d+):()', 2)
-  local token_size, token_from = string.match(piece, '^(%d+):()', size and from + size)
-  return string.sub(piece, 1, size and token_size and token_from + token_size - 1 or 1)
+  local _, _, start = base_of(piece)
+  return string.sub(piece, 1, start and start - 1 or 1)
 end
 
 local out, bytes, after, more = {}, 0, ARGV[1], 1

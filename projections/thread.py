@@ -117,7 +117,7 @@ def scan(keys: ThreadKeys, keep: list[Recorded] | None = None) -> Flow[Index]:
 
     The events, without values, are added to `keep`; their versions are whole.
     """
-    script = load_script("projections/scan_log")
+    script = load_script("eventlog/names", "projections/scan_log")
     thread = keys.thread.decode()
     index = Index()
     versions: dict[bytes, Versions] = {}

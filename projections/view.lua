@@ -46,22 +46,27 @@ local function pieces_of(read)
   return out
 end
 
--- Fields of an entry by name, or nil if the log does not have it.
+-- The fields of an entry, names and values in turn, or nil if the log does not have it.
 local function entry_at(read, entry_id)
   local fields = read.entries[entry_id]
   if fields == nil then
     local entry = redis.call('XRANGE', LOG, entry_id, entry_id)[1]
-    fields = false
-    if entry then
-      fields = { flat = entry[2] }
-      for i = 1, #entry[2], 2 do
-        fields[entry[2][i]] = entry[2][i + 1]
-        read.bytes = read.bytes + #entry[2][i + 1]
-      end
+    fields = entry and entry[2] or false
+    for i = 2, fields and #fields or 0, 2 do
+      read.bytes = read.bytes + #fields[i]
     end
     read.entries[entry_id] = fields
   end
   return fields or nil
+end
+
+-- The value of a field of an entry, nil if it has none.
+local function field_of(fields, name)
+  for i = 1, #fields, 2 do
+    if fields[i] == name then
+      return fields[i + 1]
+    end
+  end
 end
 
 -- Versions of an entry's checkpoint: {number among those of the reply, channel, token, ...}; nil and an entry id if what they changed from is
@@ -72,16 +77,17 @@ local function versions_at(read, entry_id)
     return known
   end
   local entry = entry_at(read, entry_id)
-  if not entry or not entry.s then
+  local own, since = entry and field_of(entry, 's'), entry and field_of(entry, 'b')
+  if not own then
     return nil, entry_id
   end
   local out, base, where = { 0 }, 0, {}
-  if entry.b then
-    local size, from = string.match(entry.b, '^(%d+):()')
+  if since then
+    local size, from = string.match(since, '^(%d+):()')
     if not size then
       return nil, entry_id
     end
-    local whole, gone = versions_at(read, string.sub(entry.b, from, from + size - 1))
+    local whole, gone = versions_at(read, string.sub(since, from, from + size - 1))
     if not whole then
       return nil, gone
     end
@@ -90,29 +96,16 @@ local function versions_at(read, entry_id)
       where[whole[i]], out[i], out[i + 1] = i, whole[i], whole[i + 1]
     end
   end
-  local changes = texts(entry.s)
+  local changes = texts(own)
   for i = 1, #changes, 2 do
     local at = where[changes[i]] or #out + 1
     out[at], out[at + 1] = changes[i], changes[i + 1]
   end
   local flat = read.versions
-  flat[#flat + 1], flat[#flat + 2], flat[#flat + 3] = entry.s, entry.q or '', base
+  flat[#flat + 1], flat[#flat + 2], flat[#flat + 3] = own, field_of(entry, 'q') or '', base
   out[1] = #flat / 3
   read.vectors[entry_id] = out
   return out
-end
-
--- Entry and version token that a delta was made against; nil for any other piece.
-local function base_of(piece)
-  local form = string.byte(piece)
-  if form ~= 68 and form ~= 100 then -- 'D', 'd'
-    return nil
-  end
-  local size, from = string.match(piece, '^(%d+):()', 2)
-  local token_size, token_from = string.match(piece, '^(%d+):()', size and from + size)
-  if size and token_size then -- else it is damaged, which its reader finds out
-    return string.sub(piece, from, from + size - 1), string.sub(piece, token_from, token_from + token_size - 1)
-  end
 end
 
 -- Number of the piece of a channel's version, 0 if none was ever stored, nil and an entry id if it, or one that it needs, is gone from
@@ -129,7 +122,7 @@ local function piece_at(read, token, channel, entry_id)
       break
     end
     local entry = entry_at(read, entry_id)
-    local piece = entry and entry['=' .. name]
+    local piece = entry and field_of(entry, '=' .. name)
     if not piece then
       return nil, entry_id
     end
@@ -175,11 +168,11 @@ local function writes_of(read, place)
     if not entry then
       return nil, entry_id
     end
-    local writes = { entry_id, entry.t, entry.a }
-    for i = 1, #entry.flat, 2 do
-      if string.byte(entry.flat[i]) == 33 then -- '!'
-        writes[#writes + 1] = entry.flat[i]
-        writes[#writes + 1] = entry.flat[i + 1]
+    local writes = { entry_id, field_of(entry, 't'), field_of(entry, 'a') }
+    for i = 1, #entry, 2 do
+      if string.byte(entry[i]) == 33 then -- '!'
+        writes[#writes + 1] = entry[i]
+        writes[#writes + 1] = entry[i + 1]
       end
     end
     out[#out + 1] = writes
@@ -191,10 +184,11 @@ end
 local function view(read, member, full)
   local ns, place, entry_id = split_member(member)
   local entry = entry_at(read, entry_id)
-  if not entry or not entry.e or not entry.s then
+  local envelope = entry and field_of(entry, 'e')
+  if not envelope then
     return nil, entry_id
   end
-  local out = { entry.e, 0, entry.p or '', {}, {}, string.sub(member, 2) }
+  local out = { envelope, 0, field_of(entry, 'p') or '', {}, {}, string.sub(member, 2) }
   if full then
     local versions, why = versions_at(read, entry_id)
     if versions then
