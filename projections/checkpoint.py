@@ -62,7 +62,8 @@ class StoredCheckpoint:
     """Number of changes that its versions are behind whole ones."""
 
 
-def _envelope(data: bytes) -> tuple[str, str, dict[str, Any]]:
+def decode_envelope(data: bytes) -> tuple[str, str, dict[str, Any]]:
+    """Namespace, checkpoint id and body of a checkpoint's envelope. Raises `Malformed`."""
     body = codec.decode(data)
     if not isinstance(body, dict) or type(body.get("ns")) is not str or type(body.get("id")) is not str:
         raise Malformed("has an envelope of another shape than this project writes")
@@ -74,7 +75,7 @@ def from_head(flat: Sequence[bytes]) -> StoredCheckpoint:
     """The checkpoint in a head. Raises `Incomplete`, and `Malformed` for bytes this project did not write."""
     fields = dict(zip(flat[::2], flat[1::2], strict=True))
     try:
-        namespace, checkpoint_id, body = _envelope(fields[b"e"])
+        namespace, checkpoint_id, body = decode_envelope(fields[b"e"])
         versions, seen = Versions(decode_versions(fields[b"s"]), decode_seen(fields[b"q"]))
         depth = int(fields.get(b"b", b"0"))
         for number in range(1, depth + 1):
@@ -156,7 +157,7 @@ View = list[Any]
 def from_view(view: View, pieces: Pieces) -> StoredCheckpoint:
     """The checkpoint a script found in the log. Raises `Malformed`."""
     envelope, vector, parent, numbers, writes, place = view
-    namespace, checkpoint_id, body = _envelope(envelope)
+    namespace, checkpoint_id, body = decode_envelope(envelope)
     (versions, seen), depth = pieces.versions(vector) if vector else (Versions({}, None), 0)
     values = {}
     if numbers:

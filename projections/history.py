@@ -15,7 +15,7 @@ from typing import Any
 from eventlog.codec import Malformed
 from eventlog.flow import Argument, Call, Emit, Flow, load_script
 from eventlog.keys import Keyspace, ThreadKeys, checkpoint_place, ordered, split_place
-from projections.checkpoint import PendingWrite, StoredCheckpoint, View, pending_writes
+from projections.checkpoint import PendingWrite, StoredCheckpoint, View, decode_envelope, pending_writes
 from projections.pieces import Pieces, StoredValue
 from projections.read import damaged, decode_view
 from projections.thread import call, check_log, rebuild_index, thread_script
@@ -28,6 +28,8 @@ READ_ANCESTORS = thread_script("read_ancestors", "view")
 
 PAGES = (8, 32, 128)
 """Checkpoints in the first, second and any later page of a walk that no limit bounds."""
+BARE_PAGES = (32, 512)
+"""The same, of checkpoints without values, which a filter looks through."""
 PAGE_BYTES = 4 * 1024 * 1024
 """Bytes after which a page ends early."""
 STEPS = 500
@@ -45,8 +47,8 @@ class Selection:
     checkpoint_id: str | None = None
     before: str | None = None
     """Only ids below this one, whether or not it exists."""
-    matches: Callable[[str, StoredCheckpoint], bool] | None = None
-    """Given a thread and a checkpoint without values and writes, which are read only of what matches."""
+    matches: Callable[[str, str, Mapping[str, Any]], bool] | None = None
+    """Given a thread, a checkpoint's id and its body. Values and writes are read only of what matches."""
     limit: int | None = None
 
 
@@ -97,6 +99,13 @@ class _Found:
         """The checkpoint. Raises `CorruptEntry`."""
         return decode_view(self.keys, self.view, self.pieces)
 
+    def body(self) -> Mapping[str, Any]:
+        """Its body alone. Raises `CorruptEntry`."""
+        try:
+            return decode_envelope(self.view[0])[2]
+        except (Malformed, ValueError) as error:
+            raise damaged(self.keys, error, self.view[5]) from error
+
 
 def _found(keys: ThreadKeys, views: Sequence[View], pieces: Pieces) -> list[_Found]:
     places = (split_place(view[5]) for view in views)
@@ -128,8 +137,9 @@ class _Walk:
 
     def fill(self, left: int | None) -> Flow[None]:
         """Reads the next page into the buffer. `left`: how many are wanted at most."""
-        most = PAGES[min(self.pages, len(PAGES) - 1)]
         matches = self.selection.matches
+        pages = PAGES if matches is None else BARE_PAGES
+        most = pages[min(self.pages, len(pages) - 1)]
         if left is not None and matches is None:
             most = min(left, PAGES[-1])
         self.pages += 1
@@ -147,7 +157,7 @@ class _Walk:
             self.buffer.extend(found)
         else:
             thread = self.keys.thread.decode()
-            places = [bare_place(one.view[5]) for one in found if matches(thread, one.decode())][:left]
+            places = [bare_place(one.view[5]) for one in found if matches(thread, one.checkpoint_id, one.body())][:left]
             yield from _read_places(self.keys, places, self.buffer)
         if self.buffer:
             self.bound = self.buffer[0].checkpoint_id
@@ -198,7 +208,7 @@ def _only(walks: Sequence[_Walk], selection: Selection) -> Flow[list[_Walk]]:
         places = [checkpoint_place(namespace.encode(), checkpoint_id.encode()) for namespace in namespaces]
         yield from _read_places(next(iter(namespaces.values())).keys, places, found)
         for one in found:
-            if selection.matches is None or selection.matches(thread.decode(), one.decode()):
+            if selection.matches is None or selection.matches(thread.decode(), one.checkpoint_id, one.body()):
                 namespaces[one.namespace].buffer.append(one)
     return [walk for walk in walks if walk.buffer]
 

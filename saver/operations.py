@@ -24,7 +24,6 @@ from eventlog.flow import Flow
 from eventlog.keys import Keyspace, ThreadKeys, text
 from eventlog.server import check_server
 from projections.cache import ValueCache
-from projections.checkpoint import StoredCheckpoint
 from projections.copying import copy_thread
 from projections.history import Selection, list_checkpoints, read_ancestry
 from projections.read import read_checkpoint, read_latest, remember
@@ -263,15 +262,15 @@ def _replayed(translator: Translator, thread_id: str) -> Callable[[CheckpointSav
 
 def _matcher(
     translator: Translator, filter: Mapping[str, Any] | None
-) -> Callable[[str, StoredCheckpoint], bool] | None:
+) -> Callable[[str, str, Mapping[str, Any]], bool] | None:
     """Whether a checkpoint's metadata has every key of `filter`, with an equal value."""
     if not filter:
         return None
     if not isinstance(filter, Mapping):
         raise TypeError(f"filter must be a mapping of metadata keys to values, not {type(filter).__name__}.")
 
-    def matches(thread: str, stored: StoredCheckpoint) -> bool:
-        metadata = translator.metadata(thread, stored.checkpoint_id, stored.body)
+    def matches(thread: str, checkpoint_id: str, body: Mapping[str, Any]) -> bool:
+        metadata = translator.metadata(thread, checkpoint_id, body)
         return all(value == metadata.get(key) for key, value in filter.items())
 
     return matches
