@@ -112,6 +112,8 @@ class ThreadKeys:
     heads: bytes
     """What the name of every head of the thread begins with."""
     shared: PartitionKeys
+    all: tuple[bytes, ...]
+    """The keys that every script on a thread is given, as log.lua expects them."""
 
     def head(self, namespace: bytes) -> bytes:
         """Hash: the latest checkpoint of a namespace, its values and pending writes. Derived."""
@@ -159,12 +161,7 @@ class Keyspace:
 
     def _thread(self, thread: bytes) -> ThreadKeys:
         number = self.partition_of(thread)
-        tag = self._tags[number]
-        return ThreadKeys(
-            thread,
-            tag + b":log:" + thread,
-            tag + b":index:" + thread,
-            tag + b":order:" + thread,
-            tag + b":head:" + counted(thread),
-            self._shared[number],
-        )
+        tag, shared = self._tags[number], self._shared[number]
+        log, index, order = (tag + name + thread for name in (b":log:", b":index:", b":order:"))
+        keys = log, index, order, shared.threads, shared.feed, shared.runs, shared.expiries
+        return ThreadKeys(thread, log, index, order, tag + b":head:" + counted(thread), shared, keys)

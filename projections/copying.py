@@ -21,7 +21,6 @@ from projections.thread import (
     stage_entries,
     stage_hash,
     stage_members,
-    thread_keys,
     thread_script,
 )
 
@@ -63,7 +62,7 @@ def copy_thread(keyspace: Keyspace, source: ThreadKeys, target: ThreadKeys, *, t
         yield from stage_members(staged[2], list(index.members()))
         runs = yield from runs_of(keyspace, source)
         arguments = [b"%d" % ttl, event.kind, content_digest(fields).encode(), b"%d" % len(fields), *fields, *runs]
-        (status,) = yield Call(STORE_COPY, [*thread_keys(target), *staged], [target.thread, *arguments])
+        (status,) = yield Call(STORE_COPY, [*target.all, *staged], [target.thread, *arguments])
         if status == b"stale":
             yield from rebuild_index(target)
             status = b"exists"

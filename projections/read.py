@@ -26,7 +26,7 @@ def read_latest(keys: ThreadKeys, namespace: str, *, ttl: int = 0) -> Flow[Store
     """
     encoded = namespace.encode()
     heads = [keys.head(encoded), keys.head(b"")]
-    reply = yield from call(keys, READ, [ttl, ordered(encoded), b"", 0], heads)
+    reply = yield from call(keys, READ, [ttl, ordered(encoded), b"", 0], heads, shared=True)
     if reply[0] == b"none":
         return None
     if reply[0] == b"head":
@@ -54,7 +54,9 @@ def read_checkpoint(
     """The checkpoint with this id, None if there is none. One round trip. `ttl` and errors as in `read_latest`."""
     encoded = namespace.encode()
     place = checkpoint_place(encoded, checkpoint_id.encode())
-    reply = yield from call(keys, READ, [ttl, ordered(encoded), place, 0], [keys.head(encoded), keys.head(b"")])
+    reply = yield from call(
+        keys, READ, [ttl, ordered(encoded), place, 0], [keys.head(encoded), keys.head(b"")], shared=True
+    )
     if reply[0] == b"none":
         return None
     return decode_view(keys, reply[2], Pieces(reply[3], reply[4]))

@@ -26,7 +26,7 @@ from eventlog.events import (
 from eventlog.flow import Argument, Call, Flow, load_script
 from eventlog.keys import ThreadKeys, checkpoint_place, counted, split_place, value_name
 from projections.fold import Index
-from projections.thread import SCAN, SCAN_BYTES, call, check_log, rebuild_index, scan, thread_keys, thread_script
+from projections.thread import SCAN, SCAN_BYTES, call, check_log, rebuild_index, scan, thread_script
 
 __all__ = ["delete_thread", "remove_checkpoints"]
 
@@ -309,7 +309,7 @@ def delete_thread(keys: ThreadKeys, *, only: bytes | None = None) -> Flow[bool]:
     mode = b""
     made_room = False
     while True:
-        call_keys = [*thread_keys(keys), *(keys.head(namespace) for namespace in namespaces)]
+        call_keys = [*keys.all, *(keys.head(namespace) for namespace in namespaces)]
         try:
             reply = yield Call(DELETE_THREAD, call_keys, [keys.thread, only or b"", mode, *namespaces])
         except ServerOutOfMemory:

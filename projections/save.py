@@ -60,7 +60,7 @@ def save_checkpoint(
         base = None if whole else cache.versions(keys.thread, event.namespace)
         events, depth, size = _events(event, prepared, base)
         plain = (part for (channel, _), one in prepared.items() if one.plain for part in (channel.encode(), one.plain))
-        reply = yield from call(keys, SAVE_CHECKPOINT, [*known, *_packed(keys, events), *plain], heads)
+        reply = yield from call(keys, SAVE_CHECKPOINT, [*known, *_packed(keys, events), *plain], heads, shared=True)
         if reply[0] != b"base":
             break
     entry_ids = reply[1:]
@@ -128,7 +128,7 @@ def save_writes(keys: ThreadKeys, event: WritesSaved, *, ttl: int) -> Flow[None]
         ordered(event.task_id.encode()),
         *_packed(keys, [encode_event(part) for part in spread]),
     ]
-    yield from call(keys, SAVE_WRITES, arguments, [keys.head(namespace), keys.head(b"")])
+    yield from call(keys, SAVE_WRITES, arguments, [keys.head(namespace), keys.head(b"")], shared=True)
 
 
 SAVE_CHECKPOINT = thread_script("save_checkpoint", "pending")

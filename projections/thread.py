@@ -40,16 +40,17 @@ def thread_script(name: str, *preludes: str) -> Script:
     )
 
 
-def thread_keys(keys: ThreadKeys) -> list[bytes]:
-    """The keys that log.lua expects."""
-    shared = keys.shared
-    return [keys.log, keys.index, keys.order, shared.threads, shared.feed, shared.runs, shared.expiries]
-
-
 def call(
-    keys: ThreadKeys, script: Script, arguments: Sequence[Argument], more_keys: Sequence[bytes] = ()
+    keys: ThreadKeys,
+    script: Script,
+    arguments: Sequence[Argument],
+    more_keys: Sequence[bytes] = (),
+    *,
+    shared: bool = False,
 ) -> Flow[list[Any]]:
     """Reply of a script on a thread, its status first. One round trip, unless the index has to be rebuilt.
+
+    `shared`: the script is short, and may share a write to the socket with others (`eventlog.sharing`).
 
     Raises:
         LogLost: the thread is known and its log is gone.
@@ -59,7 +60,7 @@ def call(
     thread = keys.thread.decode()
     for _ in range(8):
         try:
-            reply: list[Any] = yield Call(script, [*thread_keys(keys), *more_keys], [keys.thread, *arguments])
+            reply: list[Any] = yield Call(script, [*keys.all, *more_keys], [keys.thread, *arguments], shared)
         except ServerUnavailable as error:
             yield from _explain(thread, arguments, error)
             raise
@@ -167,7 +168,7 @@ def rebuild_index(keys: ThreadKeys) -> Flow[None]:
     yield from stage_hash(staged[0], index.hash())
     yield from stage_members(staged[1], list(index.members()))
     script = thread_script("store_index")
-    stored = yield Call(script, [*thread_keys(keys), *staged], [keys.thread, index.last, index.entries])
+    stored = yield Call(script, [*keys.all, *staged], [keys.thread, index.last, index.entries])
     if stored == -1:
         raise CorruptEntry(
             f"The log of thread {keys.thread.decode()!r} ends with entry {index.last.decode()}; what came after was taken out by "

@@ -7,7 +7,7 @@ from typing import Any
 
 import ormsgpack
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventlog.codec import Malformed
@@ -66,12 +66,14 @@ def restores(previous: bytes, current: bytes) -> bytes | None:
     return delta
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=400), st.binary(max_size=400))
 def test_any_two_byte_strings(previous: bytes, current: bytes) -> None:
     """A delta brings the one out of the other, or there is none."""
     restores(previous, current)
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=1, max_size=30), st.lists(st.integers(0, 40), min_size=1, max_size=30), st.data())
 def test_byte_strings_that_repeat_themselves(word: bytes, pattern: list[int], data: st.DataObject) -> None:
     """What is looked for may be found in many places; the result is right all the same."""
@@ -81,6 +83,7 @@ def test_byte_strings_that_repeat_themselves(word: bytes, pattern: list[int], da
     restores(previous, current)
 
 
+@settings(deadline=None)
 @given(st.lists(ITEMS, max_size=30), st.data())
 def test_any_edit_of_a_list(items: list[Any], data: st.DataObject) -> None:
     """Append, edit, remove, insert, slide."""
@@ -153,6 +156,7 @@ def test_a_chain_of_a_thousand_versions() -> None:
         assert apply_all(versions[0], deltas[:end]) == versions[end]
 
 
+@settings(deadline=None)
 @given(st.lists(ITEMS, min_size=10, max_size=30), st.data())
 def test_random_chains_with_keyframes(items: list[Any], data: st.DataObject) -> None:
     """Wherever a version is stored whole, those behind it come back from there."""
@@ -174,6 +178,7 @@ GROWN = packed([f"message {number} with some words in it" for number in range(21
 GOOD = make_delta(BASE, GROWN) or b""
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=120))
 def test_garbage_is_refused(garbage: bytes) -> None:
     """Bytes that are no delta are refused, whatever they look like."""
@@ -182,6 +187,7 @@ def test_garbage_is_refused(garbage: bytes) -> None:
             apply_delta(BASE, delta)
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(GOOD) - 1), st.integers(1, 255))
 def test_a_damaged_delta_is_refused(at: int, change: int) -> None:
     """One byte that is not as it was, anywhere, is found."""
@@ -191,6 +197,7 @@ def test_a_damaged_delta_is_refused(at: int, change: int) -> None:
         apply_delta(BASE, bytes(damaged))
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(GOOD) - 1))
 def test_a_delta_that_is_cut_off_is_refused(end: int) -> None:
     """So is one that lacks its end."""
