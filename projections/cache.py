@@ -15,7 +15,7 @@ from typing import NamedTuple, Union
 from eventlog.codec import EMPTY, Keyframe, compressed, encode_delta, encode_keyframe
 from projections.delta import check_of, make_delta
 from projections.pieces import SMALLEST, StoredValue
-from projections.versions import Versions
+from projections.versions import MANY, Versions
 
 __all__ = ["CACHE_BYTES", "KnownVersions", "Prepared", "ValueCache"]
 
@@ -26,9 +26,9 @@ MOST_DELTAS = 64
 a KiB a step."""
 _OVERHEAD = 500
 """Bytes an entry of the cache takes beside its value."""
+_EACH = 300
+"""Bytes that the versions of a channel or a node take."""
 
-MANY = 512
-"""Bytes of a checkpoint's versions from which on only those that changed are stored."""
 LONGEST_TOKEN = 60000
 """Bytes of a version token that a delta can name."""
 DEEPEST = 8
@@ -60,8 +60,6 @@ class KnownVersions(NamedTuple):
     checkpoint_id: str
     depth: int
     """Number of checkpoints with changes only, behind one that has them whole."""
-    size: int
-    """Bytes that they take."""
 
 
 class Prepared(NamedTuple):
@@ -125,8 +123,8 @@ class ValueCache:
         return known if isinstance(known, KnownVersions) and known.depth < DEEPEST else None
 
     def know_versions(self, thread: bytes, namespace: str, known: KnownVersions) -> None:
-        """Notes the versions of a checkpoint that was read or stored."""
-        if self.limit:
+        """Notes the versions of a checkpoint that was read or stored, if they are many."""
+        if self.limit and known.versions.size >= MANY:
             self._set((thread, namespace, None), known)
 
     def stored(self, thread: bytes, namespace: str, channel: str, prepared: Prepared, entry_id: bytes) -> None:
@@ -178,8 +176,8 @@ class ValueCache:
 
 
 def _size(known: _Known | KnownVersions) -> int:
-    """Bytes that something takes in the cache; what Python adds to versions is much."""
-    return _OVERHEAD + (len(known.data) if isinstance(known, _Known) else 4 * known.size)
+    """Bytes that something takes in the cache."""
+    return _OVERHEAD + (len(known.data) if isinstance(known, _Known) else _EACH * known.versions.size)
 
 
 def _may_follow(base: _Known, size: int) -> bool:

@@ -6,7 +6,7 @@ from eventlog.codec import Malformed
 from eventlog.errors import CorruptEntry, EventLogError, LogLost
 from eventlog.flow import Flow
 from eventlog.keys import ThreadKeys, checkpoint_place, ordered, split_place
-from projections.cache import MANY, KnownVersions, ValueCache
+from projections.cache import KnownVersions, ValueCache
 from projections.checkpoint import Incomplete, StoredCheckpoint, View, from_head, from_view, head_fields
 from projections.pieces import Pieces
 from projections.thread import call, thread_script
@@ -65,16 +65,9 @@ def read_checkpoint(
 def remember(cache: ValueCache, keys: ThreadKeys, stored: StoredCheckpoint) -> None:
     """Notes a checkpoint that was read, for what is put next."""
     cache.read(keys.thread, stored.namespace, stored.values)
-    size = rough_size(stored)
-    if stored.entry_id and size >= MANY:
-        versions = Versions(stored.versions, stored.seen)
-        known = KnownVersions(versions, stored.entry_id, stored.checkpoint_id, stored.depth, size)
-        cache.know_versions(keys.thread, stored.namespace, known)
-
-
-def rough_size(stored: StoredCheckpoint) -> int:
-    """About as many bytes as the versions of a checkpoint take whole."""
-    return 20 * len(stored.versions) + 40 * len(stored.seen or ())
+    versions = Versions(stored.versions, stored.seen)
+    known = KnownVersions(versions, stored.entry_id, stored.checkpoint_id, stored.depth)
+    cache.know_versions(keys.thread, stored.namespace, known)
 
 
 def decode_view(keys: ThreadKeys, view: View, pieces: Pieces) -> StoredCheckpoint:

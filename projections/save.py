@@ -14,7 +14,7 @@ from eventlog.errors import ValueTooLarge
 from eventlog.events import CheckpointSaved, ValuesSaved, WritesSaved, encode_event, value_fields
 from eventlog.flow import Argument, Flow
 from eventlog.keys import ThreadKeys, checkpoint_place, ordered
-from projections.cache import MANY, KnownVersions, Prepared, ValueCache
+from projections.cache import KnownVersions, Prepared, ValueCache
 from projections.thread import call, thread_script
 from projections.versions import Versions, changed
 
@@ -58,7 +58,7 @@ def save_checkpoint(
             for name, value in values.items()
         }
         base = None if whole else cache.versions(keys.thread, event.namespace)
-        events, depth, size = _events(event, prepared, base)
+        events, depth = _events(event, prepared, base)
         plain = (part for (channel, _), one in prepared.items() if one.plain for part in (channel.encode(), one.plain))
         reply = yield from call(keys, SAVE_CHECKPOINT, [*known, *_packed(keys, events), *plain], heads, shared=True)
         if reply[0] != b"base":
@@ -67,24 +67,23 @@ def save_checkpoint(
     if len(entry_ids) < len(events):  # saved by an earlier call, which was sent again
         return
     versions = Versions(event.versions, event.seen)
-    known_versions = KnownVersions(versions, entry_ids[-1], event.checkpoint_id, depth, size)
-    if size >= MANY:
-        cache.know_versions(keys.thread, event.namespace, known_versions)
+    cache.know_versions(
+        keys.thread, event.namespace, KnownVersions(versions, entry_ids[-1], event.checkpoint_id, depth)
+    )
     for position, ((channel, _), piece) in enumerate(prepared.items()):
         cache.stored(keys.thread, event.namespace, channel, piece, entry_ids[position // FIELDS])
 
 
 def _events(
     event: CheckpointSaved, prepared: Mapping[tuple[str, str], Prepared], base: KnownVersions | None
-) -> tuple[list[list[bytes]], int, int]:
-    """The fields of the events that hold a checkpoint, values beyond a thousand in events of their own before it; how many
-    checkpoints its versions are behind whole ones then; and how many bytes they take whole.
+) -> tuple[list[list[bytes]], int]:
+    """The fields of the events that hold a checkpoint, values beyond a thousand in events of their own before it; and how many
+    checkpoints its versions are behind whole ones then.
     """
     fields = encode_event(event)
-    size = sum(len(value) for name, value in zip(fields[6:10:2], fields[7:11:2], strict=False) if name in (b"s", b"q"))
     mark = event.mark or _mark(fields, prepared)
     depth = 0
-    if base is not None and size >= MANY:
+    if base is not None:
         changes = changed(base.versions, Versions(event.versions, event.seen))
         if changes is not None:
             depth = base.depth + 1
@@ -96,13 +95,13 @@ def _events(
     pieces = {name: one.piece for name, one in prepared.items()}
     if len(pieces) <= FIELDS:
         fields += value_fields(pieces)
-        return [fields], depth, size
+        return [fields], depth
     rest = iter(pieces.items())
     parts: list[list[bytes]] = []
     while len(parts) < (len(pieces) - 1) // FIELDS:
         parts.append(encode_event(ValuesSaved(event.namespace, event.checkpoint_id, dict(islice(rest, FIELDS)))))
     digests = tuple(map(content_digest, parts))
-    return [*parts, encode_event(replace(event, values=dict(rest), parts=digests, mark=mark))], depth, size
+    return [*parts, encode_event(replace(event, values=dict(rest), parts=digests, mark=mark))], depth
 
 
 def _mark(fields: Sequence[bytes], prepared: Mapping[tuple[str, str], Prepared]) -> bytes:

@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-__all__ = ["Versions", "changed", "overlaid"]
+__all__ = ["MANY", "Versions", "changed", "overlaid"]
+
+MANY = 16
+"""Channels and nodes from which on versions are stored as what changed, and what nodes have seen beside the envelope."""
 
 
 class Versions(NamedTuple):
@@ -17,6 +20,11 @@ class Versions(NamedTuple):
 
     channels: Mapping[str, str]
     seen: Mapping[str, Any] | None
+
+    @property
+    def size(self) -> int:
+        """Number of channels and nodes."""
+        return len(self.channels) + len(self.seen or ())
 
 
 def changed(base: Versions, current: Versions) -> Versions | None:

@@ -34,6 +34,7 @@ from projections.checkpoint import StoredCheckpoint
 from projections.history import Ancestry
 from projections.pieces import StoredValue
 from projections.save import Values
+from projections.versions import MANY
 from saver.configs import Address
 
 __all__ = ["Translator"]
@@ -79,7 +80,7 @@ class Translator:
             versions[_named(channel)] = _token(channel, version)
         full = cast("dict[str, Any]", get_checkpoint_metadata(config, metadata))
         seen: Any = checkpoint.get("versions_seen")
-        if type(seen) is not dict or not is_plain(seen):
+        if type(seen) is not dict or len(versions) + len(seen) < MANY or not is_plain(seen):
             seen = None
         body = self._body(address, checkpoint, () if seen is None else ("versions_seen",))
         body["metadata"] = self._beside(address, "metadata", full)
