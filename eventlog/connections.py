@@ -145,6 +145,17 @@ class Connections:
             self._drop_closed_loops()
             return self._client_for(loop)
 
+    def opened(self, client: SyncClient | AsyncClient) -> bool:
+        """Whether `client`, which `sync_client` or `async_client` returned, was opened here rather than given."""
+        return client is not self._given_sync and client is not self._given_async
+
+    def serves(self, client: AsyncClient) -> bool:
+        """Whether `client`, which `async_client` returned on the running loop, has not been closed here since."""
+        if client is self._given_async:
+            return True
+        found = self._loop_clients.get(asyncio.get_running_loop())
+        return found is not None and found.open and found.client is client
+
     def close(self) -> None:
         """Close what was opened here, in both colours; what was given stays open. A later call opens anew.
 

@@ -2,31 +2,39 @@
 
 What both share is here once: scripts are called by digest and sent whole where the server does not know them; a call waits for
 a connection of an exhausted pool rather than fail; every error of redis-py becomes one of ours.
+
+Calls take a shorter way where there is one: sync on connections kept out of the pool (`eventlog.kept`), async in writes shared
+with others (`eventlog.sharing`). Everything else, and every other client, goes through redis-py's `execute_command`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, TypeVar
 
+import redis
+import redis.asyncio
 import redis.exceptions as rx
 from redis.asyncio.cluster import RedisCluster
 
 from eventlog.connections import Connections
 from eventlog.errors import NoSyncConnection, SaverClosed, is_exhausted, translate
 from eventlog.flow import Batch, Call, Command, Emit, Flow, Request
+from eventlog.given import AsyncClient, SyncClient
+from eventlog.kept import KeptConnections, can_keep
+from eventlog.patience import pauses
+from eventlog.sharing import LANES, ClientClosed, SharedCalls, can_share
+from eventlog.wire import words
 
 __all__ = ["Runner"]
 
 T = TypeVar("T")
 
 _REDIS_ERRORS = (rx.RedisError, rx.RedisClusterException, OSError)
-
-_POOL_PATIENCE = 20.0
-"""Seconds a call waits for a connection of a pool that does not wait itself."""
 
 
 class Runner:
@@ -40,6 +48,9 @@ class Runner:
         self.connections = connections
         self.closed = False
         """Set by whoever opened the connections and closed them: every call raises `SaverClosed` from then on."""
+        self._lock = threading.Lock()
+        self._kept: tuple[SyncClient, KeptConnections | None] | None = None
+        self._shared: dict[asyncio.AbstractEventLoop, tuple[AsyncClient, SharedCalls | None]] = {}
 
     def run(self, flow: Flow[T], subject: str) -> T:
         """Result of `flow`. `subject` names what it is about in errors."""
@@ -86,7 +97,7 @@ class Runner:
             request = next(flow)
             while not isinstance(request, Emit):
                 try:
-                    reply = _run(self.connections.sync_client(), request)
+                    reply = self._ask(request)
                 except _REDIS_ERRORS as error:
                     request = flow.throw(_typed(error, subject))
                 else:
@@ -101,7 +112,7 @@ class Runner:
             request = next(flow)
             while not isinstance(request, Emit):
                 try:
-                    reply = await _arun(self.connections.async_client(), request)
+                    reply = await self._aask(request, subject)
                 except _REDIS_ERRORS as error:
                     request = flow.throw(_typed(error, subject))
                 else:
@@ -109,6 +120,55 @@ class Runner:
         except StopIteration as stop:
             return False, stop.value
         return True, request.item
+
+    def _ask(self, request: Request) -> Any:
+        client = self.connections.sync_client()
+        kept = self._keeping(client)
+        if kept is None:
+            return _run(client, request)
+        if isinstance(request, Call):
+            return kept.run(request)
+        with kept.lent():
+            return _run(client, request)
+
+    async def _aask(self, request: Request, subject: str) -> Any:
+        while isinstance(request, Call) and request.shared:
+            shared = self._sharing(self.connections.async_client())
+            if shared is None:
+                break
+            try:
+                return await shared.run(request)
+            except ClientClosed:
+                self._refuse_closed(subject)
+        return await _arun(self.connections.async_client(), request)
+
+    def _keeping(self, client: SyncClient) -> KeptConnections | None:
+        """The kept connections of a client, None where it keeps none."""
+        found = self._kept
+        if found is None or found[0] is not client:
+            with self._lock:
+                found = self._kept
+                if found is None or found[0] is not client:
+                    kept = None
+                    if isinstance(client, redis.Redis) and self.connections.opened(client) and can_keep(client):
+                        kept = KeptConnections(client)
+                    found = self._kept = client, kept
+        return found[1]
+
+    def _sharing(self, client: AsyncClient) -> SharedCalls | None:
+        """The shared calls of a client on the running loop, None where its calls go out one by one."""
+        loop = asyncio.get_running_loop()
+        found = self._shared.get(loop)
+        if found is None or found[0] is not client:
+            for ended in [other for other in list(self._shared) if other.is_closed()]:
+                self._shared.pop(ended, None)
+            shared = None
+            if isinstance(client, redis.asyncio.Redis) and can_share(client):
+                connections = self.connections  # and not this runner, so that dropping it leaves no garbage cycle
+                keep = connections.opened(client) and can_keep(client, at_least=LANES + 1)
+                shared = SharedCalls(client, keep=keep, closed=lambda: not connections.serves(client))
+            found = self._shared[loop] = client, shared
+        return found[1]
 
     def _refuse_closed(self, subject: str) -> None:
         if self.closed:
@@ -159,21 +219,8 @@ def _typed(error: Exception, subject: str) -> Exception:
     return typed
 
 
-def _script_words(call: Call, *, whole: bool) -> tuple[Any, ...]:
-    head = ("EVAL", call.script.source) if whole else ("EVALSHA", call.script.sha)
-    return (*head, len(call.keys), *call.keys, *call.arguments)
-
-
-def _pauses() -> Iterator[float]:
-    """Growing pauses, in seconds, until patience with an exhausted pool ends."""
-    deadline, pause = time.monotonic() + _POOL_PATIENCE, 0.001
-    while time.monotonic() < deadline:
-        yield pause
-        pause = min(pause * 2, 0.05)
-
-
 def _run(client: Any, request: Request) -> Any:
-    for pause in _pauses():
+    for pause in pauses():
         try:
             return _once(client, request)
         except rx.ConnectionError as error:
@@ -186,9 +233,9 @@ def _run(client: Any, request: Request) -> Any:
 def _once(client: Any, request: Request) -> Any:
     if isinstance(request, Call):
         try:
-            return client.execute_command(*_script_words(request, whole=False))
+            return client.execute_command(*words(request, whole=False))
         except rx.NoScriptError:
-            return client.execute_command(*_script_words(request, whole=True))
+            return client.execute_command(*words(request, whole=True))
     if isinstance(request, Command):
         return client.execute_command(request.name, request.key, *request.arguments)
     assert isinstance(request, Batch)
@@ -199,7 +246,7 @@ def _once(client: Any, request: Request) -> Any:
 
 
 async def _arun(client: Any, request: Request) -> Any:
-    for pause in _pauses():
+    for pause in pauses():
         try:
             return await _aonce(client, request)
         except rx.ConnectionError as error:
@@ -216,9 +263,9 @@ async def _aonce(client: Any, request: Request) -> Any:
         )  # first calls at once, before it knows the slots, would close each other's connections
     if isinstance(request, Call):
         try:
-            return await client.execute_command(*_script_words(request, whole=False))
+            return await client.execute_command(*words(request, whole=False))
         except rx.NoScriptError:
-            return await client.execute_command(*_script_words(request, whole=True))
+            return await client.execute_command(*words(request, whole=True))
     if isinstance(request, Command):
         return await client.execute_command(request.name, request.key, *request.arguments)
     assert isinstance(request, Batch)

@@ -31,11 +31,15 @@ class Script:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Run a script; all its keys in one slot."""
+    """Run a script; all its keys in one slot.
+
+    A `shared` one is short, and may go out in one write with others; those with the same first key keep their order.
+    """
 
     script: Script
     keys: Sequence[bytes]
     arguments: Sequence[Argument]
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,19 @@ import redis.exceptions as rx
 
 from eventlog.flow import Call
 
-__all__ = ["Wire", "pack"]
+__all__ = ["Wire", "pack", "words"]
+
+
+def words(call: Call, *, whole: bool) -> tuple[Any, ...]:
+    """A call as a command: the script by its digest, or `whole`."""
+    head = ("EVAL", call.script.source) if whole else ("EVALSHA", call.script.sha)
+    return (*head, len(call.keys), *call.keys, *call.arguments)
 
 
 def pack(call: Call, *, whole: bool) -> bytes:
-    """A call as the server reads it: the script by its digest, or `whole`."""
-    words = ("EVAL", call.script.source) if whole else ("EVALSHA", call.script.sha)
-    return hiredis.pack_command((*words, len(call.keys), *call.keys, *call.arguments))
+    """A call as the server reads it."""
+    packed: bytes = hiredis.pack_command(words(call, whole=whole))
+    return packed
 
 
 class Wire:
@@ -33,6 +39,7 @@ class Wire:
     """
 
     def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
         self._connection: Any = None
         self._timer: asyncio.TimerHandle | None = None
         self._timeout = 0.0
@@ -72,7 +79,6 @@ class Wire:
                 connection.socket_timeout = timeout
 
     def _watch(self, connection: Any, timeout: float) -> None:
-        self._loop = asyncio.get_running_loop()
         self._connection, self._timeout, self._since = connection, timeout, self._loop.time()
         if self._timer is None:
             self._timer = self._loop.call_later(timeout, self._look)
@@ -91,5 +97,6 @@ class Wire:
 
 def _cut(connection: Any) -> None:
     """Closes the socket of a connection that another task waits on, which finds it closed by the server."""
-    if connection._writer is not None:
-        connection._writer.transport.abort()
+    writer = connection._writer
+    if writer is not None:
+        writer.transport.abort()

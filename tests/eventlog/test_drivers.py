@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import redis.exceptions as rx
 
-from eventlog import drivers
+from eventlog import patience
 from eventlog.drivers import Runner
 from eventlog.errors import (
     AccessDenied,
@@ -98,7 +98,7 @@ def test_a_call_waits_for_a_connection(kind: type[Client]) -> None:
 @both
 def test_patience_with_a_pool_ends(kind: type[Client], monkeypatch: pytest.MonkeyPatch) -> None:
     """A pool that stays exhausted is a typed error."""
-    monkeypatch.setattr(drivers, "_POOL_PATIENCE", 0.0)
+    monkeypatch.setattr(patience, "PATIENCE", 0.0)
     with pytest.raises(PoolExhausted, match="thread '1'.*max_connections"):
         run(kind(rx.MaxConnectionsError("Too many connections")), once(Command("GET", b"k")))
 
