@@ -7,12 +7,13 @@ checkpoint that has to come back as it was.
 A piece is how one version of a channel's value is stored: one letter for its form, then what the form needs.
 
     E    no value at this version
-    K    keyframe, the value whole: the serde type behind its length, then the bytes
+    K    keyframe, the value whole: the serde type behind its length, the value's check, its bytes
     D    delta against an earlier piece of the channel: the entry id that piece lies in behind its length, then its version token,
-         both behind their length as a 16-bit big-endian number; then the delta (see `projections.delta`)
-    k, d the same, the bytes, or the delta, compressed with Zstandard
+         both behind their length as a 16-bit big-endian number; then the checks of that value and of this, and the edits that lead
+         from one to the other (see `projections.delta`)
+    k, d the same, the bytes, or the edits, compressed with Zstandard
 
-"Behind its length" is a decimal number, a colon, then so many bytes.
+"Behind its length" is a decimal number, a colon, then so many bytes. A check is 8 bytes, XXH3-64.
 """
 
 from __future__ import annotations
@@ -21,21 +22,20 @@ from collections.abc import Sequence
 from hashlib import sha256
 from io import BytesIO
 from threading import local
-from typing import Any, NamedTuple, NoReturn, Union
+from typing import Any, NamedTuple, NoReturn
 
 import cbor2
 import zstandard
+from xxhash import xxh3_64_digest
 
 __all__ = [
     "EMPTY",
-    "Delta",
     "Keyframe",
     "Malformed",
     "base_of",
     "compressed",
     "content_digest",
     "decode",
-    "decode_piece",
     "decompressed",
     "encode",
     "encode_delta",
@@ -45,6 +45,10 @@ __all__ = [
 
 EMPTY = b"E"
 """The piece of a channel that has no value at that version."""
+check_of = xxh3_64_digest
+"""8 bytes that tell one byte string from another."""
+NO_CHECK = bytes(8)
+"""Where a check stands, that of no value."""
 NEVER = 2**63
 """Bytes above which a piece is compressed, where none is."""
 
@@ -62,17 +66,6 @@ class Keyframe(NamedTuple):
 
     type: str
     data: bytes
-
-
-class Delta(NamedTuple):
-    """A value by what differs from an earlier piece of its channel (`base_of`): a delta, see `projections.delta`."""
-
-    data: bytes
-    start: int
-    """Where in `data` the delta begins."""
-
-
-Piece = Union[Keyframe, Delta]
 
 
 def encode(value: object) -> bytes:
@@ -183,14 +176,14 @@ def _decompressed(data: bytes) -> bytes:
         raise Malformed(f"holds a compressed piece that cannot be read: {error}") from error
 
 
-def encode_keyframe(type_: str, data: bytes) -> bytes:
+def encode_keyframe(type_: str, data: bytes, check: bytes) -> bytes:
     """The piece that holds a value whole."""
     encoded = type_.encode()
-    return b"K%d:%b%b" % (len(encoded), encoded, data)
+    return b"K%d:%b%b%b" % (len(encoded), encoded, check, data)
 
 
 def encode_delta(entry_id: bytes, token: bytes, data: bytes) -> bytes:
-    """The piece that holds a value by what differs from an earlier piece."""
+    """The piece that holds a value by what differs from an earlier piece. `data`: checks and edits."""
     base = b"%d:%b%b" % (len(entry_id), entry_id, token)
     return b"D%b%b%b" % (len(base).to_bytes(2, "big"), base, data)
 
@@ -199,7 +192,7 @@ def compressed(piece: bytes, above: int) -> bytes | None:
     """A piece with its bytes compressed; None if it is not longer than `above` bytes, or would not become a good part shorter."""
     if len(piece) <= above:
         return None
-    at = start_of(piece)
+    at = _end_of_checks(piece)
     made = _compressed(piece[at:])
     return None if made is None else piece[:1].lower() + piece[1:at] + made
 
@@ -208,13 +201,15 @@ def decompressed(piece: bytes) -> bytes:
     """A piece as it was before it was compressed. Raises `Malformed`."""
     if piece[:1] not in (b"k", b"d"):
         return piece
-    at = start_of(piece)
+    at = _end_of_checks(piece)
     return piece[:1].upper() + piece[1:at] + _decompressed(piece[at:])
 
 
-def start_of(piece: bytes) -> int:
-    """Where the bytes of a value, or of a delta, begin. Raises `Malformed`."""
-    return 3 + int.from_bytes(piece[1:3], "big") if is_delta(piece) else split_counted(piece, 1)[1]
+def _end_of_checks(piece: bytes) -> int:
+    at = delta_start(piece) + 16 if is_delta(piece) else split_counted(piece, 1)[1] + 8
+    if at > len(piece):
+        raise Malformed("ends before its check does")
+    return at
 
 
 def is_delta(piece: bytes) -> bool:
@@ -222,9 +217,22 @@ def is_delta(piece: bytes) -> bool:
     return piece[:1] in (b"D", b"d")
 
 
+def check_in(piece: bytes) -> bytes:
+    """The check of the value that a piece stands for. Raises `Malformed`."""
+    if piece == EMPTY:
+        return NO_CHECK
+    end = _end_of_checks(piece)
+    return piece[end - 8 : end]
+
+
+def delta_start(piece: bytes) -> int:
+    """Where in a delta's piece the delta begins."""
+    return 3 + int.from_bytes(piece[1:3], "big")
+
+
 def base_of(piece: bytes) -> tuple[bytes, bytes]:
     """Entry id and version token of the piece that a delta was made against. Raises `Malformed`."""
-    start = start_of(piece)
+    start = delta_start(piece)
     entry_id, at = split_counted(piece, 3)
     if not at <= start <= len(piece):
         raise Malformed("holds a delta that does not say what it was made against")
@@ -243,19 +251,12 @@ def split_counted(data: bytes, at: int) -> tuple[bytes, int]:
     return data[start:end], end
 
 
-def decode_piece(piece: bytes) -> Piece | None:
-    """What a piece holds, None for `EMPTY`. Raises `Malformed` for an unknown form."""
-    form = piece[:1]
-    if piece == EMPTY:
-        return None
-    if form in (b"K", b"k"):
-        type_, at = split_counted(piece, 1)
-        data = piece[at:]
-        return Keyframe(_decoded(type_), data if form == b"K" else _decompressed(data))
-    if form in (b"D", b"d"):
-        at = start_of(piece)
-        return Delta(piece, at) if form == b"D" else Delta(_decompressed(piece[at:]), 0)
-    raise Malformed(f"holds a piece of unknown form {form!r}")
+def split_keyframe(piece: bytes) -> tuple[str, int]:
+    """Serde type of a keyframe's piece, and where its bytes begin. Raises `Malformed`."""
+    type_, at = split_counted(piece, 1)
+    if len(piece) < at + 8:
+        raise Malformed("ends before its check does")
+    return _decoded(type_), at + 8
 
 
 def encode_write(channel: str, type_: str, data: bytes) -> bytes:

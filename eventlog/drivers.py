@@ -24,11 +24,11 @@ from redis.asyncio.cluster import RedisCluster
 from eventlog.connections import Connections
 from eventlog.errors import NoSyncConnection, SaverClosed, is_exhausted, translate
 from eventlog.flow import Batch, Call, Command, Emit, Flow, Request
-from eventlog.given import AsyncClient, SyncClient
+from eventlog.given import AsyncClient, SyncClient, is_cluster
 from eventlog.kept import KeptConnections, can_keep
 from eventlog.patience import pauses
 from eventlog.sharing import LANES, ClientClosed, SharedCalls, can_share
-from eventlog.wire import words
+from eventlog.wire import settled, words
 
 __all__ = ["Runner"]
 
@@ -233,9 +233,9 @@ def _run(client: Any, request: Request) -> Any:
 def _once(client: Any, request: Request) -> Any:
     if isinstance(request, Call):
         try:
-            return client.execute_command(*words(request, whole=False))
+            return _call(client, request, whole=False)
         except rx.NoScriptError:
-            return client.execute_command(*words(request, whole=True))
+            return _call(client, request, whole=True)
     if isinstance(request, Command):
         return client.execute_command(request.name, request.key, *request.arguments)
     assert isinstance(request, Batch)
@@ -243,6 +243,26 @@ def _once(client: Any, request: Request) -> Any:
         for command in request.commands:
             pipeline.execute_command(command.name, command.key, *command.arguments)
         return pipeline.execute()
+
+
+def _call(client: Any, call: Call, *, whole: bool) -> Any:
+    then = call.then
+    if then is None:
+        return client.execute_command(*words(call, whole=whole))
+    if is_cluster(client):
+        reply = client.execute_command(*words(call, whole=whole))
+        return reply, client.execute_command(then.name, then.key, *then.arguments)
+    with client.pipeline(transaction=False) as pipeline:
+        pipeline.execute_command(*words(call, whole=whole))
+        pipeline.execute_command(then.name, then.key, *then.arguments)
+        return _both(pipeline.execute(raise_on_error=False))
+
+
+def _both(replies: list[Any]) -> Any:
+    reply = settled(replies)
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
 
 
 async def _arun(client: Any, request: Request) -> Any:
@@ -263,9 +283,9 @@ async def _aonce(client: Any, request: Request) -> Any:
         )  # first calls at once, before it knows the slots, would close each other's connections
     if isinstance(request, Call):
         try:
-            return await client.execute_command(*words(request, whole=False))
+            return await _acall(client, request, whole=False)
         except rx.NoScriptError:
-            return await client.execute_command(*words(request, whole=True))
+            return await _acall(client, request, whole=True)
     if isinstance(request, Command):
         return await client.execute_command(request.name, request.key, *request.arguments)
     assert isinstance(request, Batch)
@@ -273,3 +293,16 @@ async def _aonce(client: Any, request: Request) -> Any:
         for command in request.commands:
             pipeline.execute_command(command.name, command.key, *command.arguments)
         return await pipeline.execute()
+
+
+async def _acall(client: Any, call: Call, *, whole: bool) -> Any:
+    then = call.then
+    if then is None:
+        return await client.execute_command(*words(call, whole=whole))
+    if isinstance(client, RedisCluster):
+        reply = await client.execute_command(*words(call, whole=whole))
+        return reply, await client.execute_command(then.name, then.key, *then.arguments)
+    async with client.pipeline(transaction=False) as pipeline:
+        pipeline.execute_command(*words(call, whole=whole))
+        pipeline.execute_command(then.name, then.key, *then.arguments)
+        return _both(await pipeline.execute(raise_on_error=False))

@@ -7,8 +7,9 @@ A stream entry is a flat list of fields:
     e   envelope: CBOR map
     p   parent checkpoint id             s   versions: CBOR list channel, token, channel, token, ...      (checkpoint)
                                          q   versions seen: CBOR map by node
-                                         b   where s and q are only what changed: the entry, behind its length, and id of the
-                                             checkpoint whose versions they changed from
+                                         y   check of these, where they are many
+                                         b   where s and q are only what changed: the entry, behind its length, and check of
+                                             those that they changed from
     t   task id                          a   task path                                                    (writes)
     r   mark of the call, by which one that is made again is known: always with a checkpoint, else with a serializer that encrypts
     =<channel and version>  piece        !<index>  channel and serde type, each behind its length, then the bytes
@@ -22,7 +23,7 @@ version is an error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Union
 
@@ -89,8 +90,10 @@ class CheckpointSaved:
     """What tells a call that is made again, whatever form its values are stored in."""
     seen: Mapping[str, Any] | None = None
     """What each node has seen (LangGraph's `versions_seen`), if it is not in the body; with a `base`, of nodes that saw more."""
-    base: tuple[bytes, str] | None = None
-    """Entry id and checkpoint id of the checkpoint since which versions and seen changed, None where they are whole."""
+    check: bytes = b""
+    """Check of versions and seen, whole; empty where they are few."""
+    base: tuple[bytes, bytes] | None = None
+    """Entry id and check of the checkpoint since which versions and seen changed, None where they are whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,8 +215,10 @@ def _checkpoint_fields(event: CheckpointSaved) -> list[bytes]:
     fields = [codec.encode(envelope), b"s", encode_versions(event.versions)]
     if event.seen is not None:
         fields += (b"q", codec.encode(event.seen))
+    if event.check:
+        fields += (b"y", event.check)
     if event.base is not None:
-        fields += (b"b", counted(event.base[0]) + event.base[1].encode())
+        fields += (b"b", counted(event.base[0]) + event.base[1])
     if event.parent_id is not None:
         fields += (b"p", event.parent_id.encode())
     if event.mark:
@@ -266,6 +271,25 @@ def _values(fields: Fields) -> dict[tuple[str, str], bytes]:
     return values
 
 
+def _check_pieces(entry_id: bytes, pieces: Iterable[bytes]) -> None:
+    """Raises `codec.Malformed` for a piece that is none, or that goes back to one that did not come before."""
+    for piece in pieces:
+        codec.check_in(piece)
+        if codec.is_delta(piece):
+            base, token = codec.base_of(piece)
+            token.decode()
+            if entry_ms(base) >= entry_ms(entry_id):
+                raise codec.Malformed("holds a delta that was made against a later entry")
+
+
+def entry_ms(entry_id: bytes) -> int:
+    """What entry ids sort by. Raises `codec.Malformed` for one that this project did not give."""
+    ms, _, number = entry_id.partition(b"-")
+    if not ms.isdigit() or number != b"0":
+        raise codec.Malformed("names an entry by an id that this project never gives")
+    return int(ms)
+
+
 def _taken(envelope: dict[str, Any]) -> Removed:
     for name, shape in (("dropped", [str, str]), ("hidden", [str, str]), ("gone", [int, int, str])):
         if any(not isinstance(item, list) or [type(part) for part in item] != shape for item in envelope[name]):
@@ -287,13 +311,14 @@ def _checkpoint(fields: Fields) -> Event:
         parts,
         fields.get(b"r", b""),
         decode_seen(fields.get(b"q", b"")),
+        fields.get(b"y", b""),
         None if base is None else _base(base),
     )
 
 
-def _base(field: bytes) -> tuple[bytes, str]:
+def _base(field: bytes) -> tuple[bytes, bytes]:
     entry_id, at = codec.split_counted(field, 0)
-    return entry_id, field[at:].decode()
+    return entry_id, field[at:]
 
 
 def _writes(fields: Fields) -> Event:
@@ -357,7 +382,10 @@ def decode_entry(thread: str, entry_id: bytes, flat: list[bytes]) -> Recorded:
     if schema != SCHEMA or kind not in KINDS:
         raise CorruptEntry(f"{where} is of unknown kind {kind!r}, version {schema!r}. {_FOREIGN}")
     try:
-        return Recorded(entry_id, int(fields[b"n"]), fields[b"d"], KINDS[kind](fields))
+        event = KINDS[kind](fields)
+        if isinstance(event, (CheckpointSaved, ValuesSaved)):
+            _check_pieces(entry_id, event.values.values())
+        return Recorded(entry_id, int(fields[b"n"]), fields[b"d"], event)
     except KeyError as error:
         raise CorruptEntry(f"{where} lacks field {error}. {_FOREIGN}") from error
     except (codec.Malformed, ValueError, TypeError, LookupError) as error:

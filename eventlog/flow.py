@@ -34,17 +34,20 @@ class Call:
     """Run a script; all its keys in one slot.
 
     A `shared` one is short, and may go out in one write with others; those with the same first key keep their order.
+    With `then`, a command on a key of that slot goes out right behind it, in the same round trip (on a cluster in one more), and
+    the reply is the pair of both: what a script would have to copy several times is read without it.
     """
 
     script: Script
     keys: Sequence[bytes]
     arguments: Sequence[Argument]
     shared: bool = False
+    then: Command | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """Run one command on the node that has `key`, whose reply redis-py leaves as it is."""
+    """Run one command on the node that has `key`. Its reply may be as redis-py's clients transform it, or as the server sent it."""
 
     name: str
     key: bytes

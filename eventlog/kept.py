@@ -19,7 +19,7 @@ import redis.asyncio
 import redis.exceptions as rx
 
 from eventlog.flow import Call
-from eventlog.wire import pack
+from eventlog.wire import pack, settled
 
 __all__ = ["KeptConnections", "can_keep", "is_to_be_replaced"]
 
@@ -59,9 +59,9 @@ class KeptConnections:
         connection = self._take()
         try:
             try:
-                return _exchange(connection, pack(call, whole=False))
+                return _exchange(connection, call, whole=False)
             except rx.NoScriptError:
-                return _exchange(connection, pack(call, whole=True))
+                return _exchange(connection, call, whole=True)
         finally:
             self._give_back(connection)
 
@@ -125,9 +125,24 @@ def _is_sound(connection: Any) -> bool:
         return False
 
 
-def _exchange(connection: Any, command: bytes) -> Any:
+def _exchange(connection: Any, call: Call, *, whole: bool) -> Any:
+    packed = [pack(call, whole=whole)]
+
     def attempt() -> Any:
-        connection.send_packed_command([command])
-        return connection.read_response()
+        connection.send_packed_command(packed)
+        if call.then is None:
+            return connection.read_response()
+        reply = settled([_read(connection), _read(connection)])
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
 
     return connection.retry.call_with_retry(attempt, lambda _: connection.disconnect())
+
+
+def _read(connection: Any) -> Any:
+    """A reply, or the error that the server replied with."""
+    try:
+        return connection.read_response()
+    except rx.ResponseError as error:
+        return error

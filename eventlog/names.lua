@@ -10,6 +10,12 @@ local function ordered(part)
   return string.gsub(part, '%z', '\0\255') .. '\0'
 end
 
+-- Whether an entry id is one that this project gave, to an entry before another's.
+local function is_before(entry_id, other)
+  local ms, other_ms = string.match(entry_id, '^(%d+)%-0$'), string.match(other, '^(%d+)%-0$')
+  return ms and other_ms and tonumber(ms) < tonumber(other_ms)
+end
+
 -- Entry and version token that a delta's piece was made against, and where the delta begins; nil for any other piece.
 local function base_of(piece)
   local form, high, low = string.byte(piece, 1, 3)
@@ -21,6 +27,19 @@ local function base_of(piece)
   if size and from + size < start then -- else it is damaged, which its reader finds out
     return string.sub(piece, from, from + size - 1), string.sub(piece, from + size, start - 1), start
   end
+end
+
+-- The check of the value that a piece stands for, and where it ends; that of no value for a piece without one.
+local function check_in(piece)
+  local _, _, start = base_of(piece)
+  if start then
+    return string.sub(piece, start + 8, start + 15), start + 15
+  end
+  local size, from = string.match(piece, '^[Kk](%d+):()')
+  if not size then
+    return string.rep('\0', 8)
+  end
+  return string.sub(piece, from + size, from + size + 7), from + size + 7
 end
 
 -- Position of the end of the ordered part that begins at `from`.

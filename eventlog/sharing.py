@@ -35,7 +35,7 @@ from eventlog.errors import is_exhausted
 from eventlog.flow import Call, Script
 from eventlog.kept import is_to_be_replaced
 from eventlog.patience import pauses
-from eventlog.wire import Wire, pack, words
+from eventlog.wire import Wire, pack, replies_of, words
 
 __all__ = ["ClientClosed", "SharedCalls", "can_share"]
 
@@ -261,12 +261,14 @@ class SharedCalls:
             else:
                 self._end(one, error=reply)
 
-        await wire.exchange(connection, list(_commands(asked)), settle)
+        await wire.exchange(connection, list(_commands(asked)), [replies_of(one.call) for one in asked], settle)
 
     async def _send_through_client(self, one: _Waiting) -> None:
         self._refuse_closed()
         try:
             reply = await self._client.execute_command("EVAL", *words(one.call, whole=True)[1:])
+            if (then := one.call.then) is not None:
+                reply = reply, await self._client.execute_command(then.name, then.key, *then.arguments)
         except (rx.RedisError, OSError) as error:
             self._end(one, error=error)
         else:

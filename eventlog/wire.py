@@ -16,7 +16,7 @@ import redis.exceptions as rx
 
 from eventlog.flow import Call
 
-__all__ = ["Wire", "pack", "words"]
+__all__ = ["Wire", "pack", "replies_of", "settled", "words"]
 
 
 def words(call: Call, *, whole: bool) -> tuple[Any, ...]:
@@ -26,9 +26,25 @@ def words(call: Call, *, whole: bool) -> tuple[Any, ...]:
 
 
 def pack(call: Call, *, whole: bool) -> bytes:
-    """A call as the server reads it."""
+    """A call as the server reads it, and what goes out behind it."""
     packed: bytes = hiredis.pack_command(words(call, whole=whole))
+    if call.then is not None:
+        then: tuple[Any, ...] = (call.then.name, call.then.key, *call.then.arguments)
+        packed += hiredis.pack_command(then)
     return packed
+
+
+def replies_of(call: Call) -> int:
+    """Number of replies that a call has."""
+    return 1 if call.then is None else 2
+
+
+def settled(replies: list[Any]) -> Any:
+    """The reply of a call from those of its commands: an error, or one reply, or the pair of both."""
+    for reply in replies:
+        if isinstance(reply, Exception):
+            return reply
+    return replies[0] if len(replies) == 1 else tuple(replies)
 
 
 class Wire:
@@ -46,8 +62,10 @@ class Wire:
         self._since = 0.0
         self._overdue = False
 
-    async def exchange(self, connection: Any, commands: list[bytes], settle: Callable[[int, Any], None]) -> None:
-        """Sends `commands` in one go; calls `settle` with the place and the reply of each, as it comes.
+    async def exchange(
+        self, connection: Any, commands: list[bytes], counts: list[int], settle: Callable[[int, Any], None]
+    ) -> None:
+        """Sends `commands` in one go; calls `settle` with the place and the reply of each, as it comes, of `counts` replies each.
 
         A reply is what the server sent, or redis-py's ResponseError. Raises redis-py's ConnectionError or TimeoutError, after
         which the connection is closed, as it is where this is cancelled.
@@ -60,14 +78,16 @@ class Wire:
             self._watch(connection, timeout)
         try:
             await connection.send_packed_command(commands)
-            for place in range(len(commands)):
-                try:
-                    reply = await connection.read_response()
-                except rx.ResponseError as error:
-                    reply = error
+            for place, count in enumerate(counts):
+                replies = []
+                for _ in range(count):
+                    try:
+                        replies.append(await connection.read_response())
+                    except rx.ResponseError as error:
+                        replies.append(error)
                 if timeout:
                     self._since = self._loop.time()
-                settle(place, reply)
+                settle(place, settled(replies))
         except (rx.RedisError, OSError) as error:
             if self._overdue:
                 raise rx.TimeoutError(f"The server did not answer within {timeout} seconds") from error

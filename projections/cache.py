@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from threading import Lock
 from typing import NamedTuple, Union
 
-from eventlog.codec import EMPTY, Keyframe, compressed, encode_delta, encode_keyframe
-from projections.delta import check_of, make_delta
+from eventlog.codec import EMPTY, Keyframe, check_of, compressed, encode_delta, encode_keyframe
+from projections.delta import make_delta
 from projections.pieces import SMALLEST, StoredValue
-from projections.versions import MANY, Versions
+from projections.versions import Versions
 
 __all__ = ["CACHE_BYTES", "KnownVersions", "Prepared", "ValueCache"]
 
@@ -42,6 +42,7 @@ class _Known(NamedTuple):
     type: str
     data: bytes
     check: bytes
+    """Empty until it is needed."""
     token: bytes
     entry_id: bytes
     deltas: int
@@ -57,7 +58,7 @@ class KnownVersions(NamedTuple):
 
     versions: Versions
     entry_id: bytes
-    checkpoint_id: str
+    check: bytes
     depth: int
     """Number of checkpoints with changes only, behind one that has them whole."""
 
@@ -98,19 +99,20 @@ class ValueCache:
         type_, data = value
         check = check_of(data)
         if len(data) < SMALLEST or not self.limit:
-            return self._prepared(encode_keyframe(type_, data), check, None)
+            return self._prepared(encode_keyframe(type_, data, check), check, None)
         base = None if whole else self._known.get((thread, namespace, channel))
         misses = 0
         if isinstance(base, _Known) and base.type == type_ and _may_follow(base, len(data)):
             search = base.misses < 2 or base.misses % 16 == 0
-            delta = make_delta(base.data, data, checks=(base.check, check), search=search)
+            checks = base.check or check_of(base.data), check
+            delta = make_delta(base.data, data, checks=checks, search=search)
             if delta is not None:
                 piece = encode_delta(base.entry_id, base.token, delta)
                 weight = base.weight + len(delta)
                 known = _Known(type_, data, check, token, b"", base.deltas + 1, weight, base.keyframe)
                 return self._prepared(piece, check, known)
             misses = base.misses + 1
-        piece = encode_keyframe(type_, data)
+        piece = encode_keyframe(type_, data, check)
         return self._prepared(piece, check, _Known(type_, data, check, token, b"", 0, 0, len(data), misses))
 
     def _prepared(self, piece: bytes, check: bytes, known: _Known | None) -> Prepared:
@@ -124,7 +126,7 @@ class ValueCache:
 
     def know_versions(self, thread: bytes, namespace: str, known: KnownVersions) -> None:
         """Notes the versions of a checkpoint that was read or stored, if they are many."""
-        if self.limit and known.versions.size >= MANY:
+        if self.limit and known.check:
             self._set((thread, namespace, None), known)
 
     def stored(self, thread: bytes, namespace: str, channel: str, prepared: Prepared, entry_id: bytes) -> None:
@@ -148,7 +150,7 @@ class ValueCache:
             known = _Known(
                 value.type,
                 value.data,
-                check_of(value.data),
+                b"",
                 value.token,
                 value.entry_id,
                 value.deltas,

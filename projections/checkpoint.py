@@ -3,13 +3,14 @@
 Pure. A head is a hash of these fields:
 
     id, at, p     checkpoint id, its entry id, parent id ('' for none)
-    e, s, q       envelope, versions and versions seen ('' for none), as in the log entry
+    e, s, q, y    envelope, versions, versions seen ('' for none) and the check of both, as in the log entry
     b             number of changes to them since: s1, q1, s2, q2, ...
     w             number of entries that its writes lie in
     =<channel>    version token, behind its length, then the piece: a short keyframe, or that of no value; or, as it is, a keyframe
                   that deltas may be made against
     +<number>:<channel>  a delta since, from 1 on
-    #<channel>    of such a keyframe: number of deltas, ':', entry that the last piece lies in, ':', its version token
+    #<channel>    of such a keyframe: number of deltas, ':', entry that the last piece lies in, ':', check and version token of
+                  the value
     !<number>     the writes of an entry, from 1 on: task, task path, then field name and value of each, all behind their lengths
 
 A head is right for a channel exactly if the version of its last piece is the one that `s` names. Where it is not (a put that names
@@ -23,11 +24,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from eventlog import codec
-from eventlog.codec import Malformed, decode_piece, decompressed, split_counted
+from eventlog.codec import Malformed, split_counted
 from eventlog.events import Write, decode_seen, decode_versions, decode_write
 from eventlog.keys import counted, split_place
 from projections.pieces import Pieces, StoredValue, assemble
-from projections.versions import Versions, overlaid
+from projections.versions import Versions, overlaid, verify
 
 __all__ = ["Incomplete", "PendingWrite", "StoredCheckpoint", "from_head", "from_view", "head_fields"]
 
@@ -58,6 +59,8 @@ class StoredCheckpoint:
     seen: Mapping[str, Any] | None = None
     """Versions seen, None where the body has them."""
     entry_id: bytes = b""
+    check: bytes = b""
+    """Of its versions, empty where they are few."""
     depth: int = 0
     """Number of changes that its versions are behind whole ones."""
 
@@ -71,9 +74,13 @@ def decode_envelope(data: bytes) -> tuple[str, str, dict[str, Any]]:
     return body.pop("ns"), body.pop("id"), body
 
 
-def from_head(flat: Sequence[bytes]) -> StoredCheckpoint:
-    """The checkpoint in a head. Raises `Incomplete`, and `Malformed` for bytes this project did not write."""
-    fields = dict(zip(flat[::2], flat[1::2], strict=True))
+def from_head(head: Mapping[bytes, bytes] | Sequence[bytes]) -> StoredCheckpoint:
+    """The checkpoint in a head (its fields, or names and values in turn). Raises `Incomplete` if the head lacks something or there
+    is none, and `Malformed` for bytes this project did not write.
+    """
+    fields = head if isinstance(head, Mapping) else dict(zip(head[::2], head[1::2], strict=True))
+    if not fields:
+        raise Incomplete("head")
     try:
         namespace, checkpoint_id, body = decode_envelope(fields[b"e"])
         versions, seen = Versions(decode_versions(fields[b"s"]), decode_seen(fields[b"q"]))
@@ -81,6 +88,8 @@ def from_head(flat: Sequence[bytes]) -> StoredCheckpoint:
         for number in range(1, depth + 1):
             changes = Versions(decode_versions(fields[b"s%d" % number]), decode_seen(fields[b"q%d" % number]))
             versions, seen = overlaid(Versions(versions, seen), changes)
+        check = fields.get(b"y", b"")
+        verify(Versions(versions, seen), check)
         parent = fields[b"p"].decode() or None
         values = {}
         for channel, token in versions.items():
@@ -90,7 +99,9 @@ def from_head(flat: Sequence[bytes]) -> StoredCheckpoint:
     except (KeyError, ValueError) as error:
         raise Malformed(f"head: {error}") from error
     entry_id = fields.get(b"at", b"")
-    return StoredCheckpoint(namespace, checkpoint_id, parent, body, versions, values, writes, seen, entry_id, depth)
+    return StoredCheckpoint(
+        namespace, checkpoint_id, parent, body, versions, values, writes, seen, entry_id, check, depth
+    )
 
 
 def _held(fields: Mapping[bytes, bytes], channel: bytes, token: bytes) -> StoredValue | None:
@@ -103,12 +114,13 @@ def _held(fields: Mapping[bytes, bytes], channel: bytes, token: bytes) -> Stored
         version, at = split_counted(first, 0)
         if version != token:
             raise Incomplete(channel)
-        return assemble([decode_piece(first[at:])], token)
-    count, entry_id, version = tracked.split(b":", 2)
-    if version != token:
+        return assemble([first[at:]], token)
+    count, entry_id, latest = tracked.split(b":", 2)
+    if latest[8:] != token:
         raise Incomplete(channel)
-    chain = [decode_piece(first)]
-    chain += [decode_piece(fields[b"+%d:%b" % (number, channel)]) for number in range(1, int(count) + 1)]
+    chain = [first, *(fields[b"+%d:%b" % (number, channel)] for number in range(1, int(count) + 1))]
+    if codec.check_in(chain[-1]) != latest[:8]:
+        raise Malformed("holds another value than it says")
     return assemble(chain, token, entry_id)
 
 
@@ -159,6 +171,7 @@ def from_view(view: View, pieces: Pieces) -> StoredCheckpoint:
     envelope, vector, parent, numbers, writes, place = view
     namespace, checkpoint_id, body = decode_envelope(envelope)
     (versions, seen), depth = pieces.versions(vector) if vector else (Versions({}, None), 0)
+    check = pieces.encoded_versions(vector)[-1][2] if vector else b""
     values = {}
     if numbers:
         for (channel, token), number in zip(versions.items(), numbers, strict=True):
@@ -166,7 +179,9 @@ def from_view(view: View, pieces: Pieces) -> StoredCheckpoint:
                 values[channel] = value
     parent_id, entry_id = parent.decode() or None, split_place(place)[2]
     pending = pending_writes(writes)
-    return StoredCheckpoint(namespace, checkpoint_id, parent_id, body, versions, values, pending, seen, entry_id, depth)
+    return StoredCheckpoint(
+        namespace, checkpoint_id, parent_id, body, versions, values, pending, seen, entry_id, check, depth
+    )
 
 
 def pending_writes(entries: Iterable[Sequence[bytes]]) -> list[PendingWrite]:
@@ -184,12 +199,14 @@ def head_fields(view: View, pieces: Pieces) -> list[bytes]:
     _, checkpoint_id, entry_id = split_place(place)
     fields = [b"id", checkpoint_id.encode(), b"at", entry_id, b"p", parent, b"e", envelope]
     fields += [b"w", b"%d" % len(writes)]
-    (encoded, seen), *changes = pieces.encoded_versions(vector)
+    (encoded, seen, check), *changes = pieces.encoded_versions(vector)
     fields += [b"s", encoded, b"q", seen]
-    for count, (encoded, seen) in enumerate(changes, 1):
+    for count, (encoded, seen, check) in enumerate(changes, 1):  # noqa: B007
         fields += [b"s%d" % count, encoded, b"q%d" % count, seen]
     if changes:
         fields += [b"b", b"%d" % len(changes)]
+    if check:
+        fields += [b"y", check]
     (versions, _), _ = pieces.versions(vector)
     for (channel, token), number in zip(versions.items(), numbers, strict=True):
         fields += _value_fields(channel.encode(), token.encode(), number, pieces)
@@ -199,7 +216,7 @@ def head_fields(view: View, pieces: Pieces) -> list[bytes]:
 
 
 def _value_fields(channel: bytes, token: bytes, number: int, pieces: Pieces) -> Iterator[bytes]:
-    chain = [decompressed(piece) for piece in pieces.chain(number)] or [codec.EMPTY]
+    chain = pieces.chain(number) or [codec.EMPTY]
     value = pieces.value(number, token)
     if value is None or not value.entry_id:
         yield b"=" + channel
@@ -209,4 +226,4 @@ def _value_fields(channel: bytes, token: bytes, number: int, pieces: Pieces) -> 
         yield b"+%d:%b" % (position, channel) if position else b"=" + channel
         yield piece
     yield b"#" + channel
-    yield b"%d:%b:%b" % (len(chain) - 1, value.entry_id, token)
+    yield b"%d:%b:%b%b" % (len(chain) - 1, value.entry_id, codec.check_in(chain[-1]), token)

@@ -22,14 +22,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from struct import Struct
 
-from xxhash import xxh3_64_digest
+from eventlog.codec import Malformed, check_of
 
-from eventlog.codec import Malformed
-
-__all__ = ["apply_delta", "apply_deltas", "check_of", "make_delta"]
-
-check_of = xxh3_64_digest
-"""8 bytes that tell one byte string from another."""
+__all__ = ["apply_delta", "apply_deltas", "make_delta"]
 
 _EDIT = Struct(">III")
 _CHECKS = 16
@@ -74,11 +69,11 @@ def apply_delta(base: bytes, delta: bytes) -> bytes:
     return apply_deltas(base, [(delta, 0)])
 
 
-def apply_deltas(base: bytes, deltas: Sequence[tuple[bytes, int]]) -> bytes:
+def apply_deltas(base: bytes | memoryview, deltas: Sequence[tuple[bytes, int]]) -> bytes:
     """The bytes that some deltas make of a base, each made for the result of the one before: bytes, and where in them it begins.
 
-    Raises `Malformed` unless the first was made for this base, each for the result of the one before, and the result is the
-    last one's.
+    Raises `Malformed` unless the first was made for this base, each for the result of the one before, and the result is that of the
+    last.
     """
     check = check_of(base)
     result = bytearray(base)

@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
+from eventlog.codec import check_in
 from eventlog.errors import CorruptEntry
 from eventlog.events import (
     CheckpointSaved,
@@ -52,7 +53,7 @@ class Index:
     """Entry id of the last entry."""
     entries: int = 0
     values: dict[bytes, bytes] = field(default_factory=dict)
-    """Index field of a (namespace, channel, version) -> entry id."""
+    """Index field of a (namespace, channel, version) -> entry id and check of the value."""
     checkpoints: dict[bytes, bytes] = field(default_factory=dict)
     """Place of a listed checkpoint -> entry id."""
     hidden: dict[bytes, bytes] = field(default_factory=dict)
@@ -95,8 +96,9 @@ class Index:
 
     def _values(self, entry_id: bytes, event: ValuesSaved | CheckpointSaved) -> None:
         namespace = b"v" + counted(event.namespace.encode())
-        for channel, token in event.values:
-            self.values[namespace + value_name(channel.encode(), token.encode())] = entry_id
+        for (channel, token), piece in event.values.items():
+            place = entry_id + check_in(piece)
+            self.values[namespace + value_name(channel.encode(), token.encode())] = place
 
     def _checkpoint(self, entry_id: bytes, event: CheckpointSaved) -> None:
         self._values(entry_id, event)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from eventlog.codec import Malformed
 from eventlog.errors import CorruptEntry, EventLogError, LogLost
-from eventlog.flow import Flow
+from eventlog.flow import Command, Flow
 from eventlog.keys import ThreadKeys, checkpoint_place, ordered, split_place
 from projections.cache import KnownVersions, ValueCache
 from projections.checkpoint import Incomplete, StoredCheckpoint, View, from_head, from_view, head_fields
@@ -26,13 +26,15 @@ def read_latest(keys: ThreadKeys, namespace: str, *, ttl: int = 0) -> Flow[Store
     """
     encoded = namespace.encode()
     heads = [keys.head(encoded), keys.head(b"")]
-    reply = yield from call(keys, READ, [ttl, ordered(encoded), b"", 0], heads, shared=True)
+    then = Command("HGETALL", heads[0])
+    reply = yield from call(keys, READ, [ttl, ordered(encoded), b"", 0], heads, shared=True, then=then)
     if reply[0] == b"none":
         return None
+    *reply, head = reply
     if reply[0] == b"head":
         try:
-            return from_head(reply[1])
-        except (Incomplete, Malformed):  # a head is but a view
+            return from_head(head)
+        except (Incomplete, Malformed):  # a head is but a view; and it may have been dropped just then
             reply = yield from call(keys, READ, [0, ordered(encoded), b"", 1], heads)
             if reply[0] == b"none":
                 return None
@@ -66,7 +68,7 @@ def remember(cache: ValueCache, keys: ThreadKeys, stored: StoredCheckpoint) -> N
     """Notes a checkpoint that was read, for what is put next."""
     cache.read(keys.thread, stored.namespace, stored.values)
     versions = Versions(stored.versions, stored.seen)
-    known = KnownVersions(versions, stored.entry_id, stored.checkpoint_id, stored.depth)
+    known = KnownVersions(versions, stored.entry_id, stored.check, stored.depth)
     cache.know_versions(keys.thread, stored.namespace, known)
 
 

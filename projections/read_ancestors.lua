@@ -61,7 +61,7 @@ while member and left > 0 and not seen[member] do
       if position then
         local channel, token = versions[i], versions[i + 1]
         local value_id = redis.call('HGET', INDEX, 'v' .. counted(ns) .. counted(token) .. channel)
-        local number, gone = piece_at(read, token, channel, value_id)
+        local number, gone = piece_at(read, token, channel, value_id and string.sub(value_id, 1, -9))
         if not number then
           return { 'gone', gone }
         end

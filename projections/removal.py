@@ -96,39 +96,43 @@ def plan(history: History, drop: set[bytes], replayed: Replayed) -> Plan:
     support: set[bytes] = set()
     for place, event in listed.items():
         if place not in drop:
-            needed |= _entries_of(history.index, place, event, forms)
+            needed |= _entries_of(history.index, place, event)
             support |= _support(history.index, event, ancestors, forms, replayed)
     support -= listed.keys() - drop
     for place in support:
-        needed |= _entries_of(history.index, place, ancestors[place], forms)
-    needed |= _bases(history.events, needed)
+        needed |= _entries_of(history.index, place, ancestors[place])
     leave = (drop | hidden.keys()) - support
     kept = (listed.keys() - drop) | support
-    rest: list[Recorded] = []
-    gone: list[Recorded] = []
-    for recorded in history.events:
-        stays = recorded.entry_id in needed or not _removable(recorded, leave, kept)
-        (rest if stays else gone).append(recorded)
+    stay = needed | {
+        recorded.entry_id for recorded in history.events if not _removable(history.index, recorded, leave, kept)
+    }
+    stay |= _bases(history.events, stay)
+    rest = [recorded for recorded in history.events if recorded.entry_id in stay]
+    gone = [recorded for recorded in history.events if recorded.entry_id not in stay]
     carriers = {place_of(recorded.event) for recorded in rest if isinstance(recorded.event, CheckpointSaved)} - kept
     removed = Removed(_names(leave | carriers), _names(support), tuple(_ranges(gone)))
     return Plan(removed, [recorded.entry_id for recorded in gone], rest)
 
 
-def _removable(recorded: Recorded, leave: set[bytes], kept: set[bytes]) -> bool:
+def _removable(index: Index, recorded: Recorded, leave: set[bytes], kept: set[bytes]) -> bool:
     """Whether an entry that nothing needs may go. Writes whose checkpoint is unknown may be early: they stay.
 
-    What an earlier pruning says is said by the new event as well, so that the log does not grow by being pruned.
+    A checkpoint that was replaced goes. What an earlier pruning says is said by the new event as well, so that the log does not
+    grow by being pruned.
     """
     event = recorded.event
     if isinstance(event, HistoryPruned):
         return True
     if isinstance(event, WritesSaved):
         return place_of(event) in leave
-    return isinstance(event, (CheckpointSaved, ValuesSaved)) and place_of(event) not in kept
+    if isinstance(event, CheckpointSaved):
+        place = place_of(event)
+        return place not in kept or recorded.entry_id not in (index.checkpoints.get(place), index.hidden.get(place))
+    return isinstance(event, ValuesSaved) and place_of(event) not in kept
 
 
 Forms = dict[tuple[bytes, tuple[str, str]], bytes]
-"""What a scan leaves of each piece, by entry id and (channel, version token): its form, and what a delta was made against."""
+"""What a scan leaves of each piece, by entry id and (channel, version token)."""
 
 
 def _forms(events: Iterable[Recorded]) -> Forms:
@@ -140,41 +144,39 @@ def _forms(events: Iterable[Recorded]) -> Forms:
     }
 
 
-def _bases(events: Iterable[Recorded], needed: set[bytes]) -> set[bytes]:
-    """Entries that the versions of needed checkpoints changed from."""
-    bases = {
-        recorded.entry_id: recorded.event.base[0]
-        for recorded in events
-        if isinstance(recorded.event, CheckpointSaved) and recorded.event.base
-    }
+def _bases(events: Sequence[Recorded], stay: set[bytes]) -> set[bytes]:
+    """Entries that those which stay build on: what their deltas were made against, and what their versions changed from."""
+    by_entry = {recorded.entry_id: recorded.event for recorded in events}
     found: set[bytes] = set()
-    for entry_id in needed:
-        base = bases.get(entry_id)
-        while base and base not in found:
-            found.add(base)
-            base = bases.get(base)
+    waiting = list(stay)
+    while waiting:
+        event = by_entry.get(waiting.pop())
+        if not isinstance(event, (CheckpointSaved, ValuesSaved)):
+            continue
+        bases = [base_of(piece)[0] for piece in event.values.values() if is_delta(piece)]
+        if isinstance(event, CheckpointSaved) and event.base:
+            bases.append(event.base[0])
+        for base in bases:
+            if base not in stay and base not in found:
+                found.add(base)
+                waiting.append(base)
     return found
 
 
 def _value_entry(index: Index, namespace: str, channel: str, token: str) -> bytes | None:
-    return index.values.get(b"v" + counted(namespace.encode()) + value_name(channel.encode(), token.encode()))
+    place = index.values.get(b"v" + counted(namespace.encode()) + value_name(channel.encode(), token.encode()))
+    return None if place is None else place[:-8]
 
 
-def _entries_of(index: Index, place: bytes, event: CheckpointSaved, forms: Forms) -> set[bytes]:
-    """Entries that a checkpoint consists of, those that its deltas go back to among them; not those of its versions."""
+def _entries_of(index: Index, place: bytes, event: CheckpointSaved) -> set[bytes]:
+    """Entries that a checkpoint consists of."""
     entries = {
         index.checkpoints.get(place) or index.hidden[place],
         *(entry_id for _, entry_id in index.writes.get(place, ())),
     }
     for channel, token in event.versions.items():
-        entry_id, version = _value_entry(index, event.namespace, channel, token), token
-        while entry_id:
+        if entry_id := _value_entry(index, event.namespace, channel, token):
             entries.add(entry_id)
-            piece = forms.get((entry_id, (channel, version)), EMPTY)
-            if not is_delta(piece):
-                break
-            entry_id, base = base_of(piece)
-            version = base.decode()
     return entries
 
 

@@ -58,36 +58,37 @@ def save_checkpoint(
             for name, value in values.items()
         }
         base = None if whole else cache.versions(keys.thread, event.namespace)
-        events, depth = _events(event, prepared, base)
+        events, depth = _events(event, values, prepared, base)
         plain = (part for (channel, _), one in prepared.items() if one.plain for part in (channel.encode(), one.plain))
         reply = yield from call(keys, SAVE_CHECKPOINT, [*known, *_packed(keys, events), *plain], heads, shared=True)
         if reply[0] != b"base":
             break
     entry_ids = reply[1:]
-    if len(entry_ids) < len(events):  # saved by an earlier call, which was sent again
+    if reply[0] == b"same":  # saved by an earlier call, perhaps with other bytes
         return
     versions = Versions(event.versions, event.seen)
-    cache.know_versions(
-        keys.thread, event.namespace, KnownVersions(versions, entry_ids[-1], event.checkpoint_id, depth)
-    )
+    cache.know_versions(keys.thread, event.namespace, KnownVersions(versions, entry_ids[-1], event.check, depth))
     for position, ((channel, _), piece) in enumerate(prepared.items()):
         cache.stored(keys.thread, event.namespace, channel, piece, entry_ids[position // FIELDS])
 
 
 def _events(
-    event: CheckpointSaved, prepared: Mapping[tuple[str, str], Prepared], base: KnownVersions | None
+    event: CheckpointSaved,
+    values: Values,
+    prepared: Mapping[tuple[str, str], Prepared],
+    base: KnownVersions | None,
 ) -> tuple[list[list[bytes]], int]:
     """The fields of the events that hold a checkpoint, values beyond a thousand in events of their own before it; and how many
     checkpoints its versions are behind whole ones then.
     """
     fields = encode_event(event)
-    mark = event.mark or _mark(fields, prepared)
+    mark = event.mark or _mark(fields, values, prepared)
     depth = 0
     if base is not None:
         changes = changed(base.versions, Versions(event.versions, event.seen))
         if changes is not None:
             depth = base.depth + 1
-            since = base.entry_id, base.checkpoint_id
+            since = base.entry_id, base.check
             event = replace(event, versions=changes.channels, seen=changes.seen, base=since)
             fields = encode_event(event)
     if not event.mark:
@@ -104,11 +105,11 @@ def _events(
     return [*parts, encode_event(replace(event, values=dict(rest), parts=digests, mark=mark))], depth
 
 
-def _mark(fields: Sequence[bytes], prepared: Mapping[tuple[str, str], Prepared]) -> bytes:
+def _mark(fields: Sequence[bytes], values: Values, prepared: Mapping[tuple[str, str], Prepared]) -> bytes:
     """What tells a call that is made again, in whatever form its values are stored."""
     parts = [*fields]
-    for (channel, token), one in prepared.items():
-        parts += (channel.encode(), token.encode(), one.check)
+    for ((channel, token), value), one in zip(values.items(), prepared.values(), strict=True):
+        parts += (channel.encode(), token.encode(), b"" if value is None else value.type.encode(), one.check)
     return xxh3_128_digest(framed(parts))
 
 

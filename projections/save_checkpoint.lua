@@ -25,15 +25,16 @@ end
 local function value_in(name, piece)
   local token, stop = counted_at(name, 2)
   local value = { name = string.sub(name, 2), channel = string.sub(name, stop + 1), token = token, piece = piece }
-  local base, base_token = base_of(piece)
+  local base, base_token, start = base_of(piece)
   if base then
-    value.base, value.base_name = base, 'v' .. counted(ns) .. counted(base_token) .. value.channel
+    value.base, value.base_check = base, string.sub(piece, start, start + 7)
+    value.base_name = 'v' .. counted(ns) .. counted(base_token) .. value.channel
   end
   return value
 end
 
-local events, values, bases, wanted, at = {}, {}, {}, { 'id', 'at', 'w', 'b' }, 12
-local envelope, versions, seen, since, mark
+local events, values, bases, wanted, at = {}, {}, {}, { 'id', 'at', 'w', 'b', 'y' }, 12
+local envelope, versions, seen, check, since, mark
 for event = 1, tonumber(ARGV[11]) do
   local size = tonumber(ARGV[at + 1])
   local fields = { unpack(ARGV, at + 2, at + 1 + size) }
@@ -54,6 +55,8 @@ for event = 1, tonumber(ARGV[11]) do
       versions = fields[i + 1]
     elseif name == 'q' then
       seen = fields[i + 1]
+    elseif name == 'y' then
+      check = fields[i + 1]
     elseif name == 'b' then
       since = fields[i + 1]
     elseif name == 'r' then
@@ -76,7 +79,7 @@ at = OPENED
 for _, value in ipairs(values) do
   if value.base then
     at = at + 1
-    if state.values[at] ~= value.base then
+    if state.values[at] ~= value.base .. value.base_check then
       return { 'base' }
     end
   end
@@ -109,20 +112,34 @@ if old then
   end
 end
 
+-- A number in a field of a head, nil if there is none that can be right.
+local function count_in(field)
+  local number = field and string.match(field, '^%d+$') and tonumber(field)
+  return number and number < 1000000 and number or nil
+end
+
 local found = hmget(HEAD, wanted)
-local head = found[3] and is_head_of(last, ns_place, found[1], found[2])
+local head = is_head_of(last, ns_place, found[1], found[2]) and count_in(found[3]) and (not found[4] or count_in(found[4]))
+for i, value in ipairs(values) do -- where the deltas that the head has of the channel end: their number, and the entry of the last
+  local track = found[5 + i]
+  if last and track then
+    local count, latest_id = string.match(track, '^(%d+):([^:]*):')
+    value.deltas, value.latest_id = count_in(count), latest_id
+    head = head and value.deltas
+  end
+end
 
 -- What the versions of this checkpoint changed from: the head's, or those of another that is in the log still.
 local on_head = false
 if since then
   local since_entry, stop = counted_at(since, 1)
-  local since_id = string.sub(since, stop + 1)
-  on_head = head and found[2] == since_entry and found[1] == since_id
+  local since_check = string.sub(since, stop + 1)
+  on_head = head and found[2] == since_entry and found[5] == since_check
   if not on_head then
     local entry = redis.call('XRANGE', LOG, since_entry, since_entry)[1]
     local there = false
     for i = 1, entry and #entry[2] or 0, 2 do
-      there = there or (entry[2][i] == 'e' and string.find(entry[2][i + 1], since_id, 1, true))
+      there = there or (entry[2][i] == 'y' and entry[2][i + 1] == since_check)
     end
     if not there then
       return { 'base' }
@@ -159,7 +176,7 @@ local entry_id = entry_ids[#entry_ids]
 for _, value in ipairs(values) do
   value.entry_id = entry_ids[value.event]
   extra[#extra + 1] = 'v' .. counted(ns) .. value.name
-  extra[#extra + 1] = value.entry_id
+  extra[#extra + 1] = value.entry_id .. check_in(value.piece)
 end
 commit(state, extra, { 0, 'c' .. place .. entry_id })
 if only_writes then -- they came first, and their log was to be kept for a day only
@@ -183,33 +200,29 @@ if state.h > 0 then
   end
 end
 
--- Sets a value in the head, behind the keyframe and the deltas that it has of the channel (`track`: their number, and the entry of the
--- last) or in their place; false if it cannot follow on them.
-local function hold_value(value, track, set, gone)
-  local count, latest_id = 0, nil
-  if track then
-    count, latest_id = string.match(track, '^(%d+):([^:]*):')
-    count = tonumber(count)
-  end
+-- Sets a value in the head, behind the keyframe and the deltas that it has of the channel or in their place; false if it cannot follow
+-- on them.
+local function hold_value(value, set, gone)
+  local count = value.deltas or 0
   local piece = plain[value.channel] or value.piece
   if value.base then
-    if latest_id ~= value.base then
+    if value.latest_id ~= value.base then
       return false
     end
     set['+' .. (count + 1) .. ':' .. value.channel] = piece
-    set['#' .. value.channel] = (count + 1) .. ':' .. value.entry_id .. ':' .. value.token
+    set['#' .. value.channel] = (count + 1) .. ':' .. value.entry_id .. ':' .. check_in(piece) .. value.token
     return true
   end
   for i = 1, count do
     gone[#gone + 1] = '+' .. i .. ':' .. value.channel
   end
-  if string.byte(piece) ~= 69 and #piece - select(2, counted_at(piece, 2)) >= TRACKED then -- 'E'
+  if string.byte(piece) ~= 69 and #piece - select(2, counted_at(piece, 2)) - 8 >= TRACKED then -- 'E'
     set['=' .. value.channel] = piece -- as it is: it may be long
-    set['#' .. value.channel] = '0:' .. value.entry_id .. ':' .. value.token
+    set['#' .. value.channel] = '0:' .. value.entry_id .. ':' .. check_in(piece) .. value.token
     return true
   end
   set['=' .. value.channel] = counted(value.token) .. piece
-  if track then
+  if value.latest_id then
     gone[#gone + 1] = '#' .. value.channel
   end
   return true
@@ -218,6 +231,11 @@ end
 -- Sets the versions in the head, behind the changes that it has already (`count`) or in their place; false if they cannot follow on them.
 local function hold_versions(count, set, gone)
   count = tonumber(count or 0)
+  if check then
+    set.y = check
+  elseif last and found[5] then
+    gone[#gone + 1] = 'y'
+  end
   if since then
     set.b, set['s' .. (count + 1)], set['q' .. (count + 1)] = count + 1, versions, seen or ''
     return on_head
@@ -236,8 +254,8 @@ end
 -- Makes the head that of this checkpoint; false if a value cannot follow on what it holds.
 local function move_head()
   local set, gone = {}, {}
-  for i, value in ipairs(values) do
-    if not hold_value(value, last and found[4 + i], set, gone) then
+  for _, value in ipairs(values) do
+    if not hold_value(value, set, gone) then
       return false
     end
   end

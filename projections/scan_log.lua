@@ -6,8 +6,8 @@
 -- Reply: {{entry id, fields}, ...}; 1 if there is more.
 
 local function stub(piece)
-  local _, _, start = base_of(piece)
-  return string.sub(piece, 1, start and start - 1 or 1)
+  local _, last = check_in(piece)
+  return string.sub(piece, 1, last or 1)
 end
 
 local out, bytes, after, more = {}, 0, ARGV[1], 1

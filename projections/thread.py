@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from secrets import token_hex
-from typing import Any
+from typing import Any, cast
 
 from eventlog.errors import CorruptEntry, LogLost, ServerError, ServerUnavailable, ThreadBusy, ValueTooLarge
 from eventlog.events import CheckpointSaved, Recorded, decode_entry
@@ -47,10 +47,12 @@ def call(
     more_keys: Sequence[bytes] = (),
     *,
     shared: bool = False,
+    then: Command | None = None,
 ) -> Flow[list[Any]]:
     """Reply of a script on a thread, its status first. One round trip, unless the index has to be rebuilt.
 
-    `shared`: the script is short, and may share a write to the socket with others (`eventlog.sharing`).
+    `shared`: the script is short, and may share a write to the socket with others (`eventlog.sharing`). `then`: what goes out right
+    behind it, and whose reply is the last item.
 
     Raises:
         LogLost: the thread is known and its log is gone.
@@ -60,10 +62,12 @@ def call(
     thread = keys.thread.decode()
     for _ in range(8):
         try:
-            reply: list[Any] = yield Call(script, [*keys.all, *more_keys], [keys.thread, *arguments], shared)
+            reply: Any = yield Call(script, [*keys.all, *more_keys], [keys.thread, *arguments], shared, then)
         except ServerUnavailable as error:
             yield from _explain(thread, arguments, error)
             raise
+        if then is not None:
+            reply = [*reply[0], reply[1]]
         if reply[0] == b"stale":
             yield from rebuild_index(keys)
         elif reply[0] == b"lost":
@@ -74,11 +78,11 @@ def call(
             )
         elif reply[0] == b"gone":
             raise CorruptEntry(
-                f"The log of thread {thread!r} lacks entry {reply[1].decode()}, which was not removed by this package. "
-                "Restore the log from a backup, or delete the thread."
+                f"The log of thread {thread!r} lacks entry {reply[1].decode(errors='replace')}, or what it needs, which was not "
+                "removed by this package. Restore the log from a backup, or delete the thread."
             )
         else:
-            return reply
+            return cast("list[Any]", reply)
     raise ThreadBusy(
         f"The index of thread {thread!r} was changed again and again while it was being rebuilt. Call again later."
     )

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-__all__ = ["MANY", "Versions", "changed", "overlaid"]
+from eventlog.codec import Malformed, check_of, encode
+
+__all__ = ["MANY", "Versions", "changed", "check_of_versions", "overlaid", "verify"]
 
 MANY = 16
 """Channels and nodes from which on versions are stored as what changed, and what nodes have seen beside the envelope."""
@@ -25,6 +27,19 @@ class Versions(NamedTuple):
     def size(self) -> int:
         """Number of channels and nodes."""
         return len(self.channels) + len(self.seen or ())
+
+
+def check_of_versions(versions: Versions) -> bytes:
+    """8 bytes that tell versions from others; none where there are not many."""
+    if versions.size < MANY:
+        return b""
+    return check_of(encode([list(versions.channels.items()), versions.seen]))
+
+
+def verify(versions: Versions, check: bytes) -> None:
+    """Raises `Malformed` if versions are not those that a check was made of (empty: there is none)."""
+    if check and check_of_versions(versions) != check:
+        raise Malformed("has versions that are not those that were stored")
 
 
 def changed(base: Versions, current: Versions) -> Versions | None:

@@ -3,7 +3,7 @@
 -- A view is {envelope, versions, parent, values, writes, place}: `versions` is the number of its versions among all of the reply (0: not
 -- asked for), `values` has for each of their channels the number of its piece among all pieces of the reply (0: none stored); `writes` for each entry of writes its id, task, task path, then field name and value of each;
 -- `place` is the checkpoint's order member without its first letter. The pieces of a reply are a flat list: piece, number of the piece that
--- it is a delta against (0: it is none), entry id. Its versions are a flat list too: fields `s` and `q` of an entry, number of those that they
+-- it is a delta against (0: it is none), entry id. Its versions are a flat list too: fields `s`, `q` and `y` of an entry, number of those that they
 -- changed from (0: they are whole). What several checkpoints share is sent once.
 
 -- The texts in a CBOR list of texts, as field `s` of an entry has it.
@@ -87,7 +87,11 @@ local function versions_at(read, entry_id)
     if not size then
       return nil, entry_id
     end
-    local whole, gone = versions_at(read, string.sub(since, from, from + size - 1))
+    local base_id = string.sub(since, from, from + size - 1)
+    local whole, gone = nil, entry_id
+    if is_before(base_id, entry_id) then
+      whole, gone = versions_at(read, base_id)
+    end
     if not whole then
       return nil, gone
     end
@@ -102,8 +106,9 @@ local function versions_at(read, entry_id)
     out[at], out[at + 1] = changes[i], changes[i + 1]
   end
   local flat = read.versions
-  flat[#flat + 1], flat[#flat + 2], flat[#flat + 3] = own, field_of(entry, 'q') or '', base
-  out[1] = #flat / 3
+  flat[#flat + 1], flat[#flat + 2], flat[#flat + 3] = own, field_of(entry, 'q') or '', field_of(entry, 'y') or ''
+  flat[#flat + 1] = base
+  out[1] = #flat / 4
   read.vectors[entry_id] = out
   return out
 end
@@ -127,7 +132,11 @@ local function piece_at(read, token, channel, entry_id)
       return nil, entry_id
     end
     waiting[#waiting + 1] = { piece, entry_id, name }
+    local after = entry_id
     entry_id, token = base_of(piece)
+    if entry_id and not is_before(entry_id, after) then -- damaged
+      return nil, after
+    end
   end
   base = base or 0
   for i = #waiting, 1, -1 do
@@ -149,9 +158,9 @@ local function values_of(read, ns, versions)
   if #fields == 0 then
     return numbers
   end
-  for i, entry_id in ipairs(hmget(INDEX, fields)) do
+  for i, at in ipairs(hmget(INDEX, fields)) do
     local gone
-    numbers[i], gone = piece_at(read, versions[2 * i + 1], versions[2 * i], entry_id)
+    numbers[i], gone = piece_at(read, versions[2 * i + 1], versions[2 * i], at and string.sub(at, 1, -9))
     if gone then
       return nil, gone
     end

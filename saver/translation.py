@@ -34,7 +34,7 @@ from projections.checkpoint import StoredCheckpoint
 from projections.history import Ancestry
 from projections.pieces import StoredValue
 from projections.save import Values
-from projections.versions import MANY
+from projections.versions import MANY, Versions, check_of_versions
 from saver.configs import Address
 
 __all__ = ["Translator"]
@@ -96,7 +96,10 @@ class Translator:
             rest = {**checkpoint, "channel_values": {}}
             mark = self._mark(address, [address.checkpoint_id, new_versions, brought, rest, full])
         namespace = address.namespace or ""
-        event = CheckpointSaved(namespace, checkpoint_id, address.checkpoint_id, versions, body, mark=mark, seen=seen)
+        check = check_of_versions(Versions(versions, seen))
+        event = CheckpointSaved(
+            namespace, checkpoint_id, address.checkpoint_id, versions, body, mark=mark, seen=seen, check=check
+        )
         return event, changed, full
 
     def writes_saved(

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventlog import codec
-from eventlog.codec import Keyframe, Malformed
+from eventlog.codec import Malformed
 from eventlog.errors import CorruptEntry, NewerSchema
 from eventlog.events import (
     UPCASTERS,
@@ -41,7 +41,12 @@ plain: st.SearchStrategy[Any] = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
     max_leaves=8,
 )
-values = st.dictionaries(st.tuples(texts, texts), st.binary(min_size=1, max_size=12), max_size=4)
+pieces = st.one_of(
+    st.just(codec.EMPTY),
+    st.builds(codec.encode_keyframe, texts, st.binary(max_size=12), st.binary(min_size=8, max_size=8)),
+    st.builds(codec.encode_delta, st.just(b"0-0"), texts.map(str.encode), st.binary(min_size=16, max_size=30)),
+)
+values = st.dictionaries(st.tuples(texts, texts), pieces, max_size=4)
 names = st.lists(st.tuples(texts, texts), max_size=3).map(tuple)
 removed = st.builds(
     Removed,
@@ -125,17 +130,33 @@ def test_tags_and_rubbish_are_refused(data: bytes) -> None:
 @given(st.binary(max_size=64))
 def test_any_bytes_decode_or_are_refused(data: bytes) -> None:
     """Decoding raises nothing but Malformed."""
-    for decode in (codec.decode, codec.decode_piece):
+    for decode in (codec.decode, codec.decompressed, codec.split_keyframe, codec.base_of, codec.decode_write):
         try:
             decode(data)
         except Malformed:
             pass
 
 
-def test_pieces_come_back() -> None:
-    """A keyframe holds type and bytes; an empty piece holds nothing."""
-    assert Keyframe("msgpack", b"\x00\xff") == codec.decode_piece(codec.encode_keyframe("msgpack", b"\x00\xff"))
-    assert codec.decode_piece(codec.EMPTY) is None
+@given(st.text(max_size=20), st.binary(max_size=300), st.sampled_from([0, 64, codec.NEVER]))
+def test_pieces_come_back(word: str, data: bytes, above: int) -> None:
+    """A keyframe holds type and bytes, a delta what it was made against and its bytes, compressed or not."""
+    keyframe, delta = (
+        codec.encode_keyframe(word, data, b"checksum"),
+        codec.encode_delta(b"12-0", word.encode(), bytes(16) + data),
+    )
+    for piece in (
+        keyframe,
+        delta,
+        codec.compressed(keyframe, above) or keyframe,
+        codec.compressed(delta, above) or delta,
+    ):
+        plain = codec.decompressed(piece)
+        assert plain == (delta if codec.is_delta(piece) else keyframe)
+        assert codec.check_in(piece) == codec.check_in(plain)
+    assert delta[codec.delta_start(delta) :] == bytes(16) + data
+    type_, start = codec.split_keyframe(keyframe)
+    assert (type_, keyframe[start:], codec.check_in(keyframe)) == (word, data, b"checksum")
+    assert codec.base_of(delta) == (b"12-0", word.encode())
 
 
 @given(st.lists(st.binary(max_size=6), min_size=1, max_size=6), st.data())

@@ -188,9 +188,11 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[list[bytes]]:
     seen: list[list[bytes]] = []
     exchange = Wire.exchange
 
-    async def noting(self: Wire, connection: Any, commands: list[bytes], settle: Callable[[int, Any], None]) -> None:
+    async def noting(
+        self: Wire, connection: Any, commands: list[bytes], counts: list[int], settle: Callable[[int, Any], None]
+    ) -> None:
         seen.append(commands)
-        await exchange(self, connection, commands, settle)
+        await exchange(self, connection, commands, counts, settle)
 
     monkeypatch.setattr(Wire, "exchange", noting)
     return seen

@@ -33,6 +33,10 @@ class Steps:
         """What `prune` does."""
         return self.saver._operations.prune(self.saver.serde, threads, "keep_latest", keep)
 
+    def putting(self, *put: Any) -> Flow[Any]:
+        """What `put` does."""
+        return self.saver._operations.put(self.saver.serde, *put)
+
     def listing(self, config: Any = None, filter: Any = None) -> Flow[None]:
         """What `list` does."""
         return self.saver._operations.list(self.saver.serde, config, filter, None, None)

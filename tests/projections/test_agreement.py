@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Iterator
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -16,10 +16,10 @@ from eventlog.drivers import Runner
 from eventlog.keys import Keyspace, ThreadKeys
 from projections.checkpoint import Incomplete, StoredCheckpoint, from_head
 from projections.fold import Index
-from projections.read import read_checkpoint
+from projections.read import read_checkpoint, read_latest
 from projections.thread import scan
 from saver import RedisStreamSaver
-from tests.projections.traffic import NAMESPACES, THREADS, Operation, Player, traffic
+from tests.projections.traffic import NAMESPACES, THREADS, Operation, Player, Put, traffic
 from tests.servers import Server
 
 relaxed = settings(
@@ -30,17 +30,24 @@ relaxed = settings(
 )
 
 
-class Bench:
-    """A saver on a prefix of its own, and a look behind it."""
+Options = dict[str, Any]
+options = st.sampled_from([{}, {}, {"compress_above": 64}, {"cache_bytes": 0}])
+"""Of a saver: with deltas, with compressed ones, without."""
 
-    def __init__(self, server: Server) -> None:
+
+class Bench:
+    """Savers on a prefix of their own, and a look behind them."""
+
+    def __init__(self, server: Server, options: Options) -> None:
         prefix = "t" + uuid.uuid4().hex[:8]
-        self.saver = RedisStreamSaver.from_conn_string(server.url, prefix=prefix, partitions=2)
+        named: Options = {"prefix": prefix, "partitions": 2, **options}
+        self.saver = RedisStreamSaver.from_conn_string(server.url, **named)
+        self.other = RedisStreamSaver.from_conn_string(server.url, **named)
         self.keyspace = Keyspace(prefix, 2)
         self.connections = Connections.from_url(server.url)
         self.runner = Runner(self.connections)
         self.client: Any = self.connections.sync_client()
-        self.player = Player(self.saver)
+        self.player = Player(self.saver, self.other)
 
     def close(self) -> None:
         """Deletes what is left and closes."""
@@ -48,6 +55,7 @@ class Bench:
             self.saver.delete_thread(thread)
         self.connections.close()
         self.saver.close()
+        self.other.close()
 
     def keys(self, thread: str) -> ThreadKeys:
         return self.keyspace.thread(thread.encode())
@@ -65,13 +73,6 @@ class Bench:
         return sorted(set(found))
 
 
-@pytest.fixture
-def bench(server: Server) -> Iterator[Bench]:
-    opened = Bench(server)
-    yield opened
-    opened.close()
-
-
 def check_agreement(bench: Bench) -> None:
     for thread in THREADS:
         keys = bench.keys(thread)
@@ -86,8 +87,11 @@ def check_agreement(bench: Bench) -> None:
 
 
 def check_head(bench: Bench, keys: ThreadKeys, namespace: str) -> None:
-    """A head that is there is that of the newest checkpoint, or knows that it is not complete."""
-    fields = bench.client.hgetall(keys.head(namespace.encode()))
+    """A head that is there is that of the newest checkpoint, or knows that it is not complete; put together from the log it is the
+    same, field by field.
+    """
+    key = keys.head(namespace.encode())
+    fields = bench.client.hgetall(key)
     if not fields:
         return
     newest = max(found.config["configurable"]["checkpoint_id"] for found in listed(bench, keys, namespace))
@@ -97,13 +101,18 @@ def check_head(bench: Bench, keys: ThreadKeys, namespace: str) -> None:
     except Incomplete:
         return
     expected: StoredCheckpoint = bench.run(read_checkpoint(keys, namespace, newest))
-    assert (expected.body, expected.versions, expected.values, expected.writes, expected.parent_id) == (
-        head.body,
-        head.versions,
-        head.values,
-        head.writes,
-        head.parent_id,
-    )
+    assert expected == head
+    bench.client.delete(key)
+    assert bench.run(read_latest(keys, namespace)) == head
+    left_over = fields.keys() - {name for name in fields if channel_of(name) in {None, *map(str.encode, head.versions)}}
+    assert bench.client.hgetall(key) == {name: value for name, value in fields.items() if name not in left_over}
+
+
+def channel_of(name: bytes) -> bytes | None:
+    """The channel that a field of a head is about, None for any other field."""
+    if name[:1] == b"+":
+        return name.partition(b":")[2]
+    return name[1:] if name[:1] in {b"=", b"#"} else None
 
 
 def listed(bench: Bench, keys: ThreadKeys, namespace: str) -> list[Any]:
@@ -111,11 +120,13 @@ def listed(bench: Bench, keys: ThreadKeys, namespace: str) -> list[Any]:
     return list(bench.saver.list(config))
 
 
-@given(operations=traffic)
+@given(operations=traffic, options=options)
 @relaxed
-def test_head_and_index_are_what_a_fold_of_the_log_gives(server: Server, operations: list[Operation]) -> None:
+def test_head_and_index_are_what_a_fold_of_the_log_gives(
+    server: Server, operations: list[Operation], options: Options
+) -> None:
     """After any traffic, index and heads hold what folding the log from its first entry gives."""
-    bench = Bench(server)
+    bench = Bench(server, options)
     try:
         for operation in operations:
             bench.player.play(operation)
@@ -124,12 +135,14 @@ def test_head_and_index_are_what_a_fold_of_the_log_gives(server: Server, operati
         bench.close()
 
 
-@given(operations=traffic, seed=st.integers(0, 2**32))
+@given(operations=traffic, seed=st.integers(0, 2**32), options=options)
 @relaxed
-def test_derived_keys_may_be_deleted_at_any_time(server: Server, operations: list[Operation], seed: int) -> None:
+def test_derived_keys_may_be_deleted_at_any_time(
+    server: Server, operations: list[Operation], seed: int, options: Options
+) -> None:
     """With derived keys deleted at random between operations, every read gives what it gives without."""
     dice = random.Random(seed)
-    whole, torn = Bench(server), Bench(server)
+    whole, torn = Bench(server, options), Bench(server, options)
     try:
         for operation in operations:
             expected = whole.player.play(operation)
@@ -150,3 +163,34 @@ def registry(bench: Bench) -> list[Any]:
     list(bench.saver.list(None))
     shared = [bench.keyspace.partition(number) for number in range(2)]
     return [set(bench.client.zrange(key, 0, -1)) for keys in shared for key in (keys.threads, keys.runs)]
+
+
+@pytest.mark.parametrize(
+    ("options", "forms"),
+    [
+        ({}, {b"K", b"D", b"E"}),
+        ({"compress_above": 64}, {b"K", b"k", b"D", b"d", b"E"}),
+        ({"cache_bytes": 0}, {b"K", b"E"}),
+    ],
+    ids=["deltas", "compressed", "whole"],
+)
+def test_traffic_has_deltas(server: Server, options: Options, forms: set[bytes]) -> None:
+    """What the traffic above puts is stored in every form, versions as well, so that agreement means something."""
+    bench = Bench(server, options)
+    try:
+        for number in range(60):
+            emptied = ("count",) if number % 6 == 5 else ()
+            bench.player.play(Put("a", "", number // 2 * 2, number - 2, ("messages", "count"), emptied, (), "run-1"))
+            if number % 10 == 9:
+                check_agreement(bench)
+                bench.player.everything()
+        check_agreement(bench)
+        found: Counter[Any] = Counter()
+        for _, fields in bench.client.xrange(bench.keys("a").log):
+            found.update(piece[:1] for name, piece in fields.items() if name[:1] == b"=")
+            found["changed versions"] += b"b" in fields
+        assert {form for form in found if isinstance(form, bytes)} == forms
+        assert found[b"D"] + found[b"d"] > 30 or not bench.saver._operations.cache.limit
+        assert (found["changed versions"] > 10) == (bench.saver._operations.cache.limit > 0)
+    finally:
+        bench.close()

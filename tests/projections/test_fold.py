@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventlog.codec import EMPTY
+from eventlog.codec import EMPTY, NO_CHECK, encode_keyframe
 from eventlog.errors import CorruptEntry
 from eventlog.events import CheckpointSaved, Event, HistoryPruned, Recorded, Removed, WritesSaved
 from eventlog.keys import split_place
@@ -31,7 +31,11 @@ def histories(draw: st.DrawFn) -> list[Recorded]:
             events.append(WritesSaved("", draw(ids), "task", "", ()))
             continue
         changed = draw(
-            st.dictionaries(st.sampled_from(["x", "y", "delta"]), st.sampled_from([b"K", EMPTY]), max_size=3)
+            st.dictionaries(
+                st.sampled_from(["x", "y", "delta"]),
+                st.sampled_from([encode_keyframe("msgpack", b"", NO_CHECK), EMPTY]),
+                max_size=3,
+            )
         )
         versions = versions | dict.fromkeys(changed, f"v{number}")
         events.append(checkpoint(draw(ids), draw(st.none() | ids), changed, dict(versions)))
@@ -143,5 +147,6 @@ class Ancestry:
         if token is None:
             return None
         at = self.index.values.get(b"v0:%d:%bdelta" % (len(token), token.encode()))
+        at = at and at[:-8]
         saved = at and self.events[at]
         return at if isinstance(saved, CheckpointSaved) and saved.values["delta", token] != EMPTY else None

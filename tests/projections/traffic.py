@@ -1,4 +1,7 @@
-"""Random traffic on a few threads: what hypothesis draws, and how a saver carries it out."""
+"""Random traffic on a few threads: what hypothesis draws, and how savers carry it out.
+
+Values share much with those before them, and so do versions: both are stored as what changed wherever that is less.
+"""
 
 from __future__ import annotations
 
@@ -97,13 +100,40 @@ def checkpoint_id(rank: int) -> str:
     return f"1f0{rank:04x}-0000-6000-8000-000000000000"
 
 
-class Player:
-    """Carries traffic out on a saver. Two players given the same traffic make the same calls, versions included."""
+NODES = [f"node {number} with a name that takes some space" for number in range(20)]
 
-    def __init__(self, saver: RedisStreamSaver) -> None:
-        self.saver = saver
+
+def successor(value: list[str], number: int) -> Any:
+    """The next value of a channel, given the last list that it had: that grew, slid, was edited, or something else altogether."""
+    new = f"message {number} {'of some length ' * 2}{number * number}"
+    match number % 8:
+        case 0:
+            return [*value[2:], new]
+        case 1 if value:
+            return [*value[: number % len(value)], new, *value[number % len(value) + 1 :]]
+        case 2:
+            return value
+        case 3 if number % 3 == 0:
+            return (None, "", b"x" * 200, new, [])[number % 5]
+        case _:
+            return [*value, new]
+
+
+class Player:
+    """Carries traffic out on savers, each with a cache of its own: mostly on the first, whose cache the others make stale. Two players
+    given the same traffic make the same calls, versions included.
+    """
+
+    def __init__(self, *savers: RedisStreamSaver) -> None:
+        self._savers = savers
+        self._values: dict[tuple[str, str, str], list[str]] = {}
         self._versions: dict[tuple[str, str], dict[str, str]] = {}
         self._calls = 0
+
+    @property
+    def saver(self) -> RedisStreamSaver:
+        """Whose turn it is."""
+        return self._savers[self._calls % 4 // 3 % len(self._savers)]
 
     def play(self, operation: Operation) -> Any:
         """Carries one operation out; what a read returned."""
@@ -128,14 +158,22 @@ class Player:
             "id": checkpoint_id(put.rank),
             "ts": "2026-01-01T00:00:00+00:00",
             "channel_values": {
-                channel: f"{channel} {self._calls}" for channel in put.changed if channel not in put.emptied
+                channel: self._value(put, channel) for channel in put.changed if channel not in put.emptied
             },
             "channel_versions": dict(versions),
-            "versions_seen": {},
+            "versions_seen": {node: dict(versions) for node in NODES[: 19 + self._calls % 11 // 10]},
             "updated_channels": sorted(put.changed),
         }
         metadata: Any = {"source": "loop", "step": self._calls, "parents": {}, "run_id": put.run}
         return self.saver.put(self._config(put.thread, put.namespace, put.parent), checkpoint, metadata, new)
+
+    def _value(self, put: Put, channel: str) -> Any:
+        place = put.thread, put.namespace, channel
+        value = self._values.get(place, [f"{channel} begins {number} {'so and so ' * 2}" for number in range(6)])
+        following = successor(value, self._calls)
+        if isinstance(following, list):
+            self._values[place] = following
+        return following
 
     def _keep_up(self, upkeep: Upkeep) -> Any:
         saver = self.saver

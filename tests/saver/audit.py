@@ -9,8 +9,10 @@ from typing import Any
 from typing_extensions import Self
 
 from eventlog import Connections, HistoryPruned, Keyspace, Recorded, Runner, RunsDeleted
+from eventlog.keys import split_value_name
 from projections.thread import scan
 
+WORDS = tuple(f"{number} and what all versions of a value share, stored as deltas" for number in range(9))
 Put = tuple[Any, Any, Any, Any]
 """The arguments of `put`."""
 
@@ -36,14 +38,16 @@ def put_of(
     namespace: str = "",
     channels: Sequence[str] = ("n",),
     run: str = "r",
+    shared: bool = False,
 ) -> Put:
-    """A checkpoint of which every channel holds the number, and the text that `value_of` makes of it."""
+    """A checkpoint of which every channel holds what `value_of` makes of the number, or `shared_value_of` if `shared`."""
+    value = shared_value_of(number) if shared else value_of(number)
     versions = dict.fromkeys(channels, f"v{number}")
     checkpoint = {
         "v": 4,
         "id": checkpoint_id(number),
         "ts": "2026-01-01T00:00:00+00:00",
-        "channel_values": {channel: value_of(number) for channel in channels},
+        "channel_values": dict.fromkeys(channels, value),
         "channel_versions": versions,
         "versions_seen": {},
         "updated_channels": None,
@@ -57,12 +61,18 @@ def value_of(number: int) -> list[Any]:
     return [number, f"value {number}"]
 
 
+def shared_value_of(number: int) -> list[Any]:
+    """The same with much that values of other numbers have as well: they are stored as deltas against each other."""
+    return [*value_of(number), *WORDS[: 5 + number % 4]]
+
+
 def number_of(found: Any) -> int:
     """The number of a checkpoint that was read, once it is seen to hold what it should."""
     number = int(found.checkpoint["id"][3:8], 16)
     assert found.checkpoint["id"] == checkpoint_id(number)
     assert found.metadata["step"] == number
-    assert set(map(tuple, found.checkpoint["channel_values"].values())) == {tuple(value_of(number))}
+    found_values = set(map(tuple, found.checkpoint["channel_values"].values()))
+    assert found_values in ({tuple(value_of(number))}, {tuple(shared_value_of(number))})
     return number
 
 
@@ -116,11 +126,30 @@ class Audit:
     def outline(self, *threads: str) -> list[str]:
         """The events of some threads, and what the feeds tell of them, without what differs from time to time."""
         events = [(event.sequence, event.event) for thread in threads for event in self.check(thread)]
-        return [re.sub("[0-9a-f]{40}", "digest", repr(one)) for one in (*events, *self.feed(*threads))]
+        told = map(repr, (*events, *self.feed(*threads)))
+        return [re.sub(r"15:\d{13}-0", "entry id", re.sub("[0-9a-f]{40}", "digest", one)) for one in told]
 
     def kinds(self, thread: str) -> list[str]:
         """The kinds of a thread's events."""
         return [event.event.kind.decode() for event in self.check(thread)]
+
+    def pieces(self, thread: str) -> list[tuple[str, bytes]]:
+        """Channel and piece of every value in the log of a thread, in its order."""
+        entries = self.client.xrange(self.keyspace.thread(thread.encode()).log)
+        return [
+            (split_value_name(name[1:])[0].decode(), piece)
+            for _, fields in entries
+            for name, piece in fields.items()
+            if name[:1] == b"="
+        ]
+
+    def forms(self, thread: str, channel: str | None = None) -> str:
+        """The forms of these pieces, of one channel or of all: a letter each."""
+        return "".join(piece[:1].decode() for name, piece in self.pieces(thread) if channel in (None, name))
+
+    def changed_versions(self, thread: str) -> int:
+        """In how many entries of a log versions are stored as what changed."""
+        return sum(b"b" in fields for _, fields in self.client.xrange(self.keyspace.thread(thread.encode()).log))
 
     def feed(self, *threads: str) -> list[tuple[bytes, ...]]:
         """What the feeds tell of some threads, entry ids and digests left out."""

@@ -20,19 +20,24 @@ from tests.saver.audit import config, put_of
 class Count(TypedDict):
     """What was counted."""
 
-    log: Annotated[list[int], operator.add]
+    log: Annotated[list[str], operator.add]
+
+
+def text_of(number: int) -> str:
+    """What the graph adds at a step: as long as a short message."""
+    return f"{number} was counted, and so was what came before it"
 
 
 def counting_graph(checkpointer: Any, steps: int, *, prompted: bool = False) -> Any:
     """A graph that counts to `steps`; if `prompted`, it waits for a line before every step and tells what it did."""
 
-    def count(state: Count) -> dict[str, list[int]]:
+    def count(state: Count) -> dict[str, list[str]]:
         number = len(state["log"])
         if prompted:
             print(number, flush=True)
             if not sys.stdin.readline():
                 sys.exit("nobody is there")
-        return {"log": [number]}
+        return {"log": [text_of(number)]}
 
     builder = StateGraph(Count)
     builder.add_node("count", count)
@@ -51,7 +56,7 @@ def main(task: str, url: str, prefix: str, thread: str, *rest: str) -> None:
         else:
             first, times = int(rest[0]), int(rest[1])
             for number in range(first, first + times):
-                saver.put(*put_of(thread, number, 1))
+                saver.put(*put_of(thread, number, 1, shared=True))
                 saver.put_writes(config(thread, 1), [("n", number)], f"task {number}")
 
 

@@ -69,6 +69,16 @@ values = st.recursive(
 )
 
 
+talks = st.builds(
+    lambda name, count: [
+        HumanMessage(f"{name} says {number} {'and so on ' * 4}", id=str(number)) for number in range(count)
+    ],
+    text,
+    st.sampled_from([2, 9, 17]),
+)
+"""Conversations long enough for what follows on them to be stored as deltas."""
+
+
 @st.composite
 def successors(draw: Draw, previous: Any) -> Any:
     """The next value of a channel: often the previous one with a little changed, as agents' states are."""
@@ -90,9 +100,7 @@ def successors(draw: Draw, previous: Any) -> Any:
         return previous[:at] + draw(text) + previous[at:]
     if isinstance(previous, dict) and draw(st.booleans()):
         return {**previous, draw(text): draw(scalars)}
-    if draw(st.booleans()):
-        return draw(st.lists(messages, max_size=3))
-    return draw(values)
+    return draw(st.one_of(talks, talks, st.lists(messages, max_size=3), values, values))
 
 
 plain = st.recursive(

@@ -175,6 +175,7 @@ def test_two_processes_on_one_thread(
     workers = [subprocess.Popen([*command, str(first), "50"], cwd=ROOT) for first in (100, 200)]
     assert [worker.wait(60) for worker in workers] == [0, 0]
     assert sorted(audit.kinds("t")) == ["checkpoint"] * 101 + ["writes"] * 100
+    assert audit.forms("t").count("D") > 60
     numbers = [*range(100, 150), *range(200, 250)]
     assert {number_of(found) for found in one_saver.list(config("t"))} == {1, *numbers}
     first = one_saver.get_tuple(config("t", 1))

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from saver import RedisStreamSaver
 from tests.saver.audit import Audit, checkpoint_id, config, number_of, put_of
 from tests.saver.colours import Call
 from tests.saver.conftest import Server
-from tests.saver.crash_worker import counting_graph
+from tests.saver.crash_worker import counting_graph, text_of
 from tests.servers import RunningServer
 from tests.servers import Server as StartedServer
 
@@ -33,6 +34,10 @@ Launch = Callable[..., RunningServer]
 def durable(binary: Path, private_server: Launch, tmp_path: Path) -> RunningServer:
     """A server of each binary that has every acknowledged command on disk."""
     return private_server(*DURABLE, binary=binary, dir=tmp_path)
+
+
+put_shared = partial(put_of, shared=True)
+"""A checkpoint whose value is stored as a delta against the one before."""
 
 
 class Writer:
@@ -52,7 +57,7 @@ class Writer:
             while True:
                 number, self._number = self._number, self._number + self._step
                 self.attempts += 2
-                self.saver.put(*put_of(self.thread, number, parent))
+                self.saver.put(*put_of(self.thread, number, parent, shared=True))
                 self.put.append(number)
                 acknowledged()
                 writes = [("n", number), ("__error__", number)]
@@ -91,12 +96,19 @@ def _traffic_until_killed(writers: list[Writer], server: RunningServer, after: i
 
 
 def test_a_killed_server_has_all_that_it_acknowledged(durable: RunningServer, prefix: str) -> None:
-    """After SIGKILL amid traffic, again and again, every acknowledged call is there whole, and every view is the log's fold."""
+    """After SIGKILL amid traffic, again and again, every acknowledged call is there whole, and every view is the log's fold.
+
+    The values are deltas, but for those of one thread.
+    """
     server = durable
     threads = ["shared", "own 1", "own 2"]
-    with RedisStreamSaver.from_conn_string(server.url, prefix=prefix, retry=Retry(NoBackoff(), 0)) as saver:
+    retry: Any = {"retry": Retry(NoBackoff(), 0)}
+    with (
+        RedisStreamSaver.from_conn_string(server.url, prefix=prefix, **retry) as saver,
+        RedisStreamSaver.from_conn_string(server.url, prefix=prefix, cache_bytes=0, **retry) as plain,
+    ):
         writers = [Writer(saver, "shared", 1, 2), Writer(saver, "shared", 2, 2)]
-        writers += [Writer(saver, thread, 1, 1) for thread in threads[1:]]
+        writers += [Writer(saver, "own 1", 1, 1), Writer(plain, "own 2", 1, 1)]
         for crash in range(1, 4):
             _traffic_until_killed(writers, server, after=40 * crash)
             server.start()
@@ -111,6 +123,7 @@ def test_a_killed_server_has_all_that_it_acknowledged(durable: RunningServer, pr
                     latest = saver.get_tuple(config(thread))
                     assert latest is not None
                     assert number_of(latest) >= max(writer.put[-1] for writer in mine)
+                    assert ("D" in audit.forms(thread)) == (thread != "own 2")
                     audit.forget_views(thread)
                     assert saver.get_tuple(config(thread)) == latest
                     audit.check(thread)
@@ -124,6 +137,7 @@ def _worker(*arguments: str) -> subprocess.Popen[str]:
 def test_a_killed_client_leaves_a_thread_that_resumes(any_server: Server, prefix: str) -> None:
     """A graph whose process is killed between two operations, then amid traffic, is resumed and counts on without a gap."""
     done = 0
+    numbers = [text_of(number) for number in range(40)]
     for prompts, last in ((4, 3), (1000, 15)):  # the second worker is never waited for
         with _worker("count", any_server.url, prefix, "t", "40") as worker:
             assert worker.stdin is not None
@@ -144,7 +158,8 @@ def test_a_killed_client_leaves_a_thread_that_resumes(any_server: Server, prefix
     ):
         named: Any = {**config("t"), "recursion_limit": 1000}
         state = counting_graph(saver, 40).invoke(None, named)
-        assert state == {"log": list(range(40))}
+        assert state == {"log": numbers}
+        assert "D" in audit.forms("t", "log")
         latest = saver.get_tuple(config("t"))
         audit.check("t")
         audit.forget_views("t")
@@ -155,7 +170,7 @@ def test_a_killed_client_leaves_a_thread_that_resumes(any_server: Server, prefix
 @pytest.mark.parametrize("how", ["killed", "restarted"])
 async def test_a_saver_outlives_its_server(durable: RunningServer, prefix: str, call: Call, how: str) -> None:
     """While the server is down calls raise ServerUnavailable; once it is back the same saver reads and writes on."""
-    server = durable
+    server, put_of = durable, put_shared
     async with RedisStreamSaver.from_conn_string(server.url, prefix=prefix, retry=Retry(NoBackoff(), 0)) as saver:
         await call(saver, "put", *put_of("t", 1))
         if how == "killed":
@@ -197,7 +212,7 @@ async def _once_more(call: Call, saver: RedisStreamSaver, method: str, *argument
 
 async def test_a_restart_goes_unnoticed_by_waiting_calls(private_server: Launch, tmp_path: Path, prefix: str) -> None:
     """With redis-py's own retries, calls of both colours that meet a crashed server wait for it and then succeed, once each."""
-    server = private_server(*DURABLE, dir=tmp_path)
+    server, put_of = private_server(*DURABLE, dir=tmp_path), put_shared
     back = asyncio.Event()
     async with RedisStreamSaver.from_conn_string(server.url, prefix=prefix) as saver:
 
@@ -226,12 +241,15 @@ async def test_a_restart_goes_unnoticed_by_waiting_calls(private_server: Launch,
         with Audit(server.url, prefix) as audit:
             assert audit.kinds("sync") == ["checkpoint"] * puts
             assert audit.kinds("async") == ["checkpoint"] * aputs
+            assert audit.forms("sync").count("D") > 10
+            assert audit.forms("async").count("D") > 10
 
 
 async def test_scripts_are_sent_again_where_the_server_forgot_them(
     saver: RedisStreamSaver, server: StartedServer, call: Call
 ) -> None:
     """After SCRIPT FLUSH each operation sends its script whole once, and goes on."""
+    put_of = put_shared
 
     async def forgotten(method: str, *arguments: Any, **options: Any) -> Any:
         with server.client() as client:

@@ -54,6 +54,10 @@ VERSION_KINDS = {"t": "saver", "thread:{1} *?[x] é🙂": "saver", "a\x00b": "sa
 THREADS = list(VERSION_KINDS)
 NAMESPACES = ["", "a", "a|b:1", "a|b:10", "é{*}\x00"]
 ODD_IDS = ["1", "10", "1ef", "2", "é", "z*[a]", "{x}", "￿", "🙂"]
+WIDE = {f"node {number} of a graph that has many of them": {"n": str(number)} for number in range(12)}
+"""What has been seen, enough for versions to be stored as what changed."""
+OPTIONS: list[dict[str, Any]] = [{}, {"cache_bytes": 0}, {"compress_above": 64}, {"cache_bytes": 4000}]
+"""Of the savers of one history after the other: values as deltas, whole, compressed, and with a cache that holds few."""
 NEVER_PUT = ["00000000-dead", "ffffffff-dead"]
 
 
@@ -114,30 +118,38 @@ def assert_listed(actual: list[CheckpointTuple], matching: Iterable[CheckpointTu
 
 
 class SyncSubject:
-    """A saver used through its sync methods."""
+    """Two savers, each with a cache of its own, used in turn through their sync methods."""
 
-    def __init__(self, saver: RedisStreamSaver) -> None:
-        self.saver = saver.__enter__()
+    def __init__(self, *savers: RedisStreamSaver) -> None:
+        self.saver, self.other = (saver.__enter__() for saver in savers)
+
+    def switch(self) -> None:
+        self.saver, self.other = self.other, self.saver
 
     def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         return call_now(self.saver, method, *args, **kwargs)
 
     def close(self) -> None:
-        self.saver.__exit__(None, None, None)
+        for saver in (self.saver, self.other):
+            saver.__exit__(None, None, None)
 
 
 class AsyncSubject:
-    """A saver used through its async methods, in an event loop of its own."""
+    """Two savers, each with a cache of its own, used in turn through their async methods, in an event loop of their own."""
 
-    def __init__(self, saver: RedisStreamSaver) -> None:
+    def __init__(self, *savers: RedisStreamSaver) -> None:
         self.loop = asyncio.new_event_loop()
-        self.saver = self.loop.run_until_complete(saver.__aenter__())
+        self.saver, self.other = (self.loop.run_until_complete(saver.__aenter__()) for saver in savers)
+
+    def switch(self) -> None:
+        self.saver, self.other = self.other, self.saver
 
     def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         return self.loop.run_until_complete(call_async(self.saver, method, *args, **kwargs))
 
     def close(self) -> None:
-        self.loop.run_until_complete(self.saver.__aexit__(None, None, None))
+        for saver in (self.saver, self.other):
+            self.loop.run_until_complete(saver.__aexit__(None, None, None))
         self.loop.run_until_complete(self.loop.shutdown_asyncgens())
         self.loop.run_until_complete(self.loop.shutdown_default_executor())
         self.loop.close()
@@ -152,6 +164,8 @@ class SaverMachine(RuleBasedStateMachine):
     """Does everything to the saver and to InMemorySaver, and compares what they answer."""
 
     new_subject: ClassVar[Callable[[], Subject]]
+    deltas: ClassVar[int] = 0
+    """Values that were last stored, or read, as deltas, over all histories."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -168,6 +182,8 @@ class SaverMachine(RuleBasedStateMachine):
         self.last_place: Place | None = None
 
     def teardown(self) -> None:
+        known = self.subject.saver._operations.cache._known.values()
+        type(self).deltas += sum(getattr(one, "deltas", 0) > 0 for one in known)
         self.subject.close()
 
     def at(self, numbers: tuple[int, int]) -> Place:
@@ -238,6 +254,11 @@ class SaverMachine(RuleBasedStateMachine):
         """A few places, so that each comes to hold enough to be interesting."""
         self.threads, self.namespaces = threads, namespaces
 
+    @rule()
+    def another_saver(self) -> None:
+        """From now on the calls go to the other saver, which knows the values of an earlier time."""
+        self.subject.switch()
+
     @rule(numbers=places, times=st.integers(1, 4), data=st.data())
     def put(self, numbers: tuple[int, int], times: int, data: st.DataObject) -> None:
         for _ in range(times):
@@ -275,7 +296,7 @@ class SaverMachine(RuleBasedStateMachine):
             "ts": "2026-01-01T00:00:00+00:00",
             "channel_values": values,
             "channel_versions": versions,
-            "versions_seen": {"__input__": {}, "node": dict(base["channel_versions"])},
+            "versions_seen": {"__input__": {}, "node": dict(base["channel_versions"]), **WIDE},
             "updated_channels": data.draw(st.sampled_from([None, [], ["n"]])),
         }
         # An unchanged channel may be absent from the values, as DeltaChannel's are: its version still names its value.
@@ -440,9 +461,12 @@ def test_answers_as_the_in_memory_saver_does(server: Server, prefix: str, colour
     class Machine(SaverMachine):
         @staticmethod
         def new_subject() -> Subject:
-            return colour(RedisStreamSaver.from_conn_string(server.url, prefix=f"{prefix}-{next(numbers)}"))
+            number = next(numbers)
+            options: dict[str, Any] = {"prefix": f"{prefix}-{number}", **OPTIONS[number % len(OPTIONS)]}
+            return colour(*(RedisStreamSaver.from_conn_string(server.url, **options) for _ in range(2)))
 
     run_state_machine_as_test(Machine, settings=settings.get_profile(os.environ.get("MACHINE_PROFILE", "machine")))
+    assert Machine.deltas > 0
 
 
 def checkpoint_of(

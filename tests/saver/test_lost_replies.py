@@ -11,6 +11,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -24,10 +25,12 @@ from redis.retry import Retry
 from eventlog.errors import ServerUnavailable, ThreadExists
 from saver import RedisStreamSaver
 from tests.proxy import Cut, Proxy
-from tests.saver.audit import Audit, config, put_of, value_of
+from tests.saver.audit import Audit, config, put_of, shared_value_of
 from tests.saver.colours import Call, call_async, call_sync
 from tests.saver.conftest import Server
 
+put_shared = partial(put_of, shared=True)
+"""A checkpoint whose value is stored as a delta, where a saver knows another one."""
 THREADS = ("t", "copy")
 MOST = 60
 """More commands than any operation here takes."""
@@ -36,21 +39,21 @@ MOST = 60
 def _chain(saver: RedisStreamSaver) -> None:
     """Two checkpoints in the root namespace, with writes, and one in a subgraph's."""
     for number in (2, 3):
-        saver.put(*put_of("t", number, number - 1, run=f"run-{number % 2}"))
+        saver.put(*put_shared("t", number, number - 1, run=f"run-{number % 2}"))
         saver.put_writes(config("t", number), [("n", number), ("__interrupt__", "?")], "task", "path")
-    saver.put(*put_of("t", 1, namespace="sub"))
+    saver.put(*put_shared("t", 1, namespace="sub"))
 
 
 async def _put(saver: RedisStreamSaver, call: Call) -> Any:
-    return await call(saver, "put", *put_of("t", 4, 3))
+    return await call(saver, "put", *put_shared("t", 4, 3))
 
 
 async def _put_wide(saver: RedisStreamSaver, call: Call) -> Any:
-    return await call(saver, "put", *put_of("t", 4, 3, channels=[f"c{number}" for number in range(1100)]))
+    return await call(saver, "put", *put_shared("t", 4, 3, channels=[f"c{number}" for number in range(1100)]))
 
 
 async def _put_fork(saver: RedisStreamSaver, call: Call) -> Any:
-    return await call(saver, "put", *put_of("t", 4, 2))
+    return await call(saver, "put", *put_shared("t", 4, 2))
 
 
 async def _put_writes(saver: RedisStreamSaver, call: Call) -> Any:
@@ -114,16 +117,18 @@ class Line:
     through: redis.Redis
     athrough: redis.asyncio.Redis
     direct: redis.Redis
+    cache: dict[str, int]
+    """What savers are told of their caches."""
     runs: int = 0
 
     def savers(self) -> tuple[RedisStreamSaver, RedisStreamSaver, Audit]:
         """One through the proxy and one direct, on a new prefix."""
         self.runs += 1
-        prefix = f"{self.prefix}-{self.runs}"
+        options: Any = {"prefix": f"{self.prefix}-{self.runs}", "partitions": 2, **self.cache}
         return (
-            RedisStreamSaver(self.through, self.athrough, prefix=prefix, partitions=2),
-            RedisStreamSaver(self.direct, prefix=prefix, partitions=2),
-            Audit(self.server.url, prefix, partitions=2),
+            RedisStreamSaver(self.through, self.athrough, **options),
+            RedisStreamSaver(self.direct, **options),
+            Audit(self.server.url, options["prefix"], partitions=2),
         )
 
     async def outcome(
@@ -133,7 +138,8 @@ class Line:
         through, direct, audit = self.savers()
         with audit:
             _chain(direct)
-            await call(through, "setup")
+            for namespace in ("", "sub"):  # what is read is known from then on
+                await call(through, "get_tuple", config("t", namespace=namespace))
             if without_views:
                 audit.forget_views("t", "", "sub")
             self.proxy.cut(number, how)
@@ -146,6 +152,8 @@ class Line:
                 audit.forget_views(thread, "", "sub")
             rebuilt = [direct.get_tuple(config("t", namespace=namespace)) for namespace in ("", "sub")]
             assert rebuilt == latest
+            if operation in {_put, _put_fork}:
+                assert audit.forms("t").endswith("K" if self.cache else "D")
             return [result, outline, list(direct.list(None))], cut
 
     async def _retried(self, operation: Operation, saver: RedisStreamSaver, call: Call) -> Any:
@@ -166,28 +174,41 @@ def resend(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.fixture
-async def line(any_server: Server, prefix: str, resend: int) -> AsyncIterator[Line]:
+def cache() -> dict[str, int]:
+    """Settings with which savers make deltas."""
+    return {}
+
+
+@pytest.fixture
+async def line(any_server: Server, prefix: str, resend: int, cache: dict[str, int]) -> AsyncIterator[Line]:
     """Connections through a proxy, where redis-py sends again or does not."""
     with Proxy(any_server.url) as proxy:
         through = redis.Redis.from_url(proxy.url, retry=Retry(NoBackoff(), resend))
         athrough = redis.asyncio.Redis.from_url(proxy.url, retry=AsyncRetry(NoBackoff(), resend))
         with redis.Redis.from_url(any_server.url) as direct:
-            yield Line(any_server, prefix, proxy, resend, through, athrough, direct)
+            yield Line(any_server, prefix, proxy, resend, through, athrough, direct, cache)
         through.close()
         await athrough.aclose()
 
 
+WHOLE = {(Cut.AFTER, 0, "sync"), (Cut.AFTER, 3, "async"), (Cut.WITHIN, 0, "async")}
 WAYS = [
-    pytest.param(how, resend, call, id=f"{how.name}-{'resent' if resend else 'retried'}-{colour}")
+    pytest.param(
+        how,
+        resend,
+        call,
+        {"cache_bytes": 0} if (how, resend, colour) in WHOLE else {},
+        id=f"{how.name}-{'resent' if resend else 'retried'}-{colour}",
+    )
     for how in Cut
     for resend in (0, 3)
     for colour, call in (("sync", call_sync), ("async", call_async))
     if how is Cut.AFTER or (resend == 0) == ((how is Cut.WITHIN) == (call is call_sync))
 ]
-"""A lost reply in every combination; for the other breaks, both colours and both who send again."""
+"""A lost reply in every combination; for the other breaks, both colours and both who send again. Some of them without deltas."""
 
 
-@pytest.mark.parametrize(("how", "resend", "call"), WAYS)
+@pytest.mark.parametrize(("how", "resend", "call", "cache"), WAYS)
 @pytest.mark.parametrize("operation", OPERATIONS)
 async def test_a_break_at_any_command_changes_nothing(line: Line, call: Call, operation: str, how: Cut) -> None:
     """After a break at any of its commands an operation has left the same events, feed and checkpoints as without one."""
@@ -200,7 +221,7 @@ async def test_a_break_at_any_command_changes_nothing(line: Line, call: Call, op
     assert 1 < number < MOST
 
 
-@pytest.mark.parametrize(("how", "resend", "call"), WAYS)
+@pytest.mark.parametrize(("how", "resend", "call", "cache"), WAYS)
 @pytest.mark.parametrize("operation", [_put, _put_writes, _read], ids=["put", "put_writes", "get_tuple"])
 async def test_a_break_while_views_are_rebuilt(line: Line, call: Call, operation: Operation, how: Cut) -> None:
     """A break at any command with which deleted views are rebuilt is made up for."""
@@ -240,7 +261,7 @@ async def test_an_encrypted_retry_adds_no_event(line: Line, call: Call) -> None:
     await call(through, "setup")
     with audit:
         for step in (
-            ("put", *put_of("t", 1)),
+            ("put", *put_shared("t", 1)),
             ("put_writes", config("t", 1), [("n", 1)], "task"),
             ("put_writes", config("t", 1), [("__error__", 1)], "task"),
         ):
@@ -270,16 +291,17 @@ async def test_breaks_at_random(line: Line, call: Call) -> None:
         raise AssertionError(f"{method} never got through")
 
     for number in range(1, 31):
-        await retried("put", *put_of("t", number, number - 1 or None))
+        await retried("put", *put_shared("t", number, number - 1 or None))
         await retried("put_writes", config("t", number), [("n", number)], "task")
         await retried("put_writes", config("t", number), [("__error__", number)], "task")
         latest = await retried("get_tuple", config("t"))
-        assert latest.checkpoint["channel_values"] == {"n": value_of(number)}
+        assert latest.checkpoint["channel_values"] == {"n": shared_value_of(number)}
         assert latest.pending_writes == [("task", "__error__", number), ("task", "n", number)]
     cuts = line.proxy.cuts
     line.proxy.plan()
     assert cuts > 10
     with audit:
+        assert audit.forms("t").count("D") > 20
         assert audit.kinds("t") == ["checkpoint", "writes", "writes"] * 30
         assert len(audit.feed("t")) == 90
 
@@ -293,7 +315,7 @@ async def test_a_cancelled_call_can_be_made_again(line: Line) -> None:
     async def write(thread: str) -> None:
         for number in range(1, 6):
             for give_up in (True, True, False):
-                calling = asyncio.create_task(through.aput(*put_of(thread, number, number - 1 or None)))
+                calling = asyncio.create_task(through.aput(*put_shared(thread, number, number - 1 or None)))
                 if give_up:
                     for _ in range(dice.randrange(12)):
                         await asyncio.sleep(0)
@@ -302,7 +324,7 @@ async def test_a_cancelled_call_can_be_made_again(line: Line) -> None:
                     assert await calling == config(thread, number)
             found = await through.aget_tuple(config(thread))
             assert found is not None
-            assert found.checkpoint["channel_values"] == {"n": value_of(number)}
+            assert found.checkpoint["channel_values"] == {"n": shared_value_of(number)}
 
     await asyncio.gather(*(write(f"thread {number}") for number in range(8)))
     with audit:
