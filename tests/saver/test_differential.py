@@ -54,7 +54,7 @@ VERSION_KINDS = {"t": "saver", "thread:{1} *?[x] é🙂": "saver", "a\x00b": "sa
 THREADS = list(VERSION_KINDS)
 NAMESPACES = ["", "a", "a|b:1", "a|b:10", "é{*}\x00"]
 ODD_IDS = ["1", "10", "1ef", "2", "é", "z*[a]", "{x}", "￿", "🙂"]
-WIDE = {f"node {number} of a graph that has many of them": {"n": str(number)} for number in range(12)}
+WIDE = {f"node {number} of a graph that has many of them": {"n": str(number)} for number in range(20)}
 """What has been seen, enough for versions to be stored as what changed."""
 OPTIONS: list[dict[str, Any]] = [{}, {"cache_bytes": 0}, {"compress_above": 64}, {"cache_bytes": 4000}]
 """Of the savers of one history after the other: values as deltas, whole, compressed, and with a cache that holds few."""
@@ -165,7 +165,7 @@ class SaverMachine(RuleBasedStateMachine):
 
     new_subject: ClassVar[Callable[[], Subject]]
     deltas: ClassVar[int] = 0
-    """Values that were last stored, or read, as deltas, over all histories."""
+    """How often values were seen to have been stored as deltas, over all histories."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -182,8 +182,6 @@ class SaverMachine(RuleBasedStateMachine):
         self.last_place: Place | None = None
 
     def teardown(self) -> None:
-        known = self.subject.saver._operations.cache._known.values()
-        type(self).deltas += sum(getattr(one, "deltas", 0) > 0 for one in known)
         self.subject.close()
 
     def at(self, numbers: tuple[int, int]) -> Place:
@@ -305,6 +303,8 @@ class SaverMachine(RuleBasedStateMachine):
         config["configurable"] |= data.draw(extras)
         sent = {**full, "channel_values": {channel: values[channel] for channel in kept}}
         self.do_put(place, (config, sent, data.draw(metadata), new_versions), full)
+        known = self.subject.saver._operations.cache._known.values()
+        type(self).deltas += sum(getattr(one, "deltas", 0) > 0 for one in known)
 
     @rule(data=st.data())
     def put_again(self, data: st.DataObject) -> None:
