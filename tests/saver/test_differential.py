@@ -303,8 +303,8 @@ class SaverMachine(RuleBasedStateMachine):
         config["configurable"] |= data.draw(extras)
         sent = {**full, "channel_values": {channel: values[channel] for channel in kept}}
         self.do_put(place, (config, sent, data.draw(metadata), new_versions), full)
-        known = self.subject.saver._operations.cache._known.values()
-        type(self).deltas += sum(getattr(one, "deltas", 0) > 0 for one in known)
+        cached = self.subject.saver._operations.cache._known.values()
+        type(self).deltas += sum(getattr(one, "deltas", 0) > 0 for one in cached)
 
     @rule(data=st.data())
     def put_again(self, data: st.DataObject) -> None:
