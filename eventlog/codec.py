@@ -157,13 +157,13 @@ _LARGEST = 2**30
 _SAMPLE = 4096
 
 
-def _compressed(data: bytes) -> bytes | None:
+def _compressed(data: memoryview) -> bytes | None:
     compressor = _ZSTD.compressor
     if len(data) > 4 * _SAMPLE:
         middle = len(data) // 2
         if len(compressor.compress(data[middle : middle + _SAMPLE])) > _SAMPLE * 0.9:
             return None
-    made = compressor.compress(data)
+    made: bytes = compressor.compress(data)
     return made if len(made) < len(data) * 0.9 else None
 
 
@@ -193,7 +193,7 @@ def compressed(piece: bytes, above: int) -> bytes | None:
     if len(piece) <= above:
         return None
     at = _end_of_checks(piece)
-    made = _compressed(piece[at:])
+    made = _compressed(memoryview(piece)[at:])
     return None if made is None else piece[:1].lower() + piece[1:at] + made
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from threading import Lock
 from typing import NamedTuple, Union
 
@@ -17,9 +18,11 @@ from projections.delta import make_delta
 from projections.pieces import SMALLEST, StoredValue
 from projections.versions import Versions
 
-__all__ = ["CACHE_BYTES", "KnownVersions", "Prepared", "ValueCache"]
+__all__ = ["CACHE_BYTES", "COMPRESS_ABOVE", "KnownVersions", "Prepared", "ValueCache"]
 
 CACHE_BYTES = 64 * 1024 * 1024
+COMPRESS_ABOVE = 4096
+"""Bytes of a piece above which the log gets it compressed: mostly keyframes, at no cost that shows in a put."""
 
 MOST_DELTAS = 64
 """Deltas on one keyframe, at least: a large value may have one more for each KiB it has, so that a keyframe costs no more than
@@ -29,6 +32,8 @@ _OVERHEAD = 500
 _EACH = 300
 """Bytes that the versions of a channel or a node take."""
 
+MOST_BESIDE = 256 * 1024
+"""Bytes beside a chain's pieces, and four times its keyframe's more, after which a keyframe is due: other channels may be long."""
 LONGEST_TOKEN = 60000
 """Bytes of a version token that a delta can name."""
 DEEPEST = 8
@@ -38,7 +43,8 @@ _Name = tuple[bytes, str, Union[str, None]]
 """Thread, namespace, channel; None for the versions."""
 
 
-class _Known(NamedTuple):
+@dataclass(slots=True)
+class _Known:
     type: str
     data: bytes
     check: bytes
@@ -51,6 +57,22 @@ class _Known(NamedTuple):
     """Bytes of the keyframe."""
     misses: int = 0
     """Times in a row that searching for what is shared was for nothing."""
+    dense: int = 0
+    """Times in a row that compressing a keyframe was for nothing."""
+    span: int = 0
+    """Bytes that lie beside the pieces in the entries since the keyframe: who reads the value reads over them."""
+
+    def may_follow(self, size: int) -> bool:
+        """Whether a delta may follow, rather than a keyframe be due, for a value of so many bytes."""
+        return (
+            self.weight < self.keyframe
+            and self.deltas < MOST_DELTAS + size // 1024
+            and self.span < MOST_BESIDE + 4 * self.keyframe
+            and len(self.token) < LONGEST_TOKEN
+        )
+
+
+_NOTHING = _Known("", b"", b"", b"", b"", 0, 0, 0)
 
 
 class KnownVersions(NamedTuple):
@@ -100,20 +122,30 @@ class ValueCache:
         check = check_of(data)
         if len(data) < SMALLEST or not self.limit:
             return self._prepared(encode_keyframe(type_, data, check), check, None)
-        base = None if whole else self._known.get((thread, namespace, channel))
-        misses = 0
-        if isinstance(base, _Known) and base.type == type_ and _may_follow(base, len(data)):
-            search = base.misses < 2 or base.misses % 16 == 0
+        base = self._known.get((thread, namespace, channel))
+        if not isinstance(base, _Known) or base.type != type_:
+            base = _NOTHING
+        misses, dense = 0, base.dense
+        if not whole and base.may_follow(len(data)):
             checks = base.check or check_of(base.data), check
-            delta = make_delta(base.data, data, checks=checks, search=search)
+            delta = make_delta(base.data, data, checks=checks, search=_worth_trying(base.misses))
             if delta is not None:
                 piece = encode_delta(base.entry_id, base.token, delta)
                 weight = base.weight + len(delta)
-                known = _Known(type_, data, check, token, b"", base.deltas + 1, weight, base.keyframe)
+                known = _Known(
+                    type_, data, check, token, b"", base.deltas + 1, weight, base.keyframe, 0, dense, base.span
+                )
                 return self._prepared(piece, check, known)
             misses = base.misses + 1
         piece = encode_keyframe(type_, data, check)
-        return self._prepared(piece, check, _Known(type_, data, check, token, b"", 0, 0, len(data), misses))
+        known = _Known(type_, data, check, token, b"", 0, 0, len(data), misses, dense)
+        if not _worth_trying(dense):
+            known.dense += 1
+            return Prepared(piece, check, known)
+        prepared = self._prepared(piece, check, known)
+        if len(piece) > self.compress_above:
+            known.dense = 0 if prepared.plain else dense + 1
+        return prepared
 
     def _prepared(self, piece: bytes, check: bytes, known: _Known | None) -> Prepared:
         shorter = compressed(piece, self.compress_above)
@@ -129,11 +161,16 @@ class ValueCache:
         if self.limit and known.check:
             self._set((thread, namespace, None), known)
 
-    def stored(self, thread: bytes, namespace: str, channel: str, prepared: Prepared, entry_id: bytes) -> None:
-        """Notes that a value that was prepared lies in an entry now."""
+    def stored(  # noqa: PLR0917
+        self, thread: bytes, namespace: str, channel: str, prepared: Prepared, entry_id: bytes, size: int = 0
+    ) -> None:
+        """Notes that a value that was prepared lies in an entry now, of `size` bytes."""
         name = thread, namespace, channel
-        if prepared.known is not None:
-            self._set(name, prepared.known._replace(entry_id=entry_id))
+        known = prepared.known
+        if known is not None:
+            known.entry_id = entry_id
+            known.span += max(0, size - len(prepared.piece))
+            self._set(name, known)
         elif name in self._known:
             with self._lock:
                 self._drop(name)
@@ -182,6 +219,6 @@ def _size(known: _Known | KnownVersions) -> int:
     return _OVERHEAD + (len(known.data) if isinstance(known, _Known) else _EACH * known.versions.size)
 
 
-def _may_follow(base: _Known, size: int) -> bool:
-    """Whether a delta may follow, rather than a keyframe be due."""
-    return base.weight < base.keyframe and base.deltas < MOST_DELTAS + size // 1024 and len(base.token) < LONGEST_TOKEN
+def _worth_trying(failures: int) -> bool:
+    """Whether to try again what was for nothing so many times in a row: twice, then every sixteenth time."""
+    return failures < 2 or failures % 16 == 0

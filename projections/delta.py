@@ -54,6 +54,8 @@ def make_delta(
     most = len(current) // 2
     if most < _CHECKS or len(previous) > _LARGEST or len(current) > _LARGEST:
         return None
+    if not search and not _share_an_end(previous, current):
+        return None
     parts = list(checks or (check_of(previous), check_of(current)))
     size = _CHECKS
     for place, removed, put in _edits(previous, current, search=search):
@@ -113,13 +115,18 @@ def _header(data: bytes) -> int:
     return {0xDC: 3, 0xDD: 5, 0xDE: 3, 0xDF: 5}.get(first, 0)
 
 
+def _share_an_end(previous: bytes, current: bytes) -> bool:
+    at, to = _header(previous), _header(current)
+    return previous[at : at + 8] == current[to : to + 8] or previous[-8:] == current[-8:]
+
+
 def _edits(previous: bytes, current: bytes, *, search: bool) -> Iterator[Edit]:
     at, to = _header(previous), _header(current)
     if not at or not to:
         at = to = 0
     elif previous[:at] != current[:to]:
         yield 0, at, current[:to]
-    if current.startswith(previous[at:], to):
+    if current[to : to + 32] == previous[at : at + 32] and current.startswith(previous[at:], to):
         if len(current) - to > len(previous) - at:
             yield len(previous), 0, current[to + len(previous) - at :]
         return
@@ -171,6 +178,8 @@ def _meet(  # noqa: PLR0917
 def _common_prefix(previous: bytes, at: int, end: int, current: bytes, to: int, until: int) -> int:  # noqa: PLR0917
     """Number of bytes that are the same from `at` in one and `to` in the other on."""
     most = min(end - at, until - to)
+    if not most or previous[at] != current[to]:
+        return 0
     same, step = 0, 64
     while same < most:
         step = min(step, most - same)
@@ -189,6 +198,8 @@ def _common_suffix(previous: bytes, at: int, current: bytes, to: int) -> int:
     """Number of bytes that are the same at both ends, those before `at` and `to` left out."""
     end, until = len(previous), len(current)
     most = min(end - at, until - to)
+    if not most or previous[-1] != current[-1]:
+        return 0
     same, step = 0, 64
     while same < most:
         step = min(step, most - same)

@@ -68,8 +68,10 @@ def save_checkpoint(
         return
     versions = Versions(event.versions, event.seen)
     cache.know_versions(keys.thread, event.namespace, KnownVersions(versions, entry_ids[-1], event.check, depth))
+    sizes = [sum(map(len, fields)) for fields in events]
     for position, ((channel, _), piece) in enumerate(prepared.items()):
-        cache.stored(keys.thread, event.namespace, channel, piece, entry_ids[position // FIELDS])
+        part = position // FIELDS
+        cache.stored(keys.thread, event.namespace, channel, piece, entry_ids[part], sizes[part])
 
 
 def _events(

@@ -17,7 +17,9 @@ from langgraph.checkpoint.base import (
     DeltaChannelHistory,
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 
+from eventlog.codec import NEVER
 from eventlog.errors import InvalidArgument
 from eventlog.events import CheckpointSaved, HistoryPruned, Removed, RunsDeleted
 from eventlog.flow import Flow
@@ -38,6 +40,8 @@ __all__ = ["Operations"]
 
 T = TypeVar("T")
 
+_UNSHARED = ValueCache(0, NEVER)
+"""For values of which no two share anything, nor get shorter by compression: encrypted ones."""
 KEEP_LATEST, DELETE = "keep_latest", "delete"
 
 
@@ -75,7 +79,8 @@ class Operations:
         stored = yield from self._first(reading)
         if stored is None:
             return None
-        remember(self.cache, keys, stored)
+        if not isinstance(serde, EncryptedSerializer):
+            remember(self.cache, keys, stored)
         return Translator(serde).checkpoint_tuple(address.thread_id, stored)
 
     def list(
@@ -116,9 +121,8 @@ class Operations:
         event, values, full = Translator(serde).checkpoint_saved(address, config, checkpoint, metadata, new_versions)
         about = [_word(address.thread_id, full, key) for key in ("source", "step", "run_id")]
         keys = self._keys(address.thread_id)
-        yield from self._first(
-            save_checkpoint(keys, event, values, cache=self.cache, ttl=self.ttl.on_write, about=about)
-        )
+        cache = _UNSHARED if isinstance(serde, EncryptedSerializer) else self.cache
+        yield from self._first(save_checkpoint(keys, event, values, cache=cache, ttl=self.ttl.on_write, about=about))
         return config_of(address.thread_id, event.namespace, event.checkpoint_id)
 
     def put_writes(

@@ -28,7 +28,7 @@ from eventlog.connections import Connections
 from eventlog.drivers import Runner
 from eventlog.errors import InvalidArgument
 from eventlog.keys import Keyspace
-from projections.cache import CACHE_BYTES, ValueCache
+from projections.cache import CACHE_BYTES, COMPRESS_ABOVE, ValueCache
 from saver.embedded import EmbeddedServer
 from saver.operations import Operations
 from saver.ttl import TimeToLive
@@ -56,7 +56,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         ttl: minutes a thread lives after its last write, or `{"default_ttl": minutes, "refresh_on_read": True}`.
         cache_bytes: most bytes of what was last read and written that are kept to make deltas against, for all threads together;
             with 0 every value is stored whole.
-        compress_above: values, and deltas, of more bytes than this are compressed with Zstandard; None: none are.
+        compress_above: values, and deltas, of more bytes than this lie in the log compressed with Zstandard; None: none do.
 
     Raises:
         TypeError, InvalidArgument: an argument is not what it should be; the message names the remedy.
@@ -77,7 +77,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         serde: SerializerProtocol | None = None,
         ttl: float | Mapping[str, Any] | None = None,
         cache_bytes: int = CACHE_BYTES,
-        compress_above: int | None = None,
+        compress_above: int | None = COMPRESS_ABOVE,
     ) -> None:
         connections = Connections(sync_connection, async_connection)
         self._open(
@@ -123,7 +123,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         serde: SerializerProtocol | None = None,
         ttl: float | Mapping[str, Any] | None = None,
         cache_bytes: int = CACHE_BYTES,
-        compress_above: int | None = None,
+        compress_above: int | None = COMPRESS_ABOVE,
         **client_options: Any,
     ) -> Self:
         """A saver that opens its own connections, both colours, at first use, and closes them.
@@ -155,7 +155,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         serde: SerializerProtocol | None = None,
         ttl: float | Mapping[str, Any] | None = None,
         cache_bytes: int = CACHE_BYTES,
-        compress_above: int | None = None,
+        compress_above: int | None = COMPRESS_ABOVE,
     ) -> Self:
         """A saver with a private server, for local work: it starts one on a unix socket and stops it.
 
