@@ -32,7 +32,7 @@ _OVERHEAD = 500
 _EACH = 300
 """Bytes that the versions of a channel or a node take."""
 
-MOST_BESIDE = 256 * 1024
+MOST_BESIDE = 4 * 1024 * 1024
 """Bytes beside a chain's pieces, and four times its keyframe's more, after which a keyframe is due: other channels may be long."""
 LONGEST_TOKEN = 60000
 """Bytes of a version token that a delta can name."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from random import Random
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from tests.saver.threads import config, keys_of, keys_under, step, values_of
 from tests.servers import Server
 
 CONNECTING = {"HELLO", "CLIENT", "AUTH", "SELECT", "COMMAND", "PING"}
-BIG = b"z" * 100_000
+BIG = Random(1).randbytes(100_000)
 
 
 @pytest.fixture
