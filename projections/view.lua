@@ -52,9 +52,11 @@ local function entry_at(read, entry_id)
   if fields == nil then
     local entry = redis.call('XRANGE', LOG, entry_id, entry_id)[1]
     fields = entry and entry[2] or false
+    local bytes = 0
     for i = 2, fields and #fields or 0, 2 do
-      read.bytes = read.bytes + #fields[i]
+      bytes = bytes + #fields[i]
     end
+    read.bytes = read.bytes + bytes
     read.entries[entry_id] = fields
   end
   return fields or nil
@@ -119,30 +121,34 @@ local function piece_at(read, token, channel, entry_id)
   if not entry_id then
     return 0
   end
-  local waiting, base = {}, 0
+  local pieces, ids, names, count, base = {}, {}, {}, 0, nil
+  local found, before = read.found, nil -- `before`: ms that the next entry's id has to be below
   while entry_id do
-    local name = counted(token) .. channel
-    base = read.found[entry_id .. name]
+    local ms = tonumber(string.match(entry_id, '^(%d+)%-0$'))
+    if not ms or (before and ms >= before) then -- damaged
+      return nil, ids[count] or entry_id
+    end
+    before = ms
+    local name = '=' .. #token .. ':' .. token .. channel
+    base = found[entry_id .. name]
     if base then
       break
     end
     local entry = entry_at(read, entry_id)
-    local piece = entry and field_of(entry, '=' .. name)
+    local piece = entry and field_of(entry, name)
     if not piece then
       return nil, entry_id
     end
-    waiting[#waiting + 1] = { piece, entry_id, name }
-    local after = entry_id
+    count = count + 1
+    pieces[count], ids[count], names[count] = piece, entry_id, name
     entry_id, token = base_of(piece)
-    if entry_id and not is_before(entry_id, after) then -- damaged
-      return nil, after
-    end
   end
   base = base or 0
-  for i = #waiting, 1, -1 do
-    local number = #read.pieces + 1
-    read.pieces[number], read.bases[number], read.ids[number] = waiting[i][1], base, waiting[i][2]
-    read.found[waiting[i][2] .. waiting[i][3]] = number
+  local number = #read.pieces
+  for i = count, 1, -1 do
+    number = number + 1
+    read.pieces[number], read.bases[number], read.ids[number] = pieces[i], base, ids[i]
+    found[ids[i] .. names[i]] = number
     base = number
   end
   return base
