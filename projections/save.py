@@ -83,16 +83,15 @@ def _events(
     """The fields of the events that hold a checkpoint, values beyond a thousand in events of their own before it; and how many
     checkpoints its versions are behind whole ones then.
     """
-    fields = encode_event(event)
-    mark = event.mark or _mark(fields, values, prepared)
-    depth = 0
+    saved, depth = event, 0
     if base is not None:
         changes = changed(base.versions, Versions(event.versions, event.seen))
         if changes is not None:
             depth = base.depth + 1
             since = base.entry_id, base.check
-            event = replace(event, versions=changes.channels, seen=changes.seen, base=since)
-            fields = encode_event(event)
+            saved = replace(event, versions=changes.channels, seen=changes.seen, base=since)
+    fields = encode_event(saved)
+    mark = event.mark or _mark(event, fields, values, prepared)
     if not event.mark:
         fields += (b"r", mark)
     pieces = {name: one.piece for name, one in prepared.items()}
@@ -104,12 +103,18 @@ def _events(
     while len(parts) < (len(pieces) - 1) // FIELDS:
         parts.append(encode_event(ValuesSaved(event.namespace, event.checkpoint_id, dict(islice(rest, FIELDS)))))
     digests = tuple(map(content_digest, parts))
-    return [*parts, encode_event(replace(event, values=dict(rest), parts=digests, mark=mark))], depth
+    return [*parts, encode_event(replace(saved, values=dict(rest), parts=digests, mark=mark))], depth
 
 
-def _mark(fields: Sequence[bytes], values: Values, prepared: Mapping[tuple[str, str], Prepared]) -> bytes:
-    """What tells a call that is made again, in whatever form its values are stored."""
-    parts = [*fields]
+def _mark(
+    event: CheckpointSaved,
+    fields: Sequence[bytes],
+    values: Values,
+    prepared: Mapping[tuple[str, str], Prepared],
+) -> bytes:
+    """What tells a call that is made again, in whatever form its values and versions are stored."""
+    _, _, _, _, _, envelope, _, versions, *_ = fields
+    parts = [envelope, event.check or versions, (event.parent_id or "").encode()]
     for ((channel, token), value), one in zip(values.items(), prepared.values(), strict=True):
         parts += (channel.encode(), token.encode(), b"" if value is None else value.type.encode(), one.check)
     return xxh3_128_digest(framed(parts))
