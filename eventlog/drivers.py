@@ -23,7 +23,8 @@ from redis.asyncio.cluster import RedisCluster
 
 from eventlog.connections import Connections
 from eventlog.errors import NoSyncConnection, SaverClosed, is_exhausted, translate
-from eventlog.flow import Batch, Call, Command, Emit, Flow, Request
+from eventlog.flow import Batch, Call, Command, Emit, Flow, Request, load_script
+from eventlog.forks import renew_after_fork
 from eventlog.given import AsyncClient, SyncClient, is_cluster
 from eventlog.kept import KeptConnections, can_keep
 from eventlog.patience import pauses
@@ -48,9 +49,13 @@ class Runner:
         self.connections = connections
         self.closed = False
         """Set by whoever opened the connections and closed them: every call raises `SaverClosed` from then on."""
-        self._lock = threading.Lock()
+        self._begin_process()
+        renew_after_fork(self)
         self._kept: tuple[SyncClient, KeptConnections | None] | None = None
         self._shared: dict[asyncio.AbstractEventLoop, tuple[AsyncClient, SharedCalls | None]] = {}
+
+    def _begin_process(self) -> None:
+        self._lock = threading.Lock()
 
     def run(self, flow: Flow[T], subject: str) -> T:
         """Result of `flow`. `subject` names what it is about in errors."""
@@ -151,7 +156,7 @@ class Runner:
                 if found is None or found[0] is not client:
                     kept = None
                     if isinstance(client, redis.Redis) and self.connections.opened(client) and can_keep(client):
-                        kept = KeptConnections(client)
+                        kept = KeptConnections(client, lambda: self.closed)
                     found = self._kept = client, kept
         return found[1]
 
@@ -251,11 +256,21 @@ def _call(client: Any, call: Call, *, whole: bool) -> Any:
         return client.execute_command(*words(call, whole=whole))
     if is_cluster(client):
         reply = client.execute_command(*words(call, whole=whole))
-        return reply, client.execute_command(then.name, then.key, *then.arguments)
+        return reply, client.execute_command(*words(_as_script(then), whole=whole))
     with client.pipeline(transaction=False) as pipeline:
         pipeline.execute_command(*words(call, whole=whole))
         pipeline.execute_command(then.name, then.key, *then.arguments)
         return _both(pipeline.execute(raise_on_error=False))
+
+
+_COMMAND = load_script("eventlog/command")
+
+
+def _as_script(command: Command) -> Call:
+    """A command as a script. A cluster's client may send a command that only reads to a replica, which may be behind; a script goes
+    to the primary.
+    """
+    return Call(_COMMAND, [command.key], [command.name, *command.arguments])
 
 
 def _both(replies: list[Any]) -> Any:
@@ -301,7 +316,7 @@ async def _acall(client: Any, call: Call, *, whole: bool) -> Any:
         return await client.execute_command(*words(call, whole=whole))
     if isinstance(client, RedisCluster):
         reply = await client.execute_command(*words(call, whole=whole))
-        return reply, await client.execute_command(then.name, then.key, *then.arguments)
+        return reply, await client.execute_command(*words(_as_script(then), whole=whole))
     async with client.pipeline(transaction=False) as pipeline:
         pipeline.execute_command(*words(call, whole=whole))
         pipeline.execute_command(then.name, then.key, *then.arguments)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -48,8 +48,10 @@ def is_to_be_replaced(connection: Any) -> bool:
 class KeptConnections:
     """Carries out calls on the connections of one sync client that was opened here; from any thread."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, closed: Callable[[], bool]) -> None:
+        """`closed`: whether the client was closed meanwhile."""
         self.client = client
+        self._closed = closed
         self._pool: Any = client.connection_pool
         self._begin_process()
 
@@ -57,13 +59,21 @@ class KeptConnections:
         """The reply of a call. One round trip, two where the server does not know the script. Raises redis-py's errors."""
         self._notice_fork()
         connection = self._take()
+        in_step = False
         try:
             try:
-                return _exchange(connection, call, whole=False)
+                reply = _exchange(connection, call, whole=False)
             except rx.NoScriptError:
-                return _exchange(connection, call, whole=True)
+                reply = _exchange(connection, call, whole=True)
+            in_step = True
+        except rx.ResponseError:
+            in_step = True
+            raise
         finally:
+            if not in_step:  # interrupted, it may have a reply to come still
+                connection.disconnect()
             self._give_back(connection)
+        return reply
 
     @contextmanager
     def lent(self) -> Iterator[None]:
@@ -91,6 +101,8 @@ class KeptConnections:
             return self._pool.get_connection()
 
     def _give_back(self, connection: Any) -> None:
+        if self._closed():
+            connection.disconnect()
         if is_to_be_replaced(connection):
             self._pool.release(connection)
             return

@@ -82,14 +82,14 @@ local function open(more, seen)
 end
 
 -- Which of the partition's views are whole; asked before anything is written, since a key of another type is an error. `run`: whether
--- runs are written to, `expiry`: whether expiries are.
+-- runs are written to, `expiry`: whether expiries are, which lets threads that have ended be forgotten, their runs too.
 local function shared_views(run, expiry)
   local threads = redis.call('ZSCORE', THREADS, '')
   local first = not threads and redis.call('XLEN', FEED) == 0
   return {
     first = first,
     threads = threads,
-    runs = (first or run) and redis.call('ZSCORE', RUNS, ''),
+    runs = (first or run or expiry) and redis.call('ZSCORE', RUNS, ''),
     expiries = (first or expiry) and redis.call('ZSCORE', EXPIRIES, ''),
   }
 end

@@ -7,7 +7,7 @@ Theory of operation:
    connection and at most one batch on it; a batch is one write, and its replies are handed out one by one as they come.
 3. Calls with the same first key (a thread's log) are carried out in the order they were made: a key is in one batch at a time.
    Within a batch all calls of a key run the same script, so that where the server does not know a script, none of them is
-   overtaken by a later one that it knows.
+   overtaken by a later one that it knows (unless another client loads the script just between the two).
 4. An error that the server replies with reaches its own call only. A script that is not known is sent whole, in a further write
    of the same batch. A reply that the client's retry policy covers sends its call through the client alone.
 5. A connection that fails is tried again as redis-py does, with the calls that have no reply yet. What remains reaches each of
@@ -16,7 +16,7 @@ Theory of operation:
    is cancelled, its calls gather anew.
 7. A call of many bytes goes alone on a connection of its own.
 
-Nothing is left on a loop that has no call under way, except connections in their pool and an idle timer.
+Nothing is left on a loop that has no call under way, except connections, in their pool or a lane's own, and an idle timer.
 """
 
 from __future__ import annotations
@@ -303,6 +303,9 @@ def _commands(asked: list[_Waiting]) -> Iterator[bytes]:
 
 def _instance_of(error: Exception) -> Exception:
     """An exception like this one, for one more caller: raising one instance in several places would mix their tracebacks."""
-    made = copy.copy(error)
+    try:
+        made = copy.copy(error)
+    except Exception:  # noqa: BLE001 - one whose constructor takes other arguments
+        return error
     made.__cause__ = error.__cause__
     return made

@@ -1,6 +1,6 @@
 """What was last read or written of each channel, to make deltas against.
 
-One value a channel, the newest that passed by; all threads of a saver share a bound in bytes, and what was used longest ago goes
+One value a channel, the newest that passed by; all threads of a saver share a bound in bytes, and what was noted longest ago goes
 first. It never costs a round trip: without it values are stored whole. That what it holds is what the log holds is checked
 by the script that appends.
 """
@@ -14,6 +14,7 @@ from threading import Lock
 from typing import NamedTuple, Union
 
 from eventlog.codec import EMPTY, Keyframe, check_of, compressed, encode_delta, encode_keyframe
+from eventlog.forks import renew_after_fork
 from projections.delta import make_delta
 from projections.pieces import SMALLEST, StoredValue
 from projections.versions import Versions
@@ -108,6 +109,10 @@ class ValueCache:
     def __init__(self, limit: int, compress_above: int) -> None:
         self.limit = limit
         self.compress_above = compress_above
+        self._begin_process()
+        renew_after_fork(self)
+
+    def _begin_process(self) -> None:
         self._known: OrderedDict[_Name, _Known | KnownVersions] = OrderedDict()
         self._bytes = 0
         self._lock = Lock()

@@ -21,7 +21,8 @@ STORE_HEAD = thread_script("store_head")
 def read_latest(keys: ThreadKeys, namespace: str, *, ttl: int = 0) -> Flow[StoredCheckpoint | None]:
     """The checkpoint with the greatest id in a namespace, None if there is none.
 
-    One round trip where there is a head; else it is put together from the log, and stored in a second one.
+    One round trip where there is a head, on a cluster two; else it is put together from the log, and stored in one more. A head
+    that lacks something or is damaged is but a view: it is made anew, with one more.
     `ttl` in ms: by how much reading prolongs the thread's life, 0 for none. Raises as `projections.thread.call`.
     """
     encoded = namespace.encode()
@@ -61,7 +62,10 @@ def read_checkpoint(
     )
     if reply[0] == b"none":
         return None
-    return decode_view(keys, reply[2], Pieces(reply[3], reply[4]))
+    found = decode_view(keys, reply[2], Pieces(reply[3], reply[4]))
+    if (found.namespace, found.checkpoint_id) != (namespace, checkpoint_id):
+        raise damaged(keys, Malformed(f"is not that of checkpoint {checkpoint_id!r}"), reply[2][5])
+    return found
 
 
 def remember(cache: ValueCache, keys: ThreadKeys, stored: StoredCheckpoint) -> None:

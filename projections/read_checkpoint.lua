@@ -21,6 +21,7 @@ end
 local function prolong()
   local left = ttl > 0 and redis.call('PTTL', LOG) or -1
   if left >= 0 then
+    shared_views(false, true)
     keep_alive(ttl, left, HEAD == ROOT and { HEAD } or { HEAD, ROOT }, HEAD ~= ROOT)
   end
 end

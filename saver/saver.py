@@ -233,7 +233,8 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint with the config's `checkpoint_id`, or that with the greatest id of its namespace; None if there is none.
 
-        One round trip; for the latest, two where its head has to be put together from the log first.
+        One round trip; for the latest, one more on a cluster, and one or two more where its head has to be put together from the
+        log.
         """
         return self._runner.run(self._operations.get_tuple(self.serde, config), _subject(config))
 
@@ -293,7 +294,8 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        """Appends a checkpoint, whose parent is the config's `checkpoint_id`; the config that names it. One round trip.
+        """Appends a checkpoint, whose parent is the config's `checkpoint_id`; the config that names it. One round trip; two where
+        what this saver knows of the thread is out of date, so that values go again whole.
 
         Putting the same checkpoint again appends nothing; putting another under the same id replaces it in reads.
         """

@@ -69,14 +69,18 @@ def _run_all(run: Run, workloads: list[str]) -> Report:
 
 def _command(
     *,
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer repetitions: under a minute.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Fewer repetitions: under a minute, once packages are installed.")
+    ] = False,
     only: Annotated[str, typer.Option(metavar="WORKLOAD[,...]", help=f"Of {', '.join(WORKLOADS)}.")] = "",
     savers: Annotated[str, typer.Option(metavar="SAVER[,...]", help="Of those that can take part.")] = "",
     steps: Annotated[int | None, typer.Option(min=20, help="Steps of the growing chat (200).")] = None,
     long_steps: Annotated[int | None, typer.Option(min=20, help="Steps of the longest chat (1,000).")] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of the growing chat (9).")] = None,
-    seed: Annotated[int, typer.Option(help="Of the texts and of which steps are read.")] = 7,
-    url: Annotated[str | None, typer.Option(help="An empty database of a Redis or Valkey server.")] = None,
+    seed: Annotated[int, typer.Option(help="What the texts and the steps to read are drawn from.")] = 7,
+    url: Annotated[
+        str | None, typer.Option(help="An empty database of a Redis or Valkey server; it is flushed between rounds.")
+    ] = None,
     postgres: Annotated[
         str | None, typer.Option(envvar="POSTGRES_URL", help="postgresql://... for PostgresSaver.")
     ] = None,
@@ -85,7 +89,7 @@ def _command(
 ) -> None:
     """This saver and others on the same recorded traffic.
 
-    Runs on a private redis-server from PATH (7.0 if there is one) unless --url names another. Prints targets and figures as
+    Runs on a private redis-server from PATH (7.0 if there is one), else on another server that is at hand, unless --url names another. Prints targets and figures as
     Markdown; writes report.md, report.json and charts.
     """
     plan = Plan(seed=seed)

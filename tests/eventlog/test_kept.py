@@ -19,7 +19,7 @@ from redis.retry import Retry
 
 from eventlog.connections import Connections
 from eventlog.drivers import Runner
-from eventlog.errors import PoolExhausted, ServerFailedCommand, ServerUnavailable
+from eventlog.errors import CorruptEntry, PoolExhausted, ServerFailedCommand, ServerUnavailable
 from eventlog.flow import Batch, Call, Command, Flow, Script
 from eventlog.kept import KeptConnections
 from tests.proxy import Cut, Proxy
@@ -241,4 +241,52 @@ def test_timeouts_are_told(any_server: Server) -> None:
     with pytest.raises(ServerUnavailable) as raised:
         echo(runner, script=SLOW)
     assert isinstance(raised.value.__cause__, rx.TimeoutError)
+    connections.close()
+
+
+@pytest.mark.parametrize("then", [None, Command("GET", b"k")], ids=["one reply", "two"])
+@pytest.mark.parametrize("reads", [0, 1], ids=["before any reply", "after the first"])
+def test_an_interrupted_call_leaves_no_reply_behind(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch, then: Command | None, reads: int
+) -> None:
+    """Whoever is interrupted between sending and reading does not hand the next call a connection with a reply to come."""
+    assert echo(runner, b"first") == b"first"
+    left = reads
+    read = redis.Connection.read_response
+
+    def interrupted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        nonlocal left
+        if not left:
+            raise KeyboardInterrupt
+        left -= 1
+        return read(self, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(redis.Connection, "read_response", interrupted)
+        try:
+            runner.run(once(Call(ECHO, [b"k"], [b"lost"], then=then)), "key 'k'")
+        except KeyboardInterrupt:
+            pass
+    for word in (b"next", b"last"):
+        assert echo(runner, word) == word
+
+
+def test_a_command_behind_a_call(server: Server) -> None:
+    """Both replies come back, in one write where there is no cluster; an error of either is the call's."""
+    connections = Connections.from_url(server.url)
+    runner = Runner(connections)
+    key = b"{behind}k"
+    runner.run(once(Command("SET", key, [b"value"])), "key")
+    assert runner.run(once(Call(ECHO, [key], [b"x"], then=Command("GET", key))), "key") == (b"x", b"value")
+    with pytest.raises(CorruptEntry, match="key: WRONGTYPE"):
+        runner.run(once(Call(ECHO, [key], [b"x"], then=Command("LLEN", key))), "key")
+
+    async def both() -> None:
+        for shared in (False, True):
+            call = Call(ECHO, [key], [b"x"], shared=shared, then=Command("GET", key))
+            assert await runner.arun(once(call), "key") == (b"x", b"value")
+        await connections.aclose()
+
+    asyncio.run(both())
+    runner.run(once(Command("DEL", key)), "key")
     connections.close()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
+
+import pytest
 
 from eventlog.codec import (
     Keyframe,
@@ -159,3 +162,15 @@ def test_many_threads_use_one_cache() -> None:
         worker.join()
     assert not wrong
     assert cache._bytes == sum(map(_size, cache._known.values())) <= 30_000
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_of_a_fork_begins_anew() -> None:
+    """A lock that another thread held at the fork is not held in the child, whose cache is empty."""
+    cache = ValueCache(10**6, PLAIN)
+    store(cache, "messages", 1, text(20))
+    with cache._lock:
+        child = os.fork()
+        if not child:
+            os._exit(0 if cache._lock.acquire(timeout=5) and not cache._known else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

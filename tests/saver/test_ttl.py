@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from eventlog.errors import InvalidArgument
+from eventlog.errors import EventLogError, InvalidArgument
 from eventlog.keys import ThreadKeys
 from saver import RedisStreamSaver
 from tests.saver.colours import Call
@@ -279,6 +279,26 @@ async def test_copy_of_a_thread_with_an_end(any_server: Server, prefix: str, on:
         assert values_of(await call(plain, "get_tuple", config("copy"))) == {"x": 2}
         known = {one.config["configurable"]["thread_id"] for one in await call(plain, "list", None)}
         assert known == {"t", "copy", "other"}
+
+
+async def test_a_view_of_another_type_stops_a_write_before_it_begins(
+    any_server: Server, on: Open, keys: ThreadKeys, call: Call
+) -> None:
+    """With a ttl a write may forget threads that have ended, and so looks at all views first: nothing is half-written."""
+    saver = on(any_server, 10)
+    await call(saver, "put", config("t"), *step({"x": 1}))
+    with any_server.client() as client:
+        before = client.xlen(keys.log)
+        client.delete(keys.shared.runs)
+        client.set(keys.shared.runs, "foreign")
+        for method, arguments in (
+            ("put", (config("t"), *step({"x": 2}))),
+            ("put_writes", (config("t", "", "1"), [("x", 1)], "task")),
+        ):
+            with pytest.raises(EventLogError):
+                await call(saver, method, *arguments)
+        assert client.xlen(keys.log) == before
+        client.delete(keys.shared.runs)
 
 
 async def test_expiries_are_a_view(any_server: Server, on: Open, keys: ThreadKeys, call: Call) -> None:
