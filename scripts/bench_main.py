@@ -89,8 +89,8 @@ def _command(
 ) -> None:
     """This saver and others on the same recorded traffic.
 
-    Runs on a private redis-server from PATH (7.0 if there is one), else on another server that is at hand, unless --url names another. Prints targets and figures as
-    Markdown; writes report.md, report.json and charts.
+    Runs on a private redis-server from PATH (7.0 if there is one), else on another server that is at hand, unless --url
+    names one. Prints targets and figures as Markdown; writes report.md, report.json and charts.
     """
     plan = Plan(seed=seed)
     plan = plan.quick() if quick else plan
