@@ -19,7 +19,7 @@ length of the bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from struct import Struct
 
 from eventlog.codec import Malformed, check_of
@@ -180,18 +180,7 @@ def _common_prefix(previous: bytes, at: int, end: int, current: bytes, to: int, 
     most = min(end - at, until - to)
     if not most or previous[at] != current[to]:
         return 0
-    same, step = 0, 64
-    while same < most:
-        step = min(step, most - same)
-        if previous[at + same : at + same + step] == current[to + same : to + same + step]:
-            same += step
-            step *= 4
-        elif step == 1:
-            break
-        else:
-            most = same + step
-            step = (step + 1) // 2
-    return same
+    return _run(most, lambda same, more: previous[at + same : at + more] == current[to + same : to + more])
 
 
 def _common_suffix(previous: bytes, at: int, current: bytes, to: int) -> int:
@@ -200,10 +189,15 @@ def _common_suffix(previous: bytes, at: int, current: bytes, to: int) -> int:
     most = min(end - at, until - to)
     if not most or previous[-1] != current[-1]:
         return 0
+    return _run(most, lambda same, more: previous[end - more : end - same] == current[until - more : until - same])
+
+
+def _run(most: int, alike: Callable[[int, int], bool]) -> int:
+    """How many of `most` bytes are the same, given whether those between two places are: in growing strides, then shrinking."""
     same, step = 0, 64
     while same < most:
         step = min(step, most - same)
-        if previous[end - same - step : end - same] == current[until - same - step : until - same]:
+        if alike(same, same + step):
             same += step
             step *= 4
         elif step == 1:
