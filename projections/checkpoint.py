@@ -170,13 +170,12 @@ def from_view(view: View, pieces: Pieces) -> StoredCheckpoint:
     """The checkpoint a script found in the log. Raises `Malformed`."""
     envelope, vector, parent, numbers, writes, place = view
     namespace, checkpoint_id, body = decode_envelope(envelope)
-    (versions, seen), depth = pieces.versions(vector) if vector else (Versions({}, None), 0)
-    check = pieces.encoded_versions(vector)[-1][2] if vector else b""
+    (versions, seen), depth = pieces.versions(vector)
+    check = pieces.encoded_versions(vector)[-1][2]
     values = {}
-    if numbers:
-        for (channel, token), number in zip(versions.items(), numbers, strict=True):
-            if (value := pieces.value(number, token.encode())) is not None:
-                values[channel] = value
+    for (channel, token), number in zip(versions.items(), numbers, strict=True):
+        if (value := pieces.value(number, token.encode())) is not None:
+            values[channel] = value
     parent_id, entry_id = parent.decode() or None, split_place(place)[2]
     pending = pending_writes(writes)
     return StoredCheckpoint(

@@ -28,14 +28,18 @@ READ_ANCESTORS = thread_script("read_ancestors", "view")
 
 PAGES = (8, 32, 128)
 """Checkpoints in the first, second and any later page of a walk that no limit bounds."""
-BARE_PAGES = (32, 512)
-"""The same, of checkpoints without values, which a filter looks through."""
+FIRST_BARE_PAGE, BARE_PAGE = 32, 512
+"""The same, of envelopes, which a filter looks through: the first page where there is a limit, and any other."""
 PAGE_BYTES = 4 * 1024 * 1024
 """Bytes after which a page ends early."""
 STEPS = 500
 """Ancestors read in one call."""
 THREADS = 500
 """Threads whose newest checkpoints are looked up in one call."""
+
+
+Matches = Callable[[str, str, Mapping[str, Any]], bool]
+"""Whether a checkpoint is wanted, given its thread, id and body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ class Selection:
     checkpoint_id: str | None = None
     before: str | None = None
     """Only ids below this one, whether or not it exists."""
-    matches: Callable[[str, str, Mapping[str, Any]], bool] | None = None
+    matches: Matches | None = None
     """Given a thread, a checkpoint's id and its body. Values and writes are read only of what matches."""
     limit: int | None = None
 
@@ -99,13 +103,6 @@ class _Found:
         """The checkpoint. Raises `CorruptEntry`."""
         return decode_view(self.keys, self.view, self.pieces)
 
-    def body(self) -> Mapping[str, Any]:
-        """Its body alone. Raises `CorruptEntry`."""
-        try:
-            return decode_envelope(self.view[0])[2]
-        except (Malformed, ValueError) as error:
-            raise damaged(self.keys, error, self.view[5]) from error
-
 
 def _found(keys: ThreadKeys, views: Sequence[View], pieces: Pieces) -> list[_Found]:
     places = (split_place(view[5]) for view in views)
@@ -137,32 +134,44 @@ class _Walk:
 
     def fill(self, left: int | None) -> Flow[None]:
         """Reads the next page into the buffer. `left`: how many are wanted at most."""
-        matches = self.selection.matches
-        pages = PAGES if matches is None else BARE_PAGES
-        most = pages[min(self.pages, len(pages) - 1)]
-        if left is not None and matches is None:
-            most = min(left, PAGES[-1])
         self.pages += 1
-        below = b"" if self.scanned is None else ordered(self.scanned.encode())
-        place = ordered(self.namespace.encode())
-        full = matches is None
-        _, views, flat, versions, more = yield from call(
-            self.keys, READ_PAGE, [int(full), PAGE_BYTES, place, below, most]
-        )
-        self.finished = not more
-        found = _found(self.keys, views, Pieces(flat, versions))
-        if found:
-            self.scanned = found[-1].checkpoint_id
-        if matches is None:
-            self.buffer.extend(found)
+        if self.selection.matches is None:
+            yield from self._fill_all(left)
         else:
-            thread = self.keys.thread.decode()
-            places = [bare_place(one.view[5]) for one in found if matches(thread, one.checkpoint_id, one.body())][:left]
-            yield from _read_places(self.keys, places, self.buffer)
+            yield from self._fill_matching(self.selection.matches, left)
         if self.buffer:
             self.bound = self.buffer[0].checkpoint_id
         elif self.scanned is not None:
             self.bound = self.scanned
+
+    def _page(self, *, full: bool, most: int) -> Flow[tuple[list[View], Pieces]]:
+        below = b"" if self.scanned is None else ordered(self.scanned.encode())
+        place = ordered(self.namespace.encode())
+        arguments: list[Argument] = [int(full), PAGE_BYTES, place, below, most]
+        _, views, flat, versions, more = yield from call(self.keys, READ_PAGE, arguments)
+        self.finished = not more
+        if views:
+            self.scanned = split_place(views[-1][-1])[1]
+        return views, Pieces(flat, versions)
+
+    def _fill_all(self, left: int | None) -> Flow[None]:
+        most = PAGES[min(self.pages, len(PAGES)) - 1] if left is None else min(left, PAGES[-1])
+        views, pieces = yield from self._page(full=True, most=most)
+        self.buffer.extend(_found(self.keys, views, pieces))
+
+    def _fill_matching(self, matches: Matches, left: int | None) -> Flow[None]:
+        most = BARE_PAGE if left is None or self.pages > 1 else FIRST_BARE_PAGE
+        views, _ = yield from self._page(full=False, most=most)
+        thread = self.keys.thread.decode()
+        places = []
+        for envelope, place in views:
+            try:
+                _, checkpoint_id, body = decode_envelope(envelope)
+            except (Malformed, ValueError) as error:
+                raise damaged(self.keys, error, place) from error
+            if matches(thread, checkpoint_id, body):
+                places.append(bare_place(place))
+        yield from _read_places(self.keys, places[:left], self.buffer)
 
 
 def _read_places(keys: ThreadKeys, places: Sequence[bytes], into: deque[_Found]) -> Flow[None]:
@@ -208,7 +217,7 @@ def _only(walks: Sequence[_Walk], selection: Selection) -> Flow[list[_Walk]]:
         places = [checkpoint_place(namespace.encode(), checkpoint_id.encode()) for namespace in namespaces]
         yield from _read_places(next(iter(namespaces.values())).keys, places, found)
         for one in found:
-            if selection.matches is None or selection.matches(thread.decode(), one.checkpoint_id, one.body()):
+            if selection.matches is None or selection.matches(thread.decode(), one.checkpoint_id, one.decode().body):
                 namespaces[one.namespace].buffer.append(one)
     return [walk for walk in walks if walk.buffer]
 

@@ -40,7 +40,7 @@ if not member then
   return { 'none' }
 end
 local read = reader()
-local found, gone = view(read, member, true)
+local found, gone = view(read, member)
 if not found then
   return { 'gone', gone }
 end

@@ -1,7 +1,7 @@
 -- Reads checkpoints of one namespace, newest first by checkpoint id, or those named.
 --
 -- KEYS: those of log.lua.
--- ARGV: 1 thread; 2 '1' with values and writes; 3 bytes after which the page ends early; 4 namespace's place; 5 checkpoint id,
+-- ARGV: 1 thread; 2 '1' with values and writes, else views are {envelope, place} only; 3 bytes after which the page ends early; 4 namespace's place; 5 checkpoint id,
 --   ordered, below which the page begins, '' for the newest; 6 most checkpoints; or instead of 4 to 6 the places wanted,
 --   as many as there are, behind '*'.
 -- Reply: {'page', views, pieces, versions, '1' if there may be more}: of places named, those that are there, up to the early end;
@@ -27,14 +27,20 @@ end
 
 local read, views = reader(), {}
 for i, member in ipairs(wanted) do
-  local found, gone = view(read, member, full)
+  local found, gone
+  if full then
+    found, gone = view(read, member)
+  else
+    gone = string.match(member, '%d+%-%d+$')
+    local entry = entry_at(read, gone)
+    local envelope = entry and field_of(entry, 'e')
+    found = envelope and { envelope, string.sub(member, 2) }
+    read.entries = {}
+  end
   if not found then
     return { 'gone', gone }
   end
   views[i] = found
-  if not full then
-    read.entries = {}
-  end
   if read.bytes > budget and i < #wanted then
     more = true
     break

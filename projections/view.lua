@@ -1,7 +1,7 @@
 -- Prelude: checkpoints as they lie in the log, found through the index.
 --
--- A view is {envelope, versions, parent, values, writes, place}: `versions` is the number of its versions among all of the reply (0: not
--- asked for), `values` has for each of their channels the number of its piece among all pieces of the reply (0: none stored); `writes` for each entry of writes its id, task, task path, then field name and value of each;
+-- A view is {envelope, versions, parent, values, writes, place}: `versions` is the number of its versions among all of the reply,
+-- `values` has for each of their channels the number of its piece among all pieces of the reply (0: none stored); `writes` for each entry of writes its id, task, task path, then field name and value of each;
 -- `place` is the checkpoint's order member without its first letter. The pieces of a reply are a flat list: piece, number of the piece that
 -- it is a delta against (0: it is none), entry id. Its versions are a flat list too: fields `s`, `q` and `y` of an entry, number of those that they
 -- changed from (0: they are whole). What several checkpoints share is sent once.
@@ -195,27 +195,24 @@ local function writes_of(read, place)
   return out
 end
 
--- The checkpoint of an order member; with its values and writes if `full`. Nil and the entry id if an entry is gone.
-local function view(read, member, full)
+-- The checkpoint of an order member. Nil and the entry id if an entry is gone.
+local function view(read, member)
   local ns, place, entry_id = split_member(member)
   local entry = entry_at(read, entry_id)
   local envelope = entry and field_of(entry, 'e')
   if not envelope then
     return nil, entry_id
   end
-  local out = { envelope, 0, field_of(entry, 'p') or '', {}, {}, string.sub(member, 2) }
-  if full then
-    local versions, why = versions_at(read, entry_id)
-    if versions then
-      out[2] = versions[1]
-      out[4], why = values_of(read, ns, versions)
-    end
-    if out[4] and not why then
-      out[5], why = writes_of(read, place)
-    end
-    if why then
-      return nil, why
-    end
+  local versions, numbers, writes, gone
+  versions, gone = versions_at(read, entry_id)
+  if versions then
+    numbers, gone = values_of(read, ns, versions)
   end
-  return out
+  if numbers then
+    writes, gone = writes_of(read, place)
+  end
+  if not writes then
+    return nil, gone
+  end
+  return { envelope, versions[1], field_of(entry, 'p') or '', numbers, writes, string.sub(member, 2) }
 end
