@@ -13,7 +13,17 @@ from functools import lru_cache
 
 from eventlog.errors import InvalidArgument
 
-__all__ = ["Keyspace", "ThreadKeys", "checkpoint_place", "ordered", "split_place", "text", "value_name"]
+__all__ = [
+    "GroupKeys",
+    "Keyspace",
+    "PartitionKeys",
+    "ThreadKeys",
+    "checkpoint_place",
+    "ordered",
+    "split_place",
+    "text",
+    "value_name",
+]
 
 LAYOUT = 1
 """Version of the layout of keys; kept in the meta key and checked by every saver."""
@@ -80,6 +90,36 @@ def split_value_name(name: bytes) -> tuple[bytes, bytes]:
     return rest[size:], rest[:size]
 
 
+def split_counted(parts: bytes) -> list[bytes]:
+    """The `counted` parts that stand one behind the other. Raises ValueError for anything else."""
+    found, at = [], 0
+    while at < len(parts):
+        colon = parts.index(b":", at)
+        end = colon + 1 + int(parts[at:colon])
+        if end > len(parts):
+            raise ValueError("a part is shorter than its length says")
+        found.append(parts[colon + 1 : end])
+        at = end
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class GroupKeys:
+    """Keys of one consumer group in one partition, with those of the partition."""
+
+    state: bytes
+    """Hash: who leases the partition, and how far the group is."""
+    held: bytes
+    """Sorted set, by name: events of threads that wait behind one that failed, that one first."""
+    failures: bytes
+    """Hash: by thread, what is known of the event that failed."""
+    due: bytes
+    """Sorted set: such threads, by when their first event is to be tried again, in ms since 1970; inf where it is parked."""
+    effects: bytes
+    """What the names of keys begin with that the group's handlers write to together with their acknowledgement."""
+    shared: PartitionKeys
+
+
 @dataclass(frozen=True, slots=True)
 class PartitionKeys:
     """Keys that the threads of a partition share."""
@@ -92,6 +132,35 @@ class PartitionKeys:
     """Sorted set, by name: which threads a run wrote to, and which runs wrote to a thread. Derived."""
     expiries: bytes
     """Sorted set: threads with a ttl, by the ms since 1970 at which they expire. Derived."""
+    trimmed: bytes
+    """Hash: how far the feed was trimmed: `id` and `check` of the last entry taken, `n` of them in all."""
+    past_threads: bytes
+    """Sorted set: what the trimmed part of the feed says of `threads`."""
+    past_runs: bytes
+    """Sorted set: what the trimmed part of the feed says of `runs`."""
+    positions: bytes
+    """Hash: by consumer group, the id of the last entry of the feed that it is done with."""
+
+    @classmethod
+    def of(cls, tag: bytes) -> PartitionKeys:
+        """The keys under a hash tag."""
+        names = (
+            b"threads",
+            b"feed",
+            b"runs",
+            b"expiries",
+            b"trimmed",
+            b"trimmed:threads",
+            b"trimmed:runs",
+            b"positions",
+        )
+        return cls(*(tag + b":" + name for name in names))
+
+    def group(self, name: bytes) -> GroupKeys:
+        """Keys of a consumer group in this partition."""
+        tag = self.feed[: -len(b"feed")]
+        kinds = (b"group:", b"held:", b"failures:", b"due:")
+        return GroupKeys(*(tag + kind + name for kind in kinds), tag + b"effect:" + counted(name), self)
 
     def stage(self, token: bytes, part: bytes) -> bytes:
         """A key in which something is laid ready before it is put in place whole."""
@@ -147,13 +216,17 @@ class Keyspace:
         self._tags = [b"{%b:%d}" % (encoded, number) for number in range(partitions)]
         self.thread = lru_cache(1024)(self._thread)
         """Keys of a thread."""
-        self._shared = [
-            PartitionKeys(tag + b":threads", tag + b":feed", tag + b":runs", tag + b":expiries") for tag in self._tags
-        ]
+        self._shared = [PartitionKeys.of(tag) for tag in self._tags]
+        self.groups = encoded + b":groups"
+        """Hash: the consumer groups of the feed, each with what it was registered with."""
 
     def partition(self, number: int) -> PartitionKeys:
         """Shared keys of partition `number`."""
         return self._shared[number]
+
+    def members(self, group: bytes) -> bytes:
+        """Sorted set: the live members of a consumer group, by when they count as dead, in ms since 1970."""
+        return b"%b:members:%b" % (self.prefix.encode(), group)
 
     def partition_of(self, thread: bytes) -> int:
         """Partition of a thread: CRC16 (XMODEM, as Redis Cluster's slots) modulo the number of partitions."""

@@ -1,0 +1,1 @@
+"""Following what is announced in the feed: all threads, live or from a position, alone or in a group."""
