@@ -16,19 +16,40 @@ from eventlog.events import (
     Write,
     WritesSaved,
 )
+from eventlog.feed.activity import Activity
+from eventlog.feed.feed import ActivityFeed
+from eventlog.feed.groups import Group, GroupInfo, Lag, Parked, PartitionLag
+from eventlog.feed.member import Member
+from eventlog.feed.position import Mark, Position
+from eventlog.feed.tail import Tail
+from eventlog.feed.trimming import HeldBack, Retention, Trimmed
 from eventlog.keys import Keyspace
 
 __all__ = [  # noqa: PLE0604
+    "Activity",
+    "ActivityFeed",
     "CheckpointSaved",
     "Connections",
     "Event",
+    "Group",
+    "GroupInfo",
+    "HeldBack",
     "HistoryPruned",
     "Keyspace",
+    "Lag",
+    "Mark",
+    "Member",
+    "Parked",
+    "PartitionLag",
+    "Position",
     "Recorded",
     "Removed",
+    "Retention",
     "RunsDeleted",
     "Runner",
+    "Tail",
     "ThreadCopied",
+    "Trimmed",
     "ValuesSaved",
     "Write",
     "WritesSaved",

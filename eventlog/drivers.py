@@ -22,13 +22,15 @@ import redis.exceptions as rx
 from redis.asyncio.cluster import RedisCluster
 
 from eventlog.connections import Connections
-from eventlog.errors import NoSyncConnection, SaverClosed, is_exhausted, translate
-from eventlog.flow import Batch, Call, Command, Emit, Flow, Request, load_script
+from eventlog.errors import EventLogError, NoSyncConnection, SaverClosed, is_exhausted, translate
+from eventlog.flow import Batch, Call, Command, Emit, Flow, Pause, Request, Wait, load_script
 from eventlog.forks import renew_after_fork
 from eventlog.given import AsyncClient, SyncClient, is_cluster
 from eventlog.kept import KeptConnections, can_keep
 from eventlog.patience import pauses
 from eventlog.sharing import LANES, ClientClosed, SharedCalls, can_share
+from eventlog.waiting import AsyncWaits, SyncWaits, block_for, keys_in
+from eventlog.waiting import words as waiting_words
 from eventlog.wire import settled, words
 
 __all__ = ["Runner"]
@@ -45,14 +47,21 @@ class Runner:
     runs in a thread; sync over an async connection runs on the loop that connection lives on, from another thread.
     """
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(
+        self, connections: Connections, owner: str = "saver", closed_error: type[EventLogError] = SaverClosed
+    ) -> None:
+        """`owner`: what errors call the one whose connections these are; `closed_error`: what its calls raise once it is closed."""
         self.connections = connections
         self.closed = False
-        """Set by whoever opened the connections and closed them: every call raises `SaverClosed` from then on."""
+        """Set by whoever opened the connections and closed them: every call raises `closed_error` from then on."""
+        self._owner = owner
+        self._closed_error = closed_error
         self._begin_process()
         renew_after_fork(self)
         self._kept: tuple[SyncClient, KeptConnections | None] | None = None
         self._shared: dict[asyncio.AbstractEventLoop, tuple[AsyncClient, SharedCalls | None]] = {}
+        self._waits: SyncWaits | None = None
+        self._async_waits: dict[asyncio.AbstractEventLoop, AsyncWaits] = {}
 
     def _begin_process(self) -> None:
         self._lock = threading.Lock()
@@ -127,7 +136,12 @@ class Runner:
         return True, request.item
 
     def _ask(self, request: Request) -> Any:
+        if isinstance(request, Pause):
+            time.sleep(request.seconds)
+            return None
         client = self.connections.sync_client()
+        if isinstance(request, Wait) and is_cluster(client):
+            return self._waits_on(client).wait(request)
         kept = self._keeping(client)
         if kept is None:
             return _run(client, request)
@@ -137,6 +151,11 @@ class Runner:
             return _run(client, request)
 
     async def _aask(self, request: Request, subject: str) -> Any:
+        if isinstance(request, Pause):
+            await asyncio.sleep(request.seconds)
+            return None
+        if isinstance(request, Wait) and isinstance(client := self.connections.async_client(), RedisCluster):
+            return await self._async_waits_on(client).wait(request)
         while isinstance(request, Call) and request.shared:
             shared = self._sharing(self.connections.async_client())
             if shared is None:
@@ -146,6 +165,21 @@ class Runner:
             except ClientClosed:
                 self._refuse_closed(subject)
         return await _arun(self.connections.async_client(), request)
+
+    def _waits_on(self, client: SyncClient) -> SyncWaits:
+        with self._lock:
+            if self._waits is None or self._waits.client is not client:
+                self._waits = SyncWaits(client)
+            return self._waits
+
+    def _async_waits_on(self, client: AsyncClient) -> AsyncWaits:
+        loop = asyncio.get_running_loop()
+        found = self._async_waits.get(loop)
+        if found is None or found.client is not client:
+            for ended in [other for other in list(self._async_waits) if other.is_closed()]:
+                self._async_waits.pop(ended, None)
+            found = self._async_waits[loop] = AsyncWaits(client)
+        return found
 
     def _keeping(self, client: SyncClient) -> KeptConnections | None:
         """The kept connections of a client, None where it keeps none."""
@@ -177,9 +211,9 @@ class Runner:
 
     def _refuse_closed(self, subject: str) -> None:
         if self.closed:
-            raise SaverClosed(
-                f"{subject}: the saver is closed, and so are the connections it had opened. Open a new one, or keep the graph's "
-                "calls inside its `with` block."
+            raise self._closed_error(
+                f"{subject}: the {self._owner} is closed, and so are the connections it had opened. Open a new one, or keep what "
+                "uses it inside its `with` block."
             )
 
     def _cross(self, flow: Flow[Any], subject: str) -> tuple[bool, Any]:
@@ -243,6 +277,8 @@ def _once(client: Any, request: Request) -> Any:
             return _call(client, request, whole=True)
     if isinstance(request, Command):
         return client.execute_command(request.name, request.key, *request.arguments)
+    if isinstance(request, Wait):
+        return keys_in(client.execute_command(*waiting_words(request.streams, block_for(client, request.ms))))
     assert isinstance(request, Batch)
     with client.pipeline(transaction=False) as pipeline:
         for command in request.commands:
@@ -303,6 +339,8 @@ async def _aonce(client: Any, request: Request) -> Any:
             return await _acall(client, request, whole=True)
     if isinstance(request, Command):
         return await client.execute_command(request.name, request.key, *request.arguments)
+    if isinstance(request, Wait):
+        return keys_in(await client.execute_command(*waiting_words(request.streams, block_for(client, request.ms))))
     assert isinstance(request, Batch)
     async with client.pipeline(transaction=False) as pipeline:
         for command in request.commands:

@@ -16,7 +16,11 @@ __all__ = [
     "AuthenticationFailed",
     "CallerError",
     "CorruptEntry",
+    "EffectRefused",
+    "EventGone",
     "EventLogError",
+    "FeedClosed",
+    "GroupNotFound",
     "InvalidArgument",
     "LayoutMismatch",
     "LogLost",
@@ -25,6 +29,8 @@ __all__ = [
     "NoSyncConnection",
     "PathInUse",
     "PoolExhausted",
+    "PositionLost",
+    "PositionTrimmed",
     "SaverClosed",
     "ServerError",
     "ServerFailedCommand",
@@ -91,6 +97,42 @@ class SaverClosed(CallerError):
     """The saver was closed, and with it the connections it had opened."""
 
 
+class FeedClosed(CallerError):
+    """The feed was closed, and with it the connections it had opened."""
+
+
+class EffectRefused(CallerError):
+    """The server refused an effect of a consumer group's handler.
+
+    `halfway`: whether others of the same event were carried out before it; then the event is parked at once, since trying it again
+    would repeat them. Else nothing was written.
+    """
+
+    def __init__(self, message: str, *, halfway: bool = False) -> None:
+        super().__init__(message)
+        self.halfway = halfway
+
+
+class GroupNotFound(CallerError, LookupError):
+    """The consumer group named is not registered."""
+
+
+class EventGone(CallerError, LookupError):
+    """The event that a pointer of the feed leads to is no longer there.
+
+    `reason`: "pruned" (the thread is there, the event was removed from its log), "expired" or "deleted" (the thread is not there).
+    An expired thread counts as deleted once its partition has forgotten it.
+    """
+
+    def __init__(self, message: str, reason: str = "deleted") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class PositionTrimmed(CallerError, LookupError):
+    """What followed a position of the feed was trimmed before it was read."""
+
+
 class PathInUse(CallerError):
     """An embedded server already runs on this path."""
 
@@ -141,6 +183,10 @@ class AccessDenied(ServerError):
 
 class LogLost(ServerError):
     """The server knows the thread, but its log is gone: evicted, expired by hand, or deleted."""
+
+
+class PositionLost(ServerError):
+    """A position is ahead of the feed: it was read from a server that had more, and failed over before a replica had it too."""
 
 
 class CorruptEntry(ServerError, ValueError):

@@ -14,7 +14,19 @@ from hashlib import sha1
 from importlib.resources import files
 from typing import Any, TypeVar, Union
 
-__all__ = ["Argument", "Batch", "Call", "Command", "Emit", "Flow", "Request", "Script", "load_script"]
+__all__ = [
+    "Argument",
+    "Batch",
+    "Call",
+    "Command",
+    "Emit",
+    "Flow",
+    "Pause",
+    "Request",
+    "Script",
+    "Wait",
+    "load_script",
+]
 
 T = TypeVar("T")
 Argument = Union[bytes, str, int]
@@ -62,13 +74,31 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class Wait:
+    """Wait until one of some streams has an entry after the id named beside it, `ms` at most. The reply: the keys of
+    those that have one,
+    or may have one; none if the time is over.
+    """
+
+    streams: Sequence[tuple[bytes, bytes]]
+    ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Do nothing for some seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Emit:
     """Hand an item to whoever iterates over the flow."""
 
     item: Any
 
 
-Request = Union[Call, Command, Batch, Emit]
+Request = Union[Call, Command, Batch, Wait, Pause, Emit]
 Flow = Generator[Request, Any, T]
 
 

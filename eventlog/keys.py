@@ -25,6 +25,10 @@ __all__ = [
     "value_name",
 ]
 
+PREFIX = "langgraph"
+"""What keys begin with unless another prefix is given."""
+PARTITIONS = 16
+"""Over how many hash tags threads are spread unless another number is given."""
 LAYOUT = 1
 """Version of the layout of keys; kept in the meta key and checked by every saver."""
 
@@ -160,7 +164,8 @@ class PartitionKeys:
         """Keys of a consumer group in this partition."""
         tag = self.feed[: -len(b"feed")]
         kinds = (b"group:", b"held:", b"failures:", b"due:")
-        return GroupKeys(*(tag + kind + name for kind in kinds), tag + b"effect:" + counted(name), self)
+        state, held, failures, due = (tag + kind + name for kind in kinds)
+        return GroupKeys(state, held, failures, due, tag + b"effect:" + counted(name), self)
 
     def stage(self, token: bytes, part: bytes) -> bytes:
         """A key in which something is laid ready before it is put in place whole."""

@@ -85,7 +85,7 @@ end
 -- runs are written to, `expiry`: whether expiries are, which lets threads that have ended be forgotten, their runs too.
 local function shared_views(run, expiry)
   local threads = redis.call('ZSCORE', THREADS, '')
-  local first = not threads and redis.call('XLEN', FEED) == 0
+  local first = not threads and redis.call('EXISTS', FEED) == 0 -- one that was trimmed to nothing is there still
   return {
     first = first,
     threads = threads,
@@ -167,8 +167,8 @@ local function commit(state, extra, added)
 end
 
 -- Announces the last of some events that are about to be appended in the feed of the partition, and keeps the partition's views, as
--- `shared_views` found them. `pointer`: kind, ns, checkpoint, source, step, run; 7 what the feed is to have for the run instead. A view
--- that was deleted is left alone: it is rebuilt whole from the feed.
+-- `shared_views` found them. `pointer`: kind, ns, checkpoint, source, step, run, channels, nodes, of which the last two may be missing;
+-- 9 what the feed is to have for the run instead. A view that was deleted is left alone: it is rebuilt whole from the feed.
 local function announce(state, events, views, pointer, register)
   local id = state.l
   for _ = 1, events do
@@ -176,7 +176,7 @@ local function announce(state, events, views, pointer, register)
   end
   local pointer_id = redis.call('XADD', FEED, '*', 'thread', THREAD, 'id', id, 'seq', string.format('%.0f', state.n + events),
     'kind', pointer[1], 'ns', pointer[2], 'checkpoint', pointer[3], 'source', pointer[4], 'step', pointer[5], 'run',
-    pointer[7] or pointer[6])
+    pointer[9] or pointer[6], 'channels', pointer[7] or '', 'nodes', pointer[8] or '')
   if views.first then
     redis.call('ZADD', THREADS, 0, '')
     redis.call('ZADD', RUNS, 0, '')

@@ -89,10 +89,12 @@ local function remember_run(runs, thread, run)
   redis.call('ZADD', runs, 0, 'r' .. counted(run) .. thread, 0, 't' .. counted(thread) .. run)
 end
 
--- Takes a thread out of the views of a partition.
+-- Takes a thread out of the views of a partition, or of those that are given (`expiries` may be nil).
 local function forget_thread(threads, runs, expiries, thread)
   redis.call('ZREM', threads, 't' .. thread)
-  redis.call('ZREM', expiries, 't' .. thread)
+  if expiries then
+    redis.call('ZREM', expiries, 't' .. thread)
+  end
   local prefix = 't' .. counted(thread)
   for _, member in ipairs(members(runs, prefix)) do
     redis.call('ZREM', runs, member, 'r' .. counted(string.sub(member, #prefix + 1)) .. thread)

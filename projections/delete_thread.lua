@@ -58,7 +58,7 @@ if ARGV[3] == 'make room' then
   return { 'room' }
 end
 redis.call('XADD', FEED, '*', 'thread', THREAD, 'id', '', 'seq', n, 'digest', digest, 'kind', 'deleted', 'ns', '',
-  'checkpoint', '', 'source', '', 'step', '', 'run', '')
+  'checkpoint', '', 'source', '', 'step', '', 'run', '', 'channels', '', 'nodes', '')
 for i = 1, #KEYS do
   if i <= 3 or i >= 8 then
     redis.call('UNLINK', KEYS[i])

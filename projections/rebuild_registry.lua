@@ -1,31 +1,14 @@
--- Folds a stretch of a partition's feed into staged views, and at its end puts them in the place of those the partition has.
+-- Folds a stretch of a partition's feed into staged views, and at its end puts them in the place of those the partition has. They begin
+-- as what is kept of the part of the feed that was trimmed. Preludes: names.lua, pointers.lua.
 --
--- KEYS: 1 feed; 2 threads, 3 runs, 4 expiries; 5, 6, 7 the same, staged. Prelude: names.lua.
+-- KEYS: 1 feed; 2 threads, 3 runs, 4 expiries; 5, 6, 7 the same, staged; 8 trimmed, 9 past threads, 10 past runs.
 -- ARGV: 1 entry id to begin after, '' for the start; 2 most pointers; 3 seconds after which what is staged is dropped; 4 '1' to put
 --   the views in place when no pointer is left. A thread that expired leaves no trace in the feed: the caller takes those out of
 --   what is staged before it asks for that.
--- Reply: last entry id folded, '' to begin again, '1' if no pointer is left, '1' if the views are in place.
+-- Reply: last entry id folded, '' to begin again, '1' if no pointer is left, '1' if the views are in place; 'lost' for the id if what
+--   was kept of the trimmed part is gone.
 
 local feed, threads, runs, expiries = KEYS[1], KEYS[5], KEYS[6], KEYS[7]
-
-local function fold(id, pointer)
-  local thread = pointer.thread
-  if pointer.kind == 'deleted' then
-    forget_thread(threads, runs, expiries, thread)
-  elseif pointer.kind ~= 'writes' or redis.call('ZSCORE', threads, 't' .. thread) then
-    redis.call('ZADD', threads, string.match(id, '^%d+'), 't' .. thread)
-    if pointer.kind == 'copied' then
-      local at = 1
-      while at <= #pointer.run do
-        local size, from = string.match(pointer.run, '^(%d+):()', at)
-        remember_run(runs, thread, string.sub(pointer.run, from, from + size - 1))
-        at = from + size
-      end
-    elseif pointer.run ~= '' then
-      remember_run(runs, thread, pointer.run)
-    end
-  end
-end
 
 -- Whether the three views that begin at a key have the mark of whole ones.
 local function whole(first)
@@ -43,14 +26,24 @@ if last ~= '' and not whole(5) then -- put in place by an earlier call that was 
   local done = whole(2)
   return { done and last or '', 0, done and 1 or 0 }
 end
-local entries = redis.call('XRANGE', feed, last == '' and '-' or '(' .. last, '+', 'COUNT', most)
+local trimmed = redis.call('HGET', KEYS[8], 'id')
+if trimmed and not (redis.call('ZSCORE', KEYS[9], '') and redis.call('ZSCORE', KEYS[10], '')) then
+  return { 'lost', 0, 0 }
+end
+if trimmed and last ~= '' and comes_before(last, trimmed) then -- what came next was taken out of the feed meanwhile
+  return { '', 0, 0 }
+end
+if last == '' then
+  redis.call('ZUNIONSTORE', threads, 1, KEYS[9])
+  redis.call('ZUNIONSTORE', runs, 1, KEYS[10])
+  redis.call('DEL', expiries)
+  last = trimmed or '0-0'
+end
+local entries = redis.call('XRANGE', feed, '(' .. last, '+', 'COUNT', most)
 for _, entry in ipairs(entries) do
-  local pointer = {}
-  for i = 1, #entry[2], 2 do
-    pointer[entry[2][i]] = entry[2][i + 1]
-  end
+  local pointer = pointer_of(entry[2])
   last = entry[1]
-  fold(last, pointer)
+  fold_pointer(threads, runs, expiries, last, pointer, runs_told(pointer))
 end
 redis.call('ZADD', threads, 0, '')
 redis.call('ZADD', runs, 0, '')

@@ -1,7 +1,7 @@
 """What a partition's threads share: which threads there are, and which runs wrote to them.
 
 Both are views of the feed, kept by the scripts that append. A view that was deleted is left missing by them (an empty name in
-it says that it is whole) and is rebuilt here, by folding the feed.
+it says that it is whole) and is rebuilt here, by folding the feed onto what is kept of the part of it that was trimmed.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from secrets import token_hex
 
+from eventlog.feed.trimming import past_lost
 from eventlog.flow import Batch, Call, Command, Flow, load_script
 from eventlog.keys import Keyspace, PartitionKeys, ThreadKeys, counted
 from projections.thread import STAGED_FOR
@@ -16,7 +17,7 @@ from projections.thread import STAGED_FOR
 __all__ = ["threads_of", "threads_of_runs"]
 
 EXPIRIES_OF = load_script("projections/expiries_of")
-REBUILD_REGISTRY = load_script("eventlog/names", "projections/rebuild_registry")
+REBUILD_REGISTRY = load_script("eventlog/names", "eventlog/pointers", "projections/rebuild_registry")
 NOTE_EXPIRIES = load_script("eventlog/names", "projections/note_expiries")
 PAGE = 1000
 
@@ -58,7 +59,7 @@ def runs_of(keyspace: Keyspace, thread: ThreadKeys) -> Flow[list[bytes]]:
 
 
 def _complete(keyspace: Keyspace, partitions: Sequence[PartitionKeys]) -> Flow[None]:
-    """Rebuilds the views of partitions that have a feed and lack one of them."""
+    """Rebuilds the views of partitions that have a feed, or had one, and lack one of them."""
     checks = [
         command
         for keys in partitions
@@ -66,7 +67,7 @@ def _complete(keyspace: Keyspace, partitions: Sequence[PartitionKeys]) -> Flow[N
             Command("ZSCORE", keys.threads, [b""]),
             Command("ZSCORE", keys.runs, [b""]),
             Command("ZSCORE", keys.expiries, [b""]),
-            Command("EXISTS", keys.feed),
+            Command("EXISTS", keys.feed, [keys.trimmed]),
         )
     ]
     replies = yield Batch(checks)
@@ -78,15 +79,19 @@ def _complete(keyspace: Keyspace, partitions: Sequence[PartitionKeys]) -> Flow[N
 def rebuild_registry(keyspace: Keyspace, keys: PartitionKeys) -> Flow[None]:
     """Folds the feed of a partition into its views and puts them in place, catching up with what is appended meanwhile.
 
-    One round trip per 1000 events of the feed, and per 1000 threads one or two more.
+    One round trip per 1000 events of the feed, and per 1000 threads one or two more; all again where the feed was meanwhile trimmed
+    beyond what was folded. Raises `LogLost` if the feed was trimmed, and what was kept of it is gone.
     """
     token = token_hex(8).encode()
     staged = [keys.stage(token, part) for part in (b"threads", b"runs", b"expiries")]
-    all_keys = [keys.feed, keys.threads, keys.runs, keys.expiries, *staged]
+    past = [keys.trimmed, keys.past_threads, keys.past_runs]
+    all_keys = [keys.feed, keys.threads, keys.runs, keys.expiries, *staged, *past]
     after, stored = b"", 0
     caught_up = 0
     while not stored:
         after, ended, stored = yield Call(REBUILD_REGISTRY, all_keys, [after, PAGE, STAGED_FOR, caught_up])
+        if after == b"lost":
+            raise past_lost(keys)
         if not after:
             caught_up = 0
         if ended and not caught_up:

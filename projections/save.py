@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import islice
-from typing import Union
+from typing import NamedTuple, Union
 
 from xxhash import xxh3_128_digest
 
@@ -13,12 +14,12 @@ from eventlog.codec import Keyframe, content_digest, framed
 from eventlog.errors import ValueTooLarge
 from eventlog.events import CheckpointSaved, ValuesSaved, WritesSaved, encode_event, value_fields
 from eventlog.flow import Argument, Flow
-from eventlog.keys import ThreadKeys, checkpoint_place, ordered
+from eventlog.keys import ThreadKeys, checkpoint_place, counted, ordered
 from projections.cache import KnownVersions, Prepared, ValueCache
 from projections.thread import call, thread_script
 from projections.versions import Versions, changed
 
-__all__ = ["save_checkpoint", "save_writes"]
+__all__ = ["About", "save_checkpoint", "save_writes"]
 
 FIELDS = 1000
 """Values or writes in one stream entry; more are spread over several, appended together."""
@@ -26,20 +27,31 @@ LARGEST_VALUE = 512 * 1024 * 1024
 """Bytes in one value: the server's default `proto-max-bulk-len`."""
 LARGEST_EVENT = 1000 * 1024 * 1024
 """Bytes in one append: below the server's `client-query-buffer-limit` and what a stream entry may hold."""
+NAMED = 64
+"""Channels, and nodes, that a pointer in the feed names: it is small, whatever it points to."""
 
 
 Values = Mapping[tuple[str, str], Union[Keyframe, None]]
 """Value by (channel, version token), None for a version without one."""
 
 
+class About(NamedTuple):
+    """What the feed is told beside what an event says itself, '' for what is not known."""
+
+    source: str = ""
+    step: str = ""
+    run: str = ""
+    nodes: Sequence[str] = ()
+    """Those that ran to make a checkpoint; the one whose task wrote."""
+
+
 def save_checkpoint(
-    keys: ThreadKeys, event: CheckpointSaved, values: Values, *, cache: ValueCache, ttl: int, about: Sequence[str]
+    keys: ThreadKeys, event: CheckpointSaved, values: Values, *, cache: ValueCache, ttl: int, about: About
 ) -> Flow[None]:
     """Appends a checkpoint with the values that changed. One round trip; two if a delta was made against a value that the log no
     longer has, or has another of: then all values are sent whole.
 
-    `ttl` in ms, 0 for none; `about`: source, step and run, for the feed. Saving the same content under the same id again appends
-    nothing.
+    `ttl` in ms, 0 for none. Saving the same content under the same id again appends nothing.
 
     Raises:
         ValueTooLarge: nothing was written.
@@ -50,7 +62,8 @@ def save_checkpoint(
     parent = (event.parent_id or "").encode()
     place = ordered(namespace)
     known: list[Argument] = [ttl, namespace, checkpoint_id, parent, place, place + ordered(checkpoint_id)]
-    known += [word.encode() for word in about]
+    source, step, run, nodes = about
+    known += (source.encode(), step.encode(), run.encode(), _named([channel for channel, _ in values]), _named(nodes))
     heads = [keys.head(namespace), keys.head(b"")]
     for whole in (False, True):
         prepared = {
@@ -120,12 +133,13 @@ def _mark(
     return xxh3_128_digest(framed(parts))
 
 
-def save_writes(keys: ThreadKeys, event: WritesSaved, *, ttl: int) -> Flow[None]:
+def save_writes(keys: ThreadKeys, event: WritesSaved, *, ttl: int, about: About) -> Flow[None]:
     """Appends writes of a task. One round trip. Writes that change nothing append nothing. Raises as `save_checkpoint`."""
     namespace, checkpoint_id = event.namespace.encode(), event.checkpoint_id.encode()
     spread = [
         replace(event, writes=event.writes[first : first + FIELDS]) for first in range(0, len(event.writes), FIELDS)
     ]
+    _, step, run, nodes = about
     arguments: list[Argument] = [
         ttl,
         namespace,
@@ -133,9 +147,27 @@ def save_writes(keys: ThreadKeys, event: WritesSaved, *, ttl: int) -> Flow[None]
         ordered(namespace),
         checkpoint_place(namespace, checkpoint_id),
         ordered(event.task_id.encode()),
+        step.encode(),
+        run.encode(),
+        _named([write.channel for write in event.writes]),
+        _named(nodes),
         *_packed(keys, [encode_event(part) for part in spread]),
     ]
     yield from call(keys, SAVE_WRITES, arguments, [keys.head(namespace), keys.head(b"")], shared=True)
+
+
+def _named(names: Sequence[str]) -> bytes:
+    """The first names, each once, as a pointer in the feed has them: each behind its length."""
+    if not names:
+        return b""
+    if len(names) > NAMED:
+        names = list(islice(dict.fromkeys(names), NAMED))
+    return _all_counted(*names)
+
+
+@lru_cache(1024)
+def _all_counted(*names: str) -> bytes:
+    return b"".join(counted(name.encode(errors="replace")) for name in dict.fromkeys(names))
 
 
 SAVE_CHECKPOINT = thread_script("save_checkpoint", "pending")

@@ -2,16 +2,16 @@
 --
 -- KEYS: those of log.lua; 8 head of the namespace; 9 head of the root namespace.
 -- ARGV: 1 thread; 2 ttl in ms, 0 for none; 3 namespace; 4 checkpoint id; 5 parent id or ''; 6 namespace's place; 7 checkpoint's
---   place (namespace's, then id's); 8 source; 9 step; 10 run or ''; 11 number of events; then for each event (those with the
---   overflow of values first, the checkpoint last): content digest, number of fields, fields; then channels whose pieces are
---   compressed, and their pieces as they were before, which the head gets.
+--   place (namespace's, then id's); 8 source; 9 step; 10 run or ''; 11 channels and 12 nodes for the feed, counted; 13 number of events;
+--   then for each event (those with the overflow of values first, the checkpoint last): content digest, number of fields, fields;
+--   then channels whose pieces are compressed, and their pieces as they were before, which the head gets.
 -- Reply: {'ok', entry id of each event}; {'same', entry id} if the log already holds what this very call says of the checkpoint;
 --   {'base'} if a delta was made against what the log does not have; {'gone', entry id} if the log lacks an entry, {'stale'} or
 --   {'lost'} as log.lua has it, nothing written.
 
 local HEAD, ROOT = KEYS[8], KEYS[9]
 local ttl, ns, id, parent, ns_place, place = tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
-local source, step, run = ARGV[8], ARGV[9], ARGV[10]
+local pointer = { 'checkpoint', ns, id, ARGV[8], ARGV[9], ARGV[10], ARGV[11], ARGV[12] }
 local TRACKED = 128 -- bytes of a value that a delta may be made against
 
 -- The part of `bytes` behind its length that begins at `from`, and where it ends.
@@ -33,9 +33,9 @@ local function value_in(name, piece)
   return value
 end
 
-local events, values, bases, wanted, at = {}, {}, {}, { 'id', 'at', 'w', 'b', 'y' }, 12
+local events, values, bases, wanted, at = {}, {}, {}, { 'id', 'at', 'w', 'b', 'y' }, 14
 local envelope, versions, seen, check, since, mark
-for event = 1, tonumber(ARGV[11]) do
+for event = 1, tonumber(ARGV[13]) do
   local size = tonumber(ARGV[at + 1])
   local fields = { unpack(ARGV, at + 2, at + 1 + size) }
   events[event] = { content = ARGV[at], fields = fields }
@@ -150,7 +150,7 @@ end
 local left = redis.call('PTTL', LOG)
 local only_writes = left >= 0 and not redis.call('ZSCORE', EXPIRIES, 't' .. THREAD)
   and not redis.call('ZRANGEBYLEX', ORDER, '[c', '(d', 'LIMIT', 0, 1)[1]
-local views = shared_views(run ~= '', ttl > 0 or state.first or only_writes)
+local views = shared_views(ARGV[10] ~= '', ttl > 0 or state.first or only_writes)
 
 local early = {}
 for i, member in ipairs(members(ORDER, 'w' .. place)) do
@@ -167,7 +167,7 @@ end)
 
 -- From here on it writes.
 
-announce(state, #events, views, { 'checkpoint', ns, id, source, step, run }, true)
+announce(state, #events, views, pointer, true)
 local entry_ids, extra = {}, {}
 for i, event in ipairs(events) do
   entry_ids[i] = append(state, event.content, event.fields)

@@ -2,7 +2,8 @@
 --
 -- KEYS: those of log.lua; 8 head of the namespace; 9 head of the root namespace.
 -- ARGV: 1 thread; 2 ttl in ms, 0 for none; 3 namespace; 4 checkpoint id; 5 namespace's place; 6 checkpoint's place; 7 task id,
---   ordered; 8 number of events; then for each event: content digest, number of fields, fields.
+--   ordered; 8 step and 9 run for the feed, '' for none; 10 channels and 11 nodes for the feed, counted; 12 number of events;
+--   then for each event: content digest, number of fields, fields.
 -- Reply: {'ok', entry id of the last}; {'same'} if they change nothing; {'gone', entry id} if the log lacks an entry;
 --   {'stale'} or {'lost'}; nothing written.
 
@@ -34,8 +35,8 @@ for _, member in ipairs(members(ORDER, 'w' .. place .. task_place)) do
   end)
 end
 
-local fresh, at = {}, 9
-for _ = 1, tonumber(ARGV[8]) do
+local fresh, at = {}, 13
+for _ = 1, tonumber(ARGV[12]) do
   local size = tonumber(ARGV[at + 1])
   local fields = { unpack(ARGV, at + 2, at + 1 + size) }
   local changes = false
@@ -57,7 +58,7 @@ end
 -- From here on it writes.
 
 local known = last or redis.call('ZRANGEBYLEX', ORDER, '[c', '(d', 'LIMIT', 0, 1)[1]
-announce(state, #fresh, views, { 'writes', ns, id, '', '', '' }, known)
+announce(state, #fresh, views, { 'writes', ns, id, '', ARGV[8], '', ARGV[10], ARGV[11], ARGV[9] }, known)
 local added = {}
 for i, event in ipairs(fresh) do
   added[2 * i - 1] = 0

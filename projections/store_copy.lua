@@ -30,7 +30,7 @@ local runs = {}
 for i = 6 + size, #ARGV do
   runs[#runs + 1] = counted(ARGV[i])
 end
-announce(copied, 1, views, { ARGV[3], '', '', '', '', '', table.concat(runs) }, true)
+announce(copied, 1, views, { ARGV[3], '', '', '', '', '', '', '', table.concat(runs) }, true)
 append(copied, ARGV[4], fields)
 commit(copied)
 LOG, INDEX, ORDER = own[1], own[2], own[3]

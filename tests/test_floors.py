@@ -35,14 +35,14 @@ def imported(path: Path) -> set[str]:
 @pytest.mark.parametrize("floor", sorted(FLOORS))
 def test_imports_go_down_only(floor: str) -> None:
     """saver -> projections -> eventlog, and never up."""
-    for path in (ROOT / floor).glob("*.py"):
+    for path in (ROOT / floor).rglob("*.py"):
         assert imported(path) & FLOORS <= ALLOWED[floor], path.name
 
 
 def test_the_log_knows_nothing_of_langgraph() -> None:
     """The lower floors import neither langgraph nor langchain."""
     for floor in ("eventlog", "projections"):
-        for path in (ROOT / floor).glob("*.py"):
+        for path in (ROOT / floor).rglob("*.py"):
             assert not imported(path) & {"langgraph", "langchain_core"}, path.name
 
 

@@ -29,7 +29,7 @@ def test_the_wheel_holds_the_three_packages_and_nothing_else(tmp_path: Path) -> 
     expected = {
         str(path.relative_to(ROOT))
         for floor in ("eventlog", "projections", "saver")
-        for path in (ROOT / floor).glob("*")
+        for path in (ROOT / floor).rglob("*")
         if path.suffix in {".py", ".lua"} or path.name == "py.typed"
     }
     assert expected == inside
@@ -53,7 +53,10 @@ def test_public_names_are_there() -> None:
     assert [name for name in eventlog.__all__ if not hasattr(eventlog, name)] == []
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("*/*.lua")), ids=lambda path: path.name)
+SCRIPTS = sorted(path for floor in ("eventlog", "projections", "saver") for path in (ROOT / floor).rglob("*.lua"))
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_script_has_a_header(path: Path) -> None:
     """What it does, and, unless it is a prelude, its keys and reply."""
     header = [line for line in path.read_text().splitlines() if line.startswith("--")]

@@ -1,0 +1,266 @@
+"""ActivityFeed: what all agents do, live, for other systems."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from datetime import timedelta
+from types import TracebackType
+from typing import Any
+
+from typing_extensions import Self
+
+from eventlog.connections import Connections
+from eventlog.drivers import Runner
+from eventlog.errors import FeedClosed, InvalidArgument
+from eventlog.events import Recorded
+from eventlog.feed.activity import Activity, Filters
+from eventlog.feed.groups import Group, GroupInfo, drop_group, list_groups
+from eventlog.feed.position import Position
+from eventlog.feed.reading import Start, check_start, end_of, load_event, open_keyspace, read_on
+from eventlog.feed.tail import Tail
+from eventlog.feed.trimming import Retention, Trimmed, trim_feed
+from eventlog.flow import Flow
+from eventlog.keys import PREFIX, Keyspace
+
+__all__ = ["ActivityFeed"]
+
+PATIENCE = 60.0
+"""Seconds for which a reader waits for a server that cannot be reached."""
+
+
+class ActivityFeed(AbstractContextManager, AbstractAsyncContextManager):  # type: ignore[type-arg]
+    """The activity of all agents under one prefix: to tail it, or to work it off in consumer groups.
+
+    Sync and async on one object. It reads pointers, not values: what is in an agent's state is loaded only where asked for.
+
+    Args:
+        sync_connection, async_connection: as for `RedisStreamSaver`; at least one.
+        prefix: that of the savers whose agents are followed.
+        partitions: leave it out: a feed takes what the prefix was laid out with.
+
+    What was given is never closed; what `from_conn_string` opened is, by `close`, `aclose` or `with`.
+
+    """
+
+    def __init__(
+        self,
+        sync_connection: Any = None,
+        async_connection: Any = None,
+        *,
+        prefix: str = PREFIX,
+        partitions: int | None = None,
+    ) -> None:
+        self._open(Connections(sync_connection, async_connection), prefix, partitions, owns=False)
+
+    def _open(self, connections: Connections, prefix: str, partitions: int | None, *, owns: bool) -> None:
+        Keyspace(prefix, 1 if partitions is None else partitions)
+        self.prefix = prefix
+        self._partitions = partitions
+        self._connections = connections
+        self.runner = Runner(connections, "feed", FeedClosed)
+        self._keyspace: Keyspace | None = None
+        self._owns = owns
+
+    @classmethod
+    def from_conn_string(
+        cls, conn_string: str, *, prefix: str = PREFIX, partitions: int | None = None, **client_options: Any
+    ) -> Self:
+        """A feed that opens its own connections, both colours, at first use. URLs and options are those of `RedisStreamSaver`."""
+        made = cls.__new__(cls)
+        made._open(Connections.from_url(conn_string, **client_options), prefix, partitions, owns=True)
+        return made
+
+    def opened(self) -> Flow[Keyspace | None]:
+        """The prefix's keys; None while nothing was written under it. One round trip until it was."""
+        if self._keyspace is None:
+            self._keyspace = yield from open_keyspace(self.prefix, self._partitions)
+        return self._keyspace
+
+    def tail(
+        self,
+        start: Start = "now",
+        *,
+        kinds: str | Iterable[str] | None = None,
+        thread: str | Iterable[str] | None = None,
+        namespace: str | Iterable[str] | None = None,
+        node: str | Iterable[str] | None = None,
+        follow: bool = True,
+        batch: int = 100,
+        patience: float = PATIENCE,
+    ) -> Tail:
+        """Activities from `start` on, for `for` or `async for`; without end, unless `follow` is False.
+
+        Args:
+            start: "now", "beginning" (the oldest that was not trimmed), a datetime with a time zone, or a position that was saved.
+            kinds: one or several of `KINDS`; what is wanted is decided at the server.
+            thread: one or several thread ids.
+            namespace: one or several checkpoint namespaces, whole.
+            node: one or several nodes, of which one is to have run or written.
+            follow: whether to wait for more at the end.
+            batch: most pointers read in a round trip.
+            patience: seconds to wait for a server that cannot be reached before its error is raised.
+
+        Iterating raises `PositionLost` where the server lost what had been read, `PositionTrimmed` where what came
+        next was trimmed.
+        A round trip per batch and partition that has something, at the end one a second.
+
+        """
+        check_start(start)
+        filters = Filters.of(kinds, thread, namespace, node)
+        return Tail(self, start, filters, follow=follow, batch=_batch(batch), patience=_seconds("patience", patience))
+
+    def group(
+        self,
+        name: str,
+        *,
+        start: Start = "beginning",
+        kinds: str | Iterable[str] | None = None,
+        thread: str | Iterable[str] | None = None,
+        namespace: str | Iterable[str] | None = None,
+        node: str | Iterable[str] | None = None,
+    ) -> Group:
+        """The consumer group `name`, which is registered when its first member joins, or by `Group.register`.
+
+        `start` and the filters belong to the group and count when it is registered; later they may be left out, and must not
+        differ. No round trips.
+        """
+        check_start(start)
+        return Group(self, name, start, Filters.of(kinds, thread, namespace, node))
+
+    def groups(self) -> list[GroupInfo]:
+        """The registered groups. Two round trips."""
+        return self.runner.run(list_groups(self), "groups of the feed")
+
+    async def agroups(self) -> list[GroupInfo]:
+        """Async twin of `groups`."""
+        return await self.runner.arun(list_groups(self), "groups of the feed")
+
+    def drop_group(self, name: str) -> None:
+        """Takes a group out for good: its position, what waits and what is parked. A round trip per partition.
+
+        Raises `GroupNotFound`.
+        """
+        self.runner.run(drop_group(self, name), f"group {name!r}")
+
+    async def adrop_group(self, name: str) -> None:
+        """Async twin of `drop_group`."""
+        await self.runner.arun(drop_group(self, name), f"group {name!r}")
+
+    def load(self, activity: Activity) -> Recorded:
+        """The whole event that an activity leads to. One round trip. Raises `EventGone`."""
+        return self.runner.run(self._load(activity), f"thread {activity.thread_id!r}")
+
+    async def aload(self, activity: Activity) -> Recorded:
+        """Async twin of `load`."""
+        return await self.runner.arun(self._load(activity), f"thread {activity.thread_id!r}")
+
+    def now(self) -> Position:
+        """The position behind the last activity there is. A round trip per partition."""
+        return self.runner.run(self._now(), "the feed")
+
+    async def anow(self) -> Position:
+        """Async twin of `now`."""
+        return await self.runner.arun(self._now(), "the feed")
+
+    def check(self, position: Position | str) -> None:
+        """Whether a reader can go on from a saved position. A round trip per partition.
+
+        Raises `PositionLost` where the feed does not have what was read up to there, `PositionTrimmed` where what follows is gone.
+        """
+        self.runner.run(self._check(position), "the feed")
+
+    async def acheck(self, position: Position | str) -> None:
+        """Async twin of `check`."""
+        await self.runner.arun(self._check(position), "the feed")
+
+    def trim(self, retention: timedelta | int | Mapping[str, Any]) -> Trimmed:
+        """Takes the oldest pointers out of the feed, beyond an age or a number, as far as no group needs them any more.
+
+        `retention`: a timedelta, a number of events, or {"age": ..., "count": ...}. Logs of threads are left alone. Round
+        trips: one per partition and thousand pointers taken.
+        """
+        return self.runner.run(self._trim(retention), "the feed")
+
+    async def atrim(self, retention: timedelta | int | Mapping[str, Any]) -> Trimmed:
+        """Async twin of `trim`."""
+        return await self.runner.arun(self._trim(retention), "the feed")
+
+    def close(self) -> None:
+        """Closes what this feed opened, after which its calls raise `FeedClosed`."""
+        self.runner.closed = self._owns
+        self._connections.close()
+
+    async def aclose(self) -> None:
+        """Async twin of `close`."""
+        self.runner.closed = self._owns
+        await self._connections.aclose()
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
+    ) -> None:
+        """Closes."""
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        """Itself."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
+    ) -> None:
+        """Closes."""
+        await self.aclose()
+
+    def _load(self, activity: Activity) -> Flow[Recorded]:
+        keyspace = yield from self._used()
+        return (yield from load_event(keyspace, activity))
+
+    def _used(self) -> Flow[Keyspace]:
+        keyspace = yield from self.opened()
+        if keyspace is None:
+            raise InvalidArgument(
+                f"Nothing was written under prefix {self.prefix!r} yet. Check the prefix and the database."
+            )
+        return keyspace
+
+    def _now(self) -> Flow[Position]:
+        keyspace = yield from self._used()
+        return Position((yield from end_of(keyspace, list(range(keyspace.partitions)))))
+
+    def _check(self, position: Position | str) -> Flow[None]:
+        keyspace = yield from self._used()
+        parsed = Position.parse(position) if isinstance(position, str) else position
+        for number, mark in parsed.items():
+            if number >= keyspace.partitions:
+                raise InvalidArgument(
+                    f"The position names partition {number}, prefix {self.prefix!r} has {keyspace.partitions}."
+                )
+            yield from read_on(keyspace, number, mark, Filters(), 1)
+
+    def _trim(self, retention: timedelta | int | Mapping[str, Any]) -> Flow[Trimmed]:
+        wanted = Retention.of(retention)
+        if wanted is None:
+            raise InvalidArgument('trim needs a bound: a timedelta, a number of events, or {"age": ..., "count": ...}.')
+        keyspace = yield from self._used()
+        return (yield from trim_feed(keyspace, wanted))
+
+
+def _batch(batch: object) -> int:
+    if isinstance(batch, bool) or not isinstance(batch, int):
+        raise TypeError(f"batch must be an int, not {type(batch).__name__}.")
+    if not 1 <= batch <= 10_000:
+        raise InvalidArgument(f"batch must be between 1 and 10,000, not {batch}.")
+    return batch
+
+
+def _seconds(field: str, given: object) -> float:
+    if isinstance(given, bool) or not isinstance(given, (int, float)):
+        raise TypeError(f"{field} must be a number of seconds, not {type(given).__name__}.")
+    if not 0 <= given < 10**9:
+        raise InvalidArgument(f"{field} must be 0 or more seconds, not {given}.")
+    return float(given)

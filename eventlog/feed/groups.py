@@ -1,0 +1,467 @@
+"""Consumer groups: registered once, worked off by any number of members on any machines, each event handled at least once.
+
+What a group knows lies in Redis, beside the feed it reads, partition by partition:
+
+1. A *position* in the feed: everything up to it is done, or waits below. Trimming never passes it.
+2. A *lease*: one member at a time reads a partition, so each thread's order holds. Every step names the lease's token, and is
+   refused once the lease is another's (fencing).
+3. What *waits*: an event whose handler failed, and behind it what its thread did since, in order. The first of them is due at a
+   time (retry with backoff) or is parked, until someone says retry or skip. Other threads go on.
+
+It is not Redis' own consumer groups that are used: they hand events of one thread to whoever asks, note every delivery in the
+append-only file, and count what is trimmed as pending for ever. Here acknowledging a batch is one small write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from eventlog import codec
+from eventlog.errors import CorruptEntry, GroupNotFound, InvalidArgument
+from eventlog.feed.activity import Activity, Filters, unpack_pointer
+from eventlog.feed.failures import Failure
+from eventlog.feed.position import Mark
+from eventlog.feed.reading import Start, feed_script, marks_of
+from eventlog.flow import Call, Command, Flow
+from eventlog.keys import Keyspace, ordered, text
+
+if TYPE_CHECKING:
+    from eventlog.feed.feed import ActivityFeed
+    from eventlog.feed.member import Member
+
+__all__ = ["Group", "GroupInfo", "Lag", "Parked", "PartitionLag", "drop_group", "list_groups"]
+
+REGISTER = feed_script("register", "eventlog/names", "eventlog/pointers")
+COUNT = feed_script("count")
+DROP = feed_script("drop")
+LAG = feed_script("lag")
+WAITING = feed_script("waiting", "eventlog/names")
+UNPARK = feed_script("unpark", "eventlog/names")
+
+
+@dataclass(frozen=True, slots=True)
+class GroupInfo:
+    """A registered group."""
+
+    name: str
+    created: datetime
+    start: str
+    filters: dict[str, list[str]]
+    members: tuple[str, ...]
+    """Names of the members alive."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionLag:
+    """How far a group is in one partition."""
+
+    partition: int
+    member: str | None
+    """Who leases it; None for nobody."""
+    position: str
+    """Entry id in the feed up to which everything is done or waits."""
+    pending: int
+    """Entries of the feed behind the position; those that the group's filters will leave out are counted."""
+    age: float | None
+    """Seconds since the first of them came; None if there is none."""
+    waiting: int
+    """Events that wait behind one that failed, and those that failed."""
+    held: int
+    """Threads that wait."""
+    parked: int
+    """Threads whose first event is parked: they wait for retry or skip."""
+    handled: int
+    """Events handled since the group was registered."""
+    throughput: float
+    """Events handled a second, over about the last minute."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How far a group is."""
+
+    group: str
+    partitions: tuple[PartitionLag, ...]
+    members: tuple[str, ...]
+
+    def _sum(self, name: str) -> Any:
+        return sum(getattr(one, name) for one in self.partitions)
+
+    @property
+    def pending(self) -> int:
+        """Entries of the feed that no member has worked off."""
+        return int(self._sum("pending"))
+
+    @property
+    def age(self) -> float | None:
+        """Seconds since the oldest of them came; None if there is none."""
+        return max((one.age for one in self.partitions if one.age is not None), default=None)
+
+    @property
+    def waiting(self) -> int:
+        """Events that wait behind one that failed, and those that failed."""
+        return int(self._sum("waiting"))
+
+    @property
+    def parked(self) -> int:
+        """Threads whose first event is parked."""
+        return int(self._sum("parked"))
+
+    @property
+    def handled(self) -> int:
+        """Events handled since the group was registered."""
+        return int(self._sum("handled"))
+
+    @property
+    def throughput(self) -> float:
+        """Events handled a second, over about the last minute."""
+        return float(self._sum("throughput"))
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """An event whose handler failed too often; its thread waits for `Group.retry` or `Group.skip`."""
+
+    activity: Activity
+    attempts: int
+    error: str
+    traceback: str
+    since: datetime
+    """When it failed last."""
+    member: str
+    waiting: int
+    """Later events of the thread that wait behind it."""
+    _packed: bytes = field(repr=False)
+    _failure: Failure = field(repr=False)
+
+    @property
+    def thread_id(self) -> str:
+        """The thread that waits."""
+        return self.activity.thread_id
+
+
+class Group:
+    """One consumer group. Its members are made by `member`; the rest looks after it."""
+
+    def __init__(self, feed: ActivityFeed, name: str, start: Start, filters: Filters) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"A group's name must be a string, not {type(name).__name__}.")
+        if not name:
+            raise InvalidArgument("A group needs a name.")
+        text("group", name)
+        self.feed = feed
+        self.name = name
+        self._start: Start = start
+        self._filters = filters
+        self._subject = f"group {name!r}"
+
+    def member(
+        self,
+        name: str,
+        *,
+        batch: int = 100,
+        lease: float = 10.0,
+        max_attempts: int = 5,
+        backoff: float | Callable[[int], float] = 1.0,
+        acknowledge_within: float = 0.05,
+        stop_on_sigterm: bool = True,
+        patience: float = 60.0,
+    ) -> Member:
+        """A member, to be used as a context manager and iterated over, in either colour.
+
+        Args:
+            name: for people to tell members by; each member made counts as another, even under one name.
+            batch: most events read in a round trip.
+            lease: seconds after which the partitions of a member that died are others'. Members renew theirs at every third of it.
+            max_attempts: how many times an event is tried before it is parked.
+            backoff: seconds before the first retry, twice as many before each further one, an hour at most; or a
+            function of the number
+                of attempts made.
+            acknowledge_within: seconds within which an event that was handled is written down as such; until then a
+            member that is killed
+                leaves it to be handled again. 0: at once, a round trip each.
+            stop_on_sigterm: whether SIGTERM ends the iteration after the event in hand. Only where SIGTERM has no
+            handler yet, and in the
+                main thread.
+            patience: seconds to wait for a server that cannot be reached before its error is raised.
+
+        """
+        from eventlog.feed.member import Member  # noqa: PLC0415 - a member knows its group
+
+        return Member(
+            self,
+            name,
+            batch=batch,
+            lease=lease,
+            max_attempts=max_attempts,
+            backoff=backoff,
+            acknowledge_within=acknowledge_within,
+            stop_on_sigterm=stop_on_sigterm,
+            patience=patience,
+        )
+
+    def register(self) -> None:
+        """Registers the group, so that the feed is kept for it from now on. A round trip per partition; if it is there, two in all.
+
+        Raises `InvalidArgument` if it is there with other filters.
+        """
+        self.feed.runner.run(self.registered(), self._subject)
+
+    async def aregister(self) -> None:
+        """Async twin of `register`."""
+        await self.feed.runner.arun(self.registered(), self._subject)
+
+    def lag(self) -> Lag:
+        """How far the group is, by partition. A round trip per partition. Raises `GroupNotFound`."""
+        return self.feed.runner.run(self._lag(), self._subject)
+
+    async def alag(self) -> Lag:
+        """Async twin of `lag`."""
+        return await self.feed.runner.arun(self._lag(), self._subject)
+
+    def parked(self) -> list[Parked]:
+        """What is parked, oldest failure first. A round trip per partition, and one per thread parked. Raises `GroupNotFound`."""
+        return self.feed.runner.run(self._parked(), self._subject)
+
+    async def aparked(self) -> list[Parked]:
+        """Async twin of `parked`."""
+        return await self.feed.runner.arun(self._parked(), self._subject)
+
+    def retry(self, thread_id: str | None = None) -> int:
+        """Has parked events tried again, `max_attempts` times anew: that of a thread, or all. How many there were.
+
+        Raises `GroupNotFound`.
+        """
+        return self.feed.runner.run(self._unpark(thread_id, b"retry"), self._subject)
+
+    async def aretry(self, thread_id: str | None = None) -> int:
+        """Async twin of `retry`."""
+        return await self.feed.runner.arun(self._unpark(thread_id, b"retry"), self._subject)
+
+    def skip(self, thread_id: str | None = None) -> int:
+        """Gives parked events up: that of a thread, or all; their threads go on with what comes next. How many there were.
+
+        Raises `GroupNotFound`.
+        """
+        return self.feed.runner.run(self._unpark(thread_id, b"skip"), self._subject)
+
+    async def askip(self, thread_id: str | None = None) -> int:
+        """Async twin of `skip`."""
+        return await self.feed.runner.arun(self._unpark(thread_id, b"skip"), self._subject)
+
+    def effect_keys(self, name: str) -> list[bytes]:
+        """The keys, one per partition, that `Member.effect` writes to under a name. One round trip, if the feed was
+        not used yet.
+        """
+        return self.feed.runner.run(self._effect_keys(name), self._subject)
+
+    async def aeffect_keys(self, name: str) -> list[bytes]:
+        """Async twin of `effect_keys`."""
+        return await self.feed.runner.arun(self._effect_keys(name), self._subject)
+
+    def registered(self) -> Flow[tuple[Keyspace, Filters] | None]:
+        """The keys and the group's filters, registered if it was not; None while nothing was written under the prefix."""
+        keyspace = yield from self.feed.opened()
+        if keyspace is None:
+            return None
+        found = yield from self._registration(keyspace)
+        if found is None:
+            yield from self._register(keyspace)
+            found = yield from self._registration(keyspace)
+            if found is None:
+                raise self.not_found()
+        filters = _filters_in(found)
+        if self._filters != Filters() and self._filters != filters:
+            raise InvalidArgument(
+                f"Group {self.name!r} is registered with filters {filters.as_dict()}, not {self._filters.as_dict()}. Leave them out, "
+                "use another name, or drop the group and register it anew."
+            )
+        return keyspace, filters
+
+    def _registration(self, keyspace: Keyspace) -> Flow[dict[str, Any] | None]:
+        found = yield Command("HGET", keyspace.groups, [self.name.encode()])
+        return None if found is None else _decoded(self.name, found)
+
+    def _register(self, keyspace: Keyspace) -> Flow[None]:
+        """Partition by partition, then in the list of groups: one that fails halfway is completed by the next."""
+        partitions = list(range(keyspace.partitions))
+        if self._start in ("beginning", "now"):
+            where: dict[int, Mark] = dict.fromkeys(partitions, Mark("end" if self._start == "now" else "beginning"))
+        else:
+            where = yield from marks_of(keyspace, self._start, partitions)
+        for number, mark in where.items():
+            yield from self._register_in(keyspace, number, mark)
+        start = self._start.isoformat() if isinstance(self._start, datetime) else str(self._start)
+        created = int(datetime.now(timezone.utc).timestamp() * 1000)
+        told = codec.encode({"v": 1, "created": created, "start": start, "filters": self._filters.as_dict()})
+        yield Command("HSETNX", keyspace.groups, [self.name.encode(), told])
+
+    def _register_in(self, keyspace: Keyspace, number: int, mark: Mark) -> Flow[None]:
+        shared = keyspace.partition(number)
+        keys = [shared.feed, shared.trimmed, shared.positions, shared.group(self.name.encode()).state]
+        entry_id, following = mark.id or "beginning", 0
+        counted_to = entry_id
+        while True:
+            reply = yield Call(REGISTER, keys, [self.name.encode(), entry_id, mark.check, counted_to, following])
+            if reply[0] == b"ok":
+                return
+            page = 1000
+            while page == 1000:
+                page, last = yield Call(COUNT, [shared.feed], [counted_to])
+                following += page
+                counted_to = last.decode()
+
+    def _known(self) -> Flow[Keyspace]:
+        keyspace = yield from self.feed.opened()
+        if keyspace is None or (yield from self._registration(keyspace)) is None:
+            raise self.not_found()
+        return keyspace
+
+    def not_found(self) -> GroupNotFound:
+        """The error for a group that is not registered."""
+        return GroupNotFound(
+            f"There is no group {self.name!r} under prefix {self.feed.prefix!r}. Register it, or look at what feed.groups() lists."
+        )
+
+    def _lag(self) -> Flow[Lag]:
+        keyspace = yield from self._known()
+        found = []
+        for number in range(keyspace.partitions):
+            shared = keyspace.partition(number)
+            keys = shared.group(self.name.encode())
+            wanted = [shared.feed, shared.trimmed, shared.positions, keys.state, keys.held, keys.due]
+            reply = yield Call(LAG, wanted, [self.name.encode()])
+            if reply[0] != b"ok":
+                raise self.not_found()
+            found.append(_lag_of(number, reply))
+        members = yield from members_of(keyspace, self.name)
+        return Lag(self.name, tuple(found), members)
+
+    def _parked(self) -> Flow[list[Parked]]:
+        keyspace = yield from self._known()
+        found: list[Parked] = []
+        for number in range(keyspace.partitions):
+            threads = yield Call(PARKED, [keyspace.partition(number).group(self.name.encode()).due], [])
+            for thread in threads:
+                one = yield from self._parked_in(keyspace, number, thread)
+                if one is not None:
+                    found.append(one)
+        return sorted(found, key=lambda one: one.since)
+
+    def _parked_in(self, keyspace: Keyspace, number: int, thread: bytes) -> Flow[Parked | None]:
+        keys = keyspace.partition(number).group(self.name.encode())
+        events, told, due, waiting = yield Call(WAITING, [keys.held, keys.failures, keys.due], [thread, 1])
+        if not events or due != b"inf" or not told:
+            return None
+        failure = Failure.decode(self.name, thread, told)
+        packed = events[0][len(ordered(thread)) :]
+        return Parked(
+            unpack_pointer(number, packed, feed=self.feed, attempt=failure.attempts),
+            failure.attempts,
+            failure.error,
+            failure.traceback,
+            datetime.fromtimestamp(failure.last / 1000, timezone.utc),
+            failure.member,
+            waiting - 1,
+            events[0],
+            failure,
+        )
+
+    def _unpark(self, thread_id: str | None, what: bytes) -> Flow[int]:
+        keyspace = yield from self._known()
+        if thread_id is None:
+            parked = yield from self._parked()
+        else:
+            thread = str(thread_id).encode()
+            one = yield from self._parked_in(keyspace, keyspace.partition_of(thread), thread)
+            parked = [] if one is None else [one]
+        done = 0
+        for one in parked:
+            keys = keyspace.partition(one.activity.partition).group(self.name.encode())
+            words = [one.thread_id.encode(), one._packed, what, one._failure.renewed().encode()]
+            done += yield Call(UNPARK, [keys.held, keys.failures, keys.due], words)
+        return done
+
+    def _effect_keys(self, name: str) -> Flow[list[bytes]]:
+        keyspace = yield from self._known()
+        encoded = text("effect key", name)
+        return [
+            keyspace.partition(number).group(self.name.encode()).effects + encoded
+            for number in range(keyspace.partitions)
+        ]
+
+
+PARKED = feed_script("parked")
+
+
+def _lag_of(number: int, reply: list[Any]) -> PartitionLag:
+    _, position, pending, age, waiting, held, parked, handled, rate, member, _ = reply
+    return PartitionLag(
+        number,
+        member.decode().rpartition("/")[0] or None,
+        position.decode(),
+        pending,
+        None if age < 0 else age / 1000,
+        waiting,
+        held,
+        parked,
+        handled,
+        float(rate),
+    )
+
+
+def _decoded(name: str, told: bytes) -> dict[str, Any]:
+    try:
+        found = codec.decode(told)
+        if not isinstance(found, dict) or not isinstance(found.get("filters"), dict):
+            raise codec.Malformed("is no registration")
+        if found.get("v") != 1:
+            raise codec.Malformed(f"is of version {found.get('v')!r}; upgrade this package")
+    except codec.Malformed as error:
+        raise CorruptEntry(f"What is known of group {name!r} {error}. Drop the group, and register it anew.") from error
+    return found
+
+
+def _filters_in(found: dict[str, Any]) -> Filters:
+    given = found["filters"]
+    return Filters.of(given.get("kinds"), given.get("threads"), given.get("namespaces"), given.get("nodes"))
+
+
+def members_of(keyspace: Keyspace, group: str) -> Flow[tuple[str, ...]]:
+    """Names of a group's members that are alive. One round trip."""
+    found = yield Call(ALIVE, [keyspace.members(group.encode())], [])
+    return tuple(sorted(one.decode().rpartition("/")[0] for one in found))
+
+
+ALIVE = feed_script("alive")
+
+
+def list_groups(feed: ActivityFeed) -> Flow[list[GroupInfo]]:
+    """The registered groups, by name."""
+    keyspace = yield from feed.opened()
+    if keyspace is None:
+        return []
+    names = yield Command("HKEYS", keyspace.groups)
+    found = []
+    for name in sorted(names):
+        told = yield Command("HGET", keyspace.groups, [name])
+        if told is not None:
+            known = _decoded(name.decode(), told)
+            created = datetime.fromtimestamp(known["created"] / 1000, timezone.utc)
+            members = yield from members_of(keyspace, name.decode())
+            found.append(GroupInfo(name.decode(), created, known["start"], known["filters"], members))
+    return found
+
+
+def drop_group(feed: ActivityFeed, name: str) -> Flow[None]:
+    """Takes a group out: first where it holds the feed, then from the list."""
+    group = Group(feed, name, "beginning", Filters())
+    keyspace = yield from group._known()
+    for number in range(keyspace.partitions):
+        shared = keyspace.partition(number)
+        keys = shared.group(name.encode())
+        yield Call(DROP, [shared.positions, keys.state, keys.held, keys.failures, keys.due], [name.encode()])
+    yield Command("HDEL", keyspace.groups, [name.encode()])

@@ -1,0 +1,117 @@
+"""Which partitions are whose: members keep themselves alive, renew their leases, and take what nobody has, up to their fair share.
+
+There is no coordinator. Each member counts those alive, and takes or gives up partitions until it has its share. A member that died
+is not alive once its lease is over, and its partitions are free then: so within a lease and a third of it they are others'.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from secrets import token_hex
+from typing import Any, Union
+
+from eventlog.errors import GroupNotFound
+from eventlog.feed.position import Mark
+from eventlog.feed.reading import feed_script
+from eventlog.flow import Argument, Call, Flow
+from eventlog.keys import Keyspace
+
+__all__ = ["Gained", "Leases", "Lost"]
+
+JOIN = feed_script("join")
+LEASE = feed_script("lease")
+EAGER = 0.3
+"""Seconds between looks of a member that has less than its share."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gained:
+    """A lease was taken."""
+
+    number: int
+    token: bytes
+    mark: Mark
+    n: int
+    """Entries of the feed up to the mark, ever."""
+    held: tuple[str, ...]
+    """Threads that wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A lease is another's now."""
+
+    number: int
+    token: bytes
+
+
+class Leases:
+    """The leases of one member. `upkeep` may run beside the member's own work: what it finds out is left in `news`."""
+
+    def __init__(self, keyspace: Keyspace, group: str, name: str, lease: float) -> None:
+        self._keyspace = keyspace
+        self._group = group
+        self._encoded = group.encode()
+        self.member = f"{name}/{token_hex(4)}"
+        self._ms = int(lease * 1000)
+        self._lease = lease
+        self.tokens: dict[int, bytes] = {}
+        self.share = keyspace.partitions
+        self.news: deque[Union[Gained, Lost]] = deque()
+        self.left = False
+
+    @property
+    def interval(self) -> float:
+        """Seconds until `upkeep` is due again."""
+        return min(EAGER, self._lease / 3) if len(self.tokens) < self.share else self._lease / 3
+
+    def upkeep(self) -> Flow[None]:
+        """One round trip, one per partition leased, and one per partition tried for. Raises `GroupNotFound`."""
+        alive = yield Call(JOIN, [self._keyspace.members(self._encoded)], [self.member, self._ms])
+        for number, token in list(self.tokens.items()):
+            reply = yield from self._call(number, b"renew", token)
+            if reply[0] == b"fenced":
+                self.tokens.pop(number, None)
+                self.news.append(Lost(number, token))
+        partitions = self._keyspace.partitions
+        rank = alive.index(self.member.encode())
+        self.share = partitions // len(alive) + (rank < partitions % len(alive))
+        first = rank * partitions // len(alive)
+        for offset in range(partitions):
+            if len(self.tokens) >= self.share or self.left:
+                return
+            number = (first + offset) % partitions
+            if number not in self.tokens:
+                yield from self._take(number)
+
+    def _take(self, number: int) -> Flow[None]:
+        token = token_hex(8).encode()
+        reply = yield from self._call(number, b"take", token)
+        if reply[0] == b"ok":
+            _, entry_id, check, n, held = reply
+            self.tokens[number] = token
+            mark = Mark((entry_id or b"0-0").decode(), (check or b"").decode())
+            self.news.append(Gained(number, token, mark, int(n or 0), tuple(thread.decode() for thread in held)))
+
+    def release(self, number: int, token: bytes) -> Flow[None]:
+        """Gives a lease back. One round trip."""
+        if self.tokens.get(number) == token:
+            del self.tokens[number]
+        yield from self._call(number, b"release", token)
+
+    def leave(self) -> Flow[None]:
+        """Gives all back, and counts as alive no longer."""
+        self.left = True
+        for number, token in list(self.tokens.items()):
+            yield from self.release(number, token)
+        yield Call(JOIN, [self._keyspace.members(self._encoded)], [self.member, 0])
+
+    def _call(self, number: int, what: bytes, token: bytes) -> Flow[list[Any]]:
+        shared = self._keyspace.partition(number)
+        keys = shared.group(self._encoded)
+        words: list[Argument] = [self._encoded, what, token, self.member.encode(), self._ms]
+        reply = yield Call(LEASE, [shared.positions, keys.state, keys.due], words)
+        if reply[0] == b"none":
+            raise GroupNotFound(f"Group {self._group!r} was dropped; its members end. Register it anew to begin again.")
+        return reply  # type: ignore[no-any-return]

@@ -1,0 +1,384 @@
+"""A member of a consumer group: iterated over, or given a handler; sync and async on one class.
+
+Beside the iteration a thread, or a task, keeps the member's leases, so that a handler may take its time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import signal
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+from typing_extensions import Self
+
+from eventlog.errors import EffectRefused, EventLogError, InvalidArgument
+from eventlog.feed.activity import Activity
+from eventlog.feed.lanes import Lanes
+from eventlog.feed.leases import Leases
+from eventlog.feed.reading import steadfast
+from eventlog.flow import Argument, Flow, Pause
+
+if TYPE_CHECKING:
+    from eventlog.feed.groups import Group
+
+__all__ = ["Member"]
+
+log = logging.getLogger("eventlog.feed")
+
+UNUSED = 0.25
+"""Seconds between looks at a prefix that nothing was written to yet."""
+
+
+class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: ignore[type-arg]
+    """One member of a consumer group. Made by `Group.member`.
+
+    `with` joins the group (a round trip per partition) and leaves it; iterating hands out events one by one, without
+    end, until `stop`.
+    An event is acknowledged when the next one is asked for: when the loop's body has finished. If the body raises, the
+    event is tried
+    again later, and parked after `max_attempts`. Leaving the loop by `break` leaves the event in hand to be handed out
+    again, unless
+    `acknowledge` was called. One thread or task at a time may use a member.
+
+    Iterating raises `PositionLost` where the server lost what this member had read (after that it goes on from what
+    the server has),
+    `GroupNotFound` where the group was dropped, and the server's errors once they have lasted for `patience`.
+    """
+
+    def __init__(
+        self,
+        group: Group,
+        name: str,
+        *,
+        batch: int,
+        lease: float,
+        max_attempts: int,
+        backoff: float | Callable[[int], float],
+        acknowledge_within: float,
+        stop_on_sigterm: bool,
+        patience: float,
+    ) -> None:
+        from eventlog.feed.feed import _batch, _seconds  # noqa: PLC0415 - a feed knows its groups, and they their members
+
+        if not isinstance(name, str):
+            raise TypeError(f"A member's name must be a string, not {type(name).__name__}.")
+        if not name:
+            raise InvalidArgument("A member needs a name.")
+        name.encode()
+        if isinstance(max_attempts, bool) or not isinstance(max_attempts, int) or max_attempts < 1:
+            raise InvalidArgument(f"max_attempts must be 1 or more, not {max_attempts!r}.")
+        if _seconds("lease", lease) < 0.1:
+            raise InvalidArgument(f"lease must be 0.1 seconds or more, not {lease}.")
+        self.group = group
+        self.name = name
+        self._lease = float(lease)
+        self._lanes_options: dict[str, Any] = {
+            "batch": _batch(batch),
+            "max_attempts": max_attempts,
+            "backoff": backoff if callable(backoff) else _doubling(_seconds("backoff", backoff)),
+            "acknowledge_within": _seconds("acknowledge_within", acknowledge_within),
+        }
+        self._patience = _seconds("patience", patience)
+        self._on_sigterm = stop_on_sigterm
+        self._runner = group.feed.runner
+        self._subject = f"group {group.name!r}"
+        self._lanes: Lanes | None = None
+        self._stopped = False
+        self._broken: BaseException | None = None
+        self._own: EventLogError | None = None
+        """What iterating itself raised last: no failure of a handler."""
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    # Joining and leaving.
+
+    def __enter__(self) -> Self:
+        """Joins the group, which is registered if it was not."""
+        self._refuse_twice()
+        self._runner.run(self._join(), self._subject)
+        self._thread = threading.Thread(target=self._keep_leases, name=f"leases of {self.name}", daemon=True)
+        self._thread.start()
+        self._watch_sigterm()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
+    ) -> None:
+        """Leaves. An event in hand whose handling raised is laid aside, to be tried again."""
+        self._end()
+        if self._thread is not None:
+            self._thread.join()
+        try:
+            self._runner.run(self._leave(error), self._subject)
+        except EventLogError as failure:
+            self._could_not_leave(failure, error)
+        finally:
+            self._lanes = None
+
+    async def __aenter__(self) -> Self:
+        """Joins the group, which is registered if it was not."""
+        self._refuse_twice()
+        await self._runner.arun(self._join(), self._subject)
+        self._task = asyncio.create_task(self._akeep_leases())
+        self._watch_sigterm()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
+    ) -> None:
+        """Leaves. An event in hand whose handling raised is laid aside, to be tried again."""
+        self._end()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        try:
+            await self._runner.arun(self._leave(error), self._subject)
+        except EventLogError as failure:
+            self._could_not_leave(failure, error)
+        finally:
+            self._lanes = None
+
+    # Iterating.
+
+    def __iter__(self) -> Iterator[Activity]:
+        return self
+
+    def __next__(self) -> Activity:
+        """The next event; the one before is acknowledged. Ends after `stop`."""
+        if self._lanes is not None and not self._stopped and self._broken is None:
+            activity = self._lanes.finish_and_ready()
+            if activity is not None:
+                return activity
+        try:
+            while True:
+                found: Activity | None = self._runner.run(self._steadily(self._finish_and_next), self._subject)
+                if found is not None:
+                    return found
+                if self._stopped:
+                    raise StopIteration
+        except EventLogError as error:
+            self._own = error
+            raise
+
+    def __aiter__(self) -> AsyncIterator[Activity]:
+        return self
+
+    async def __anext__(self) -> Activity:
+        """Async twin of `__next__`."""
+        if self._lanes is not None and not self._stopped and self._broken is None:
+            activity = self._lanes.finish_and_ready()
+            if activity is not None:
+                return activity
+        try:
+            while True:
+                activity = await self._runner.arun(self._steadily(self._finish_and_next), self._subject)
+                if activity is not None:
+                    return activity
+                if self._stopped:
+                    raise StopAsyncIteration
+        except EventLogError as error:
+            self._own = error
+            raise
+
+    def run(self, handler: Callable[[Activity], object]) -> None:
+        """Calls `handler` with each event until `stop`. What it raises concerns its event alone: the rest goes on."""
+        with self:
+            while True:
+                try:
+                    activity = next(self, None)
+                except EffectRefused as error:
+                    self._runner.run(self._fail(error), self._subject)
+                    continue
+                if activity is None:
+                    return
+                try:
+                    handler(activity)
+                except Exception as error:  # noqa: BLE001 - whatever it is, it is written down
+                    self._runner.run(self._fail(error), self._subject)
+
+    async def arun(self, handler: Callable[[Activity], Awaitable[object] | object]) -> None:
+        """Async twin of `run`; the handler may be a coroutine function."""
+        async with self:
+            while True:
+                try:
+                    activity = await anext(self, None)
+                except EffectRefused as error:
+                    await self._runner.arun(self._fail(error), self._subject)
+                    continue
+                if activity is None:
+                    return
+                try:
+                    outcome = handler(activity)
+                    if inspect.isawaitable(outcome):
+                        await outcome
+                except Exception as error:  # noqa: BLE001 - whatever it is, it is written down
+                    await self._runner.arun(self._fail(error), self._subject)
+
+    def stop(self) -> None:
+        """Ends the iteration after the event in hand, within a second if there is none. From any thread, or a signal's handler."""
+        self._stopped = True
+
+    def acknowledge(self) -> None:
+        """Takes the event in hand for handled now, rather than when the next is asked for."""
+        self._runner.run(self._steadily(self._acknowledged), self._subject)
+
+    async def aacknowledge(self) -> None:
+        """Async twin of `acknowledge`."""
+        await self._runner.arun(self._steadily(self._acknowledged), self._subject)
+
+    def effect(self, command: str, name: str, *arguments: Argument) -> None:
+        """Has a Redis command carried out together with the acknowledgement of the event in hand: both or neither, and once.
+
+        `name` stands for a key of the group's own in the event's partition (`Group.effect_keys` has all of them);
+        `arguments` follow it.
+        Commands: HSET, HSETNX, HDEL, HINCRBY, HINCRBYFLOAT, SET, INCRBY, DECRBY, INCRBYFLOAT, APPEND, ZADD, ZINCRBY,
+        ZREM, SADD, SREM, RPUSH,
+        LPUSH, LTRIM, XADD, PEXPIRE, DEL. No round trip; asking for the next event then takes one, and raises
+        `EffectRefused` where the
+        server refuses a command, which counts as a failure of the handler.
+        """
+        if not isinstance(command, str) or command.upper() not in EFFECTS:
+            raise InvalidArgument(f"{command!r} is no effect; effects are {', '.join(sorted(EFFECTS))}.")
+        self._joined().effect(command.upper(), name, arguments)
+
+    @property
+    def partitions(self) -> tuple[int, ...]:
+        """Partitions that this member leases now."""
+        return () if self._lanes is None else tuple(sorted(self._lanes.leases.tokens))
+
+    # Parts of these.
+
+    def _joined(self) -> Lanes:
+        if self._broken is not None:
+            raise self._broken
+        if self._lanes is None:
+            raise InvalidArgument(f"{self._subject}: member {self.name!r} has not joined; use it inside `with`.")
+        return self._lanes
+
+    def _refuse_twice(self) -> None:
+        if self._lanes is not None:
+            raise InvalidArgument(
+                f"{self._subject}: member {self.name!r} is in use; make another with group.member(...)."
+            )
+        self._stopped, self._broken, self._own = False, None, None
+        self._ended.clear()
+
+    def _steadily(self, make: Callable[[], Flow[Any]]) -> Flow[Any]:
+        return steadfast(make, self._patience)
+
+    def _join(self) -> Flow[None]:
+        found = None
+        while found is None:
+            found = yield from self._steadily(self.group.registered)
+            if found is None:
+                yield Pause(UNUSED)
+        keyspace, filters = found
+        leases = Leases(keyspace, self.group.name, self.name, self._lease)
+        yield from self._steadily(leases.upkeep)
+        self._lanes = Lanes(keyspace, self.group.name, filters, leases, feed=self.group.feed, **self._lanes_options)
+
+    def _finish_and_next(self) -> Flow[Activity | None]:
+        lanes = self._joined()
+        yield from lanes.finish()
+        if self._stopped:
+            return None
+        return (yield from lanes.next())
+
+    def _acknowledged(self) -> Flow[None]:
+        lanes = self._joined()
+        yield from lanes.finish()
+        yield from lanes.settle()
+
+    def _fail(self, error: Exception) -> Flow[None]:
+        lanes = self._joined()
+        yield from self._steadily(lambda: lanes.fail(error))
+
+    def _leave(self, error: BaseException | None) -> Flow[None]:
+        lanes = self._lanes
+        if lanes is None:
+            return
+        handlers = error is not self._own or isinstance(error, EffectRefused)
+        if isinstance(error, Exception) and handlers:
+            yield from lanes.fail(error)
+        yield from lanes.leave()
+
+    def _could_not_leave(self, failure: EventLogError, error: BaseException | None) -> None:
+        if self._broken is not None or error is not None:
+            log.warning(
+                "%s: member %r could not leave; its leases end by themselves: %s", self._subject, self.name, failure
+            )
+            return
+        raise failure
+
+    def _end(self) -> None:
+        self._ended.set()
+        _STOPPED_BY_SIGTERM.discard(self)
+
+    # The leases' upkeep, beside the iteration.
+
+    def _keep_leases(self) -> None:
+        lanes = self._joined()
+        while not self._ended.wait(lanes.leases.interval):
+            try:
+                self._runner.run(lanes.leases.upkeep(), self._subject)
+            except Exception as error:  # noqa: BLE001 - told to whoever iterates
+                if self._noted(error):
+                    return
+
+    async def _akeep_leases(self) -> None:
+        lanes = self._joined()
+        while True:
+            await asyncio.sleep(lanes.leases.interval)
+            try:
+                await self._runner.arun(lanes.leases.upkeep(), self._subject)
+            except Exception as error:  # noqa: BLE001 - told to whoever iterates
+                if self._noted(error):
+                    return
+
+    def _noted(self, error: Exception) -> bool:
+        """Whether an error ends the upkeep: not those that may pass."""
+        if isinstance(error, EventLogError) and isinstance(error, ConnectionError):
+            log.warning("%s: member %r could not renew its leases: %s", self._subject, self.name, error)
+            return False
+        self._broken = error
+        return True
+
+    def _watch_sigterm(self) -> None:
+        if not self._on_sigterm or threading.current_thread() is not threading.main_thread():
+            return
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, _stop_all)
+        if signal.getsignal(signal.SIGTERM) is _stop_all:
+            _STOPPED_BY_SIGTERM.add(self)
+
+
+EFFECTS = frozenset(
+    (
+        *("HSET", "HSETNX", "HDEL", "HINCRBY", "HINCRBYFLOAT", "SET", "INCRBY", "DECRBY", "INCRBYFLOAT", "APPEND"),
+        *("ZADD", "ZINCRBY", "ZREM", "SADD", "SREM", "RPUSH", "LPUSH", "LTRIM", "XADD", "PEXPIRE", "DEL"),
+    )
+)
+
+_STOPPED_BY_SIGTERM: WeakSet[Member] = WeakSet()
+
+
+def _stop_all(_: int, __: FrameType | None) -> None:
+    """SIGTERM's handler while members iterate: they end after the event in hand; without any, the signal does what it did."""
+    members = list(_STOPPED_BY_SIGTERM)
+    for member in members:
+        member.stop()
+    if not members:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGTERM)
+
+
+def _doubling(first: float) -> Callable[[int], float]:
+    return lambda attempts: first * 2.0 ** min(attempts - 1, 30)

@@ -1,0 +1,204 @@
+"""Reading partitions of the feed, as flows: what both a tail and a group's member do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any, TypeVar, Union
+
+from eventlog.errors import (
+    EventGone,
+    EventLogError,
+    InvalidArgument,
+    LayoutMismatch,
+    PositionLost,
+    PositionTrimmed,
+    ServerLoading,
+    ServerReadOnly,
+    ServerUnavailable,
+)
+from eventlog.events import Recorded, decode_entry
+from eventlog.feed.activity import Activity, Filters, check_of
+from eventlog.feed.position import BEGINNING, Mark, Position
+from eventlog.flow import Argument, Batch, Call, Command, Flow, Pause, Script, load_script
+from eventlog.keys import LAYOUT, Keyspace
+
+__all__ = ["Start", "end_of", "load_event", "marks_of", "open_keyspace", "read_on", "steadfast"]
+
+T = TypeVar("T")
+Start = Union[str, datetime, Position]
+
+SCAN = 2000
+"""Pointers that a filter looks at in one call."""
+
+
+def feed_script(name: str, *preludes: str) -> Script:
+    """A script of this package, behind the preludes it builds on."""
+    return load_script(*preludes, f"eventlog.feed/{name}")
+
+
+_READING = ("eventlog/names", "eventlog/pointers", "eventlog.feed/reading")
+READ = feed_script("read", *_READING)
+ENDS = feed_script("ends", "eventlog/names", "eventlog/pointers")
+LOAD = feed_script("load", "eventlog/names")
+_PATIENT = (ServerUnavailable, ServerLoading, ServerReadOnly)
+
+
+def open_keyspace(prefix: str, partitions: int | None) -> Flow[Keyspace | None]:
+    """The keys of a prefix, with as many partitions as it was laid out with; None if nothing was laid out yet. One round trip.
+
+    Raises `LayoutMismatch` where the prefix is laid out differently from what is asked for.
+    """
+    keyspace = Keyspace(prefix, partitions or 1)
+    reply = yield Batch([Command("HGET", keyspace.meta, ["layout"]), Command("HGET", keyspace.meta, ["partitions"])])
+    layout, found = reply
+    if layout is None and found is None:
+        return None
+    if not (layout or b"").isdigit() or not (found or b"").isdigit():
+        raise LayoutMismatch(f"Prefix {prefix!r} has a meta key that this package did not write. Use another prefix.")
+    if int(layout) != LAYOUT:
+        raise LayoutMismatch(
+            f"Prefix {prefix!r} has layout version {int(layout)}, this package has {LAYOUT}. Use the version that laid it out."
+        )
+    if partitions is not None and int(found) != partitions:
+        raise LayoutMismatch(
+            f"Prefix {prefix!r} was laid out with partitions={int(found)}, this feed was given partitions={partitions}. Leave "
+            "partitions out: a feed takes what the prefix has."
+        )
+    return Keyspace(prefix, int(found))
+
+
+def steadfast(make: Callable[[], Flow[T]], patience: float) -> Flow[T]:
+    """Result of the flow that `make` makes; made again, with growing pauses, while the server cannot be reached, for
+    `patience` seconds.
+    """
+    deadline: float | None = None
+    pause = 0.05
+    while True:
+        try:
+            return (yield from make())
+        except _PATIENT:
+            now = time.monotonic()
+            deadline = now + patience if deadline is None else deadline
+            if now + pause > deadline:
+                raise
+        yield Pause(pause)
+        pause = min(pause * 2, 1.0)
+
+
+def end_of(keyspace: Keyspace, partitions: list[int]) -> Flow[dict[int, Mark]]:
+    """The last entry of some partitions. One round trip each."""
+    marks = {}
+    for number in partitions:
+        keys = keyspace.partition(number)
+        entry_id, check, _ = yield Call(ENDS, [keys.feed, keys.trimmed], [])
+        marks[number] = Mark(entry_id.decode(), check.decode())
+    return marks
+
+
+def check_start(start: object) -> None:
+    """Raises `InvalidArgument` or `TypeError` for what is no start."""
+    if isinstance(start, (Position, datetime)) or start in ("beginning", "now"):
+        if isinstance(start, datetime) and start.tzinfo is None:
+            raise InvalidArgument(f"start {start!r} has no time zone; pass e.g. datetime.now(timezone.utc).")
+        return
+    if isinstance(start, str):
+        Position.parse(start)
+        return
+    raise TypeError(f'start must be "beginning", "now", a datetime or a position, not {type(start).__name__}.')
+
+
+def marks_of(keyspace: Keyspace, start: Start, partitions: list[int]) -> Flow[dict[int, Mark]]:
+    """Behind which entry of each partition a reader begins. A round trip per partition for "now", else none."""
+    if start == "now":
+        return (yield from end_of(keyspace, partitions))
+    if start == "beginning":
+        return dict.fromkeys(partitions, BEGINNING)
+    if isinstance(start, datetime):
+        ms = int(start.astimezone(timezone.utc).timestamp() * 1000)
+        return dict.fromkeys(partitions, Mark(f"{max(0, ms - 1)}-{2**64 - 1}"))
+    position = Position.parse(start) if isinstance(start, str) else start
+    if foreign := [number for number in position if number >= keyspace.partitions]:
+        raise InvalidArgument(
+            f"The position names partition {foreign[0]}, prefix {keyspace.prefix!r} has {keyspace.partitions}. It belongs to "
+            "another prefix; pass one that was read from this."
+        )
+    return {number: position.get(number, BEGINNING) for number in partitions}
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What one call read of a partition."""
+
+    pointers: list[Any]
+    """Entry id, fields, and how many entries were looked at up to it."""
+    mark: Mark
+    """The last entry looked at."""
+    looked: int
+    more: bool
+
+
+def read_on(keyspace: Keyspace, number: int, mark: Mark, filters: Filters, count: int) -> Flow[Page]:
+    """Pointers behind an entry of a partition's feed. One round trip. Raises `PositionLost` or `PositionTrimmed`."""
+    keys = keyspace.partition(number)
+    arguments: list[Argument] = [mark.id, mark.check, count, max(SCAN, count), *filters.arguments()]
+    reply = yield Call(READ, [keys.feed, keys.trimmed], arguments)
+    if reply[0] != b"ok":
+        raise astray(reply[0], number, mark)
+    _, pointers, entry_id, check, looked, more = reply
+    return Page(pointers, Mark(entry_id.decode(), check.decode()), looked, bool(more))
+
+
+def after(feed: bytes, mark: Mark, count: int) -> Command:
+    """The command that reads entries behind a mark."""
+    return Command("XRANGE", feed, [b"(" + mark.id.encode(), b"+", b"COUNT", count])
+
+
+def as_page(entries: Any, mark: Mark, count: int) -> tuple[list[Any], bytes, bytes, int, int]:
+    """What a script would have replied that had read the entries: pointers, id and check of the last, how many, whether more may follow."""
+    if not entries:
+        return [], mark.id.encode(), mark.check.encode(), 0, 0
+    pointers = [(entry_id, flat, place) for place, (entry_id, flat) in enumerate(flattened(entries), 1)]
+    entry_id, flat, looked = pointers[-1]
+    return pointers, entry_id, check_of(flat), looked, int(looked == count)
+
+
+def flattened(entries: Any) -> list[Any]:
+    """Entries as the server sends them, also where redis-py has made dicts of their fields."""
+    if isinstance(entries[0][1], dict):
+        return [(entry_id, [part for pair in fields.items() for part in pair]) for entry_id, fields in entries]
+    return entries  # type: ignore[no-any-return]
+
+
+def astray(what: bytes, number: int, mark: Mark) -> EventLogError:
+    """The error for a position that the feed no longer goes on from."""
+    if what == b"trimmed":
+        return PositionTrimmed(
+            f"Partition {number} of the feed was trimmed beyond entry {mark.id}: what came between was not read. Start from "
+            '"beginning", rebuild what was made of the feed, and register a group, which trimming waits for.'
+        )
+    return PositionLost(
+        f"Partition {number} of the feed does not have entry {mark.id}, which was read from it: the server lost its last events, "
+        "as a failover to a replica that was behind does. What was read up to there may tell of events that are no more. Rebuild what "
+        "was made of the feed, or go on from a position or a time before it."
+    )
+
+
+def load_event(keyspace: Keyspace, activity: Activity) -> Flow[Recorded]:
+    """The whole event that an activity leads to. One round trip. Raises `EventGone` or `CorruptEntry`."""
+    where = f"Event {activity.event_id} ({activity.kind}) of thread {activity.thread_id!r}"
+    if activity.kind == "deleted":
+        raise EventGone(
+            f"Thread {activity.thread_id!r} was deleted, and its log with it; there is no event to load.", "deleted"
+        )
+    keys = keyspace.thread(activity.thread_id.encode())
+    wanted: list[Argument] = [keys.thread, activity.event_id, activity.sequence]
+    what, flat = yield Call(LOAD, [keys.log, keys.index, keys.shared.expiries], wanted)
+    if what == b"ok":
+        return decode_entry(activity.thread_id, activity.event_id.encode(), flat)
+    reasons = {b"pruned": "was pruned from its log", b"expired": "is gone: the thread expired"}
+    raise EventGone(
+        f"{where} {reasons.get(what, 'is gone: the thread was deleted, or expired a while ago')}.", what.decode()
+    )

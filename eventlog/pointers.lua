@@ -1,0 +1,58 @@
+-- Prelude, behind names.lua: the pointers that a partition's feed consists of, and what they say of its threads.
+
+-- The fields of a pointer by name.
+local function pointer_of(fields)
+  local pointer = {}
+  for i = 1, #fields, 2 do
+    pointer[fields[i]] = fields[i + 1]
+  end
+  return pointer
+end
+
+-- By what a pointer, given as its flat fields, is told from another that has the same entry id.
+local function pointer_check(fields)
+  local pointer = pointer_of(fields)
+  local named = { pointer.thread or '', pointer.id or '', pointer.seq or '', pointer.kind or '' }
+  return string.sub(redis.sha1hex(table.concat(named, '\n')), 1, 8)
+end
+
+-- Whether the id of one entry of a feed comes before another's.
+local function comes_before(id, other)
+  local ms, seq = string.match(id, '^(%d+)-(%d+)$')
+  local other_ms, other_seq = string.match(other, '^(%d+)-(%d+)$')
+  ms, seq, other_ms, other_seq = tonumber(ms), tonumber(seq), tonumber(other_ms), tonumber(other_seq)
+  return ms < other_ms or (ms == other_ms and seq < other_seq)
+end
+
+-- The runs that a pointer says wrote to its thread; nil if it is none that this project wrote. Writes do not count.
+local function runs_told(pointer)
+  if not (pointer.thread and pointer.kind and pointer.run) then
+    return nil
+  end
+  if pointer.kind ~= 'copied' then
+    return pointer.kind ~= 'writes' and pointer.run ~= '' and { pointer.run } or {}
+  end
+  local runs, at = {}, 1
+  while at <= #pointer.run do
+    local size, from = string.match(pointer.run, '^(%d+):()', at)
+    if not size or from + size - 1 > #pointer.run then
+      return nil
+    end
+    runs[#runs + 1] = string.sub(pointer.run, from, from + size - 1)
+    at = from + size
+  end
+  return runs
+end
+
+-- Folds a pointer, which has the entry id `id` and tells of `told` runs, into `threads`, `runs` and, if there is one, `expiries`.
+local function fold_pointer(threads, runs, expiries, id, pointer, told)
+  local thread = pointer.thread
+  if pointer.kind == 'deleted' then
+    forget_thread(threads, runs, expiries, thread)
+  elseif pointer.kind ~= 'writes' or redis.call('ZSCORE', threads, 't' .. thread) then
+    redis.call('ZADD', threads, string.match(id, '^%d+'), 't' .. thread)
+    for _, run in ipairs(told) do
+      remember_run(runs, thread, run)
+    end
+  end
+end
