@@ -204,8 +204,8 @@ def check_of(flat: list[bytes]) -> bytes:
 
 
 def _check(thread: str, event_id: str, sequence: str, kind: str) -> bytes:
-    named = "\n".join((thread, event_id, sequence, kind))
-    return sha1(named.encode(), usedforsecurity=False).hexdigest()[:8].encode()
+    named = f"{thread}\n{event_id}\n{sequence}\n{kind}".encode()
+    return sha1(named, usedforsecurity=False).hexdigest()[:8].encode()
 
 
 @lru_cache(4096)

@@ -1,13 +1,13 @@
--- Tells where a partition's feed ends.
+-- Tells where a partition's feed begins and ends.
 --
 -- KEYS: 1 feed, 2 trimmed.
 -- ARGV: none.
--- Reply: id and check of the last entry, '0-0' and '' if there never was one; how many there were, those trimmed included.
+-- Reply: id and check of the last entry that was trimmed, '0-0' and '' if none was; the same of the last entry there was.
 
-local past = redis.call('HMGET', KEYS[2], 'id', 'check', 'n')
+local past = redis.call('HMGET', KEYS[2], 'id', 'check')
 local entry = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
-local total = tonumber(past[3] or 0) + redis.call('XLEN', KEYS[1])
+local first_id, first_check = past[1] or '0-0', past[2] or ''
 if entry then
-  return { entry[1], pointer_check(entry[2]), total }
+  return { first_id, first_check, entry[1], pointer_check(entry[2]) }
 end
-return { past[1] or '0-0', past[2] or '', total }
+return { first_id, first_check, first_id, first_check }

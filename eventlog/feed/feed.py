@@ -17,7 +17,7 @@ from eventlog.events import Recorded
 from eventlog.feed.activity import Activity, Filters
 from eventlog.feed.groups import Group, GroupInfo, drop_group, list_groups
 from eventlog.feed.position import Position
-from eventlog.feed.reading import Start, check_start, end_of, load_event, open_keyspace, read_on
+from eventlog.feed.reading import Start, check_start, ends_of, load_event, open_keyspace, read_on
 from eventlog.feed.tail import Tail
 from eventlog.feed.trimming import Retention, Trimmed, trim_feed
 from eventlog.flow import Flow
@@ -230,7 +230,8 @@ class ActivityFeed(AbstractContextManager, AbstractAsyncContextManager):  # type
 
     def _now(self) -> Flow[Position]:
         keyspace = yield from self._used()
-        return Position((yield from end_of(keyspace, list(range(keyspace.partitions)))))
+        ends = yield from ends_of(keyspace, list(range(keyspace.partitions)))
+        return Position({number: last for number, (_, last) in ends.items()})
 
     def _check(self, position: Position | str) -> Flow[None]:
         keyspace = yield from self._used()

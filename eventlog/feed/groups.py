@@ -276,8 +276,8 @@ class Group:
         filters = _filters_in(found)
         if self._filters != Filters() and self._filters != filters:
             raise InvalidArgument(
-                f"Group {self.name!r} is registered with filters {filters.as_dict()}, not {self._filters.as_dict()}. Leave them out, "
-                "use another name, or drop the group and register it anew."
+                f"Group {self.name!r} is registered with filters {filters.as_dict()}, not {self._filters.as_dict()}. Leave them "
+                "out, use another name, or drop the group and register it anew."
             )
         return keyspace, filters
 

@@ -504,8 +504,8 @@ class Lanes:
     def _settle(
         self, lane: Lane, *, effects: bool = False, failed: Sequence[bytes] = (), then: Command | None = None
     ) -> Flow[list[Any] | None]:
-        """Writes down how far a lane is. A round trip, if there is something to write down. None if there was not, or if the lease is
-        another's. With `then`, its reply is the last item.
+        """Writes down how far a lane is. A round trip, if there is something to write down. None if there was not, or if the lease
+        is another's. With `then`, its reply is the last item.
         """
         position, n = self._reached(lane)
         if not (position.id or lane.waits or failed or effects):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from eventlog.errors import InvalidArgument
 
-__all__ = ["BEGINNING", "Mark", "Position"]
+__all__ = ["ORIGIN", "Mark", "Position"]
 
 _PART = re.compile(r"(\d{1,5}):(\d{1,19}-\d{1,19})(?:\.([0-9a-f]{8}))?")
 
@@ -25,12 +25,14 @@ class Mark(NamedTuple):
     check: str = ""
 
 
-BEGINNING = Mark("")
-"""Before whatever entry is the first."""
+ORIGIN = Mark("0-0")
+"""Before the very first entry."""
 
 
 class Position(Mapping[int, Mark]):
-    """The last entry read of each partition; of partitions that are missing, nothing was read.
+    """The last entry read of each partition; of partitions that are missing nothing was read.
+
+    So `Position({})` is before the very first.
 
     `position | other` has the later entry of each partition.
     """

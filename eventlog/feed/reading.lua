@@ -67,12 +67,12 @@ local function passes(fields, filters)
     and (not filters[4] or names_one(pointer.nodes or '', filters[4]))
 end
 
--- Reads on after `id` ('': from the first there is): at most `count` pointers that pass, of at most `scan` looked at. Returns the pointers
+-- Reads on after `id`: at most `count` pointers that pass, of at most `scan` looked at. Returns the pointers
 -- as {id, fields, how many were looked at up to it}; id and check of the last looked at; how many were; whether more may follow.
 local function read_on(feed, id, check, count, scan, filters)
   local out, looked, more = {}, 0, true
   local most = filters and scan or count
-  local entries = redis.call('XRANGE', feed, id == '' and '-' or '(' .. id, '+', 'COUNT', most)
+  local entries = redis.call('XRANGE', feed, '(' .. id, '+', 'COUNT', most)
   local last
   for _, entry in ipairs(entries) do
     looked, last = looked + 1, entry

@@ -21,11 +21,11 @@ from eventlog.errors import (
 )
 from eventlog.events import Recorded, decode_entry
 from eventlog.feed.activity import Activity, Filters, check_of
-from eventlog.feed.position import BEGINNING, Mark, Position
+from eventlog.feed.position import ORIGIN, Mark, Position
 from eventlog.flow import Argument, Batch, Call, Command, Flow, Pause, Script, load_script
 from eventlog.keys import LAYOUT, Keyspace
 
-__all__ = ["Start", "end_of", "load_event", "marks_of", "open_keyspace", "read_on", "steadfast"]
+__all__ = ["Start", "ends_of", "load_event", "marks_of", "open_keyspace", "read_on", "steadfast"]
 
 T = TypeVar("T")
 Start = Union[str, datetime, Position]
@@ -88,13 +88,13 @@ def steadfast(make: Callable[[], Flow[T]], patience: float) -> Flow[T]:
         pause = min(pause * 2, 1.0)
 
 
-def end_of(keyspace: Keyspace, partitions: list[int]) -> Flow[dict[int, Mark]]:
-    """The last entry of some partitions. One round trip each."""
+def ends_of(keyspace: Keyspace, partitions: list[int]) -> Flow[dict[int, tuple[Mark, Mark]]]:
+    """Of some partitions, what lies right before the first entry there is, and the last entry. One round trip each."""
     marks = {}
     for number in partitions:
         keys = keyspace.partition(number)
-        entry_id, check, _ = yield Call(ENDS, [keys.feed, keys.trimmed], [])
-        marks[number] = Mark(entry_id.decode(), check.decode())
+        first_id, first_check, last_id, last_check = yield Call(ENDS, [keys.feed, keys.trimmed], [])
+        marks[number] = Mark(first_id.decode(), first_check.decode()), Mark(last_id.decode(), last_check.decode())
     return marks
 
 
@@ -111,11 +111,10 @@ def check_start(start: object) -> None:
 
 
 def marks_of(keyspace: Keyspace, start: Start, partitions: list[int]) -> Flow[dict[int, Mark]]:
-    """Behind which entry of each partition a reader begins. A round trip per partition for "now", else none."""
-    if start == "now":
-        return (yield from end_of(keyspace, partitions))
-    if start == "beginning":
-        return dict.fromkeys(partitions, BEGINNING)
+    """Behind which entry of each partition a reader begins. A round trip per partition for "now" and "beginning", else none."""
+    if start in ("now", "beginning"):
+        ends = yield from ends_of(keyspace, partitions)
+        return {number: last if start == "now" else first for number, (first, last) in ends.items()}
     if isinstance(start, datetime):
         ms = int(start.astimezone(timezone.utc).timestamp() * 1000)
         return dict.fromkeys(partitions, Mark(f"{max(0, ms - 1)}-{2**64 - 1}"))
@@ -125,7 +124,7 @@ def marks_of(keyspace: Keyspace, start: Start, partitions: list[int]) -> Flow[di
             f"The position names partition {foreign[0]}, prefix {keyspace.prefix!r} has {keyspace.partitions}. It belongs to "
             "another prefix; pass one that was read from this."
         )
-    return {number: position.get(number, BEGINNING) for number in partitions}
+    return {number: position.get(number, ORIGIN) for number in partitions}
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +156,7 @@ def after(feed: bytes, mark: Mark, count: int) -> Command:
 
 
 def as_page(entries: Any, mark: Mark, count: int) -> tuple[list[Any], bytes, bytes, int, int]:
-    """What a script would have replied that had read the entries: pointers, id and check of the last, how many, whether more may follow."""
+    """What a script would have replied that had read the entries: pointers, id and check of the last, how many, if there is more."""
     if not entries:
         return [], mark.id.encode(), mark.check.encode(), 0, 0
     pointers = [(entry_id, flat, place) for place, (entry_id, flat) in enumerate(flattened(entries), 1)]
@@ -180,8 +179,8 @@ def astray(what: bytes, number: int, mark: Mark) -> EventLogError:
             '"beginning", rebuild what was made of the feed, and register a group, which trimming waits for.'
         )
     return PositionLost(
-        f"Partition {number} of the feed does not have entry {mark.id}, which was read from it: the server lost its last events, "
-        "as a failover to a replica that was behind does. What was read up to there may tell of events that are no more. Rebuild what "
+        f"Partition {number} of the feed does not have entry {mark.id}, which was read from it: the server lost its "
+        "last events, as a failover to a replica that was behind does. What was read up to there may tell of events that are no more. Rebuild what "
         "was made of the feed, or go on from a position or a time before it."
     )
 

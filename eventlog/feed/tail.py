@@ -81,7 +81,7 @@ class _Reader:
     @property
     def position(self) -> Position:
         marks = {number: seen.mark if isinstance(seen, Activity) else seen for number, seen in self._seen.items()}
-        return Position({number: mark for number, mark in marks.items() if mark.id})
+        return Position(marks)
 
     def flow(self) -> Flow[None]:
         """Emits activities. Begun again, it goes on from where it was."""
@@ -125,12 +125,12 @@ class _Reader:
                 (id_order(entry_id.decode()), number, entry_id, flat) for entry_id, flat, _ in page.pointers
             ]
             one.next, one.mark, one.more = 0, page.mark, page.more
-            if not page.pointers and page.mark.id:
+            if not page.pointers:
                 self._seen[number] = page.mark
 
     def _hand_out(self, stretches: dict[int, _Stretch]) -> Flow[None]:
         """Emits what was read, by entry id, as far as it is known that nothing unread comes before it."""
-        ends = [id_order(one.mark.id) for one in stretches.values() if one.more and one.mark.id]
+        ends = [id_order(one.mark.id) for one in stretches.values() if one.more]
         limit = min(ends, default=None)
         ready = merge(*(one.pointers[one.next :] for one in stretches.values() if not one.empty()))
         for order, number, entry_id, flat in ready:
@@ -142,14 +142,12 @@ class _Reader:
             self._seen[number] = activity
             yield Emit(activity)
         for number, one in stretches.items():
-            if one.empty() and one.mark.id:
+            if one.empty():
                 self._seen[number] = one.mark
 
     def _wait(self, keyspace: Keyspace, stretches: dict[int, _Stretch]) -> Flow[None]:
         """Until something came in, or a second is over, after which all are read again: so a position that was lost is noticed."""
-        streams = [
-            (keyspace.partition(number).feed, (one.mark.id or "0-0").encode()) for number, one in stretches.items()
-        ]
+        streams = [(keyspace.partition(number).feed, one.mark.id.encode()) for number, one in stretches.items()]
         numbers = {key: number for (key, _), number in zip(streams, stretches, strict=True)}
         try:
             news = yield Wait(streams, 1000)
