@@ -21,7 +21,9 @@ from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 
 from eventlog.codec import NEVER
 from eventlog.errors import InvalidArgument
-from eventlog.events import CheckpointSaved, HistoryPruned, Removed, RunsDeleted
+from eventlog.events import CheckpointSaved, HistoryPruned, Removed, RunsDeleted, WritesSaved
+from eventlog.feed.activity import Activity
+from eventlog.feed.trimming import Retention
 from eventlog.flow import Flow
 from eventlog.keys import Keyspace, ThreadKeys, text
 from eventlog.server import check_server
@@ -31,9 +33,12 @@ from projections.history import Selection, list_checkpoints, read_ancestry
 from projections.read import read_checkpoint, read_latest, remember
 from projections.registry import threads_of, threads_of_runs
 from projections.removal import Choice, delete_thread, remove_checkpoints
-from projections.save import save_checkpoint, save_writes
-from saver.configs import address_of, configurable_of, id_of, thread_id_of
-from saver.translation import Translator, config_of
+from projections.save import About, save_checkpoint, save_writes
+from saver.activities import values_of
+from saver.configs import Address, address_of, configurable_of, id_of, thread_id_of
+from saver.nodes import NOTHING, Known, KnownCheckpoints, nodes_of, writer_of
+from saver.retention import TrimmingBehindPuts
+from saver.translation import Translator, config_of, copied
 from saver.ttl import TimeToLive
 
 __all__ = ["Operations"]
@@ -48,10 +53,14 @@ KEEP_LATEST, DELETE = "keep_latest", "delete"
 class Operations:
     """Builds the flows. Holds what they have in common, and whether the server was checked yet."""
 
-    def __init__(self, keyspace: Keyspace, ttl: TimeToLive, cache: ValueCache) -> None:
+    def __init__(
+        self, keyspace: Keyspace, ttl: TimeToLive, cache: ValueCache, retention: Retention | None = None
+    ) -> None:
         self.keyspace = keyspace
         self.ttl = ttl
         self.cache = cache
+        self.known = KnownCheckpoints()
+        self.trimming = None if retention is None else TrimmingBehindPuts(keyspace, retention)
         self._checked = False
 
     def check(self) -> Flow[None]:
@@ -81,7 +90,11 @@ class Operations:
             return None
         if not isinstance(serde, EncryptedSerializer):
             remember(self.cache, keys, stored)
-        return Translator(serde).checkpoint_tuple(address.thread_id, stored)
+        found = Translator(serde).checkpoint_tuple(address.thread_id, stored)
+        known = Known.of(found.checkpoint, found.metadata)
+        name = address.thread_id, namespace, stored.checkpoint_id
+        self.known.note(name, known._replace(seen=copied(known.seen)))
+        return found
 
     def list(
         self,
@@ -119,10 +132,13 @@ class Operations:
         """Appends a checkpoint; the config that names it."""
         address = address_of(config)
         event, values, full = Translator(serde).checkpoint_saved(address, config, checkpoint, metadata, new_versions)
-        about = [_word(address.thread_id, full, key) for key in ("source", "step", "run_id")]
+        source, step, run = [_word(address.thread_id, full, key) for key in ("source", "step", "run_id")]
+        about = About(source, step, run, self._nodes(address, checkpoint, full))
         keys = self._keys(address.thread_id)
         cache = _UNSHARED if isinstance(serde, EncryptedSerializer) else self.cache
         yield from self._first(save_checkpoint(keys, event, values, cache=cache, ttl=self.ttl.on_write, about=about))
+        if self.trimming is not None:
+            yield from self.trimming.behind_put(keys.thread)
         return config_of(address.thread_id, event.namespace, event.checkpoint_id)
 
     def put_writes(
@@ -137,7 +153,26 @@ class Operations:
         address = address_of(config)
         event = Translator(serde).writes_saved(address, writes, task_id, task_path)
         if event.writes:
-            yield from self._first(save_writes(self._keys(address.thread_id), event, ttl=self.ttl.on_write))
+            keys = self._keys(address.thread_id)
+            about = self._about_writes(address.thread_id, event, config)
+            yield from self._first(save_writes(keys, event, ttl=self.ttl.on_write, about=about))
+            if self.trimming is not None:
+                yield from self.trimming.behind_put(keys.thread)
+
+    def _nodes(self, address: Address, checkpoint: Checkpoint, metadata: Mapping[str, Any]) -> Sequence[str]:
+        """The nodes that ran to make a checkpoint that is put, which is known from now on."""
+        thread_id, namespace, parent_id = address
+        namespace = namespace or ""
+        before = NOTHING if parent_id is None else self.known.get((thread_id, namespace, parent_id))
+        known = Known.of(checkpoint, metadata)
+        self.known.note((thread_id, namespace, checkpoint["id"]), known)
+        return nodes_of(known, metadata.get("source"), before)
+
+    def _about_writes(self, thread_id: str, event: WritesSaved, config: RunnableConfig) -> About:
+        """What the feed is told of writes: they are made in the step after that of their checkpoint."""
+        known = self.known.get((thread_id, event.namespace, event.checkpoint_id))
+        step = "" if known is None or known.step is None else str(known.step + 1)
+        return About("", step, _run_of(thread_id, config), writer_of(event.task_path, known))
 
     def delete_thread(self, thread_id: str) -> Flow[None]:
         """Deletes a thread."""
@@ -207,6 +242,10 @@ class Operations:
                 )
             )
 
+    def values_of(self, serde: SerializerProtocol, activity: Activity) -> Flow[Sequence[tuple[str, Any]]]:
+        """What an event brought."""
+        return (yield from self._first(values_of(Translator(serde), self.keyspace, activity)))
+
     def delta_history(
         self, serde: SerializerProtocol, config: RunnableConfig, channels: Sequence[str]
     ) -> Flow[Mapping[str, DeltaChannelHistory]]:
@@ -233,6 +272,14 @@ def _word(thread_id: str, metadata: Mapping[str, Any], key: str) -> str:
     if not word.isascii():
         text(f"Thread {thread_id!r}: metadata {key!r}", word)
     return word
+
+
+def _run_of(thread_id: str, config: RunnableConfig) -> str:
+    """The run that a call belongs to, as LangGraph's `get_checkpoint_metadata` finds it for a put."""
+    for part in (config.get("metadata"), config.get("configurable")):
+        if isinstance(part, Mapping) and isinstance(part.get("run_id"), (str, int, float)):
+            return _word(thread_id, part, "run_id").replace("\0", "")
+    return ""
 
 
 def _before(before: RunnableConfig | None) -> str | None:

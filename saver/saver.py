@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from datetime import timedelta
 from os import PathLike
 from types import TracebackType
 from typing import Any, cast
@@ -27,6 +28,8 @@ from eventlog.codec import NEVER
 from eventlog.connections import Connections
 from eventlog.drivers import Runner
 from eventlog.errors import InvalidArgument
+from eventlog.feed.activity import Activity
+from eventlog.feed.trimming import Retention
 from eventlog.keys import Keyspace
 from projections.cache import CACHE_BYTES, COMPRESS_ABOVE, ValueCache
 from saver.embedded import EmbeddedServer
@@ -57,6 +60,9 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         cache_bytes: most bytes of what was last read and written that are kept to make deltas against, for all threads together;
             with 0 every value is stored whole.
         compress_above: values, and deltas, of more bytes than this lie in the log compressed with Zstandard; None: none do.
+        feed_retention: how much of the feed is kept: a timedelta, a number of events, or `{"age": timedelta or seconds, "count":
+            number}`; None keeps all. Never trims what a consumer group still needs; thread logs are never trimmed by it. Puts trim
+            as they go along, each partition every five seconds or 500 puts, in one round trip more.
 
     Raises:
         TypeError, InvalidArgument: an argument is not what it should be; the message names the remedy.
@@ -78,6 +84,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         ttl: float | Mapping[str, Any] | None = None,
         cache_bytes: int = CACHE_BYTES,
         compress_above: int | None = COMPRESS_ABOVE,
+        feed_retention: timedelta | int | Mapping[str, Any] | None = None,
     ) -> None:
         connections = Connections(sync_connection, async_connection)
         self._open(
@@ -88,6 +95,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
             ttl=ttl,
             cache_bytes=cache_bytes,
             compress_above=compress_above,
+            feed_retention=feed_retention,
         )
 
     def _open(
@@ -100,6 +108,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         ttl: float | Mapping[str, Any] | None,
         cache_bytes: int,
         compress_above: int | None,
+        feed_retention: timedelta | int | Mapping[str, Any] | None,
         server: EmbeddedServer | None = None,
     ) -> None:
         if serde is not None and not (hasattr(serde, "dumps_typed") or hasattr(serde, "dumps")):
@@ -108,7 +117,10 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         self._connections = connections
         self._runner = Runner(connections)
         self._operations = Operations(
-            Keyspace(prefix, partitions), TimeToLive.of(ttl), _cache_of(cache_bytes, compress_above)
+            Keyspace(prefix, partitions),
+            TimeToLive.of(ttl),
+            _cache_of(cache_bytes, compress_above),
+            Retention.of(feed_retention),
         )
         self._server = server
         self._owns = False
@@ -124,6 +136,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         ttl: float | Mapping[str, Any] | None = None,
         cache_bytes: int = CACHE_BYTES,
         compress_above: int | None = COMPRESS_ABOVE,
+        feed_retention: timedelta | int | Mapping[str, Any] | None = None,
         **client_options: Any,
     ) -> Self:
         """A saver that opens its own connections, both colours, at first use, and closes them.
@@ -141,6 +154,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
             ttl=ttl,
             cache_bytes=cache_bytes,
             compress_above=compress_above,
+            feed_retention=feed_retention,
         )
         made._owns = True
         return made
@@ -156,6 +170,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         ttl: float | Mapping[str, Any] | None = None,
         cache_bytes: int = CACHE_BYTES,
         compress_above: int | None = COMPRESS_ABOVE,
+        feed_retention: timedelta | int | Mapping[str, Any] | None = None,
     ) -> Self:
         """A saver with a private server, for local work: it starts one on a unix socket and stops it.
 
@@ -174,6 +189,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
                 ttl=ttl,
                 cache_bytes=cache_bytes,
                 compress_above=compress_above,
+                feed_retention=feed_retention,
                 server=server,
             )
             made._owns = True
@@ -328,6 +344,19 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         """Async twin of `put_writes`."""
         flow = self._operations.put_writes(self.serde, config, writes, task_id, task_path)
         await self._runner.arun(flow, _subject(config))
+
+    def load_values(self, activity: Activity) -> Sequence[tuple[str, Any]]:
+        """The values behind an activity of the feed, deserialized: channels and values that its event brought.
+
+        A round trip for writes, two for a checkpoint; empty for other kinds. Raises `EventGone` where they are no longer there.
+        """
+        flow = self._operations.values_of(self.serde, activity)
+        return self._runner.run(flow, f"thread {activity.thread_id!r}")
+
+    async def aload_values(self, activity: Activity) -> Sequence[tuple[str, Any]]:
+        """Async twin of `load_values`."""
+        flow = self._operations.values_of(self.serde, activity)
+        return await self._runner.arun(flow, f"thread {activity.thread_id!r}")
 
     def delete_thread(self, thread_id: str) -> None:
         """Deletes every key of a thread, and leaves one tombstone in the feed. One round trip, two if it has subgraphs."""

@@ -37,7 +37,7 @@ from projections.save import Values
 from projections.versions import MANY, Versions, check_of_versions
 from saver.configs import Address
 
-__all__ = ["Translator"]
+__all__ = ["Translator", "config_of", "copied"]
 
 _CLEAR = ("v", "ts", "versions_seen", "updated_channels")
 """Keys of a checkpoint that lie in the clear even when values are encrypted."""
@@ -82,6 +82,7 @@ class Translator:
         seen: Any = checkpoint.get("versions_seen")
         if type(seen) is not dict or len(versions) + len(seen) < MANY or not is_plain(seen):
             seen = None
+        seen = None if seen is None else copied(seen)
         body = self._body(address, checkpoint, () if seen is None else ("versions_seen",))
         body["metadata"] = self._beside(address, "metadata", full)
         checkpoint_id = checkpoint["id"]
@@ -176,7 +177,7 @@ class Translator:
             "channel_versions": {channel: _version(subject, token) for channel, token in stored.versions.items()},
         }
         if stored.seen is not None:
-            checkpoint["versions_seen"] = stored.seen
+            checkpoint["versions_seen"] = copied(stored.seen)
         parent = stored.parent_id
         return CheckpointTuple(
             config=config_of(thread_id, stored.namespace, stored.checkpoint_id),
@@ -212,6 +213,10 @@ class Translator:
             history["seed"] = self._load(subject, "seed", ancestry.seed)
         return history
 
+    def value(self, thread_id: str, channel: str, value: Keyframe | StoredValue) -> Any:
+        """One value, deserialized. Raises `ValueUnreadable`."""
+        return self._load(f"thread {thread_id!r}", channel, value)
+
     def _load_beside(self, subject: str, body: Mapping[str, Any], part: str) -> dict[str, Any]:
         stored = body.get(part)
         if isinstance(stored, list) and [str, bytes] == [type(item) for item in stored]:
@@ -230,6 +235,11 @@ class Translator:
                 f"{subject}: the serializer cannot read {what!r} of type {value.type!r}: {error}. Pass the serde (and key) that "
                 "wrote it."
             ) from error
+
+
+def copied(seen: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of `versions_seen`: LangGraph goes on from a checkpoint that it was given in place."""
+    return {node: dict(versions) if isinstance(versions, dict) else versions for node, versions in seen.items()}
 
 
 def config_of(thread_id: str, namespace: str, checkpoint_id: str) -> RunnableConfig:

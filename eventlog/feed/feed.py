@@ -16,11 +16,11 @@ from eventlog.errors import FeedClosed, InvalidArgument
 from eventlog.events import Recorded
 from eventlog.feed.activity import Activity, Filters
 from eventlog.feed.groups import Group, GroupInfo, drop_group, list_groups
-from eventlog.feed.position import Position
+from eventlog.feed.position import ORIGIN, Position
 from eventlog.feed.reading import Start, check_start, ends_of, load_event, open_keyspace, read_on
-from eventlog.feed.tail import Tail
+from eventlog.feed.tail import SUBJECT, Tail
 from eventlog.feed.trimming import Retention, Trimmed, trim_feed
-from eventlog.flow import Flow
+from eventlog.flow import Flow, Pause, Wait
 from eventlog.keys import PREFIX, Keyspace
 
 __all__ = ["ActivityFeed"]
@@ -157,22 +157,30 @@ class ActivityFeed(AbstractContextManager, AbstractAsyncContextManager):  # type
 
     def now(self) -> Position:
         """The position behind the last activity there is. A round trip per partition."""
-        return self.runner.run(self._now(), "the feed")
+        return self.runner.run(self._now(), SUBJECT)
 
     async def anow(self) -> Position:
         """Async twin of `now`."""
-        return await self.runner.arun(self._now(), "the feed")
+        return await self.runner.arun(self._now(), SUBJECT)
+
+    def wait_beyond(self, position: Position, seconds: float = 1.0) -> bool:
+        """Waits until the feed has something beyond a position, a second at most. Whether it has, or may have. One round trip."""
+        return self.runner.run(self._wait_beyond(position, seconds), SUBJECT)
+
+    async def await_beyond(self, position: Position, seconds: float = 1.0) -> bool:
+        """Async twin of `wait_beyond`."""
+        return await self.runner.arun(self._wait_beyond(position, seconds), SUBJECT)
 
     def check(self, position: Position | str) -> None:
         """Whether a reader can go on from a saved position. A round trip per partition.
 
         Raises `PositionLost` where the feed does not have what was read up to there, `PositionTrimmed` where what follows is gone.
         """
-        self.runner.run(self._check(position), "the feed")
+        self.runner.run(self._check(position), SUBJECT)
 
     async def acheck(self, position: Position | str) -> None:
         """Async twin of `check`."""
-        await self.runner.arun(self._check(position), "the feed")
+        await self.runner.arun(self._check(position), SUBJECT)
 
     def trim(self, retention: timedelta | int | Mapping[str, Any]) -> Trimmed:
         """Takes the oldest pointers out of the feed, beyond an age or a number, as far as no group needs them any more.
@@ -180,11 +188,11 @@ class ActivityFeed(AbstractContextManager, AbstractAsyncContextManager):  # type
         `retention`: a timedelta, a number of events, or {"age": ..., "count": ...}. Logs of threads are left alone. Round
         trips: one per partition and thousand pointers taken.
         """
-        return self.runner.run(self._trim(retention), "the feed")
+        return self.runner.run(self._trim(retention), SUBJECT)
 
     async def atrim(self, retention: timedelta | int | Mapping[str, Any]) -> Trimmed:
         """Async twin of `trim`."""
-        return await self.runner.arun(self._trim(retention), "the feed")
+        return await self.runner.arun(self._trim(retention), SUBJECT)
 
     def close(self) -> None:
         """Closes what this feed opened, after which its calls raise `FeedClosed`."""
@@ -232,6 +240,17 @@ class ActivityFeed(AbstractContextManager, AbstractAsyncContextManager):  # type
         keyspace = yield from self._used()
         ends = yield from ends_of(keyspace, list(range(keyspace.partitions)))
         return Position({number: last for number, (_, last) in ends.items()})
+
+    def _wait_beyond(self, position: Position, seconds: float) -> Flow[bool]:
+        keyspace = yield from self.opened()
+        if keyspace is None:
+            yield Pause(min(seconds, 0.25))
+            return False
+        streams = [
+            (keyspace.partition(number).feed, position.get(number, ORIGIN).id.encode())
+            for number in range(keyspace.partitions)
+        ]
+        return bool((yield Wait(streams, max(1, int(seconds * 1000)))))
 
     def _check(self, position: Position | str) -> Flow[None]:
         keyspace = yield from self._used()

@@ -156,7 +156,7 @@ def after(feed: bytes, mark: Mark, count: int) -> Command:
 
 
 def as_page(entries: Any, mark: Mark, count: int) -> tuple[list[Any], bytes, bytes, int, int]:
-    """What a script would have replied that had read the entries: pointers, id and check of the last, how many, if there is more."""
+    """What a script would have replied that had read the entries: pointers, id and check of the last, how many, whether more."""
     if not entries:
         return [], mark.id.encode(), mark.check.encode(), 0, 0
     pointers = [(entry_id, flat, place) for place, (entry_id, flat) in enumerate(flattened(entries), 1)]
@@ -179,9 +179,9 @@ def astray(what: bytes, number: int, mark: Mark) -> EventLogError:
             '"beginning", rebuild what was made of the feed, and register a group, which trimming waits for.'
         )
     return PositionLost(
-        f"Partition {number} of the feed does not have entry {mark.id}, which was read from it: the server lost its "
-        "last events, as a failover to a replica that was behind does. What was read up to there may tell of events that are no more. Rebuild what "
-        "was made of the feed, or go on from a position or a time before it."
+        f"Partition {number} of the feed does not have entry {mark.id}, which was read from it: the server lost its last events, "
+        "as a failover to a replica that was behind does. What was read up to there may tell of events that are no more. "
+        "Rebuild what was made of the feed, or go on from a position or a time before it."
     )
 
 

@@ -1,0 +1,61 @@
+"""The values behind an activity of the feed, through the serializer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from eventlog.codec import Keyframe
+from eventlog.errors import EventGone
+from eventlog.events import CheckpointSaved, ValuesSaved, WritesSaved, decode_entry
+from eventlog.feed.activity import Activity
+from eventlog.feed.reading import flattened, load_event
+from eventlog.flow import Command, Flow
+from eventlog.keys import Keyspace
+from projections.read import read_checkpoint
+from saver.translation import Translator
+
+__all__ = ["values_of"]
+
+
+def values_of(translator: Translator, keyspace: Keyspace, activity: Activity) -> Flow[list[tuple[str, Any]]]:
+    """Channels and values that an event brought, in its order; none for kinds that bring none.
+
+    A round trip for writes, two for a checkpoint. Raises `EventGone`, also where the checkpoint was saved anew since.
+    """
+    event = (yield from load_event(keyspace, activity)).event
+    if isinstance(event, WritesSaved):
+        return [
+            (write.channel, translator.value(activity.thread_id, write.channel, Keyframe(write.type, write.data)))
+            for write in event.writes
+        ]
+    if not isinstance(event, CheckpointSaved):
+        return []
+    channels = [channel for channel, _ in event.values]
+    if event.parts:
+        channels = [*(yield from _channels_before(keyspace, activity, len(event.parts))), *channels]
+    keys = keyspace.thread(activity.thread_id.encode())
+    stored = yield from read_checkpoint(keys, event.namespace, event.checkpoint_id)
+    if stored is None or stored.entry_id != activity.event_id.encode():
+        raise EventGone(
+            f"The values of event {activity.event_id} of thread {activity.thread_id!r} are gone: checkpoint "
+            f"{event.checkpoint_id!r} was pruned, or saved anew, since.",
+            "pruned",
+        )
+    values = stored.values
+    return [
+        (channel, translator.value(activity.thread_id, channel, values[channel]))
+        for channel in channels
+        if channel in values
+    ]
+
+
+def _channels_before(keyspace: Keyspace, activity: Activity, parts: int) -> Flow[list[str]]:
+    """Channels of the entries that hold what did not fit into a checkpoint's own."""
+    keys = keyspace.thread(activity.thread_id.encode())
+    entries = yield Command("XREVRANGE", keys.log, ["(" + activity.event_id, "-", "COUNT", parts])
+    channels: list[str] = []
+    for entry_id, flat in reversed(flattened(entries) if entries else []):
+        event = decode_entry(activity.thread_id, entry_id, flat).event
+        if isinstance(event, ValuesSaved):
+            channels += [channel for channel, _ in event.values]
+    return channels
