@@ -206,7 +206,10 @@ local function keep_alive(ttl, left, heads, idle)
     end
     redis.call('ZADD', EXPIRIES, string.format('%.0f', at), 't' .. THREAD)
     for _, member in ipairs(redis.call('ZRANGEBYSCORE', EXPIRIES, '-inf', string.format('%.0f', now()), 'LIMIT', 0, 4)) do
-      forget(string.sub(member, 2))
+      local thread = string.sub(member, 2)
+      redis.call('XADD', FEED, '*', 'thread', thread, 'id', '', 'seq', '', 'kind', 'expired', 'ns', '', 'checkpoint', '', 'source', '',
+        'step', '', 'run', '', 'channels', '', 'nodes', '')
+      forget(thread)
     end
   end
   if at then

@@ -47,7 +47,7 @@ end
 -- Folds a pointer, which has the entry id `id` and tells of `told` runs, into `threads`, `runs` and, if there is one, `expiries`.
 local function fold_pointer(threads, runs, expiries, id, pointer, told)
   local thread = pointer.thread
-  if pointer.kind == 'deleted' then
+  if pointer.kind == 'deleted' or pointer.kind == 'expired' then
     forget_thread(threads, runs, expiries, thread)
   elseif pointer.kind ~= 'writes' or redis.call('ZSCORE', threads, 't' .. thread) then
     redis.call('ZADD', threads, string.match(id, '^%d+'), 't' .. thread)

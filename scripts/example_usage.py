@@ -61,8 +61,7 @@ class Usage(FeedProjection):
     def _count(self, activity: Activity) -> None:
         if activity.kind == "checkpoint":
             user = self._user_of(activity)
-            steps = int(activity.source == "loop" and (activity.step or 0) > 0)
-            self._add(user, steps, 0)
+            self._add(user, int(bool(activity.nodes)), 0)
         elif "messages" in activity.channels:
             tokens = sum(map(_tokens, self.saver.load_values(activity)))
             query = "SELECT user FROM users WHERE generation = ? AND thread = ?"

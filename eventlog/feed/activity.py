@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "Activity", "Filters"]
 
-KINDS = ("checkpoint", "writes", "copied", "pruned", "runs_deleted", "deleted")
-"""Kinds of activity. Of all but `deleted`, whose log is gone, the thread's log has an event."""
+KINDS = ("checkpoint", "writes", "copied", "pruned", "runs_deleted", "deleted", "expired")
+"""Kinds of activity. Of all but the last two, whose logs are gone, the thread's log has an event. That a thread has expired is announced
+by the next write with a ttl in its partition."""
 
 _NOTHING: Mapping[int, Any] = {}
 _NAMES = [b"thread", b"id", b"seq", b"kind", b"ns", b"checkpoint", b"source", b"step", b"run", b"channels", b"nodes"]

@@ -188,10 +188,10 @@ def astray(what: bytes, number: int, mark: Mark) -> EventLogError:
 def load_event(keyspace: Keyspace, activity: Activity) -> Flow[Recorded]:
     """The whole event that an activity leads to. One round trip. Raises `EventGone` or `CorruptEntry`."""
     where = f"Event {activity.event_id} ({activity.kind}) of thread {activity.thread_id!r}"
-    if activity.kind == "deleted":
-        raise EventGone(
-            f"Thread {activity.thread_id!r} was deleted, and its log with it; there is no event to load.", "deleted"
-        )
+    if not activity.event_id:
+        what = "expired" if activity.kind == "expired" else "was deleted"
+        told = f"Thread {activity.thread_id!r} {what}, and its log with it: there is no event to load."
+        raise EventGone(told, activity.kind)
     keys = keyspace.thread(activity.thread_id.encode())
     wanted: list[Argument] = [keys.thread, activity.event_id, activity.sequence]
     what, flat = yield Call(LOAD, [keys.log, keys.index, keys.shared.expiries], wanted)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from eventlog import ActivityFeed
 from eventlog.errors import EventLogError, InvalidArgument
 from eventlog.keys import ThreadKeys
 from saver import RedisStreamSaver
@@ -334,3 +335,19 @@ def test_bad_refresh(any_server: Server, on: Open, bad: Any) -> None:
     """`refresh_on_read` is a bool."""
     with pytest.raises(TypeError, match="refresh_on_read"):
         on(any_server, {"default_ttl": 5, "refresh_on_read": bad})
+
+
+async def test_an_expired_thread_is_announced_and_stays_gone(
+    server: Server, on: Open, keys: ThreadKeys, prefix: str
+) -> None:
+    """The next write with a ttl says in the feed that a thread ended, so that a registry rebuilt from the feed does not have it."""
+    with on(server, SHORT) as saver, ActivityFeed.from_conn_string(server.url, prefix=prefix) as feed:
+        saver.put(config("t"), *step({"a": 1}))
+        await expired(server, keys)
+        with on(server, 60) as longer:
+            longer.put(config("u"), *step({"a": 1}))
+        told = [(activity.thread_id, activity.kind) for activity in feed.tail("beginning", follow=False)]
+        with server.client() as client:
+            client.delete(keys.shared.threads)
+        assert ("t", "expired") in told
+        assert [found.config["configurable"]["thread_id"] for found in saver.list(None)] == ["u"]

@@ -1,0 +1,127 @@
+"""The examples in scripts/, run as their readers run them."""
+
+from __future__ import annotations
+
+import importlib.util
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage
+from langgraph.graph import END, START, MessagesState, StateGraph
+
+from eventlog import ActivityFeed
+from saver import RedisStreamSaver
+from tests.servers import Server
+
+ROOT = Path(__file__).parent.parent
+
+
+def load(name: str) -> Any:
+    """A script as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def talk(saver: RedisStreamSaver, thread: str, user: str, turns: int) -> None:
+    """A conversation of a user in which each answer takes ten tokens."""
+
+    def answer(state: MessagesState) -> dict[str, Any]:
+        usage: Any = {"input_tokens": 7, "output_tokens": 3, "total_tokens": 10}
+        return {"messages": [AIMessage("yes", usage_metadata=usage)]}
+
+    builder = StateGraph(MessagesState)
+    builder.add_node("answer", answer)
+    builder.add_edge(START, "answer")
+    builder.add_edge("answer", END)
+    graph = builder.compile(checkpointer=saver)
+    config: Any = {"configurable": {"thread_id": thread}, "metadata": {"user_id": user}}
+    for _ in range(turns):
+        graph.invoke({"messages": [HumanMessage("well?")]}, config)
+
+
+def test_usage_counts_steps_and_tokens_per_user(any_server: Server, prefix: str, tmp_path: Path) -> None:
+    """Each user's steps and tokens, once each, over several runs and a rebuild while the old table serves."""
+    usage = load("example_usage")
+    with (
+        RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix) as saver,
+        ActivityFeed.from_conn_string(any_server.url, prefix=prefix) as feed,
+    ):
+        database = usage.connect(tmp_path / "usage.db")
+        talk(saver, "1", "ann", 2)
+        usage.Usage(database, saver, usage.serving(database)).catch_up(feed)
+        talk(saver, "2", "bob", 1)
+        talk(saver, "1", "ann", 1)
+        usage.Usage(database, saver, usage.serving(database)).catch_up(feed)
+        wanted = [("ann", 3, 30), ("bob", 1, 10)]
+        assert usage.table(database) == wanted
+        usage.rebuild(database, saver, feed)
+        assert usage.table(database) == wanted
+        assert usage.serving(database) == 2
+
+
+def test_usage_is_killed_between_any_two_statements_and_counts_once(
+    any_server: Server, prefix: str, tmp_path: Path
+) -> None:
+    """A fold that dies halfway leaves the table as it was."""
+    usage = load("example_usage")
+    with (
+        RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix) as saver,
+        ActivityFeed.from_conn_string(any_server.url, prefix=prefix) as feed,
+    ):
+        talk(saver, "1", "ann", 2)
+        database = usage.connect(tmp_path / "usage.db")
+
+        class Dies(usage.Usage):  # type: ignore[name-defined, misc]
+            left = 3
+
+            def _add(self, user: str, steps: int, tokens: int) -> None:
+                super()._add(user, steps, tokens)
+                Dies.left -= 1
+                if not Dies.left:
+                    raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            Dies(database, saver, 1).catch_up(feed)
+        database.close()
+        again = usage.connect(tmp_path / "usage.db")
+        assert usage.table(again) == []
+        usage.Usage(again, saver, 1).catch_up(feed)
+        assert usage.table(again) == [("ann", 2, 20)]
+
+
+def test_usage_runs_from_the_command_line(any_server: Server, tmp_path: Path) -> None:
+    """The script prints a table and leaves a database."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts/example_usage.py", any_server.url, tmp_path / "usage.db"],
+        env={"PYTHONPATH": str(ROOT), "PATH": ""},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sqlite3.connect(tmp_path / "usage.db").execute("SELECT count(*) FROM generations").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "scripts").glob("example_*.py")))
+def test_every_example_tells_how_it_is_used(script: str) -> None:
+    """--help of each."""
+    pytest.importorskip("psycopg") if "billing" in script else None
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / script, "--help"],
+        env={"PYTHONPATH": str(ROOT), "PATH": ""},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert script in done.stdout
