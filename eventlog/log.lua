@@ -207,7 +207,7 @@ local function keep_alive(ttl, left, heads, idle)
     redis.call('ZADD', EXPIRIES, string.format('%.0f', at), 't' .. THREAD)
     for _, member in ipairs(redis.call('ZRANGEBYSCORE', EXPIRIES, '-inf', string.format('%.0f', now()), 'LIMIT', 0, 4)) do
       local thread = string.sub(member, 2)
-      redis.call('XADD', FEED, '*', 'thread', thread, 'id', '', 'seq', '', 'kind', 'expired', 'ns', '', 'checkpoint', '', 'source', '',
+      redis.call('XADD', FEED, '*', 'thread', thread, 'id', '', 'seq', '0', 'kind', 'expired', 'ns', '', 'checkpoint', '', 'source', '',
         'step', '', 'run', '', 'channels', '', 'nodes', '')
       forget(thread)
     end

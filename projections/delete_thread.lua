@@ -30,7 +30,7 @@ if not all then
   return { 'namespaces', found }
 end
 
-local n, digest = '', ''
+local n, digest = '0', ''
 if state then
   n, digest = string.format('%.0f', state.n), state.d
 else

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["KINDS", "Activity", "Filters"]
 
 KINDS = ("checkpoint", "writes", "copied", "pruned", "runs_deleted", "deleted", "expired")
-"""Kinds of activity. Of all but the last two, whose logs are gone, the thread's log has an event. That a thread has expired is announced
-by the next write with a ttl in its partition."""
+"""Kinds of activity. Of all but the last two, whose logs are gone, the thread's log has an event. That a thread has expired is
+announced by the next write with a ttl in its partition."""
 
 _NOTHING: Mapping[int, Any] = {}
 _NAMES = [b"thread", b"id", b"seq", b"kind", b"ns", b"checkpoint", b"source", b"step", b"run", b"channels", b"nodes"]
@@ -87,7 +87,9 @@ class Activity:
     @property
     def mark(self) -> Mark:
         """The activity's place in its partition's feed."""
-        return Mark(self.id, _check(self.thread_id, self.event_id, str(self.sequence), self.kind).decode())
+        return Mark(
+            self.id, _check(*(part.encode() for part in (self.thread_id, self.event_id, str(self.sequence), self.kind)))
+        )
 
     @property
     def order(self) -> str:
@@ -177,7 +179,7 @@ def read_pointer(
             "run_id": (run.decode() or None) if kind != b"copied" else None,
             "channels": _texts(channels),
             "nodes": _texts(nodes),
-            "sequence": int(sequence or 0),
+            "sequence": int(sequence),
             "event_id": event_id.decode(),
             "digest": digest,
             "partition": partition,
@@ -201,12 +203,12 @@ def read_pointer(
 def check_of(flat: list[bytes]) -> bytes:
     """By what a pointer is told from another that has the same entry id; `pointer_check` of pointers.lua."""
     named = dict(zip(flat[::2], flat[1::2], strict=True))
-    return _check(*(named.get(name, b"").decode() for name in _NAMES[:4]))
+    return _check(*(named.get(name, b"") for name in _NAMES[:4])).encode()
 
 
-def _check(thread: str, event_id: str, sequence: str, kind: str) -> bytes:
-    named = f"{thread}\n{event_id}\n{sequence}\n{kind}".encode()
-    return sha1(named, usedforsecurity=False).hexdigest()[:8].encode()
+def _check(thread: bytes, event_id: bytes, sequence: bytes, kind: bytes) -> str:
+    named = b"\n".join((thread, event_id, sequence, kind))
+    return sha1(named, usedforsecurity=False).hexdigest()[:8]
 
 
 @lru_cache(4096)
@@ -289,4 +291,4 @@ def _several(field: str, given: Any) -> tuple[str, ...]:
             raise TypeError(f"{field} must be a text or a list of texts, not one of {type(one).__name__}.")
         text(field, str(one))
         out.append(str(one))
-    return tuple(dict.fromkeys(out))
+    return tuple(sorted(set(out)))

@@ -20,11 +20,11 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from eventlog import codec
-from eventlog.errors import CorruptEntry, GroupNotFound, InvalidArgument
+from eventlog.errors import CorruptEntry, GroupNotFound, InvalidArgument, PositionLost, PositionTrimmed
 from eventlog.feed.activity import Activity, Filters, unpack_pointer
 from eventlog.feed.failures import Failure
 from eventlog.feed.position import Mark
-from eventlog.feed.reading import Start, feed_script, marks_of
+from eventlog.feed.reading import Start, astray, feed_script, marks_of
 from eventlog.flow import Call, Command, Flow
 from eventlog.keys import Keyspace, ordered, text
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Group", "GroupInfo", "Lag", "Parked", "PartitionLag", "drop_group", "list_groups"]
 
-REGISTER = feed_script("register", "eventlog/names", "eventlog/pointers")
+REGISTER = feed_script("register", "eventlog/names", "eventlog/pointers", "eventlog.feed/reading")
 COUNT = feed_script("count")
 DROP = feed_script("drop")
 LAG = feed_script("lag")
@@ -292,8 +292,15 @@ class Group:
             where: dict[int, Mark] = dict.fromkeys(partitions, Mark("end" if self._start == "now" else "beginning"))
         else:
             where = yield from marks_of(keyspace, self._start, partitions)
-        for number, mark in where.items():
-            yield from self._register_in(keyspace, number, mark)
+        done: list[int] = []
+        try:
+            for number, mark in where.items():
+                yield from self._register_in(keyspace, number, mark)
+                done.append(number)
+        except (PositionLost, PositionTrimmed):
+            for number in done:
+                yield from self._drop_in(keyspace, number)
+            raise
         start = self._start.isoformat() if isinstance(self._start, datetime) else str(self._start)
         created = int(datetime.now(timezone.utc).timestamp() * 1000)
         told = codec.encode({"v": 1, "created": created, "start": start, "filters": self._filters.as_dict()})
@@ -308,11 +315,21 @@ class Group:
             reply = yield Call(REGISTER, keys, [self.name.encode(), entry_id, mark.check, counted_to, following])
             if reply[0] == b"ok":
                 return
+            if reply[0] != b"count":
+                raise astray(reply[0], number, mark)
             page = 1000
             while page == 1000:
                 page, last = yield Call(COUNT, [shared.feed], [counted_to])
                 following += page
                 counted_to = last.decode()
+
+    def _drop_in(self, keyspace: Keyspace, number: int) -> Flow[int]:
+        shared = keyspace.partition(number)
+        keys = shared.group(self.name.encode())
+        dropped = yield Call(
+            DROP, [shared.positions, keys.state, keys.held, keys.failures, keys.due], [self.name.encode()]
+        )
+        return int(dropped)
 
     def _known(self) -> Flow[Keyspace]:
         keyspace = yield from self.feed.opened()
@@ -457,11 +474,14 @@ def list_groups(feed: ActivityFeed) -> Flow[list[GroupInfo]]:
 
 
 def drop_group(feed: ActivityFeed, name: str) -> Flow[None]:
-    """Takes a group out: first where it holds the feed, then from the list."""
+    """Takes a group out: first where it holds the feed, then from the list. One whose registration was cut short goes as well."""
     group = Group(feed, name, "beginning", Filters())
-    keyspace = yield from group._known()
+    keyspace = yield from feed.opened()
+    if keyspace is None:
+        raise group.not_found()
+    dropped = 0
     for number in range(keyspace.partitions):
-        shared = keyspace.partition(number)
-        keys = shared.group(name.encode())
-        yield Call(DROP, [shared.positions, keys.state, keys.held, keys.failures, keys.due], [name.encode()])
-    yield Command("HDEL", keyspace.groups, [name.encode()])
+        dropped += yield from group._drop_in(keyspace, number)
+    dropped += yield Command("HDEL", keyspace.groups, [name.encode()])
+    if not dropped:
+        raise group.not_found()
