@@ -17,7 +17,7 @@ from eventlog.events import Recorded
 from eventlog.feed.activity import Activity, Filters
 from eventlog.feed.groups import Group, GroupInfo, drop_group, list_groups
 from eventlog.feed.position import ORIGIN, Position
-from eventlog.feed.reading import Start, check_start, ends_of, load_event, open_keyspace, read_on
+from eventlog.feed.reading import Start, check_start, ends_of, load_event, marks_of, open_keyspace, read_on
 from eventlog.feed.tail import SUBJECT, Tail
 from eventlog.feed.trimming import Retention, Trimmed, trim_feed
 from eventlog.flow import Flow, Pause, Wait
@@ -254,12 +254,8 @@ class ActivityFeed(AbstractContextManager, AbstractAsyncContextManager):  # type
 
     def _check(self, position: Position | str) -> Flow[None]:
         keyspace = yield from self._used()
-        parsed = Position.parse(position) if isinstance(position, str) else position
-        for number, mark in parsed.items():
-            if number >= keyspace.partitions:
-                raise InvalidArgument(
-                    f"The position names partition {number}, prefix {self.prefix!r} has {keyspace.partitions}."
-                )
+        marks = yield from marks_of(keyspace, position, list(range(keyspace.partitions)))
+        for number, mark in marks.items():
             yield from read_on(keyspace, number, mark, Filters(), 1)
 
     def _trim(self, retention: timedelta | int | Mapping[str, Any]) -> Flow[Trimmed]:

@@ -15,7 +15,7 @@ from eventlog.errors import InvalidArgument
 
 __all__ = ["ORIGIN", "Mark", "Position"]
 
-_PART = re.compile(r"(\d{1,5}):(\d{1,20}-\d{1,20})(?:\.([0-9a-f]{8}))?")
+_PART = re.compile(r"([0-9]{1,5}):([0-9]{1,20}-[0-9]{1,20})(?:\.([0-9a-f]{8}))?")
 
 
 class Mark(NamedTuple):
