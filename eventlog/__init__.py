@@ -1,5 +1,6 @@
 """The log: events, their encoding, and the streams they lie in. Knows Redis and CBOR, not LangGraph."""
 
+from eventlog.attribution import audit
 from eventlog.connections import Connections
 from eventlog.drivers import Runner
 from eventlog.errors import *  # noqa: F403
@@ -53,5 +54,6 @@ __all__ = [  # noqa: PLE0604
     "ValuesSaved",
     "Write",
     "WritesSaved",
+    "audit",
     *_errors,
 ]

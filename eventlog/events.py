@@ -11,6 +11,7 @@ A stream entry is a flat list of fields:
                                          b   where s and q are only what changed: the entry, behind its length, and check of
                                              those that they changed from
     t   task id                          a   task path                                                    (writes)
+    u   audit: CBOR map of who did it and why, where that is known
     r   mark of the call, by which one that is made again is known: always with a checkpoint, else with a serializer that encrypts
     =<channel and version>  piece        !<index>  channel and serde type, each behind its length, then the bytes
 
@@ -94,6 +95,8 @@ class CheckpointSaved:
     """Check of versions and seen, whole; empty where they are few."""
     base: tuple[bytes, bytes] | None = None
     """Entry id and check of the checkpoint since which versions and seen changed, None where they are whole."""
+    audit: Mapping[str, Any] | None = None
+    """Who did it and why, and in which trace (`eventlog.attribution`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,8 @@ class WritesSaved:
     writes: tuple[Write, ...]
     mark: bytes = b""
     """Where a serializer writes the same differently each time, as of `CheckpointSaved`."""
+    audit: Mapping[str, Any] | None = None
+    """Who did it and why, and in which trace (`eventlog.attribution`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +123,8 @@ class ThreadCopied:
     source: str
     sequence: int
     digest: str
+    audit: Mapping[str, Any] | None = None
+    """Who did it and why, and in which trace (`eventlog.attribution`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +146,8 @@ class HistoryPruned:
     kind: ClassVar[bytes] = b"pruned"
     strategy: str
     removed: Removed
+    audit: Mapping[str, Any] | None = None
+    """Who did it and why, and in which trace (`eventlog.attribution`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +157,8 @@ class RunsDeleted:
     kind: ClassVar[bytes] = b"runs_deleted"
     runs: tuple[str, ...]
     removed: Removed
+    audit: Mapping[str, Any] | None = None
+    """Who did it and why, and in which trace (`eventlog.attribution`)."""
 
 
 Event = Union[ValuesSaved, CheckpointSaved, WritesSaved, ThreadCopied, HistoryPruned, RunsDeleted]
@@ -205,6 +216,8 @@ def encode_event(event: Event) -> list[bytes]:
         fields += (codec.encode({"strategy": event.strategy, **_removed(event.removed)}),)
     else:
         fields += (codec.encode({"runs": list(event.runs), **_removed(event.removed)}),)
+    if not isinstance(event, ValuesSaved) and event.audit:
+        fields += (b"u", codec.encode(event.audit))
     return fields
 
 
@@ -313,7 +326,17 @@ def _checkpoint(fields: Fields) -> Event:
         decode_seen(fields.get(b"q", b"")),
         fields.get(b"y", b""),
         None if base is None else _base(base),
+        _audit(fields),
     )
+
+
+def _audit(fields: Fields) -> dict[str, Any] | None:
+    if b"u" not in fields:
+        return None
+    audit = codec.decode(fields[b"u"])
+    if type(audit) is not dict:
+        raise codec.Malformed("says who did it in another shape than this project writes")
+    return audit
 
 
 def _base(field: bytes) -> tuple[bytes, bytes]:
@@ -324,9 +347,8 @@ def _base(field: bytes) -> tuple[bytes, bytes]:
 def _writes(fields: Fields) -> Event:
     envelope = _envelope(fields, ns=str, id=str)
     writes = tuple(decode_write(int(name[1:]), data) for name, data in fields.items() if name[:1] == b"!")
-    return WritesSaved(
-        envelope["ns"], envelope["id"], fields[b"t"].decode(), fields[b"a"].decode(), writes, fields.get(b"r", b"")
-    )
+    task_id, task_path, mark = fields[b"t"].decode(), fields[b"a"].decode(), fields.get(b"r", b"")
+    return WritesSaved(envelope["ns"], envelope["id"], task_id, task_path, writes, mark, _audit(fields))
 
 
 def _values_saved(fields: Fields) -> Event:
@@ -336,19 +358,19 @@ def _values_saved(fields: Fields) -> Event:
 
 def _copied(fields: Fields) -> Event:
     envelope = _envelope(fields, source=str, seq=int, digest=str)
-    return ThreadCopied(envelope["source"], envelope["seq"], envelope["digest"])
+    return ThreadCopied(envelope["source"], envelope["seq"], envelope["digest"], _audit(fields))
 
 
 def _pruned(fields: Fields) -> Event:
     envelope = _envelope(fields, strategy=str, dropped=list, hidden=list, gone=list)
-    return HistoryPruned(envelope["strategy"], _taken(envelope))
+    return HistoryPruned(envelope["strategy"], _taken(envelope), _audit(fields))
 
 
 def _runs_deleted(fields: Fields) -> Event:
     envelope = _envelope(fields, runs=list, dropped=list, hidden=list, gone=list)
     if not all(isinstance(run, str) for run in envelope["runs"]):
         raise codec.Malformed("has an envelope whose 'runs' are no texts")
-    return RunsDeleted(tuple(envelope["runs"]), _taken(envelope))
+    return RunsDeleted(tuple(envelope["runs"]), _taken(envelope), _audit(fields))
 
 
 KINDS: dict[bytes, Callable[[Fields], Event]] = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from secrets import token_hex
 
+from eventlog.attribution import stamp
 from eventlog.codec import content_digest
 from eventlog.errors import ThreadBusy, ThreadExists, ThreadNotFound
 from eventlog.events import ThreadCopied, decode_entry, encode_event
@@ -56,7 +57,7 @@ def copy_thread(keyspace: Keyspace, source: ThreadKeys, target: ThreadKeys, *, t
         if index is None:
             continue
         digest = index.digest.decode()
-        event = ThreadCopied(source.thread.decode(), index.sequence, digest)
+        event = ThreadCopied(source.thread.decode(), index.sequence, digest, stamp())
         fields = encode_event(event)
         yield from stage_hash(staged[1], index.hash())
         yield from stage_members(staged[2], list(index.members()))

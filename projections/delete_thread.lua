@@ -2,7 +2,7 @@
 --
 -- KEYS: those of log.lua; 8... heads of the namespaces named.
 -- ARGV: 1 thread; 2 digest of the log that is to be deleted, '' for any; 3 'anyway' to delete a log whose index is
---   not its own, 'make room' to take all but the last entry, where the server is too full for a tombstone; 4... namespaces.
+--   not its own, 'make room' to take all but the last entry, where the server is too full for a tombstone; 4 audit, '' for none; 5... namespaces.
 -- Reply: {'ok'}; {'room'} when that is done; {'none'} if there is no such thread; {'namespaces', those of the thread} if it has checkpoints in others than those named,
 --   nothing deleted; {'moved'} if the log has moved on; {'stale'} if the namespaces are not known.
 
@@ -19,7 +19,7 @@ if ARGV[2] ~= '' and state and state.d ~= ARGV[2] then
 end
 
 local named, found, all = {}, {}, true
-for i = 4, #ARGV do
+for i = 5, #ARGV do
   named[ARGV[i]] = true
 end
 each_namespace(ORDER, function(ns)
@@ -57,7 +57,7 @@ if ARGV[3] == 'make room' then
   end
   return { 'room' }
 end
-redis.call('XADD', FEED, '*', 'thread', THREAD, 'id', '', 'seq', n, 'digest', digest, 'kind', 'deleted', 'ns', '',
+redis.call('XADD', FEED, '*', 'thread', THREAD, 'id', '', 'seq', n, 'digest', digest, 'audit', ARGV[4], 'kind', 'deleted', 'ns', '',
   'checkpoint', '', 'source', '', 'step', '', 'run', '', 'channels', '', 'nodes', '')
 for i = 1, #KEYS do
   if i <= 3 or i >= 8 then

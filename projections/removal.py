@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Union
 
-from eventlog.codec import EMPTY, base_of, content_digest, is_delta
+from eventlog.attribution import stamp
+from eventlog.codec import EMPTY, base_of, content_digest, encode, is_delta
 from eventlog.errors import EventLogError, ServerOutOfMemory, ThreadBusy
 from eventlog.events import (
     CheckpointSaved,
@@ -310,10 +311,12 @@ def delete_thread(keys: ThreadKeys, *, only: bytes | None = None) -> Flow[bool]:
     namespaces = [b""]
     mode = b""
     made_room = False
+    given = stamp()
+    by = b"" if given is None else encode(given)
     while True:
         call_keys = [*keys.all, *(keys.head(namespace) for namespace in namespaces)]
         try:
-            reply = yield Call(DELETE_THREAD, call_keys, [keys.thread, only or b"", mode, *namespaces])
+            reply = yield Call(DELETE_THREAD, call_keys, [keys.thread, only or b"", mode, by, *namespaces])
         except ServerOutOfMemory:
             if made_room:
                 raise

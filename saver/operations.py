@@ -19,6 +19,7 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 
+from eventlog.attribution import stamp
 from eventlog.codec import NEVER
 from eventlog.errors import InvalidArgument
 from eventlog.events import CheckpointSaved, HistoryPruned, Removed, RunsDeleted, WritesSaved
@@ -151,7 +152,7 @@ class Operations:
     ) -> Flow[None]:
         """Appends writes of a task."""
         address = address_of(config)
-        event = Translator(serde).writes_saved(address, writes, task_id, task_path)
+        event = Translator(serde).writes_saved(address, writes, task_id, task_path, config.get("metadata"))
         if event.writes:
             keys = self._keys(address.thread_id)
             about = self._about_writes(address.thread_id, event, config)
@@ -197,7 +198,7 @@ class Operations:
                         yield event
 
             def describe(removed: Removed, its_runs: set[str] = its_runs) -> RunsDeleted:
-                return RunsDeleted(tuple(sorted(its_runs)), removed)
+                return RunsDeleted(tuple(sorted(its_runs)), removed, stamp())
 
             yield from remove_checkpoints(
                 self.keyspace.thread(thread), of_runs, _replayed(translator, thread_id), describe
@@ -238,7 +239,7 @@ class Operations:
                     self._keys(thread_id),
                     _all_but(keep_last or 1),
                     _replayed(translator, thread_id),
-                    lambda removed: HistoryPruned(strategy, removed),
+                    lambda removed: HistoryPruned(strategy, removed, stamp()),
                 )
             )
 

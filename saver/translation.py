@@ -26,6 +26,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
+from eventlog.attribution import stamp
 from eventlog.codec import Keyframe, is_plain
 from eventlog.errors import CorruptEntry, InvalidArgument, ValueUnreadable, ValueUnwritable
 from eventlog.events import CheckpointSaved, Write, WritesSaved
@@ -99,14 +100,27 @@ class Translator:
         namespace = address.namespace or ""
         check = check_of_versions(Versions(versions, seen))
         event = CheckpointSaved(
-            namespace, checkpoint_id, address.checkpoint_id, versions, body, mark=mark, seen=seen, check=check
+            namespace,
+            checkpoint_id,
+            address.checkpoint_id,
+            versions,
+            body,
+            mark=mark,
+            seen=seen,
+            check=check,
+            audit=stamp(config.get("metadata")),
         )
         return event, changed, full
 
     def writes_saved(
-        self, address: Address, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
+        self,
+        address: Address,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str,
+        metadata: object = None,
     ) -> WritesSaved:
-        """The event of a put_writes. Raises `ValueUnwritable`, `InvalidArgument` or `TypeError`."""
+        """The event of a put_writes, `metadata` its config's. Raises `ValueUnwritable`, `InvalidArgument` or `TypeError`."""
         if address.checkpoint_id is None:
             raise InvalidArgument(f"{address.subject}: put_writes needs the checkpoint_id that the writes belong to.")
         for field, value in (("task_id", task_id), ("task_path", task_path)):
@@ -119,7 +133,7 @@ class Translator:
             found[idx] = Write(idx, _named(channel), *self._dump(address, channel, value))
         mark = self._mark(address, [task_path, list(writes)])
         namespace, put = address.namespace or "", tuple(found.values())
-        return WritesSaved(namespace, address.checkpoint_id, task_id, task_path, put, mark)
+        return WritesSaved(namespace, address.checkpoint_id, task_id, task_path, put, mark, stamp(metadata))
 
     def _mark(self, address: Address, call: list[Any]) -> bytes:
         """What tells a call made again from another, where encryption makes its bytes differ: a digest under a key of this process.

@@ -13,6 +13,7 @@ from functools import lru_cache
 from hashlib import sha1
 from typing import TYPE_CHECKING, Any
 
+from eventlog import codec
 from eventlog.errors import CorruptEntry, InvalidArgument
 from eventlog.feed.position import Mark, Position
 from eventlog.keys import counted, split_counted, text
@@ -56,6 +57,8 @@ class Activity:
     """The event's entry id in its thread's log; "" where there is none."""
     digest: str | None
     """Of a deleted thread, the digest that its log ended with."""
+    audit: Mapping[str, Any] | None
+    """Of a deleted thread, who deleted it and why (`eventlog.attribution`); of others the event itself has it."""
     partition: int
     id: str
     """The pointer's entry id in its partition's feed."""
@@ -141,6 +144,7 @@ class Activity:
             "nodes": list(self.nodes),
             "sequence": self.sequence,
             "event_id": self.event_id,
+            **({"digest": self.digest, "audit": self.audit} if self.kind == "deleted" else {}),
             "partition": self.partition,
             "id": self.id,
         }
@@ -163,12 +167,13 @@ def read_pointer(
     try:
         if flat[::2] == _NAMES:
             thread, event_id, sequence, kind, namespace, checkpoint, source, step, run, channels, nodes = flat[1::2]
-            digest = None
+            digest = audit = None
         else:
             named = dict(zip(flat[::2], flat[1::2], strict=True))
             thread, event_id, sequence, kind = (named[name] for name in _NAMES[:4])
             namespace, checkpoint, source, step, run, channels, nodes = (named.get(name, b"") for name in _NAMES[4:])
             digest = named.get(b"digest", b"").decode() or None
+            audit = codec.decode(named[b"audit"]) if named.get(b"audit") else None
         values = {
             "thread_id": thread.decode(),
             "kind": kind.decode(),
@@ -182,6 +187,7 @@ def read_pointer(
             "sequence": int(sequence),
             "event_id": event_id.decode(),
             "digest": digest,
+            "audit": audit,
             "partition": partition,
             "id": entry_id.decode(),
             "attempt": attempt,
@@ -232,14 +238,16 @@ def pack_pointer(activity: Activity) -> bytes:
     packed = b"".join(counted(value.encode()) for value in values)
     for names in (activity.channels, activity.nodes):
         packed += counted(b"".join(counted(name.encode()) for name in names))
-    packed += counted((activity.digest or "").encode()) + counted(activity.id.encode())
+    packed += counted((activity.digest or "").encode())
+    packed += counted(codec.encode(activity.audit) if activity.audit else b"")
+    packed += counted(activity.id.encode())
     return activity.order.encode() + packed
 
 
 def unpack_pointer(partition: int, packed: bytes, *, feed: ActivityFeed | None = None, attempt: int = 1) -> Activity:
     """The activity that `pack_pointer` packed."""
     values = split_counted(packed[26:])
-    flat = [part for pair in zip((*_NAMES, b"digest"), values[:-1], strict=True) for part in pair]
+    flat = [part for pair in zip((*_NAMES, b"digest", b"audit"), values[:-1], strict=True) for part in pair]
     return read_pointer(partition, values[-1], flat, feed=feed, attempt=attempt)
 
 
