@@ -14,13 +14,17 @@ import redis.exceptions as rx
 __all__ = [
     "AccessDenied",
     "AuthenticationFailed",
+    "BeforeFirstEvent",
     "CallerError",
     "CorruptEntry",
     "EffectRefused",
     "EventGone",
     "EventLogError",
+    "ExportUnreadable",
     "FeedClosed",
+    "FileTaken",
     "GroupNotFound",
+    "HistoryGone",
     "InvalidArgument",
     "LayoutMismatch",
     "LogLost",
@@ -39,6 +43,7 @@ __all__ = [
     "ServerOutOfMemory",
     "ServerReadOnly",
     "ServerUnavailable",
+    "SignatureInvalid",
     "ThreadBusy",
     "ThreadExists",
     "ThreadNotFound",
@@ -129,8 +134,31 @@ class EventGone(CallerError, LookupError):
         self.reason = reason
 
 
+class BeforeFirstEvent(CallerError, LookupError):
+    """The thread's state was asked for as of a moment before it began."""
+
+
 class PositionTrimmed(CallerError, LookupError):
     """What followed a position of the feed was trimmed before it was read."""
+
+
+class HistoryGone(CallerError, LookupError):
+    """The history of a thread up to the point asked for is no longer whole: some of it was pruned since."""
+
+
+class ExportUnreadable(CallerError, ValueError):
+    """A file is not an export that can be read, whole and unchanged; nothing of it was put in place.
+
+    `reason`: "truncated", "foreign" (no export), "newer" (of a version that this package does not know) or "damaged".
+    """
+
+    def __init__(self, message: str, reason: str = "damaged") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class FileTaken(CallerError, FileExistsError):
+    """The file that was to be written is there already, or is being written by another process; it is left as it is."""
 
 
 class PathInUse(CallerError):
@@ -191,6 +219,10 @@ class PositionLost(ServerError):
 
 class CorruptEntry(ServerError, ValueError):
     """A stream entry is not what this project writes; the message names thread and entry id."""
+
+
+class SignatureInvalid(ServerError, ValueError):
+    """An event is not signed, or not by a key that is accepted; nothing of it was deserialized."""
 
 
 class ValueUnreadable(ServerError, ValueError):

@@ -10,8 +10,12 @@ from __future__ import annotations
 from binascii import crc_hqx
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from eventlog.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from eventlog.signing import Signer
 
 __all__ = [
     "GroupKeys",
@@ -188,6 +192,17 @@ class ThreadKeys:
     shared: PartitionKeys
     all: tuple[bytes, ...]
     """The keys that every script on a thread is given, as log.lua expects them."""
+    signer: Signer | None = None
+    """Who signs what is appended to the thread, and checks what is read of it."""
+
+    def signed(self, fields: list[bytes]) -> list[bytes]:
+        """The fields of an event as they are to be appended."""
+        return fields if self.signer is None else self.signer.sign(self.thread, fields)
+
+    def note(self, entry_id: bytes, digest: bytes) -> None:
+        """That the thread's log ended with this entry, as a reply said."""
+        if self.signer is not None:
+            self.signer.note(self.thread, entry_id, digest)
 
     def head(self, namespace: bytes) -> bytes:
         """Hash: the latest checkpoint of a namespace, its values and pending writes. Derived."""
@@ -200,10 +215,11 @@ class Keyspace:
     Args:
         prefix: what every key begins with; no braces, since they would change the hash tag.
         partitions: over how many hash tags the threads are spread; fixed when the prefix is first used.
+        signer: who signs what is appended, None for nobody.
 
     """
 
-    def __init__(self, prefix: str, partitions: int) -> None:
+    def __init__(self, prefix: str, partitions: int, signer: Signer | None = None) -> None:
         if not isinstance(prefix, str):
             raise TypeError(f"prefix must be a string, not {type(prefix).__name__}.")
         if not prefix or "{" in prefix or "}" in prefix:
@@ -215,6 +231,7 @@ class Keyspace:
         if not 1 <= partitions <= 16384:
             raise InvalidArgument(f"partitions must be between 1 and 16384 (a cluster's slots), not {partitions}.")
         self.prefix = prefix
+        self.signer = signer
         self.partitions = partitions
         encoded = text("prefix", prefix)
         self.meta = encoded + b":meta"
@@ -242,4 +259,4 @@ class Keyspace:
         tag, shared = self._tags[number], self._shared[number]
         log, index, order = (tag + name + thread for name in (b":log:", b":index:", b":order:"))
         keys = log, index, order, shared.threads, shared.feed, shared.runs, shared.expiries
-        return ThreadKeys(thread, log, index, order, tag + b":head:" + counted(thread), shared, keys)
+        return ThreadKeys(thread, log, index, order, tag + b":head:" + counted(thread), shared, keys, self.signer)

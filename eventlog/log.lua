@@ -114,12 +114,9 @@ local function head_of(head, ns_place, last)
   return { id = found[1], w = writes }
 end
 
--- Whether an entry holds just these fields, behind its number and digest.
-local function same_fields(entry, fields)
-  if #entry ~= #fields + 4 then
-    return false
-  end
-  for i = 1, #fields do
+-- Whether an entry says what these fields do, whoever it was that said it: behind its number and digest, kind, schema version, envelope.
+local function same_event(entry, fields)
+  for i = 1, 6 do
     if entry[i + 4] ~= fields[i] then
       return false
     end

@@ -29,7 +29,7 @@ local function runs_told(pointer)
   if not (pointer.thread and pointer.kind and pointer.run) then
     return nil
   end
-  if pointer.kind ~= 'copied' then
+  if pointer.kind ~= 'copied' and pointer.kind ~= 'imported' then
     return pointer.kind ~= 'writes' and pointer.run ~= '' and { pointer.run } or {}
   end
   local runs, at = {}, 1

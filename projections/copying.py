@@ -58,7 +58,7 @@ def copy_thread(keyspace: Keyspace, source: ThreadKeys, target: ThreadKeys, *, t
             continue
         digest = index.digest.decode()
         event = ThreadCopied(source.thread.decode(), index.sequence, digest, stamp())
-        fields = encode_event(event)
+        fields = target.signed(encode_event(event))
         yield from stage_hash(staged[1], index.hash())
         yield from stage_members(staged[2], list(index.members()))
         runs = yield from runs_of(keyspace, source)

@@ -271,7 +271,7 @@ def _carry_out(keys: ThreadKeys, history: History, plan: Plan, describe: Describ
     """The history after the plan was carried out; None if it was not, since the log has moved on."""
     before = history.index
     event = describe(plan.removed)
-    fields = encode_event(event)
+    fields = keys.signed(encode_event(event))
     after = _folded([*plan.rest, Recorded(b"", before.sequence + 1, b"", event)])
     had, has = before.places(), after.places()
     before_members, after_members = set(before.members()), set(after.members())
@@ -290,6 +290,7 @@ def _carry_out(keys: ThreadKeys, history: History, plan: Plan, describe: Describ
     reply = yield from call(keys, REMOVE, arguments, heads)
     if reply[0] != b"ok":
         return None
+    keys.note(reply[1], reply[2])
     events = [*plan.rest, Recorded(reply[1], before.sequence + 1, reply[2], event)]
     return History(_folded(events), events)
 

@@ -76,9 +76,10 @@ def save_checkpoint(
         reply = yield from call(keys, SAVE_CHECKPOINT, [*known, *_packed(keys, events), *plain], heads, shared=True)
         if reply[0] != b"base":
             break
-    entry_ids = reply[1:]
     if reply[0] == b"same":  # saved by an earlier call, perhaps with other bytes
         return
+    _, *entry_ids, digest = reply
+    keys.note(entry_ids[-1], digest)
     versions = Versions(event.versions, event.seen)
     cache.know_versions(keys.thread, event.namespace, KnownVersions(versions, entry_ids[-1], event.check, depth))
     sizes = [sum(map(len, fields)) for fields in events]
@@ -153,7 +154,9 @@ def save_writes(keys: ThreadKeys, event: WritesSaved, *, ttl: int, about: About)
         _named(nodes),
         *_packed(keys, [encode_event(part) for part in spread]),
     ]
-    yield from call(keys, SAVE_WRITES, arguments, [keys.head(namespace), keys.head(b"")], shared=True)
+    reply = yield from call(keys, SAVE_WRITES, arguments, [keys.head(namespace), keys.head(b"")], shared=True)
+    if reply[0] == b"ok":
+        keys.note(reply[1], reply[2])
 
 
 def _named(names: Sequence[str]) -> bytes:
@@ -178,7 +181,8 @@ def _packed(keys: ThreadKeys, events: Sequence[list[bytes]]) -> list[Argument]:
     """Events as the scripts take them: their number, then digest, number of fields and fields of each."""
     packed: list[Argument] = [len(events)]
     total = 0
-    for fields in events:
+    for event in events:
+        fields = keys.signed(event)
         size = sum(map(len, fields))
         total += size
         if size > LARGEST_VALUE or total > LARGEST_EVENT:

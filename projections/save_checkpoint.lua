@@ -5,7 +5,7 @@
 --   place (namespace's, then id's); 8 source; 9 step; 10 run or ''; 11 channels and 12 nodes for the feed, counted; 13 number of events;
 --   then for each event (those with the overflow of values first, the checkpoint last): content digest, number of fields, fields;
 --   then channels whose pieces are compressed, and their pieces as they were before, which the head gets.
--- Reply: {'ok', entry id of each event}; {'same', entry id} if the log already holds what this very call says of the checkpoint;
+-- Reply: {'ok', entry id of each event, digest of the last}; {'same', entry id} if the log already holds what this very call says of the checkpoint;
 --   {'base'} if a delta was made against what the log does not have; {'gone', entry id} if the log lacks an entry, {'stale'} or
 --   {'lost'} as log.lua has it, nothing written.
 
@@ -292,4 +292,5 @@ elseif latest or old or #values > 0 or not head then -- a value that comes late 
   redis.call('DEL', HEAD)
 end
 keep_alive(ttl, left, HEAD == ROOT and { HEAD } or { HEAD, ROOT }, HEAD ~= ROOT)
+entry_ids[#entry_ids + 1] = state.d
 return { 'ok', unpack(entry_ids) }

@@ -4,7 +4,7 @@
 -- ARGV: 1 thread; 2 ttl in ms, 0 for none; 3 namespace; 4 checkpoint id; 5 namespace's place; 6 checkpoint's place; 7 task id,
 --   ordered; 8 step and 9 run for the feed, '' for none; 10 channels and 11 nodes for the feed, counted; 12 number of events;
 --   then for each event: content digest, number of fields, fields.
--- Reply: {'ok', entry id of the last}; {'same'} if they change nothing; {'gone', entry id} if the log lacks an entry;
+-- Reply: {'ok', entry id and digest of the last}; {'same'} if they change nothing; {'gone', entry id} if the log lacks an entry;
 --   {'stale'} or {'lost'}; nothing written.
 
 local HEAD, ROOT = KEYS[8], KEYS[9]
@@ -83,4 +83,4 @@ if state.first and ttl == 0 then
 else
   keep_alive(ttl, left, HEAD == ROOT and { HEAD } or { HEAD, ROOT }, HEAD ~= ROOT and on_head)
 end
-return { 'ok', state.l }
+return { 'ok', state.l, state.d }

@@ -15,7 +15,7 @@ local fields = { unpack(ARGV, 6, 5 + size) }
 if not (why or state.first) then
   redis.call('UNLINK', KEYS[8], KEYS[9], KEYS[10])
   local entry = redis.call('XRANGE', LOG, state.l, state.l)[1]
-  return { entry and same_fields(entry[2], fields) and 'same' or 'exists' }
+  return { entry and same_event(entry[2], fields) and 'same' or 'exists' }
 end
 
 -- From here on it writes.

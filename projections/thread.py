@@ -111,25 +111,28 @@ def _explain(thread: str, arguments: Sequence[Argument], error: ServerUnavailabl
 CHECK_LOG = thread_script("check_log")
 
 
+SCAN_LOG = load_script("eventlog/names", "projections/scan_log")
+
+
 def check_log(keys: ThreadKeys) -> Flow[bool]:
     """Whether a thread has a log; if so, its index is that log's. One round trip. Raises as `call`."""
     reply = yield from call(keys, CHECK_LOG, [])
     return bool(reply[0] == b"ok")
 
 
-def scan(keys: ThreadKeys, keep: list[Recorded] | None = None) -> Flow[Index]:
+def scan(keys: ThreadKeys, keep: list[Recorded] | None = None, index: Index | None = None) -> Flow[Index]:
     """Index of a thread, folded from its log in pages of 1000 entries, values left out. Raises `CorruptEntry`.
 
-    The events, without values, are added to `keep`; their versions are whole.
+    The events, without values, are added to `keep`; their versions are whole. Given an `index`, it is gone on from where that ends.
+    Memory: a page, and the index: some 0.5 KiB a checkpoint of two channels with its writes, the more the more channels it changed.
     """
-    script = load_script("eventlog/names", "projections/scan_log")
     thread = keys.thread.decode()
-    index = Index()
+    index = Index() if index is None else index
     versions: dict[bytes, Versions] = {}
-    after = b""
+    after = index.last if index.entries else b""
     more = 1
     while more:
-        entries, more = yield Call(script, [keys.log], [after, SCAN, SCAN_BYTES])
+        entries, more = yield Call(SCAN_LOG, [keys.log], [after, SCAN, SCAN_BYTES])
         for after, flat in entries:
             recorded = decode_entry(thread, after, flat)
             if recorded.sequence <= index.sequence:

@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "Activity", "Filters"]
 
-KINDS = ("checkpoint", "writes", "copied", "pruned", "runs_deleted", "deleted", "expired")
+KINDS = ("checkpoint", "writes", "copied", "imported", "pruned", "runs_deleted", "deleted", "expired")
 """Kinds of activity. Of all but the last two, whose logs are gone, the thread's log has an event. That a thread has expired is
 announced by the next write with a ttl in its partition."""
 
+_WITH_RUNS = (b"copied", b"imported")
+"""Kinds whose pointers name several runs, each behind its length."""
 _NOTHING: Mapping[int, Any] = {}
 _NAMES = [b"thread", b"id", b"seq", b"kind", b"ns", b"checkpoint", b"source", b"step", b"run", b"channels", b"nodes"]
 
@@ -181,7 +183,7 @@ def read_pointer(
             "checkpoint_id": checkpoint.decode() or None,
             "source": source.decode() or None,
             "step": int(step) if step[-1:].isdigit() else None,
-            "run_id": (run.decode() or None) if kind != b"copied" else None,
+            "run_id": (run.decode() or None) if kind not in _WITH_RUNS else None,
             "channels": _texts(channels),
             "nodes": _texts(nodes),
             "sequence": int(sequence),

@@ -1,0 +1,256 @@
+"""Signatures, so that whoever can write to the server cannot forge a log.
+
+Each event of a saver with a key carries a field `g`, a CBOR map: `key` names the key, `w` and `c` the writer (one per
+saver) and its
+count, `i` and `d` the last entry of the thread's log that the writer had seen, and its digest; `s` is the signature, over all of
+these, the thread, and the SHA-256 of the event's other fields.
+
+- An event cannot be made up or altered without the key, nor be moved to another thread.
+- It cannot be repeated: a writer's counts are each used once.
+- The log up to the entry that a writer had seen is as it was then: the digest says so. Entries that several writers
+append at the same time
+  are bound by the next event of any that has seen them.
+
+What it does not prove: that nothing was taken off the end since the last event that saw it, or that the server gives
+the newest state rather
+than an older one. A digest that was exported and kept elsewhere proves the first.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import count
+from secrets import token_bytes
+from threading import Lock
+from typing import Any
+
+from eventlog import codec
+from eventlog.codec import content_digest
+from eventlog.errors import InvalidArgument, MissingExtra, SignatureInvalid
+from eventlog.keys import counted
+
+__all__ = ["Seal", "Signer", "SigningKey", "seal_of"]
+
+SEEN = 10_000
+"""Threads of which a signer remembers the last entry."""
+
+
+class SigningKey:
+    """A key to sign with, or, of Ed25519's two halves, the public one to verify with.
+
+    `SigningKey.hmac(secret)` for those who write and those who verify alike; `SigningKey.ed25519(private)` to write and verify, and
+    `SigningKey.ed25519_public(public)` for auditors, who can verify and not forge. Needs the extra `signing`.
+    """
+
+    def __init__(self, name: str, sign: Any, verify: Any) -> None:
+        self.name = name
+        """What the key is called in the log: some digits of the SHA-256 of a secret's digest, or of a public key."""
+        self._sign = sign
+        self._verify = verify
+
+    @classmethod
+    def hmac(cls, secret: bytes) -> SigningKey:
+        """HMAC-SHA-256 with a secret of 16 bytes or more. Raises `InvalidArgument`, `MissingExtra`."""
+        hashes, hmac, constant_time = _hmac()
+        if not isinstance(secret, (bytes, bytearray)):
+            raise TypeError(f"A secret must be bytes, not {type(secret).__name__}.")
+        if len(secret) < 16:
+            raise InvalidArgument("A secret must have 16 bytes or more; make one with secrets.token_bytes(32).")
+        begun = hmac.HMAC(bytes(secret), hashes.SHA256())
+
+        def sign(data: bytes) -> bytes:
+            mac = begun.copy()
+            mac.update(data)
+            signature: bytes = mac.finalize()
+            return signature
+
+        name = sha256(b"name of a secret" + sha256(bytes(secret)).digest()).hexdigest()[:12]
+        return cls(name, sign, lambda signature, data: constant_time.bytes_eq(signature, sign(data)))
+
+    @classmethod
+    def ed25519(cls, private: Any) -> SigningKey:
+        """Ed25519 with a private key: PEM bytes without a password, 32 raw bytes, or `cryptography`'s key object."""
+        ed25519, serialization, _ = _ed25519()
+        key = private
+        if isinstance(private, bytes):
+            try:
+                key = (
+                    ed25519.Ed25519PrivateKey.from_private_bytes(private)
+                    if len(private) == 32
+                    else serialization.load_pem_private_key(private, None)
+                )
+            except (ValueError, TypeError) as error:
+                raise InvalidArgument(f"That is no Ed25519 private key: {error}. Pass PEM or 32 raw bytes.") from error
+        if not isinstance(key, ed25519.Ed25519PrivateKey):
+            raise InvalidArgument(f"An Ed25519 private key is needed, not {type(key).__name__}.")
+        public = cls.ed25519_public(key.public_key())
+        return cls(public.name, key.sign, public._verify)
+
+    @classmethod
+    def ed25519_public(cls, public: Any) -> SigningKey:
+        """Ed25519's public half, which verifies and cannot sign: PEM bytes, 32 raw bytes, or `cryptography`'s key object."""
+        ed25519, serialization, invalid = _ed25519()
+        key = public
+        if isinstance(public, bytes):
+            try:
+                key = (
+                    ed25519.Ed25519PublicKey.from_public_bytes(public)
+                    if len(public) == 32
+                    else serialization.load_pem_public_key(public)
+                )
+            except (ValueError, TypeError) as error:
+                raise InvalidArgument(f"That is no Ed25519 public key: {error}. Pass PEM or 32 raw bytes.") from error
+        if not isinstance(key, ed25519.Ed25519PublicKey):
+            raise InvalidArgument(f"An Ed25519 public key is needed, not {type(key).__name__}.")
+        raw = key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+
+        def verify(signature: bytes, data: bytes) -> bool:
+            try:
+                key.verify(signature, data)
+            except invalid:
+                return False
+            return True
+
+        return cls(sha256(raw).hexdigest()[:12], None, verify)
+
+    @property
+    def can_sign(self) -> bool:
+        """Whether it is more than a public half."""
+        return self._sign is not None
+
+    def sign(self, data: bytes) -> bytes:
+        """The signature."""
+        signature: bytes = self._sign(data)
+        return signature
+
+    def verify(self, signature: bytes, data: bytes) -> bool:
+        """Whether a signature is this key's."""
+        return bool(self._verify(signature, data))
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """What the field `g` of an event says."""
+
+    key: str
+    writer: bytes
+    count: int
+    seen: bytes
+    """Entry id of the last entry that the writer had seen; b"" for none."""
+    digest: bytes
+    signature: bytes
+
+    def signed(self, thread: bytes, content: str) -> bytes:
+        """What the signature is over."""
+        return _signed(thread, content, self.key, self.writer, self.count, self.seen, self.digest)
+
+
+def seal_of(flat: Sequence[bytes]) -> tuple[Seal | None, list[bytes]]:
+    """The seal among the fields of an event, None if there is none, and the other fields. Raises `codec.Malformed`."""
+    for at in range(0, len(flat), 2):
+        if flat[at] == b"g":
+            told = codec.decode(flat[at + 1])
+            try:
+                seal = Seal(told["key"], told["w"], told["c"], told["i"], told["d"], told["s"])
+                kinds = [
+                    type(part) for part in (seal.key, seal.writer, seal.count, seal.seen, seal.digest, seal.signature)
+                ]
+            except (KeyError, TypeError) as error:
+                raise codec.Malformed("has a seal of another shape than this project writes") from error
+            if kinds != [str, bytes, int, bytes, bytes, bytes]:
+                raise codec.Malformed("has a seal of another shape than this project writes")
+            return seal, [*flat[:at], *flat[at + 2 :]]
+    return None, list(flat)
+
+
+class Signer:
+    """Signs what one saver appends, and checks what it reads. Usable from many threads."""
+
+    def __init__(self, key: SigningKey, accepted: Iterable[SigningKey] = ()) -> None:
+        self.key = key
+        self.keys = {one.name: one for one in (key, *accepted)}
+        self._writer = token_bytes(8)
+        self._count = count(1)
+        self._seen: OrderedDict[bytes, tuple[bytes, bytes]] = OrderedDict()
+        self._lock = Lock()
+
+    def sign(self, thread: bytes, fields: list[bytes]) -> list[bytes]:
+        """The fields of an event with its seal. Raises `InvalidArgument` where the key is a public half."""
+        if not self.key.can_sign:
+            raise InvalidArgument(
+                "The signing key is a public half: it verifies and cannot sign. Pass the private key to write."
+            )
+        seen, digest = self._seen.get(thread, (b"", b""))
+        number = next(self._count)
+        data = _signed(thread, content_digest(fields), self.key.name, self._writer, number, seen, digest)
+        told = {"key": self.key.name, "w": self._writer, "c": number, "i": seen, "d": digest, "s": self.key.sign(data)}
+        return [*fields, b"g", codec.encode(told)]
+
+    def note(self, thread: bytes, entry_id: bytes, digest: bytes) -> None:
+        """That a thread's log ended with this entry, as a reply said."""
+        with self._lock:
+            self._seen[thread] = entry_id, digest
+            self._seen.move_to_end(thread)
+            while len(self._seen) > SEEN:
+                self._seen.popitem(last=False)
+
+    def forget(self, thread: bytes) -> None:
+        """That a thread begins anew."""
+        with self._lock:
+            self._seen.pop(thread, None)
+
+    def check(self, threads: Iterable[bytes], entry_id: bytes, flat: Sequence[bytes]) -> Seal:
+        """The seal of an event, its fields without `n` and `d`, if a key that is accepted signed it for one of some threads.
+
+        Raises `SignatureInvalid`.
+        """
+        where = f"Entry {entry_id.decode(errors='replace')}"
+        try:
+            seal, rest = seal_of(flat)
+        except codec.Malformed as error:
+            raise SignatureInvalid(f"{where} {error}. {_REMEDY}") from error
+        if seal is None:
+            raise SignatureInvalid(f"{where} is not signed. {_REMEDY}")
+        key = self.keys.get(seal.key)
+        if key is None:
+            raise SignatureInvalid(
+                f"{where} is signed with key {seal.key!r}, which is not among those given. {_REMEDY}"
+            )
+        content = content_digest(rest)
+        if not any(key.verify(seal.signature, seal.signed(thread, content)) for thread in threads):
+            raise SignatureInvalid(
+                f"{where} does not have the content that was signed, or was signed for another thread. {_REMEDY}"
+            )
+        return seal
+
+
+_REMEDY = "Nothing of it was deserialized. Verify the thread, and restore its log from an export or a backup."
+
+
+def _signed(thread: bytes, content: str, key: str, writer: bytes, number: int, seen: bytes, digest: bytes) -> bytes:
+    parts = (thread, content.encode(), key.encode(), writer, b"%d" % number, seen, digest)
+    return b"event of a log, 1\n" + b"".join(map(counted, parts))
+
+
+def _hmac() -> tuple[Any, Any, Any]:
+    try:
+        from cryptography.hazmat.primitives import constant_time, hashes, hmac  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise MissingExtra(_EXTRA) from error
+    return hashes, hmac, constant_time
+
+
+def _ed25519() -> tuple[Any, Any, Any]:
+    try:
+        from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - an extra
+        from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
+        from cryptography.hazmat.primitives.asymmetric import ed25519  # noqa: PLC0415
+    except ImportError as error:
+        raise MissingExtra(_EXTRA) from error
+    return ed25519, serialization, InvalidSignature
+
+
+_EXTRA = 'Signing needs the cryptography package: pip install "langgraph-checkpoint-redis-streams[signing]".'

@@ -1,0 +1,263 @@
+"""Exporting threads: their logs as they stand, checked on the way, into a file of the form that `projections.archive_format` tells.
+
+Reads only: an index that is not that of its log is neither needed nor mended, so whoever may read can export. What a file is to
+have is written beside it first, and put in its place whole; an export that was cut short goes on behind the threads it has.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from os import PathLike
+from typing import Any, NamedTuple, TypeVar, Union
+
+from eventlog.errors import CorruptEntry, LogLost, ThreadBusy, ThreadNotFound
+from eventlog.flow import Call, Command, Emit, Flow, load_script
+from eventlog.feed.reading import flattened
+from eventlog.keys import Keyspace, ThreadKeys
+from projections.archive_files import ExportFile
+from projections.archive_format import Entry, Header, ThreadEnd, ThreadHead
+from projections.chain import Chain
+from projections.file_work import Progress, on_file
+from projections.registry_reading import known_runs, known_threads
+from projections.thread import thread_script
+
+__all__ = ["Again", "Exported", "LogEnd", "Page", "consumed", "export_file", "export_thread", "log_end", "threads_to_export"]
+
+READ_ENTRIES = load_script("projections/read_entries")
+LOG_END = thread_script("log_end")
+PAGE = 200
+PAGE_BYTES = 4 * 1024 * 1024
+ATTEMPTS = 20
+
+Path = Union[str, "PathLike[str]"]
+
+
+class LogEnd(NamedTuple):
+    """Where a log ends."""
+
+    sequence: int
+    digest: bytes
+    entry_id: bytes
+    entries: int
+
+
+class Page(NamedTuple):
+    """Some entries that follow each other."""
+
+    entries: list[Entry]
+
+
+class Again(NamedTuple):
+    """What was emitted of a thread does not count: its log was pruned, or replaced, meanwhile; it comes again from its head on."""
+
+    thread: str
+
+
+class Exported(NamedTuple):
+    """What an export wrote."""
+
+    threads: int
+    entries: int
+
+
+def log_end(keys: ThreadKeys) -> Flow[LogEnd | None]:
+    """Where a thread's log ends, None if it has none. One round trip; writes nothing.
+
+    Raises:
+        LogLost: the thread is known and its log is gone.
+        CorruptEntry: the log ends before the last entry that the index knows.
+
+    """
+    thread = keys.thread.decode()
+    reply = yield Call(LOG_END, keys.all, [keys.thread])
+    if reply[0] == b"none":
+        return None
+    if reply[0] == b"lost":
+        raise LogLost(
+            f"The log of thread {thread!r} is gone, though the thread was not deleted: evicted, or deleted by hand. Restore it "
+            "from a backup or an export, or call delete_thread to begin anew."
+        )
+    _, sequence, digest, entry_id, entries, known = reply
+    number = int(sequence) if sequence.isdigit() else 0
+    if known.isdigit() and number and int(known) > number:
+        raise CorruptEntry(
+            f"The log of thread {thread!r} ends with entry {entry_id.decode()}; what came after was taken out by hand. Restore the "
+            "log from a backup, or delete the thread."
+        )
+    return LogEnd(number, digest, entry_id, entries)
+
+
+def export_thread(keys: ThreadKeys) -> Flow[None]:
+    """Emits a thread's log as it stands now: a `ThreadHead`, a `Page` for every 200 entries or 4 MiB, and a `ThreadEnd` once all of it
+    was checked. What is appended meanwhile is not in it. Where it was pruned or replaced meanwhile, `Again`, and all anew.
+
+    Memory: a page. Round trips: one per page, and two; for whoever may only read.
+
+    Raises:
+        ThreadNotFound: the thread has no log, or one without checkpoints.
+        ThreadBusy: it was pruned again and again while it was read.
+        CorruptEntry, LogLost: the log is damaged, or gone.
+
+    """
+    thread = keys.thread.decode()
+    for _ in range(ATTEMPTS):
+        end = yield from log_end(keys)
+        if end is None:
+            raise ThreadNotFound(f"Thread {thread!r} has no checkpoints to export. Check the id.")
+        runs = yield from known_runs(keys)
+        named = tuple(run.decode() for run in runs)
+        yield Emit(ThreadHead(thread, end.sequence, end.digest.decode(errors="replace"), end.entries, named))
+        try:
+            chain = yield from _pages(keys, end)
+        except CorruptEntry:
+            if (yield from _still_ends(keys, end)):
+                raise
+            chain = None
+        if chain is not None:
+            if not chain.checkpoints:
+                raise ThreadNotFound(f"Thread {thread!r} has no checkpoints to export. Check the id.")
+            yield Emit(ThreadEnd(thread, end.entries))
+            return
+        yield Emit(Again(thread))
+    raise ThreadBusy(f"Thread {thread!r} was pruned again and again while it was being exported. Call again later.")
+
+
+def _pages(keys: ThreadKeys, end: LogEnd) -> Flow[Chain | None]:
+    """Emits the entries up to an end; None if some of those that were there are not any more."""
+    chain = Chain(keys.thread.decode())
+    while chain.last != end.entry_id:
+        after = b"" if not chain.entries else chain.last
+        entries, _ = yield Call(READ_ENTRIES, [keys.log], [after, PAGE, PAGE_BYTES])
+        page = [Entry(*entry) for entry in entries if not is_after(entry[0], end.entry_id)]
+        if not page:
+            return None
+        for entry in page:
+            chain.add(*entry)
+        if chain.entries > end.entries:
+            return None
+        yield Emit(Page(page))
+    if (chain.entries, chain.digest) != (end.entries, end.digest):
+        return None
+    chain.finish()
+    return chain
+
+
+def is_after(entry_id: bytes, other: bytes) -> bool:
+    """Whether an entry stands behind another."""
+    order = [tuple(int(part) for part in one.split(b"-")) for one in (entry_id, other)]
+    return order[0] > order[1]
+
+
+def _still_ends(keys: ThreadKeys, end: LogEnd) -> Flow[bool]:
+    """Whether a log has the entry still that it ended with, and as many up to there."""
+    found = yield Command("XRANGE", keys.log, [end.entry_id, end.entry_id])
+    if not found or dict(zip(*[iter(flattened(found)[0][1])] * 2, strict=True)).get(b"d") != end.digest:
+        return False
+    now = yield from log_end(keys)
+    return now is not None and now.entries >= end.entries
+
+
+T = TypeVar("T")
+
+
+def consumed(flow: Generator[Any, Any, T], take: Callable[[Any], Flow[None]]) -> Flow[T]:
+    """Result of a flow, of which every item that it emits is handed to another."""
+    try:
+        request = next(flow)
+        while True:
+            if isinstance(request, Emit):
+                yield from take(request.item)
+                request = flow.send(None)
+                continue
+            try:
+                reply = yield request
+            except Exception as error:
+                request = flow.throw(error)
+            else:
+                request = flow.send(reply)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+
+
+def threads_to_export(keyspace: Keyspace, threads: Sequence[str] | None) -> Flow[list[ThreadKeys]]:
+    """The keys of some threads, each once, or of all there are, by id. Raises `ThreadNotFound` for one that has no log."""
+    if threads is None:
+        return [keyspace.thread(thread) for thread in sorted((yield from known_threads(keyspace)))]
+    found = [keyspace.thread(thread.encode()) for thread in dict.fromkeys(threads)]
+    for keys in found:
+        if (yield from log_end(keys)) is None:
+            raise ThreadNotFound(f"Thread {keys.thread.decode()!r} has no checkpoints to export. Check the id.")
+    return found
+
+
+def export_file(
+    keyspace: Keyspace, threads: Sequence[str] | None, path: Path, *, overwrite: bool, resume: bool = True
+) -> Flow[None]:
+    """Writes threads, or all there are, to a file; emits the work on it, `Progress`, and `Exported` at the end.
+
+    The file is written as `path` with ".part" behind it and renamed once it is whole and on the disk. A part that an earlier
+    export of the same prefix left there is continued behind the threads that it has whole, with `resume`.
+    A thread that is deleted before it is its turn is left out where all are exported.
+
+    Raises `FileTaken`, and as `export_thread`.
+    """
+    header = Header(int(time.time() * 1000), keyspace.prefix, package_version())
+    file = ExportFile(path, header, overwrite=overwrite)
+    try:
+        yield from on_file(file.check)
+        found = yield from threads_to_export(keyspace, threads)
+        wanted = {keys.thread.decode() for keys in found}
+        done = yield from on_file(lambda: file.open(wanted, resume=resume))
+        entries = sum(done.values())
+        for thread, count in done.items():
+            yield Emit(Progress(thread, count, count))
+        count = len(done)
+        for keys in found:
+            if keys.thread.decode() in done:
+                continue
+            try:
+                entries += yield from _export_into(file, keys)
+                count += 1
+            except ThreadNotFound:
+                yield from on_file(file.undo)
+                if threads is not None:
+                    raise
+        yield from on_file(file.finish)
+    finally:
+        file.close()
+    yield Emit(Exported(count, entries))
+
+
+def _export_into(file: ExportFile, keys: ThreadKeys) -> Flow[int]:
+    written = of = 0
+    thread = keys.thread.decode()
+
+    def take(item: Any) -> Flow[None]:
+        nonlocal written, of
+        if isinstance(item, ThreadHead):
+            written, of = 0, item.entries
+            yield from on_file(lambda: file.begin(item))
+        elif isinstance(item, Page):
+            yield from on_file(lambda: file.entries(item.entries))
+            written += len(item.entries)
+        elif isinstance(item, Again):
+            yield from on_file(file.undo)
+        else:
+            yield from on_file(file.end)
+        yield Emit(Progress(thread, written, of))
+
+    yield from consumed(export_thread(keys), take)
+    return written
+
+
+def package_version() -> str:
+    """Version of this package, "" where it is not installed."""
+    try:
+        return version("langgraph-checkpoint-redis-streams")
+    except PackageNotFoundError:
+        return ""
+
+
+Threads = Iterable[str]

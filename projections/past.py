@@ -1,0 +1,653 @@
+"""A thread as it was: its log folded event by event, up to where one is, and the checkpoints that could be read there and then.
+
+What is kept, of each namespace, is its latest checkpoint without values: where these lie, and which entries hold its pending writes.
+From one event to the next that takes nothing but the event, as long as a checkpoint follows the latest one, or replaces it, or comes
+too late to be the latest. Anything else (a fork, whose values lie further back; a removal of the latest) is looked up in an index, which
+is folded up to the event at hand when it is first needed, and gone on from there.
+
+Values are put together as they are asked for, from entries that were read or, where these are not kept any more, from the log.
+Nothing is taken from views, and nothing is written.
+
+What was pruned is gone from the log, also for the time before. A state is given only if the log still shows that it was so: its
+checkpoint was never removed or replaced since, none with a greater id was removed since, and its values are those that were never
+replaced. Else it is `Unavailable`. (Known limit: of a checkpoint that was put twice with different contents, and whose first entry was
+pruned since, the log does not tell that there was a first. Until the second it counts as not there.)
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeVar, Union
+
+from eventlog.codec import (
+    EMPTY,
+    Malformed,
+    base_of,
+    decompressed,
+    delta_start,
+    encode_write,
+    is_delta,
+)
+from eventlog.errors import CorruptEntry, EventGone, LogLost, ThreadNotFound
+from eventlog.events import (
+    CheckpointSaved,
+    HistoryPruned,
+    Recorded,
+    Removed,
+    RunsDeleted,
+    ValuesSaved,
+    WritesSaved,
+    decode_entry,
+    entry_ms,
+)
+from eventlog.flow import Argument, Call, Flow, load_script
+from eventlog.keys import ThreadKeys, checkpoint_place, counted, split_place, value_name
+from projections.checkpoint import StoredCheckpoint, decode_envelope, pending_writes
+from projections.delta import apply_deltas
+from projections.fold import Index, settle
+from projections.moments import Moment
+from projections.pieces import Pieces, StoredValue, assemble
+from projections.read import damaged
+from projections.thread import SCAN, SCAN_BYTES, SCAN_LOG, thread_script
+from projections.versions import Versions, overlaid, verify
+
+__all__ = ["Past", "State", "Unavailable"]
+
+T = TypeVar("T")
+
+MEASURE = load_script("projections/measure_log")
+READ_PARTS = thread_script("read_parts", "view")
+
+KEPT_BYTES = 16 * 1024 * 1024
+"""Bytes of values, and of writes, that are kept for what comes next; the state last given is kept beside them."""
+NAMESPACES = 128
+"""Namespaces that are followed at a time; others are looked up when something happens in them again."""
+VECTORS = 64
+"""Checkpoints whose versions are kept: those that later ones change are among the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """A state that the log no longer has, or no longer tells for sure."""
+
+    message: str
+    reason: str = "pruned"
+
+
+State = Union[StoredCheckpoint, Unavailable, None]
+"""What could be read of a namespace after an event: None where there was no checkpoint."""
+
+_Place = tuple[bytes, str, str]
+"""Of a value: its entry, its channel, its version."""
+
+
+class _Kept(Generic[T]):
+    """The last things used, bounded in bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held: OrderedDict[Any, tuple[T, int]] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, name: Any) -> tuple[T] | None:
+        """What is kept under a name, in a tuple."""
+        found = self._held.get(name)
+        if found is None:
+            return None
+        self._held.move_to_end(name)
+        return (found[0],)
+
+    def put(self, name: Any, thing: T, size: int) -> None:
+        """Keeps something."""
+        size += 200  # what holds it
+        before = self._held.pop(name, None)
+        self._bytes += size - (before[1] if before else 0)
+        self._held[name] = thing, size
+        while self._bytes > self._limit:
+            self._bytes -= self._held.popitem(last=False)[1][1]
+
+
+@dataclass(slots=True)
+class _Held:
+    """A checkpoint without its values."""
+
+    event: CheckpointSaved
+    """Its versions are whole, its values left out."""
+    entry_id: bytes
+    depth: int
+    places: dict[str, bytes | None]
+    """Entry of each channel's value, None where none was stored."""
+    writes: list[bytes]
+    """Entries of its pending writes, in their order."""
+
+
+@dataclass(slots=True)
+class _Spot:
+    """A namespace where one is."""
+
+    held: _Held | None = None
+    early: dict[str, list[bytes]] = field(default_factory=dict)
+    """Entries of writes to checkpoints that are yet to come and would be the latest then."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Removal:
+    sequence: int
+    first: int
+    """The first sequence number that it says is gone."""
+    greatest: dict[str, str]
+    """By namespace, the greatest id of those it dropped."""
+
+
+class Past:
+    """A thread, event by event. Call `begin`, then either `add` each event in turn, or `go_to` a moment.
+
+    Memory: some latest checkpoints, 32 MiB of values and writes at most beyond the state last given, and a short name for each
+    namespace. Where something had to be looked up, or entries were pruned, the thread's index too (some 0.3 KiB an event).
+    """
+
+    def __init__(self, keys: ThreadKeys) -> None:
+        self.keys = keys
+        self.thread = keys.thread.decode()
+        self.sequence = 0
+        self.last = b""
+        """Entry of the event one is at."""
+        self.end = 0
+        """Where the log ended when it was begun, in ms."""
+        self.index = Index()
+        """Folded up to some event that one has passed."""
+        self._spots: OrderedDict[str, _Spot] = OrderedDict()
+        self._elsewhere: set[str] = set()
+        """Namespaces that have to be looked up."""
+        self._skipped = False
+        """Whether any namespace that is not followed has to be looked up."""
+        self._removals: list[_Removal] = []
+        self._final: Index | None = None
+        """Where entries are gone: what the whole log comes to."""
+        self._vectors: OrderedDict[bytes, tuple[Versions, int]] = OrderedDict()
+        self._values: _Kept[StoredValue | None] = _Kept(KEPT_BYTES)
+        self._written: _Kept[list[bytes]] = _Kept(KEPT_BYTES)
+        self._given: dict[_Place, StoredValue | None] = {}
+        """Values of the state last given."""
+        self._parts: tuple[tuple[str, str], dict[tuple[str, str], bytes]] | None = None
+        """Namespace and id of a checkpoint whose values have begun to come, and their entries."""
+
+    def begin(self) -> Flow[None]:
+        """Finds out how far the log goes, and whether entries are gone from it. A round trip; where they are, one more per 1000
+        entries or 4 MiB.
+
+        Raises `ThreadNotFound`, `LogLost`, or `CorruptEntry` for entries that are gone and were not removed by this package.
+        """
+        count, last, sequence, indexed = yield Call(MEASURE, [self.keys.log, self.keys.index], [])
+        if not count and indexed:
+            raise LogLost(
+                f"The log of thread {self.thread!r} is gone, though the thread was not deleted: evicted, or deleted by hand. "
+                "Restore it from a backup, or call delete_thread to begin anew."
+            )
+        if not count:
+            raise ThreadNotFound(f"Thread {self.thread!r} has no log. Check the id, and the prefix.")
+        try:
+            self.end = entry_ms(last)
+        except Malformed as error:
+            raise CorruptEntry(f"The log of thread {self.thread!r} {error}. Restore it from a backup.") from error
+        if sequence != b"%d" % count:
+            yield from self._look_ahead()
+
+    def _look_ahead(self) -> Flow[None]:
+        """Reads the whole log, for what is left of it."""
+        index, removals = Index(), []
+        more = 1
+        while more:
+            events, more = yield from self.page(index.last if index.entries else b"", SCAN)
+            for recorded in events:
+                index.add(recorded)
+                if isinstance(recorded.event, (HistoryPruned, RunsDeleted)):
+                    removals.append(_removal_in(recorded.sequence, recorded.event.removed))
+        settle(self.thread, index)
+        self._final, self._removals = index, removals
+
+    def page(self, after: bytes, most: int) -> Flow[tuple[list[Recorded], int]]:
+        """Events behind an entry, values left out, and whether there may be more."""
+        entries, more = yield Call(SCAN_LOG, [self.keys.log], [after, most, SCAN_BYTES])
+        return [decode_entry(self.thread, entry_id, flat) for entry_id, flat in entries], more
+
+    def gone(self) -> EventGone:
+        """The error for a log that went away meanwhile."""
+        return EventGone(f"Thread {self.thread!r} was deleted, or expired, while its history was being read.")
+
+    # moving on
+
+    def go_to(self, moment: Moment | None = None) -> Flow[Recorded | None]:
+        """Goes to the last event at or before a moment (None: to the end); the event right behind it, if one was seen. One round trip
+        per 1000 entries or 4 MiB.
+        """
+        after, more, ahead = b"", 1, None
+        while more and ahead is None:
+            events, more = yield from self.page(after, SCAN)
+            for recorded in events:
+                after = recorded.entry_id
+                if moment is not None and not moment.covers(recorded):
+                    ahead = recorded
+                    break
+                self._follows(recorded)
+                self.index.add(recorded)
+        self._skipped = True
+        if any(self._final is None or gap not in self._final.gaps for gap in self.index.gaps):
+            yield from self._look_ahead()
+        return ahead
+
+    def add(self, recorded: Recorded) -> Flow[Recorded]:
+        """Goes on by one event; the same, with its versions whole."""
+        gap = (self.sequence + 1, recorded.sequence - 1)
+        if gap[0] <= gap[1] and (self._final is None or gap not in self._final.gaps):
+            yield from self._look_ahead()  # it was pruned meanwhile
+        self._follows(recorded)
+        event = recorded.event
+        if isinstance(event, CheckpointSaved):
+            event, depth = yield from self._whole(recorded.entry_id, event)
+            yield from self._checkpoint(recorded.entry_id, event, depth)
+            return replace(recorded, event=event)
+        if isinstance(event, ValuesSaved):
+            self._part(recorded.entry_id, event)
+            return recorded
+        self._end_parts()
+        if isinstance(event, WritesSaved):
+            self._write(recorded.entry_id, event)
+        elif isinstance(event, (HistoryPruned, RunsDeleted)):
+            self._remove(event.removed)
+        return recorded
+
+    def _follows(self, recorded: Recorded) -> None:
+        if recorded.sequence <= self.sequence:
+            raise CorruptEntry(
+                f"Entry {recorded.entry_id.decode()} of thread {self.thread!r} has sequence number {recorded.sequence}, which came "
+                "before. If something other than this package added it, remove it with XDEL; else restore the log from a backup."
+            )
+        self.sequence, self.last = recorded.sequence, recorded.entry_id
+
+    def _whole(self, entry_id: bytes, event: CheckpointSaved) -> Flow[tuple[CheckpointSaved, int]]:
+        """A checkpoint with its versions whole, and how many changes they are behind whole ones."""
+        own, depth = Versions(event.versions, event.seen), 0
+        if event.base is not None:
+            known = self._vectors.get(event.base[0])
+            if known is None:
+                loaded = yield from self._load(event.base[0])
+                if loaded is None:
+                    raise CorruptEntry(
+                        f"The log of thread {self.thread!r} lacks entry {event.base[0].decode(errors='replace')}, which entry "
+                        f"{entry_id.decode()} builds on. Restore the log from a backup, or delete the thread."
+                    )
+                known = Versions(loaded.event.versions, loaded.event.seen), loaded.depth
+            own, depth = overlaid(known[0], own), known[1] + 1
+        try:
+            verify(own, event.check)
+        except Malformed as error:
+            raise self._damaged(error, entry_id) from error
+        self._vectors[entry_id] = own, depth
+        if len(self._vectors) > VECTORS:
+            self._vectors.popitem(last=False)
+        return replace(event, versions=own.channels, seen=own.seen), depth
+
+    def _checkpoint(self, entry_id: bytes, event: CheckpointSaved, depth: int) -> Flow[None]:
+        brought = self._brought(entry_id, event)
+        spot = self._followed(event.namespace)
+        if spot is None:
+            return
+        held = spot.held
+        if held is not None and event.checkpoint_id < held.event.checkpoint_id:
+            _renew(held, brought)
+            return
+        places: dict[str, bytes | None] = {}
+        for name in event.versions.items():
+            channel, token = name
+            if name in brought:
+                places[channel] = brought[name]
+            elif held is not None and held.event.versions.get(channel) == token:
+                places[channel] = held.places[channel]
+            else:
+                index = yield from self._caught_up()
+                places[channel] = _place_in(index, event.namespace, channel, token)
+        if held is not None and held.event.checkpoint_id == event.checkpoint_id:
+            writes = held.writes
+        else:
+            writes = spot.early.pop(event.checkpoint_id, [])
+            spot.early = {one: entries for one, entries in spot.early.items() if one > event.checkpoint_id}
+        spot.held = _Held(replace(event, values={}), entry_id, depth, places, writes)
+
+    def _part(self, entry_id: bytes, event: ValuesSaved) -> None:
+        """Notes values of a checkpoint that follows: nobody could read them before it."""
+        name = event.namespace, event.checkpoint_id
+        if self._parts is not None and self._parts[0] != name:
+            self._end_parts()
+        _, entries = self._parts = self._parts or (name, {})
+        entries.update(dict.fromkeys(event.values, entry_id))
+
+    def _end_parts(self) -> None:
+        """Counts values whose checkpoint is no longer there."""
+        if self._parts is None:
+            return
+        (namespace, _), entries = self._parts
+        self._parts = None
+        spot = self._spots.get(namespace)
+        if spot is not None and spot.held is not None:
+            _renew(spot.held, entries)
+
+    def _brought(self, entry_id: bytes, event: CheckpointSaved) -> dict[tuple[str, str], bytes]:
+        """Entries of the values that came with a checkpoint."""
+        if self._parts is not None and self._parts[0] != (event.namespace, event.checkpoint_id):
+            self._end_parts()
+        parts = {} if self._parts is None else self._parts[1]
+        self._parts = None
+        return {**parts, **dict.fromkeys(event.values, entry_id)}
+
+    def _write(self, entry_id: bytes, event: WritesSaved) -> None:
+        spot = self._followed(event.namespace)
+        if spot is None:
+            return
+        latest = "" if spot.held is None else spot.held.event.checkpoint_id
+        if spot.held is not None and event.checkpoint_id == latest:
+            spot.held.writes.append(entry_id)
+        elif spot.held is None or event.checkpoint_id > latest:
+            spot.early.setdefault(event.checkpoint_id, []).append(entry_id)
+
+    def _remove(self, removed: Removed) -> None:
+        for namespace, checkpoint_id in (*removed.dropped, *removed.hidden):
+            spot = self._spots.get(namespace)
+            if spot is not None and spot.held is not None and spot.held.event.checkpoint_id == checkpoint_id:
+                del self._spots[namespace]
+                self._elsewhere.add(namespace)
+
+    def _followed(self, namespace: str) -> _Spot | None:
+        """A namespace, begun if it is new; None if it has to be looked up."""
+        spot = self._spots.get(namespace)
+        if spot is not None:
+            self._spots.move_to_end(namespace)
+            return spot
+        if self._skipped or namespace in self._elsewhere:
+            return None
+        return self._follow(namespace, _Spot())
+
+    def _follow(self, namespace: str, spot: _Spot) -> _Spot:
+        self._spots[namespace] = spot
+        if len(self._spots) > NAMESPACES:
+            self._elsewhere.add(self._spots.popitem(last=False)[0])
+        return spot
+
+    # looking up
+
+    def _caught_up(self) -> Flow[Index]:
+        """The index up to the event one is at."""
+        while self.index.sequence < self.sequence:
+            after = self.index.last if self.index.entries else b""
+            events, _ = yield from self.page(after, min(SCAN, self.sequence - self.index.sequence))
+            wanted = [recorded for recorded in events if recorded.sequence <= self.sequence]
+            for recorded in wanted:
+                self.index.add(recorded)
+            if not wanted:
+                break  # the entry went away
+        return self.index
+
+    def _spot(self, namespace: str) -> Flow[_Spot]:
+        spot = self._followed(namespace)
+        if spot is not None:
+            return spot
+        index = yield from self._caught_up()
+        places = [place for place in index.checkpoints if split_place(place)[0] == namespace]
+        spot = _Spot()
+        latest = ""
+        if places:
+            place = max(places)
+            latest = split_place(place)[1]
+            spot.held = yield from self._found(index, namespace, place, index.checkpoints[place])
+        for place, written in index.writes.items():
+            named, checkpoint_id, _ = split_place(place)
+            if named == namespace and (spot.held is None or checkpoint_id > latest):
+                spot.early[checkpoint_id] = [entry_id for _, entry_id in written]
+        self._elsewhere.discard(namespace)
+        return self._follow(namespace, spot)
+
+    def _found(self, index: Index, namespace: str, place: bytes, entry_id: bytes) -> Flow[_Held]:
+        """The checkpoint in an entry that an index names."""
+        held = yield from self._load(entry_id)
+        if held is None:
+            raise self.gone()
+        held.places = {
+            channel: _place_in(index, namespace, channel, token) for channel, token in held.event.versions.items()
+        }
+        held.writes = [written for _, written in index.writes.get(place, ())]
+        return held
+
+    def _load(self, entry_id: bytes) -> Flow[_Held | None]:
+        """The checkpoint in an entry, without places and writes; None if the entry is gone. One round trip."""
+        reply = yield Call(READ_PARTS, self.keys.all, [self.keys.thread, 0, 1, entry_id])
+        _, [found], _, flat, vectors = reply
+        if not found:
+            return None
+        envelope, number, parent, check = found
+        try:
+            namespace, checkpoint_id, body = decode_envelope(envelope)
+            versions, depth = Pieces(flat, vectors).versions(number)
+            event = CheckpointSaved(
+                namespace,
+                checkpoint_id,
+                parent.decode() or None,
+                versions.channels,
+                body,
+                seen=versions.seen,
+                check=check,
+            )
+        except (Malformed, ValueError) as error:
+            raise self._damaged(error, entry_id) from error
+        return _Held(event, entry_id, depth, {}, [])
+
+    # states
+
+    def ids(self, namespace: str) -> Flow[list[str]]:
+        """Ids of the checkpoints that could be read where one is, smallest first."""
+        index = yield from self._caught_up()
+        found = (split_place(place) for place in index.checkpoints)
+        return sorted(checkpoint_id for named, checkpoint_id, _ in found if named == namespace)
+
+    def namespaces(self) -> Flow[list[str]]:
+        """Namespaces that had a checkpoint where one is."""
+        index = yield from self._caught_up()
+        return sorted({split_place(place)[0] for place in index.checkpoints})
+
+    def state(self, namespace: str) -> Flow[State]:
+        """The latest checkpoint of a namespace, where one is. No round trip if what it needs was seen lately, else one; those of an
+        index where it has to be looked up.
+        """
+        held = (yield from self._spot(namespace)).held
+        if self._unsettled() and not (held is not None and self._intact(held) and self._is_latest(held)):
+            return self._unavailable(namespace)
+        return None if held is None else (yield from self._assembled(held))
+
+    def checkpoint(self, namespace: str, checkpoint_id: str) -> Flow[State]:
+        """The checkpoint of an id, where one is. Round trips as of `state`."""
+        spot = self._spots.get(namespace)
+        held = None if spot is None else spot.held
+        if held is None or held.event.checkpoint_id != checkpoint_id:
+            index = yield from self._caught_up()
+            place = checkpoint_place(namespace.encode(), checkpoint_id.encode())
+            entry_id = index.checkpoints.get(place)
+            if entry_id is None:
+                return self._unavailable(namespace) if self._unsettled() else None
+            held = yield from self._found(index, namespace, place, entry_id)
+        if self._unsettled() and not self._intact(held):
+            return self._unavailable(namespace)
+        return (yield from self._assembled(held))
+
+    def _unsettled(self) -> bool:
+        """Whether entries from before are gone that were there still."""
+        return any(one.sequence > self.sequence >= one.first for one in self._removals)
+
+    def _intact(self, held: _Held) -> bool:
+        """Whether a checkpoint is, in the end, what it was: neither removed nor replaced, nor any of its values."""
+        event, final = held.event, self._final
+        assert final is not None
+        place = checkpoint_place(event.namespace.encode(), event.checkpoint_id.encode())
+        if held.entry_id not in (final.checkpoints.get(place), final.hidden.get(place)):
+            return False
+        return all(
+            _place_in(final, event.namespace, channel, token) == held.places[channel]
+            for channel, token in event.versions.items()
+        )
+
+    def _is_latest(self, held: _Held) -> bool:
+        """Whether no checkpoint with a greater id was removed since."""
+        event = held.event
+        return not any(
+            one.sequence > self.sequence >= one.first and one.greatest.get(event.namespace, "") > event.checkpoint_id
+            for one in self._removals
+        )
+
+    def _unavailable(self, namespace: str) -> Unavailable:
+        where = f", namespace {namespace!r}," if namespace else ""
+        return Unavailable(
+            f"The state of thread {self.thread!r}{where} as of event {self.sequence} is no longer known: what it needs was pruned "
+            "since. Restore the log from a backup or an export to look at it."
+        )
+
+    def _assembled(self, held: _Held) -> Flow[State]:
+        """A checkpoint with its values and pending writes."""
+        event = held.event
+        wanted: list[_Place] = []
+        values: dict[str, StoredValue | None] = {}
+        for channel, token in event.versions.items():
+            entry_id = held.places[channel]
+            if entry_id is None:
+                continue
+            found = self._value((entry_id, channel, token))
+            values[channel] = found[0] if found else None
+            if not found:
+                wanted.append((entry_id, channel, token))
+        written = {entry_id: self._written.get(entry_id) for entry_id in held.writes}
+        missing = [entry_id for entry_id, found in written.items() if not found]
+        if wanted or missing:
+            fetched = yield from self._fetch(wanted, missing)
+            if fetched is None:
+                if self._final is None:
+                    yield from self._look_ahead()
+                return self._unavailable(event.namespace)
+            values.update({channel: value for (_, channel, _), value in fetched[0].items()})
+            written.update({entry_id: (parts,) for entry_id, parts in fetched[1].items()})
+        self._given = {
+            (place, channel, event.versions[channel]): values[channel]
+            for channel, place in held.places.items()
+            if place is not None
+        }
+        try:
+            writes = pending_writes([found[0] for found in written.values() if found])
+        except (Malformed, ValueError) as error:
+            raise self._damaged(error, held.entry_id) from error
+        return StoredCheckpoint(
+            event.namespace,
+            event.checkpoint_id,
+            event.parent_id,
+            event.body,
+            event.versions,
+            {channel: value for channel, value in values.items() if value is not None},
+            writes,
+            event.seen,
+            held.entry_id,
+            event.check,
+            held.depth,
+        )
+
+    def _fetch(
+        self, wanted: Sequence[_Place], missing: Sequence[bytes]
+    ) -> Flow[tuple[dict[_Place, StoredValue | None], dict[bytes, list[bytes]]] | None]:
+        """Values and entries of writes; None if the log lacks one. One round trip."""
+        arguments: list[Argument] = [self.keys.thread, len(wanted)]
+        for entry_id, channel, token in wanted:
+            arguments += (entry_id, token.encode(), channel.encode())
+        reply = yield Call(READ_PARTS, self.keys.all, [*arguments, 0, *missing])
+        numbers, _, entries, flat, vectors = reply
+        if not all(numbers) or not all(entries):
+            return None
+        pieces = Pieces(flat, vectors)
+        values: dict[_Place, StoredValue | None] = {}
+        for place, number in zip(wanted, numbers, strict=True):
+            try:
+                values[place] = pieces.value(number, place[2].encode())
+            except (Malformed, ValueError) as error:
+                raise self._damaged(error, place[0]) from error
+            self._keep(place, values[place])
+        for parts in entries:
+            self._written.put(parts[0], parts, sum(map(len, parts)))
+        return values, dict(zip(missing, entries, strict=True))
+
+    def offer(self, recorded: Recorded) -> None:
+        """Keeps what an event that was read whole has of values and writes, for states to come. Raises `CorruptEntry`."""
+        event = recorded.event
+        if isinstance(event, WritesSaved):
+            parts = [recorded.entry_id, event.task_id.encode(), event.task_path.encode()]
+            for idx, channel, type_, data in event.writes:
+                parts += (b"!%d" % idx, encode_write(channel, type_, data))
+            self._written.put(recorded.entry_id, parts, sum(map(len, parts)))
+        elif isinstance(event, (CheckpointSaved, ValuesSaved)):
+            for (channel, token), piece in event.values.items():
+                place = recorded.entry_id, channel, token
+                try:
+                    for value in self._made(place, decompressed(piece)):
+                        self._keep(place, value)
+                except (Malformed, ValueError) as error:
+                    raise self._damaged(error, recorded.entry_id) from error
+
+    def _made(self, place: _Place, piece: bytes) -> Iterator[StoredValue | None]:
+        """The value of a piece, unless that needs one that is not kept."""
+        entry_id, channel, token = place
+        if piece == EMPTY:
+            yield None
+        elif not is_delta(piece):
+            yield assemble([piece], token.encode(), entry_id)
+        else:
+            base, base_token = base_of(piece)
+            found = self._value((base, channel, base_token.decode()))
+            before = found[0] if found else None
+            if before is not None:
+                at = delta_start(piece)
+                yield StoredValue(
+                    before.type,
+                    apply_deltas(before.data, [(piece, at)]),
+                    token.encode(),
+                    entry_id,
+                    before.deltas + 1,
+                    before.weight + len(piece) - at,
+                    before.keyframe,
+                )
+
+    def _value(self, place: _Place) -> tuple[StoredValue | None] | None:
+        """A value that is kept, in a tuple."""
+        if place in self._given:
+            return (self._given[place],)
+        return self._values.get(place)
+
+    def _keep(self, place: _Place, value: StoredValue | None) -> None:
+        self._values.put(place, value, 0 if value is None else len(value.data))
+
+    def _damaged(self, error: Exception, entry_id: bytes) -> CorruptEntry:
+        return damaged(self.keys, error, checkpoint_place(b"", b"") + entry_id)
+
+
+def _removal_in(sequence: int, removed: Removed) -> _Removal:
+    greatest: dict[str, str] = {}
+    for namespace, checkpoint_id in removed.dropped:
+        greatest[namespace] = max(checkpoint_id, greatest.get(namespace, ""))
+    return _Removal(sequence, min((first for first, _, _ in removed.gone), default=sequence + 1), greatest)
+
+
+def _renew(held: _Held, entries: dict[tuple[str, str], bytes]) -> None:
+    """Notes values that came for versions of a checkpoint that is there: the last one saved counts."""
+    for (channel, token), entry_id in entries.items():
+        if held.event.versions.get(channel) == token:
+            held.places[channel] = entry_id
+
+
+def _place_in(index: Index, namespace: str, channel: str, token: str) -> bytes | None:
+    """Entry of a value, None if none was stored."""
+    name = b"v" + counted(namespace.encode()) + value_name(channel.encode(), token.encode())
+    place = index.values.get(name)
+    return None if place is None else place[:-8]
