@@ -206,13 +206,13 @@ class Group:
     def register(self) -> None:
         """Registers the group, so that the feed is kept for it from now on. A round trip per partition; if it is there, two in all.
 
-        Raises `InvalidArgument` if it is there with other filters.
+        Raises `InvalidArgument` if it is there with other filters, or if nothing was written under the prefix yet.
         """
-        self.feed.runner.run(self.registered(), self._subject)
+        self.feed.runner.run(self._registered_now(), self._subject)
 
     async def aregister(self) -> None:
         """Async twin of `register`."""
-        await self.feed.runner.arun(self.registered(), self._subject)
+        await self.feed.runner.arun(self._registered_now(), self._subject)
 
     def lag(self) -> Lag:
         """How far the group is, by partition. A round trip per partition. Raises `GroupNotFound`."""
@@ -280,6 +280,13 @@ class Group:
                 "out, use another name, or drop the group and register it anew."
             )
         return keyspace, filters
+
+    def _registered_now(self) -> Flow[None]:
+        if (yield from self.registered()) is None:
+            raise InvalidArgument(
+                f"Nothing was written under prefix {self.feed.prefix!r} yet, so there is no feed to register group {self.name!r} "
+                "with. Call setup() of a saver with this prefix first, or check the prefix and the database."
+            )
 
     def _registration(self, keyspace: Keyspace) -> Flow[dict[str, Any] | None]:
         found = yield Command("HGET", keyspace.groups, [self.name.encode()])

@@ -22,7 +22,7 @@ from eventlog.errors import EffectRefused, EventLogError, InvalidArgument
 from eventlog.feed.activity import Activity
 from eventlog.feed.lanes import Lanes
 from eventlog.feed.leases import Leases
-from eventlog.feed.reading import steadfast
+from eventlog.feed.reading import PASSING, steadfast
 from eventlog.flow import Argument, Flow, Pause
 
 if TYPE_CHECKING:
@@ -345,7 +345,7 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
 
     def _noted(self, error: Exception) -> bool:
         """Whether an error ends the upkeep: not those that may pass."""
-        if isinstance(error, EventLogError) and isinstance(error, ConnectionError):
+        if isinstance(error, PASSING):
             log.warning("%s: member %r could not renew its leases: %s", self._subject, self.name, error)
             return False
         self._broken = error

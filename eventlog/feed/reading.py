@@ -43,7 +43,8 @@ _READING = ("eventlog/names", "eventlog/pointers", "eventlog.feed/reading")
 READ = feed_script("read", *_READING)
 ENDS = feed_script("ends", "eventlog/names", "eventlog/pointers")
 LOAD = feed_script("load", "eventlog/names")
-_PATIENT = (ServerUnavailable, ServerLoading, ServerReadOnly)
+PASSING = (ServerUnavailable, ServerLoading, ServerReadOnly)
+"""Errors of a server that restarts or fails over."""
 
 
 def open_keyspace(prefix: str, partitions: int | None) -> Flow[Keyspace | None]:
@@ -79,7 +80,7 @@ def steadfast(make: Callable[[], Flow[T]], patience: float) -> Flow[T]:
     while True:
         try:
             return (yield from make())
-        except _PATIENT:
+        except PASSING:
             now = time.monotonic()
             deadline = now + patience if deadline is None else deadline
             if now + pause > deadline:
