@@ -399,7 +399,7 @@ class Group:
         if thread_id is None:
             parked = yield from self._parked()
         else:
-            thread = str(thread_id).encode()
+            thread = text("thread_id", str(thread_id))
             one = yield from self._parked_in(keyspace, keyspace.partition_of(thread), thread)
             parked = [] if one is None else [one]
         done = 0

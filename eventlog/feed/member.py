@@ -24,6 +24,7 @@ from eventlog.feed.lanes import Lanes
 from eventlog.feed.leases import Leases
 from eventlog.feed.reading import PASSING, steadfast
 from eventlog.flow import Argument, Flow, Pause
+from eventlog.keys import text
 
 if TYPE_CHECKING:
     from eventlog.feed.groups import Group
@@ -71,7 +72,7 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
             raise TypeError(f"A member's name must be a string, not {type(name).__name__}.")
         if not name:
             raise InvalidArgument("A member needs a name.")
-        name.encode()
+        text("member", name)
         if isinstance(max_attempts, bool) or not isinstance(max_attempts, int) or max_attempts < 1:
             raise InvalidArgument(f"max_attempts must be 1 or more, not {max_attempts!r}.")
         if _seconds("lease", lease) < 0.1:
@@ -157,6 +158,8 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
             activity = self._lanes.finish_and_ready()
             if activity is not None:
                 return activity
+        if self._stopped and self._lanes is None:
+            raise StopIteration
         try:
             while True:
                 found: Activity | None = self._runner.run(self._steadily(self._finish_and_next), self._subject)
@@ -166,6 +169,8 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
                     raise StopIteration
         except EventLogError as error:
             self._own = error
+            if self._stopped and isinstance(error, PASSING):
+                raise StopIteration from error
             raise
 
     def __aiter__(self) -> AsyncIterator[Activity]:
@@ -177,6 +182,8 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
             activity = self._lanes.finish_and_ready()
             if activity is not None:
                 return activity
+        if self._stopped and self._lanes is None:
+            raise StopAsyncIteration
         try:
             while True:
                 activity = await self._runner.arun(self._steadily(self._finish_and_next), self._subject)
@@ -186,6 +193,8 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
                     raise StopAsyncIteration
         except EventLogError as error:
             self._own = error
+            if self._stopped and isinstance(error, PASSING):
+                raise StopAsyncIteration from error
             raise
 
     def run(self, handler: Callable[[Activity], object]) -> None:
@@ -272,12 +281,14 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
         self._ended.clear()
 
     def _steadily(self, make: Callable[[], Flow[Any]]) -> Flow[Any]:
-        return steadfast(make, self._patience)
+        return steadfast(make, self._patience, lambda: self._stopped)
 
     def _join(self) -> Flow[None]:
         found = None
         while found is None:
             found = yield from self._steadily(self.group.registered)
+            if found is None and self._stopped:
+                return
             if found is None:
                 yield Pause(UNUSED)
         keyspace, filters = found
@@ -325,7 +336,9 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
     # The leases' upkeep, beside the iteration.
 
     def _keep_leases(self) -> None:
-        lanes = self._joined()
+        lanes = self._lanes
+        if lanes is None:  # stopped before there was a feed
+            return
         while not self._ended.wait(lanes.leases.interval):
             try:
                 self._runner.run(lanes.leases.upkeep(), self._subject)
@@ -334,7 +347,9 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
                     return
 
     async def _akeep_leases(self) -> None:
-        lanes = self._joined()
+        lanes = self._lanes
+        if lanes is None:
+            return
         while True:
             await asyncio.sleep(lanes.leases.interval)
             try:
