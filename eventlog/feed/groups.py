@@ -304,7 +304,7 @@ class Group:
             for number, mark in where.items():
                 yield from self._register_in(keyspace, number, mark)
                 done.append(number)
-        except (PositionLost, PositionTrimmed):
+        except (InvalidArgument, PositionLost, PositionTrimmed):
             for number in done:
                 yield from self._drop_in(keyspace, number)
             raise
@@ -322,6 +322,10 @@ class Group:
             reply = yield Call(REGISTER, keys, [self.name.encode(), entry_id, mark.check, counted_to, following])
             if reply[0] == b"ok":
                 return
+            if reply[0] == b"future":
+                raise InvalidArgument(
+                    f'Group {self.name!r}: its start lies in the future by the server\'s clock. Pass "now", or register it later.'
+                )
             if reply[0] != b"count":
                 raise astray(reply[0], number, mark)
             page = 1000

@@ -137,9 +137,9 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
     ) -> None:
         """Leaves. An event in hand whose handling raised is laid aside, to be tried again."""
         self._end()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        while self._task is not None and not self._task.done():
+            self._task.cancel()  # again, if a call that was ending anyway took the first for its own
+            await asyncio.wait([self._task], timeout=0.5)
         try:
             await self._runner.arun(self._leave(error), self._subject)
         except EventLogError as failure:
@@ -167,6 +167,10 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
                     return found
                 if self._stopped:
                     raise StopIteration
+        except EffectRefused as error:
+            self._own = error
+            self._runner.run(self._fail(error), self._subject)
+            raise
         except EventLogError as error:
             self._own = error
             if self._stopped and isinstance(error, PASSING):
@@ -191,6 +195,10 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
                     return activity
                 if self._stopped:
                     raise StopAsyncIteration
+        except EffectRefused as error:
+            self._own = error
+            await self._runner.arun(self._fail(error), self._subject)
+            raise
         except EventLogError as error:
             self._own = error
             if self._stopped and isinstance(error, PASSING):
@@ -203,8 +211,7 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
             while True:
                 try:
                     activity = next(self, None)
-                except EffectRefused as error:
-                    self._runner.run(self._fail(error), self._subject)
+                except EffectRefused:  # it is written down as a failure
                     continue
                 if activity is None:
                     return
@@ -219,8 +226,7 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
             while True:
                 try:
                     activity = await anext(self, None)
-                except EffectRefused as error:
-                    await self._runner.arun(self._fail(error), self._subject)
+                except EffectRefused:  # it is written down as a failure
                     continue
                 if activity is None:
                     return
@@ -316,8 +322,7 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
         lanes = self._lanes
         if lanes is None:
             return
-        handlers = error is not self._own or isinstance(error, EffectRefused)
-        if isinstance(error, Exception) and handlers:
+        if isinstance(error, Exception) and error is not self._own:
             yield from lanes.fail(error)
         yield from lanes.leave()
 
@@ -350,7 +355,7 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
         lanes = self._lanes
         if lanes is None:
             return
-        while True:
+        while not self._ended.is_set():
             await asyncio.sleep(lanes.leases.interval)
             try:
                 await self._runner.arun(lanes.leases.upkeep(), self._subject)
