@@ -90,7 +90,7 @@ class TrimmingBehindPuts:
             logger.warning(
                 "Consumer group %r holds the feed back: it needs %d entries or more of partition %d that are beyond "
                 "feed_retention, the oldest %.0f seconds old. They stay until it is done with them; run a member of the group, or "
-                "delete the group.",
+                "drop it with feed.drop_group(name).",
                 held.group,
                 held.entries,
                 held.partition,

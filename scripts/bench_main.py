@@ -16,6 +16,8 @@ from bench_book import Book
 from bench_charts import draw
 from bench_chat import growing_chat, long_chat
 from bench_conversations import conversations_few, conversations_many
+from bench_feed import measure_feed
+from bench_feed_plan import FeedPlan
 from bench_loop import compiled_loop
 from bench_plan import Plan, Run
 from bench_report import Report
@@ -77,6 +79,7 @@ def _command(
     steps: Annotated[int | None, typer.Option(min=20, help="Steps of the growing chat (200).")] = None,
     long_steps: Annotated[int | None, typer.Option(min=20, help="Steps of the longest chat (1,000).")] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of the growing chat (9).")] = None,
+    feed: Annotated[bool, typer.Option("--feed", help="The activity feed and its groups, and nothing else.")] = False,
     seed: Annotated[int, typer.Option(help="What the texts and the steps to read are drawn from.")] = 7,
     url: Annotated[
         str | None, typer.Option(help="An empty database of a Redis or Valkey server; it is flushed between rounds.")
@@ -99,6 +102,10 @@ def _command(
     try:
         chosen = _chosen(only, list(WORKLOADS), "workload")
         with place(url, postgres, redis_modules) as where:
+            if feed:
+                told = FeedPlan(seed=seed)
+                measure_feed(told.quick() if quick else told, where, out)
+                return
             measure(plan, where, chosen, savers, out)
     except BenchError as error:
         typer.echo(f"scripts/bench: {error}", err=True)

@@ -206,13 +206,13 @@ class Group:
     def register(self) -> None:
         """Registers the group, so that the feed is kept for it from now on. A round trip per partition; if it is there, two in all.
 
-        Raises `InvalidArgument` if it is there with other filters.
+        Raises `InvalidArgument` if it is there with other filters, or if nothing was written under the prefix yet.
         """
-        self.feed.runner.run(self.registered(), self._subject)
+        self.feed.runner.run(self._registered_now(), self._subject)
 
     async def aregister(self) -> None:
         """Async twin of `register`."""
-        await self.feed.runner.arun(self.registered(), self._subject)
+        await self.feed.runner.arun(self._registered_now(), self._subject)
 
     def lag(self) -> Lag:
         """How far the group is, by partition. A round trip per partition. Raises `GroupNotFound`."""
@@ -281,6 +281,13 @@ class Group:
             )
         return keyspace, filters
 
+    def _registered_now(self) -> Flow[None]:
+        if (yield from self.registered()) is None:
+            raise InvalidArgument(
+                f"Nothing was written under prefix {self.feed.prefix!r} yet, so there is no feed to register group {self.name!r} "
+                "with. Call setup() of a saver with this prefix first, or check the prefix and the database."
+            )
+
     def _registration(self, keyspace: Keyspace) -> Flow[dict[str, Any] | None]:
         found = yield Command("HGET", keyspace.groups, [self.name.encode()])
         return None if found is None else _decoded(self.name, found)
@@ -297,7 +304,7 @@ class Group:
             for number, mark in where.items():
                 yield from self._register_in(keyspace, number, mark)
                 done.append(number)
-        except (PositionLost, PositionTrimmed):
+        except (InvalidArgument, PositionLost, PositionTrimmed):
             for number in done:
                 yield from self._drop_in(keyspace, number)
             raise
@@ -315,6 +322,10 @@ class Group:
             reply = yield Call(REGISTER, keys, [self.name.encode(), entry_id, mark.check, counted_to, following])
             if reply[0] == b"ok":
                 return
+            if reply[0] == b"future":
+                raise InvalidArgument(
+                    f'Group {self.name!r}: its start lies in the future by the server\'s clock. Pass "now", or register it later.'
+                )
             if reply[0] != b"count":
                 raise astray(reply[0], number, mark)
             page = 1000
@@ -392,7 +403,7 @@ class Group:
         if thread_id is None:
             parked = yield from self._parked()
         else:
-            thread = str(thread_id).encode()
+            thread = text("thread_id", str(thread_id))
             one = yield from self._parked_in(keyspace, keyspace.partition_of(thread), thread)
             parked = [] if one is None else [one]
         done = 0

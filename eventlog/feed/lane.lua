@@ -2,14 +2,17 @@
 -- it does not filter, the member reads the feed itself right behind this, in the same write: a reply that a script has to make is dear.
 --
 -- KEYS: 1 feed, 2 trimmed, 3 state, 4 due.
--- ARGV: 1 token; 2 entry id to read after, 3 its check; 4 most pointers, 0 to read none; 5 most pointers looked at; then the filters.
+-- ARGV: 1 token; 2 entry id to read after, 3 its check; 4 most pointers, 0 to read none; 5 stamp of what was written down last; 6 most pointers looked at; then the filters.
 -- Reply: {'ok', pointers, id and check of the last looked at, how many were, '1' if more may follow, threads that are due, ms until the
 --   next is, -1 for none}; {'fenced'} if the lease is no longer this one; {'trimmed'} or {'lost'} as reading.lua has it, with id, check
 --   and number of the position that the group has here.
 
-local held = redis.call('HMGET', KEYS[3], 'token', 'id', 'check', 'n')
+local held = redis.call('HMGET', KEYS[3], 'token', 'id', 'check', 'n', 'stamp')
 if held[1] ~= ARGV[1] then
   return { 'fenced' }
+end
+if (held[5] or '') ~= ARGV[5] then
+  return { 'lost', held[2], held[3], held[4] }
 end
 local what = standing(KEYS[1], KEYS[2], ARGV[2], ARGV[3])
 if what ~= 'ok' then
@@ -19,5 +22,5 @@ local due, left = due_of(KEYS[4])
 if ARGV[4] == '0' then
   return { 'ok', {}, '', '', 0, 0, due, left }
 end
-local found, id, check, looked, more = read_on(KEYS[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), filters_at(6))
+local found, id, check, looked, more = read_on(KEYS[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[6]), filters_at(7))
 return { 'ok', found, id, check, looked, more, due, left }

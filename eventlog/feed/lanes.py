@@ -26,6 +26,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any
 
 from eventlog.errors import (
@@ -76,6 +77,8 @@ class Lane:
     """Entries of the feed up to the mark, ever."""
     held: set[str]
     """Threads that wait."""
+    stamp: bytes
+    """Of what was written down last."""
     pointers: list[Any] = field(default_factory=list)
     next: int = 0
     base: int = 0
@@ -94,12 +97,6 @@ class Lane:
     due: list[bytes] = field(default_factory=list)
     next_due: float | None = None
     read_at: float = 0.0
-
-    def go_back(self, mark: Mark, n: int) -> None:
-        """Begins anew at a position."""
-        self.mark, self.n, self.settled = mark, n, mark.id
-        self.pointers, self.next, self.more = [], 0, True
-        self.open, self.done, self.handled, self.waits = False, None, 0, []
 
     def take_for_done(self, hand: InHand) -> None:
         """Moves on behind an event that was handed out."""
@@ -125,6 +122,7 @@ class InHand:
     n: int
     again: bytes | None
     """Packed, if it waited before."""
+    failure: Failure | None = None
 
 
 class Lanes:
@@ -161,6 +159,8 @@ class Lanes:
         self.in_hand: InHand | None = None
         self._open_since: float | None = None
         """When the oldest event was finished that is not settled."""
+        self._astray: list[tuple[int, bytes]] = []
+        """Leases to be given back, since the server lost what they had led to."""
         self._effects: list[list[Argument]] = []
         self._effect_keys: list[bytes] = []
 
@@ -259,7 +259,8 @@ class Lanes:
         delay = 0.0 if park else min(max(self._backoff(attempts), 0.0), LONGEST_BACKOFF)
         thread = activity.thread_id.encode()
         packed = hand.again or ordered(thread) + pack_pointer(activity)
-        failure = Failure.of(error, attempts, self.leases.member.rpartition("/")[0])
+        failure = hand.failure or Failure.of(error, attempts, self.leases.member.rpartition("/")[0])
+        hand.failure = failure  # the same if this is asked for again
         yield from self._settle_with(
             hand, failed=[thread, packed, b"inf" if park else b"%d" % int(delay * 1000), failure.encode()]
         )
@@ -309,7 +310,7 @@ class Lanes:
             self._forget(self.lanes[news.number])
         keys = self._keyspace.partition(news.number).group(self._encoded)
         self.lanes[news.number] = Lane(
-            news.number, news.token, keys, news.mark, news.n, set(news.held), settled=news.mark.id
+            news.number, news.token, keys, news.mark, news.n, set(news.held), news.stamp, settled=news.mark.id
         )
 
     def _drop(self, lane: Lane) -> None:
@@ -327,6 +328,10 @@ class Lanes:
             self._again = None
 
     def _give_up_excess(self) -> Flow[None]:
+        while self._astray:
+            number, token = self._astray[-1]
+            yield from self.leases.release(number, token)
+            self._astray.pop()
         while len(self.lanes) > self.leases.share:
             lane = self.lanes[next(reversed(self.lanes))]
             yield from self._settle(lane)
@@ -419,7 +424,7 @@ class Lanes:
                 return
         shared = lane.keys.shared
         count = 0 if then else self._batch
-        words = [lane.token, lane.mark.id, lane.mark.check, count, max(SCAN, self._batch), *self._filters]
+        words = [lane.token, lane.mark.id, lane.mark.check, count, lane.stamp, max(SCAN, self._batch), *self._filters]
         keys = [shared.feed, shared.trimmed, lane.keys.state, lane.keys.due]
         reply = yield Call(LANE, keys, words, then=then)
         told, entries = (reply, None) if then is None else reply
@@ -427,7 +432,7 @@ class Lanes:
             self._drop(lane)
             return
         if told[0] != b"ok":
-            raise self._gone_astray(lane, told)
+            raise self._gone_astray(lane, told[0])
         _, *page, due, left = told
         self._take_in(lane, page if then is None else as_page(entries, lane.mark, self._batch), due, left)
 
@@ -441,13 +446,11 @@ class Lanes:
         if pointers:
             self._turn.append(lane)
 
-    def _gone_astray(self, lane: Lane, reply: list[Any]) -> EventLogError:
-        what, entry_id, check, n = reply
-        was = lane.mark
-        lane.go_back(Mark((entry_id or b"0-0").decode(), (check or b"").decode()), int(n or 0))
-        if lane in self._turn:
-            self._turn.remove(lane)
-        return astray(what, lane.number, was)
+    def _gone_astray(self, lane: Lane, what: bytes) -> EventLogError:
+        """The error for a lane whose server lost something. It is given back, to begin anew from what the server has."""
+        self._drop(lane)
+        self._astray.append((lane.number, lane.token))
+        return astray(what, lane.number, lane.mark)
 
     def _wait(self) -> Flow[None]:
         yield from self._settle_all()
@@ -542,16 +545,19 @@ class Lanes:
             shared.feed,
             shared.trimmed,
         ]
-        words: list[Argument] = [self._encoded, lane.token, position.id, position.check, n, handled]
+        words: list[Argument] = [position.id, position.check, n, handled]
         words += [len(waits) // 2, *waits, len(again) // 2, *again, len(failed) // 4, *failed]
         carried = self._effects if effects or (again and effects is None) else []
         words.append(len(carried))
         for effect in carried:
             words += [len(effect), *effect]
+        stamp = _stamp(lane.stamp, words)
+        words = [self._encoded, lane.token, lane.stamp, stamp, *words]
         reply = yield Call(SETTLE, [*keys, *(self._effect_keys if carried else ())], words, then=then)
         if then is not None:
             reply = [*reply[0], reply[1]] if reply[0][0] == b"ok" else reply[0]
         if reply[0] == b"ok":
+            lane.stamp = stamp
             return reply  # type: ignore[no-any-return]
         if reply[0] == b"fenced":
             self._drop(lane)
@@ -564,4 +570,14 @@ class Lanes:
                 + ("Those before it were carried out." if reply[0] == b"halfway" else "Nothing was written."),
                 halfway=reply[0] == b"halfway",
             )
-        raise self._gone_astray(lane, reply)
+        raise self._gone_astray(lane, reply[0])
+
+
+def _stamp(before: bytes, words: Sequence[Argument]) -> bytes:
+    """What tells a call to write something down from any other: it names the one before."""
+    digest = blake2b(before, digest_size=8)
+    for word in words:
+        part = word if isinstance(word, bytes) else str(word).encode()
+        digest.update(b"%d:" % len(part))
+        digest.update(part)
+    return digest.hexdigest().encode()

@@ -2,7 +2,7 @@
 --
 -- KEYS: 1 positions, 2 state, 3 due.
 -- ARGV: 1 group; 2 'take', 'renew' or 'release'; 3 token: what nobody else's lease is called; 4 member; 5 ms that the lease lasts.
--- Reply: {'ok'}, of 'take' with id, check and number of the position and the threads that are held; {'taken', member, ms left} if
+-- Reply: {'ok'}, of 'take' with id, check and number of the position, the threads that are held, and the stamp of what was written down last; {'taken', member, ms left} if
 --   another member has it; {'fenced'} if the lease is no longer this one; {'none'} if the group is not registered.
 
 local time = redis.call('TIME')
@@ -28,5 +28,5 @@ redis.call('HSET', KEYS[2], 'token', token, 'member', member, 'until', string.fo
 if what == 'renew' then
   return { 'ok' }
 end
-local position = redis.call('HMGET', KEYS[2], 'id', 'check', 'n')
-return { 'ok', position[1], position[2], position[3], redis.call('ZRANGE', KEYS[3], 0, -1) }
+local position = redis.call('HMGET', KEYS[2], 'id', 'check', 'n', 'stamp')
+return { 'ok', position[1], position[2], position[3], redis.call('ZRANGE', KEYS[3], 0, -1), position[4] or '' }

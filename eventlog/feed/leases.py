@@ -36,6 +36,8 @@ class Gained:
     """Entries of the feed up to the mark, ever."""
     held: tuple[str, ...]
     """Threads that wait."""
+    stamp: bytes
+    """Of what was written down last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +91,10 @@ class Leases:
         token = token_hex(8).encode()
         reply = yield from self._call(number, b"take", token)
         if reply[0] == b"ok":
-            _, entry_id, check, n, held = reply
+            _, entry_id, check, n, held, stamp = reply
             self.tokens[number] = token
             mark = Mark((entry_id or b"0-0").decode(), (check or b"").decode())
-            self.news.append(Gained(number, token, mark, int(n or 0), tuple(thread.decode() for thread in held)))
+            self.news.append(Gained(number, token, mark, int(n or 0), tuple(thread.decode() for thread in held), stamp))
 
     def release(self, number: int, token: bytes) -> Flow[None]:
         """Gives a lease back. One round trip."""

@@ -22,8 +22,9 @@ from eventlog.errors import EffectRefused, EventLogError, InvalidArgument
 from eventlog.feed.activity import Activity
 from eventlog.feed.lanes import Lanes
 from eventlog.feed.leases import Leases
-from eventlog.feed.reading import steadfast
+from eventlog.feed.reading import PASSING, steadfast
 from eventlog.flow import Argument, Flow, Pause
+from eventlog.keys import text
 
 if TYPE_CHECKING:
     from eventlog.feed.groups import Group
@@ -71,7 +72,7 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
             raise TypeError(f"A member's name must be a string, not {type(name).__name__}.")
         if not name:
             raise InvalidArgument("A member needs a name.")
-        name.encode()
+        text("member", name)
         if isinstance(max_attempts, bool) or not isinstance(max_attempts, int) or max_attempts < 1:
             raise InvalidArgument(f"max_attempts must be 1 or more, not {max_attempts!r}.")
         if _seconds("lease", lease) < 0.1:
@@ -136,9 +137,9 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
     ) -> None:
         """Leaves. An event in hand whose handling raised is laid aside, to be tried again."""
         self._end()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        while self._task is not None and not self._task.done():
+            self._task.cancel()  # again, if a call that was ending anyway took the first for its own
+            await asyncio.wait([self._task], timeout=0.5)
         try:
             await self._runner.arun(self._leave(error), self._subject)
         except EventLogError as failure:
@@ -157,6 +158,8 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
             activity = self._lanes.finish_and_ready()
             if activity is not None:
                 return activity
+        if self._stopped and self._lanes is None:
+            raise StopIteration
         try:
             while True:
                 found: Activity | None = self._runner.run(self._steadily(self._finish_and_next), self._subject)
@@ -164,8 +167,14 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
                     return found
                 if self._stopped:
                     raise StopIteration
+        except EffectRefused as error:
+            self._own = error
+            self._runner.run(self._fail(error), self._subject)
+            raise
         except EventLogError as error:
             self._own = error
+            if self._stopped and isinstance(error, PASSING):
+                raise StopIteration from error
             raise
 
     def __aiter__(self) -> AsyncIterator[Activity]:
@@ -177,6 +186,8 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
             activity = self._lanes.finish_and_ready()
             if activity is not None:
                 return activity
+        if self._stopped and self._lanes is None:
+            raise StopAsyncIteration
         try:
             while True:
                 activity = await self._runner.arun(self._steadily(self._finish_and_next), self._subject)
@@ -184,8 +195,14 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
                     return activity
                 if self._stopped:
                     raise StopAsyncIteration
+        except EffectRefused as error:
+            self._own = error
+            await self._runner.arun(self._fail(error), self._subject)
+            raise
         except EventLogError as error:
             self._own = error
+            if self._stopped and isinstance(error, PASSING):
+                raise StopAsyncIteration from error
             raise
 
     def run(self, handler: Callable[[Activity], object]) -> None:
@@ -194,8 +211,7 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
             while True:
                 try:
                     activity = next(self, None)
-                except EffectRefused as error:
-                    self._runner.run(self._fail(error), self._subject)
+                except EffectRefused:  # it is written down as a failure
                     continue
                 if activity is None:
                     return
@@ -210,8 +226,7 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
             while True:
                 try:
                     activity = await anext(self, None)
-                except EffectRefused as error:
-                    await self._runner.arun(self._fail(error), self._subject)
+                except EffectRefused:  # it is written down as a failure
                     continue
                 if activity is None:
                     return
@@ -272,12 +287,14 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
         self._ended.clear()
 
     def _steadily(self, make: Callable[[], Flow[Any]]) -> Flow[Any]:
-        return steadfast(make, self._patience)
+        return steadfast(make, self._patience, lambda: self._stopped)
 
     def _join(self) -> Flow[None]:
         found = None
         while found is None:
             found = yield from self._steadily(self.group.registered)
+            if found is None and self._stopped:
+                return
             if found is None:
                 yield Pause(UNUSED)
         keyspace, filters = found
@@ -305,8 +322,7 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
         lanes = self._lanes
         if lanes is None:
             return
-        handlers = error is not self._own or isinstance(error, EffectRefused)
-        if isinstance(error, Exception) and handlers:
+        if isinstance(error, Exception) and error is not self._own:
             yield from lanes.fail(error)
         yield from lanes.leave()
 
@@ -325,7 +341,9 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
     # The leases' upkeep, beside the iteration.
 
     def _keep_leases(self) -> None:
-        lanes = self._joined()
+        lanes = self._lanes
+        if lanes is None:  # stopped before there was a feed
+            return
         while not self._ended.wait(lanes.leases.interval):
             try:
                 self._runner.run(lanes.leases.upkeep(), self._subject)
@@ -334,8 +352,10 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
                     return
 
     async def _akeep_leases(self) -> None:
-        lanes = self._joined()
-        while True:
+        lanes = self._lanes
+        if lanes is None:
+            return
+        while not self._ended.is_set():
             await asyncio.sleep(lanes.leases.interval)
             try:
                 await self._runner.arun(lanes.leases.upkeep(), self._subject)
@@ -345,7 +365,7 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
 
     def _noted(self, error: Exception) -> bool:
         """Whether an error ends the upkeep: not those that may pass."""
-        if isinstance(error, EventLogError) and isinstance(error, ConnectionError):
+        if isinstance(error, PASSING):
             log.warning("%s: member %r could not renew its leases: %s", self._subject, self.name, error)
             return False
         self._broken = error

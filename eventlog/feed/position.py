@@ -50,7 +50,7 @@ class Position(Mapping[int, Mark]):
         marks: dict[int, Mark] = {}
         for part in filter(None, text.split(",")):
             found = _PART.fullmatch(part)
-            if found is None or int(found[1]) in marks:
+            if found is None or int(found[1]) in marks or max(id_order(found[2])) >= 2**64:
                 raise InvalidArgument(
                     f"{text!r:.200} is no position of the feed: {part!r:.80} names no entry. Pass what str(position) gave."
                 )

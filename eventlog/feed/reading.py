@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any, TypeVar, Union
 
 from eventlog.errors import (
@@ -30,6 +30,7 @@ __all__ = ["Start", "ends_of", "load_event", "marks_of", "open_keyspace", "read_
 T = TypeVar("T")
 Start = Union[str, datetime, Position]
 
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 SCAN = 2000
 """Pointers that a filter looks at in one call."""
 
@@ -43,7 +44,8 @@ _READING = ("eventlog/names", "eventlog/pointers", "eventlog.feed/reading")
 READ = feed_script("read", *_READING)
 ENDS = feed_script("ends", "eventlog/names", "eventlog/pointers")
 LOAD = feed_script("load", "eventlog/names")
-_PATIENT = (ServerUnavailable, ServerLoading, ServerReadOnly)
+PASSING = (ServerUnavailable, ServerLoading, ServerReadOnly)
+"""Errors of a server that restarts or fails over."""
 
 
 def open_keyspace(prefix: str, partitions: int | None) -> Flow[Keyspace | None]:
@@ -70,19 +72,19 @@ def open_keyspace(prefix: str, partitions: int | None) -> Flow[Keyspace | None]:
     return Keyspace(prefix, int(found))
 
 
-def steadfast(make: Callable[[], Flow[T]], patience: float) -> Flow[T]:
+def steadfast(make: Callable[[], Flow[T]], patience: float, stopped: Callable[[], bool] = lambda: False) -> Flow[T]:
     """Result of the flow that `make` makes; made again, with growing pauses, while the server cannot be reached, for
-    `patience` seconds.
+    `patience` seconds, or until `stopped()`.
     """
     deadline: float | None = None
     pause = 0.05
     while True:
         try:
             return (yield from make())
-        except _PATIENT:
+        except PASSING:
             now = time.monotonic()
             deadline = now + patience if deadline is None else deadline
-            if now + pause > deadline:
+            if now + pause > deadline or stopped():
                 raise
         yield Pause(pause)
         pause = min(pause * 2, 1.0)
@@ -116,7 +118,7 @@ def marks_of(keyspace: Keyspace, start: Start, partitions: list[int]) -> Flow[di
         ends = yield from ends_of(keyspace, partitions)
         return {number: last if start == "now" else first for number, (first, last) in ends.items()}
     if isinstance(start, datetime):
-        ms = int(start.astimezone(timezone.utc).timestamp() * 1000)
+        ms = (start - EPOCH) // timedelta(milliseconds=1)
         return dict.fromkeys(partitions, Mark(f"{max(0, ms - 1)}-{2**64 - 1}"))
     position = Position.parse(start) if isinstance(start, str) else start
     if foreign := [number for number in position if number >= keyspace.partitions]:

@@ -3,7 +3,7 @@
 -- KEYS: 1 feed, 2 trimmed, 3 positions, 4 state.
 -- ARGV: 1 group; 2 where it begins: 'beginning' (the first there is), 'end', or an entry id that it is done with; 3 with an id: its check,
 --   '' if not known; 4 and the id of an entry that follows it, 5 how many follow it up to that one.
--- Reply: {'ok'}; {'trimmed'} or {'lost'} as reading.lua has it, nothing written; {'count', id} if more than a page of entries follow the one in ARGV 4, which the caller has to count first.
+-- Reply: {'ok'}; {'trimmed'} or {'lost'} as reading.lua has it, nothing written; {'future'} if the id is beyond the server's clock; {'count', id} if more than a page of entries follow the one in ARGV 4, which the caller has to count first.
 
 if redis.call('HEXISTS', KEYS[3], ARGV[1]) == 1 then
   return { 'ok' }
@@ -17,6 +17,10 @@ if ARGV[2] == 'end' then
     id, check, n = entry[1], pointer_check(entry[2]), total
   end
 elseif ARGV[2] ~= 'beginning' then
+  local time = redis.call('TIME')
+  if tonumber(string.match(ARGV[2], '^%d+')) > tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000) + 1000 then
+    return { 'future' }
+  end
   local what = standing(KEYS[1], KEYS[2], ARGV[2], ARGV[3])
   if what ~= 'ok' then
     return { what }

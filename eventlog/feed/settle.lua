@@ -1,29 +1,33 @@
 -- Writes down what a member has done: how far it is in the partition, what waits, what was tried again, what failed, and effects.
 --
 -- KEYS: 1 positions, 2 state, 3 held, 4 failures, 5 due, 6 feed, 7 trimmed; then the keys that effects are on.
--- ARGV: 1 group; 2 token; 3 id, 4 check and 5 number of the position, 3 is '' to leave it; 6 how many events were handled;
---   then four lists, each behind its length:
+-- ARGV: 1 group; 2 token; 3 stamp of what was written down before, 4 stamp of this; 5 id, 6 check and 7 number of the position, 5 is '' to
+--   leave it; 8 how many events were handled; then four lists, each behind its length:
 --   threads and events that are to wait; threads and events that were tried again, and are done;
 --   threads, events, ms until they are due ('inf': parked) and records of failures; effects: each one's number of words, command, number of its key, arguments.
--- With effects there is one event, handled first (the position is its own) or again (it is the second list). A call that is sent again
--- has no effect twice: the position, or what waits, shows that it was carried out.
+-- With effects there is one event. A call that is sent again is known by its stamp, and changes nothing. A stamp of before that is not the
+-- state's shows that the server lost what was written down since, as in a failover: 'lost'.
 -- Reply: {'ok', threads of the second list that nothing waits of any more, threads that are due, ms until the next is, -1 for none}; nothing written: {'fenced'} if the lease is no longer this one; {'trimmed'} or {'lost'} as reading.lua
 --   has it, with id, check and number of the position that the group has here; {'refused',
 --   number of the effect, error} if an effect cannot be carried out; {'halfway', number of the effect, error} if one failed after others
 --   were carried out, and nothing else written.
 
-local group, id, handled = ARGV[1], ARGV[3], tonumber(ARGV[6])
-local state = redis.call('HMGET', KEYS[2], 'token', 'id', 'check', 'n')
+local group, id, handled = ARGV[1], ARGV[5], tonumber(ARGV[8])
+local state = redis.call('HMGET', KEYS[2], 'token', 'id', 'check', 'n', 'stamp')
 if state[1] ~= ARGV[2] then
   return { 'fenced' }
 end
-if id ~= '' then
-  local what = standing(KEYS[6], KEYS[7], id, ARGV[4])
+local same = state[5] == ARGV[4]
+if not same and (state[5] or '') ~= ARGV[3] then
+  return { 'lost', state[2], state[3], state[4] }
+end
+if id ~= '' and not same then
+  local what = standing(KEYS[6], KEYS[7], id, ARGV[6])
   if what ~= 'ok' then
     return { what, state[2], state[3], state[4] }
   end
 end
-local at = 7
+local at = 9
 local function list(step)
   local out, length = {}, tonumber(ARGV[at]) * step
   for i = 1, length do
@@ -48,16 +52,19 @@ local KINDS = {
   list = { RPUSH = 1, LPUSH = 1, LTRIM = 1 },
   stream = { XADD = 1 },
 }
-if #effects > 0 then
-  local done
-  if #again > 0 then
-    done = not redis.call('ZSCORE', KEYS[3], again[2])
-  else
-    done = state[2] == id
+local function follows(thread)
+  local prefix = ordered(thread)
+  return redis.call('ZRANGEBYLEX', KEYS[3], '[' .. prefix, '(' .. prefix .. '\255', 'LIMIT', 0, 1)[1]
+end
+
+local free = {}
+if same then
+  for i = 1, #again, 2 do
+    if not follows(again[i]) then
+      free[#free + 1] = again[i]
+    end
   end
-  if done then
-    effects, handled = {}, 0
-  end
+  return { 'ok', free, due_of(KEYS[5]) }
 end
 for i, effect in ipairs(effects) do
   local kind = redis.call('TYPE', KEYS[7 + tonumber(effect[2])]).ok
@@ -73,16 +80,10 @@ for i, effect in ipairs(effects) do
   end
 end
 
-local function follows(thread)
-  local prefix = ordered(thread)
-  return redis.call('ZRANGEBYLEX', KEYS[3], '[' .. prefix, '(' .. prefix .. '\255', 'LIMIT', 0, 1)[1]
-end
-
 for i = 1, #waits, 2 do
   redis.call('ZADD', KEYS[3], 0, waits[i + 1])
   redis.call('ZADD', KEYS[5], 'NX', 0, waits[i])
 end
-local free = {}
 for i = 1, #again, 2 do
   local thread = again[i]
   redis.call('ZREM', KEYS[3], again[i + 1])
@@ -102,8 +103,9 @@ for i = 1, #failed, 4 do
   redis.call('ZADD', KEYS[5], due, failed[i])
   redis.call('HSET', KEYS[4], failed[i], failed[i + 3])
 end
+redis.call('HSET', KEYS[2], 'stamp', ARGV[4])
 if id ~= '' then
-  redis.call('HSET', KEYS[2], 'id', id, 'check', ARGV[4], 'n', ARGV[5])
+  redis.call('HSET', KEYS[2], 'id', id, 'check', ARGV[6], 'n', ARGV[7])
   redis.call('HSET', KEYS[1], group, id)
 end
 if handled > 0 then

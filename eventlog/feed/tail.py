@@ -85,10 +85,10 @@ class _Reader:
 
     def flow(self) -> Flow[None]:
         """Emits activities. Begun again, it goes on from where it was."""
-        start = self.position if self._seen else self._start
         keyspace = yield from self._opened()
         if keyspace is None:
             return
+        start = self.position if self._seen else self._start
         partitions = self._partitions(keyspace)
         marks = yield from steadfast(lambda: marks_of(keyspace, start, partitions), self._patience)
         stretches = {number: _Stretch(mark) for number, mark in marks.items()}

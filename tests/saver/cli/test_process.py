@@ -1,0 +1,230 @@
+"""`agentlog` as a process: pipes, signals, terminals, start."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+
+from eventlog import ActivityFeed
+from saver.cli import main
+from saver.cli.app import app
+from tests.saver.cli.commands import PROGRAM, ROOT, STEERING, Agentlog, environment, on_terminal, park, put
+from tests.servers import Server
+
+NAMES = sorted(one.callback.__name__ for one in app.registered_commands if one.callback is not None)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_has_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """In its help, beside the options that all share."""
+    assert main([name, "--help"]) == 0
+    told = capsys.readouterr().out
+    assert re.search(rf"Examples:\n +agentlog {name}\b", told)
+    assert all(option in told for option in ("--url", "--prefix", "--json", "--local"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_is_in_the_readme(name: str) -> None:
+    """As `agentlog NAME`."""
+    assert re.search(rf"`agentlog {name}\b", (ROOT / "README.md").read_text())
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """That of the package."""
+    from importlib.metadata import version
+
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"agentlog {version('langgraph-checkpoint-redis-streams')}\n"
+
+
+def test_it_is_installed_as_a_program() -> None:
+    """Which runs this."""
+    from importlib.metadata import entry_points
+
+    (found,) = entry_points(group="console_scripts", name="agentlog")
+    assert found.load() is main
+
+
+def test_help_loads_no_langgraph() -> None:
+    """It is there at once."""
+    code = (
+        "import sys; from saver.cli import main; assert main(['--help']) == 0;"
+        "assert not {'langgraph', 'langchain_core'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], env=environment(), check=True, capture_output=True)
+
+
+def test_names_of_the_package_are_loaded_on_demand() -> None:
+    """As if they were imported there."""
+    code = (
+        "import saver, sys; assert 'langgraph' not in sys.modules; assert 'RedisStreamSaver' in dir(saver)\n"
+        "from saver import *\nfrom saver.saver import RedisStreamSaver as own\nassert RedisStreamSaver is own is saver.RedisStreamSaver\n"
+        "assert EmbeddedServer\n"
+        "try: saver.nix\nexcept AttributeError as error: assert 'nix' in str(error)\nelse: raise AssertionError"
+    )
+    subprocess.run([sys.executable, "-c", code], env=environment(), check=True, capture_output=True)
+
+
+# pipes
+
+
+@pytest.mark.parametrize("words", ["tail", "tail --json", "tail --follow --from beginning", "--help", "groups"])
+@pytest.mark.parametrize("reader", ["head -1", "true"])
+def test_a_reader_that_goes_away(agentlog: Agentlog, words: str, reader: str) -> None:
+    """Ends it without a word."""
+    put(agentlog.url, agentlog.prefix, "1", count=300)
+    if words == "--help":
+        process = subprocess.Popen(
+            [*PROGRAM, words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), text=True
+        )
+    else:
+        process = agentlog.start(*words.split())
+    with process:
+        subprocess.run(reader.split(), stdin=process.stdout, capture_output=True, check=True)
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        if words.startswith("tail --follow"):
+            put(agentlog.url, agentlog.prefix, "2", count=2)
+        errors = process.stderr.read()
+        code = process.wait(20)
+    assert errors.count("\n") <= (words == "groups")
+    assert "Error" not in errors
+    assert code in {0, 141}
+
+
+def test_an_output_that_is_full_or_closed(agentlog: Agentlog) -> None:
+    """A full one is an error, in a line; a closed one is none."""
+    put(agentlog.url, agentlog.prefix, "1")
+    words = " ".join(f"'{one}'" for one in agentlog.words("tail"))
+    full = subprocess.run(
+        f"{words} > /dev/full", shell=True, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert (full.returncode, full.stderr.count("\n")) == (3, 1)
+    closed = subprocess.run(f"{words} >&-", shell=True, env=environment(), capture_output=True, text=True, check=False)
+    assert (closed.returncode, closed.stderr) == (0, "")
+
+
+# signals
+
+
+def following(agentlog: Agentlog, *words: str) -> subprocess.Popen[str]:
+    """A process that has printed its first line."""
+    process = agentlog.start(*words)
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    return process
+
+
+@pytest.mark.parametrize(
+    "words", ["tail -f --from beginning", "tail -f --from beginning --json", "lag audit --watch 0.1"]
+)
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_signals_end_what_follows(everywhere: Agentlog, words: str, number: signal.Signals, expected: int) -> None:
+    """In order: no traceback, no half line."""
+    put(everywhere.url, everywhere.prefix, "1")
+    with everywhere.feed() as feed:
+        feed.group("audit").register()
+    process = following(everywhere, *words.split())
+    time.sleep(0.3)
+    process.send_signal(number)
+    out, errors = process.communicate(timeout=20)
+    assert (process.returncode, errors) == (expected, "")
+    assert out == "" or out.endswith("\n")
+
+
+def test_following_shows_what_comes_at_once(everywhere: Agentlog) -> None:
+    """From now on, though stdout is a pipe; also where nothing was written before."""
+    process = everywhere.start("tail", "--follow", "--json", "--limit", "2")
+    assert process.stderr is not None
+    assert "Nothing was written" in process.stderr.readline()
+    put(everywhere.url, everywhere.prefix, "1")
+    out, _ = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert len(out.splitlines()) == 2
+
+
+def test_lag_is_watched_line_by_line(agentlog: Agentlog) -> None:
+    """Where there is no terminal: a line each time, or a JSON object."""
+    put(agentlog.url, agentlog.prefix, "1")
+    with agentlog.feed() as feed:
+        feed.group("audit").register()
+    for words, told in ((["--watch", "0.1"], "pending 2, age"), (["--json", "--watch", "0.1"], '"pending": 2')):
+        process = following(agentlog, "lag", "audit", *words)
+        assert process.stdout is not None
+        assert told in process.stdout.readline()
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+# terminals
+
+
+def test_on_a_terminal_lines_are_coloured_and_fit(agentlog: Agentlog) -> None:
+    """However long a value is; NO_COLOR keeps colours out; ids cannot steer it."""
+    put(agentlog.url, agentlog.prefix, "1", STEERING, "long" * 50)
+    for more in ({}, {"NO_COLOR": "1"}):
+        with on_terminal(agentlog.words("tail"), columns=90, **more) as terminal:
+            assert terminal.end() == 0, terminal.text
+            bare = re.sub(r"\x1b\[[0-9;]*m", "", terminal.text)
+            assert ("\x1b[" in terminal.text) == (not more)
+            assert not set("\x1b\x07\u202e") & set(bare)
+            assert max(map(len, bare.splitlines())) <= 90
+            assert "longlong" in bare
+            assert "\N{HORIZONTAL ELLIPSIS}" in bare
+
+
+def test_a_terminal_is_asked_before_something_is_given_up(agentlog: Agentlog) -> None:
+    """No leaves all as it is, Ctrl-C too."""
+    put(agentlog.url, agentlog.prefix, "1", "2")
+    with agentlog.feed() as feed:
+        group = park(feed, "audit", "1", "2")
+        for keys, expected, left in (("n\n", 1, 2), ("\x03", 130, 2), ("y\n", 0, 0)):
+            with on_terminal(in_session(agentlog.words("skip", "audit", "--all"))) as terminal:
+                terminal.until("Give up 2 parked events")
+                terminal.type(keys)
+                assert terminal.end() == expected
+                assert "Traceback" not in terminal.text
+            assert len(group.parked()) == left
+
+
+def in_session(words: list[str]) -> list[str]:
+    """The command, for which the terminal on stdin is the controlling one, so that Ctrl-C is a signal."""
+    code = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+    return [sys.executable, "-c", code, *words]
+
+
+def test_a_watch_is_redrawn_on_a_terminal(agentlog: Agentlog) -> None:
+    """Until Ctrl-C, and leaves the cursor as it was."""
+    put(agentlog.url, agentlog.prefix, "1")
+    with agentlog.feed() as feed:
+        register(feed)
+    with on_terminal(in_session(agentlog.words("lag", "audit", "--watch", "0.1"))) as terminal:
+        terminal.until("total")
+        put(agentlog.url, agentlog.prefix, "1", count=5)
+        terminal.until(" 12 ")
+        terminal.type("\x03")
+        assert terminal.end() == 130
+        assert terminal.text.rfind("\x1b[?25h") > terminal.text.rfind("\x1b[?25l")
+        assert "Traceback" not in terminal.text
+
+
+def register(feed: ActivityFeed) -> None:
+    feed.group("audit").register()
+
+
+def test_a_cluster_is_followed_and_left(cluster: Server, prefix: str, capsys: Any) -> None:
+    """Ctrl-C is answered within two seconds."""
+    agentlog = Agentlog(cluster.url, prefix, capsys)
+    put(cluster.url, prefix, "1")
+    process = following(agentlog, "tail", "-f", "--from", "beginning")
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert time.monotonic() - began < 5
