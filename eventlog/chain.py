@@ -13,7 +13,7 @@ __all__ = ["link", "links"]
 
 
 def link(previous: bytes, entry_id: bytes, sequence: int, content: str) -> bytes:
-    """Digest, in hex, of an entry: `content` is that of its fields without `n` and `d`, `previous` its predecessor's (b"" for none).
+    """Digest, in hex, of an entry: `content` is that of its fields without `n` and `d`, `previous` its predecessor's, b"" for none.
 
     What SHA-1 is given is fixed text and a SHA-256, which leaves no room for a chosen collision.
     """

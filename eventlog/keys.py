@@ -204,6 +204,11 @@ class ThreadKeys:
         if self.signer is not None:
             self.signer.note(self.thread, entry_id, digest)
 
+    def forget(self) -> None:
+        """That the thread was deleted."""
+        if self.signer is not None:
+            self.signer.forget(self.thread)
+
     def head(self, namespace: bytes) -> bytes:
         """Hash: the latest checkpoint of a namespace, its values and pending writes. Derived."""
         return self.heads + namespace

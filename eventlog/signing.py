@@ -1,19 +1,16 @@
 """Signatures, so that whoever can write to the server cannot forge a log.
 
-Each event of a saver with a key carries a field `g`, a CBOR map: `key` names the key, `w` and `c` the writer (one per
-saver) and its
-count, `i` and `d` the last entry of the thread's log that the writer had seen, and its digest; `s` is the signature, over all of
-these, the thread, and the SHA-256 of the event's other fields.
+Each event of a saver with a key carries a field `g`, a CBOR map: `key` names the key, `w` and `c` the writer (one per saver and
+process) and its count, `i` and `d` the last entry of the thread's log that the writer had seen, and its digest; `s` is the
+signature, over all of these, the thread, and the SHA-256 of the event's other fields.
 
 - An event cannot be made up or altered without the key, nor be moved to another thread.
 - It cannot be repeated: a writer's counts are each used once.
-- The log up to the entry that a writer had seen is as it was then: the digest says so. Entries that several writers
-append at the same time
-  are bound by the next event of any that has seen them.
+- The log up to the entry that a writer had seen is as it was then: the digest says so. Entries that several writers append at the
+  same time are bound by the next event of any that has seen them.
 
-What it does not prove: that nothing was taken off the end since the last event that saw it, or that the server gives
-the newest state rather
-than an older one. A digest that was exported and kept elsewhere proves the first.
+What it does not prove: that nothing was taken off the end since the last event that saw it, or that the server gives the newest
+state rather than an older one. A digest that was exported and kept elsewhere proves the first.
 """
 
 from __future__ import annotations
@@ -30,10 +27,12 @@ from typing import Any
 from eventlog import codec
 from eventlog.codec import content_digest
 from eventlog.errors import InvalidArgument, MissingExtra, SignatureInvalid
+from eventlog.forks import renew_after_fork
 from eventlog.keys import counted
 
-__all__ = ["Seal", "Signer", "SigningKey", "seal_of"]
+__all__ = ["FORGED", "UNSIGNED", "Examined", "Seal", "Signer", "SigningKey", "seal_of"]
 
+UNSIGNED, FORGED = "unsigned", "forged"
 SEEN = 10_000
 """Threads of which a signer remembers the last entry."""
 
@@ -145,7 +144,17 @@ class Seal:
 
     def signed(self, thread: bytes, content: str) -> bytes:
         """What the signature is over."""
-        return _signed(thread, content, self.key, self.writer, self.count, self.seen, self.digest)
+        return _signed(thread, content, (self.key, self.writer, self.count, self.seen, self.digest))
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What a signature was found to be."""
+
+    seal: Seal | None
+    wrong: str
+    """UNSIGNED or FORGED; "" where it is right."""
+    told: str
 
 
 def seal_of(flat: Sequence[bytes]) -> tuple[Seal | None, list[bytes]]:
@@ -172,9 +181,14 @@ class Signer:
     def __init__(self, key: SigningKey, accepted: Iterable[SigningKey] = ()) -> None:
         self.key = key
         self.keys = {one.name: one for one in (key, *accepted)}
+        self._begin_process()
+        renew_after_fork(self)
+        self._seen: OrderedDict[bytes, tuple[bytes, bytes]] = OrderedDict()
+
+    def _begin_process(self) -> None:
+        """Begins as a writer of its own: a process that was forked counts on for itself."""
         self._writer = token_bytes(8)
         self._count = count(1)
-        self._seen: OrderedDict[bytes, tuple[bytes, bytes]] = OrderedDict()
         self._lock = Lock()
 
     def sign(self, thread: bytes, fields: list[bytes]) -> list[bytes]:
@@ -185,7 +199,7 @@ class Signer:
             )
         seen, digest = self._seen.get(thread, (b"", b""))
         number = next(self._count)
-        data = _signed(thread, content_digest(fields), self.key.name, self._writer, number, seen, digest)
+        data = _signed(thread, content_digest(fields), (self.key.name, self._writer, number, seen, digest))
         told = {"key": self.key.name, "w": self._writer, "c": number, "i": seen, "d": digest, "s": self.key.sign(data)}
         return [*fields, b"g", codec.encode(told)]
 
@@ -202,35 +216,47 @@ class Signer:
         with self._lock:
             self._seen.pop(thread, None)
 
-    def check(self, threads: Iterable[bytes], entry_id: bytes, flat: Sequence[bytes]) -> Seal:
-        """The seal of an event, its fields without `n` and `d`, if a key that is accepted signed it for one of some threads.
-
-        Raises `SignatureInvalid`.
+    def examine(self, thread: bytes, entry_id: bytes, flat: Sequence[bytes]) -> Examined:
+        """The seal of an event, its fields without `n` and `d`, and what is wrong with it: whether a key that is accepted signed it
+        for the thread.
         """
         where = f"Entry {entry_id.decode(errors='replace')}"
         try:
             seal, rest = seal_of(flat)
         except codec.Malformed as error:
-            raise SignatureInvalid(f"{where} {error}. {_REMEDY}") from error
+            return Examined(None, FORGED, f"{where} {error}")
         if seal is None:
-            raise SignatureInvalid(f"{where} is not signed. {_REMEDY}")
+            return Examined(None, UNSIGNED, f"{where} is not signed")
         key = self.keys.get(seal.key)
         if key is None:
-            raise SignatureInvalid(
-                f"{where} is signed with key {seal.key!r}, which is not among those given. {_REMEDY}"
-            )
-        content = content_digest(rest)
-        if not any(key.verify(seal.signature, seal.signed(thread, content)) for thread in threads):
-            raise SignatureInvalid(
-                f"{where} does not have the content that was signed, or was signed for another thread. {_REMEDY}"
-            )
-        return seal
+            told = f"{where} is signed with key {seal.key!r}, which is not among those given"
+            return Examined(seal, FORGED, told)
+        if not key.verify(seal.signature, seal.signed(thread, content_digest(rest))):
+            told = f"{where} does not have the content that was signed, or was signed for another thread"
+            return Examined(seal, FORGED, told)
+        return Examined(seal, "", "")
+
+    def check(self, thread: bytes, entry_id: bytes, flat: Sequence[bytes]) -> Seal:
+        """The seal of an event, as `examine` finds it. Raises `SignatureInvalid` if anything is wrong."""
+        found = self.examine(thread, entry_id, flat)
+        if found.seal is None or found.wrong:
+            remedy = _BEGIN_SIGNED if found.wrong == UNSIGNED else _REMEDY
+            raise SignatureInvalid(f"{found.told}. {remedy}")
+        return found.seal
 
 
-_REMEDY = "Nothing of it was deserialized. Verify the thread, and restore its log from an export or a backup."
+_REMEDY = (
+    "Nothing of it was deserialized. If the key was changed, pass the one before in accepted_keys; else verify the thread, and "
+    "restore its log from an export or a backup."
+)
+_BEGIN_SIGNED = (
+    "Nothing of it was deserialized. A thread that began before there was a signing_key is read by a saver without one; go on in a "
+    "new thread. If it was signed from the beginning, verify it, and restore its log from an export or a backup."
+)
 
 
-def _signed(thread: bytes, content: str, key: str, writer: bytes, number: int, seen: bytes, digest: bytes) -> bytes:
+def _signed(thread: bytes, content: str, told: tuple[str, bytes, int, bytes, bytes]) -> bytes:
+    key, writer, number, seen, digest = told
     parts = (thread, content.encode(), key.encode(), writer, b"%d" % number, seen, digest)
     return b"event of a log, 1\n" + b"".join(map(counted, parts))
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from os import PathLike
 from pathlib import Path
-from typing import BinaryIO, Union
+from typing import BinaryIO, NamedTuple, Union
 
 from eventlog.errors import ExportUnreadable, FileTaken
 from projections.archive_format import Encoder, Entry, Header, Item, Reader, State, ThreadEnd, ThreadHead
@@ -40,11 +40,13 @@ class PartFile:
     def check(self) -> None:
         """Raises `FileTaken` if the file is there and is not to be replaced."""
         if self.path.is_dir() or (not self._overwrite and os.path.lexists(self.path)):
-            raise FileTaken(f"File {str(self.path)!r} exists already. Name another, move it away, or have it overwritten.")
+            raise FileTaken(
+                f"File {str(self.path)!r} exists already. Name another, move it away, or have it overwritten."
+            )
 
     def open_part(self) -> BinaryIO:
         """Opens the part, which may have something in it. Raises `FileTaken` if another process writes it."""
-        file = open(self.part, "r+b" if self.part.exists() else "x+b")  # noqa: SIM115 - `close` closes it
+        file = self.part.open("r+b" if self.part.exists() else "x+b")
         try:
             if fcntl is not None:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -90,6 +92,14 @@ class PartFile:
             self._file = None
 
 
+class Left(NamedTuple):
+    """A thread that a part has whole."""
+
+    head: ThreadHead
+    state: State
+    """Of the part, behind it."""
+
+
 class ExportFile(PartFile):
     """An export that comes to be.
 
@@ -105,38 +115,34 @@ class ExportFile(PartFile):
         self._header = header
         self._encoder = Encoder()
 
-    def open(self, wanted: set[str], *, resume: bool) -> dict[str, int]:
-        """Opens the part; the threads that it has whole already, with the number of their entries. One that has others than
-        those wanted, or is of another prefix, is begun anew. Raises `FileTaken` for a part that is no export.
-        """
+    def left(self) -> list[Left]:
+        """Opens the part; the threads that it has whole already, in order. Raises `FileTaken` for a part that is no export."""
         file = self.open_part()
-        state, done = self._left(file) if resume else (None, {})
-        if state is None or not done.keys() <= wanted:
-            state, done = None, {}
-        self._encoder = Encoder(state)
-        self.cut(state.offset if state else 0)
-        if state is None:
-            self.write(self._encoder.header(self._header))
-        return done
-
-    def _left(self, file: BinaryIO) -> tuple[State | None, dict[str, int]]:
         reader = Reader(file, f"File {str(self.part)!r}")
-        done: dict[str, int] = {}
+        found: list[Left] = []
         try:
             for item in reader:
                 if isinstance(item, Header) and item.prefix != self._header.prefix:
-                    return None, {}
-                if isinstance(item, ThreadEnd):
-                    done[item.thread] = item.entries
+                    return []
+                if isinstance(item, ThreadHead):
+                    head = item
+                elif isinstance(item, ThreadEnd):
+                    found.append(Left(head, reader.state))
         except ExportUnreadable as error:
             if error.reason in ("foreign", "newer"):
                 raise FileTaken(
-                    f"File {str(self.part)!r}, which is to become the export, exists and has something else in it. Move it away, or "
-                    "name another file."
+                    f"File {str(self.part)!r}, which is to become the export, exists and has something else in it. Move it away, "
+                    "or name another file."
                 ) from error
-        if not reader.state.offset:
-            return None, {}
-        return reader.state, done
+        return found
+
+    def go_on(self, kept: Sequence[Left]) -> None:
+        """Goes on behind these first threads of those that are left; without any, from the beginning."""
+        state = kept[-1].state if kept else State()
+        self._encoder = Encoder(state)
+        self.cut(state.offset)
+        if not kept:
+            self.write(self._encoder.header(self._header))
 
     def begin(self, head: ThreadHead) -> None:
         """The beginning of a thread."""
@@ -161,6 +167,6 @@ class ExportFile(PartFile):
 
 
 def read_file(path: Name) -> Iterator[Item]:
-    """The items of an export, each checked as far as it can be. Raises `ExportUnreadable`, and OSError for a file that cannot be read."""
-    with open(path, "rb") as file:
+    """The items of an export, each checked as far as it can be. Raises `ExportUnreadable`, and OSError."""
+    with Path(path).open("rb") as file:
         yield from Reader(file, f"File {str(path)!r}")

@@ -14,8 +14,8 @@ The items, in this order; the first, the last, and all of a thread have a frame 
         {"end": id, "entries": number of entries, "sha256": of the thread's items up to here, 32 bytes}
     {"trailer": number of threads, "sha256": of all items up to here, 32 bytes}
 
-The seal is a skippable frame, which other readers of Zstandard leave out: the bytes 50 2A 4D 18, 20 00 00 00, then the SHA-256 of the
-file up to here. So any byte that was changed is noticed, also one that decompression does not look at.
+The seal is a skippable frame, which other readers of Zstandard leave out: the bytes 50 2A 4D 18, 20 00 00 00, then the SHA-256 of
+the file up to here. So any byte that was changed is noticed, also one that decompression does not look at.
 
 A map may have more keys than these, which a reader of this version ignores. A file of a greater version is refused. What the
 entries' fields mean is told in `eventlog.events`; that they are a whole log, chained by its digests, is checked by
@@ -181,8 +181,8 @@ class Encoder:
 
     def trailer(self) -> bytes:
         """The end of a file."""
-        made = self._close(self._item({"trailer": self._now.threads, "sha256": self._now.items.digest()}))
-        return made + SEAL + self._now.file.digest()
+        made: bytes = self._close(self._item({"trailer": self._now.threads, "sha256": self._now.items.digest()}))
+        return b"%b%b%b" % (made, SEAL, self._now.file.digest())
 
     def _item(self, item: object) -> bytes:
         encoded = codec.encode(item)
@@ -312,7 +312,8 @@ class Reader:
         if seals:
             self._frames.seal()
         self._now.offset, self._now.file = self._frames.offset, self._frames.digest
-        self.state = self._now.copy()
+        if not seals:
+            self.state = self._now.copy()
 
     def _decoded(self, raw: bytes) -> Any:
         try:
@@ -324,9 +325,10 @@ class Reader:
         item = self._decoded(raw)
         if type(item) is not dict:
             self._refuse(
-                "is no export: it has something else where a map should be", "damaged" if self.state.offset else "foreign"
+                "is no export: it has something else where a map should be",
+                "damaged" if self.state.offset else "foreign",
             )
-        return item  # type: ignore[no-any-return]
+        return item
 
     def _int(self, item: Mapping[str, Any], name: str) -> int:
         found = item.get(name)
@@ -478,4 +480,3 @@ class _Frames:
             elif major == 6:
                 self._refuse("holds a CBOR tag, which this package never writes")
         return at - begin
-

@@ -5,21 +5,15 @@ Pure, entry by entry. Of a gap the digest before it is named by the removal, whi
 
 from __future__ import annotations
 
-from hashlib import sha1
 from typing import NamedTuple
 
+from eventlog.chain import link, links
 from eventlog.codec import content_digest
 from eventlog.errors import CorruptEntry
 from eventlog.events import CheckpointSaved, HistoryPruned, Recorded, RunsDeleted, decode_entry, entry_ms
 from projections.fold import Index, settle
 
-__all__ = ["Chain", "link"]
-
-
-def link(previous: bytes, entry_id: bytes, sequence: int, fields: list[bytes]) -> bytes:
-    """The digest that chains an entry, whose fields are given without `n` and `d`, to the one before it."""
-    told = b"%b\n%b\n%d\n%b" % (previous, entry_id, sequence, content_digest(fields).encode())
-    return sha1(told, usedforsecurity=False).hexdigest().encode()
+__all__ = ["Chain"]
 
 
 class _Behind(NamedTuple):
@@ -27,14 +21,14 @@ class _Behind(NamedTuple):
 
     entry_id: bytes
     sequence: int
-    fields: list[bytes]
     digest: bytes
+    content: str
 
 
 class Chain:
     """Checks a log as it is read.
 
-    Memory: the gaps, the entries right behind them, and what accounts for them.
+    Memory: the gaps, and what accounts for them.
     """
 
     def __init__(self, thread: str) -> None:
@@ -54,16 +48,18 @@ class Chain:
     def add(self, entry_id: bytes, flat: list[bytes]) -> Recorded:
         """The event in the next entry. Raises `CorruptEntry` if it is not what follows those before it."""
         recorded = decode_entry(self.thread, entry_id, flat)
-        sequence, digest, fields = recorded.sequence, recorded.digest, flat[4:]
+        sequence, digest = recorded.sequence, recorded.digest
         where = f"Entry {entry_id.decode()} of thread {self.thread!r}"
         if flat[:4:2] != [b"n", b"d"]:
             raise CorruptEntry(f"{where} does not begin with its number and digest. {REMEDY}")
         if sequence <= self.sequence or entry_ms(entry_id) <= entry_ms(self.last):
-            raise CorruptEntry(f"{where} has sequence number {sequence}, which does not follow {self.sequence}. {REMEDY}")
+            raise CorruptEntry(
+                f"{where} has sequence number {sequence}, which does not follow {self.sequence}. {REMEDY}"
+            )
         if sequence > self.sequence + 1:
             self._gaps.append((self.sequence + 1, sequence - 1))
-            self._behind.append(_Behind(entry_id, sequence, fields, digest))
-        elif link(self.digest, entry_id, sequence, fields) != digest:
+            self._behind.append(_Behind(entry_id, sequence, digest, content_digest(flat[4:])))
+        elif not links(self.digest, entry_id, flat):
             raise _broken(self.thread, entry_id)
         event = recorded.event
         if isinstance(event, (HistoryPruned, RunsDeleted)):
@@ -77,9 +73,9 @@ class Chain:
         """Checks the whole, once all entries were added. Raises `CorruptEntry`."""
         gone = [(first, last) for last, (first, _) in self._gone.items()]
         settle(self.thread, Index(gaps=self._gaps, gone=gone))
-        for entry_id, sequence, fields, digest in self._behind:
+        for entry_id, sequence, digest, content in self._behind:
             _, before = self._gone.get(sequence - 1, (0, ""))
-            if link(before.encode(), entry_id, sequence, fields) != digest:
+            if link(before.encode(), entry_id, sequence, content) != digest:
                 raise _broken(self.thread, entry_id)
 
 

@@ -7,13 +7,22 @@ the log that was folded; else the fold goes on and it is looked at again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from eventlog.codec import Malformed, split_counted
 from eventlog.errors import CorruptEntry, ThreadBusy, ThreadNotFound
 from eventlog.flow import Batch, Call, Command, Flow, load_script
-from eventlog.keys import PartitionKeys, ThreadKeys, counted, ordered, split_place, split_value_name, unordered
+from eventlog.keys import (
+    PartitionKeys,
+    ThreadKeys,
+    checkpoint_place,
+    counted,
+    ordered,
+    split_place,
+    split_value_name,
+    unordered,
+)
 from projections.checkpoint import Incomplete, StoredCheckpoint, from_head
 from projections.fold import Index
 from projections.pieces import Pieces
@@ -27,6 +36,8 @@ VIEW_NAMES = load_script("projections/view_names")
 PAGE = 1000
 ATTEMPTS = 100
 """How often what looks wrong is looked at again while the log moves on."""
+RIGHT = (b"0", 0.0)
+"""The score of all members of an order, as either version of the protocol has it."""
 MOST = 1000
 """Differences of a view that are told one by one."""
 _STATE = {
@@ -76,19 +87,20 @@ class Views(NamedTuple):
     scores: Sequence[bytes | float | None]
 
 
-@dataclass(slots=True)
 class _Doubts:
-    """What is to be looked at."""
+    """Names that are to be looked at, with what they had when they were looked at last."""
 
-    fields: list[bytes] = field(default_factory=list)
-    members: list[bytes] = field(default_factory=list)
+    def __init__(self, fields: Iterable[bytes], members: Iterable[bytes]) -> None:
+        self.fields: dict[bytes, bytes | None] = dict.fromkeys(fields)
+        self.members: dict[bytes, bytes | None] = dict.fromkeys(members)
 
     def pages(self) -> Iterator[tuple[list[bytes], list[bytes]]]:
         """Some at a time; once at least."""
-        for first in range(0, len(self.fields) or 1, PAGE):
-            yield self.fields[first : first + PAGE], []
-        for first in range(0, len(self.members), PAGE):
-            yield [], self.members[first : first + PAGE]
+        fields, members = list(self.fields), list(self.members)
+        for first in range(0, len(fields) or 1, PAGE):
+            yield fields[first : first + PAGE], []
+        for first in range(0, len(members), PAGE):
+            yield [], members[first : first + PAGE]
 
 
 def check_thread(keys: ThreadKeys) -> Flow[Checked]:
@@ -135,7 +147,9 @@ def _without_log(keys: ThreadKeys) -> Flow[Checked]:
     raise ThreadNotFound(f"Thread {thread!r} has no log: it does not exist, or has expired. Check the id.")
 
 
-def read_views(stream: bytes, hash_: bytes, members: bytes, fields: Sequence[bytes], names: Sequence[bytes]) -> Flow[Views]:
+def read_views(
+    stream: bytes, hash_: bytes, members: bytes, fields: Sequence[bytes], names: Sequence[bytes]
+) -> Flow[Views]:
     """Fields of a hash and members of a sorted set, with the end of the stream they are views of. One round trip."""
     return Views(*(yield Call(CHECK_VIEWS, [stream, hash_, members], [len(fields), *fields, *names])))
 
@@ -154,61 +168,92 @@ def names_in(key: bytes, command: str) -> Flow[dict[bytes, bytes]]:
 def _views(keys: ThreadKeys, index: Index) -> Flow[list[Difference] | None]:
     """What index and order have otherwise; None if the log has to be folded again."""
     doubts = _Doubts(list(index.hash()), list(index.members()))
-    for _ in range(ATTEMPTS):
-        doubts, views, settled = yield from _doubtful(keys, index, doubts)
-        if settled:
-            if views.fields != len(index.hash()) or views.members != sum(1 for _ in index.members()) or doubts.fields or doubts.members:
-                return (yield from _told(keys, index, doubts, views))
-            return []
-        if views.length < index.entries:
-            return None
+    walked = False
+    for attempt in range(ATTEMPTS):
+        doubts, views = yield from _doubtful(keys, index, doubts, sure=not attempt)
+        if views is not None and (walked or (views.fields, views.members) == _sizes(index)):
+            return _told(index, doubts, views)
+        if views is not None:  # something is too much, or missing
+            walked = True
+            fields = yield from names_in(keys.index, "HSCAN")
+            members = yield from names_in(keys.order, "ZSCAN")
+            doubts.fields.update((name, None) for name in fields if expected_field(index, name) is None)
+            doubts.members.update((name, None) for name in members if not has_member(index, name))
+        doubts.fields.update(dict.fromkeys(_STATE))
         before = index.sequence
         try:
             yield from scan(keys, index=index)
         except CorruptEntry:  # deleted and begun anew, or damaged, which the next fold tells
             return None
-        if index.sequence == before:
+        if views is None and index.sequence == before:  # entries were taken out
             return None
-        doubts.fields = list({*doubts.fields, *(name for name in _STATE if name in index.hash())})
-        doubts.members = [*doubts.members]
     return None
 
 
-def _doubtful(keys: ThreadKeys, index: Index, doubts: _Doubts) -> Flow[tuple[_Doubts, Views, bool]]:
-    """What of some names is otherwise than in a fold; what was read last; whether all was read at the end of the fold."""
-    left, settled = _Doubts(), True
-    should, members = index.hash(), set(index.members())
+def _sizes(index: Index) -> tuple[int, int]:
+    writes = sum(map(len, index.writes.values()))
+    return 4 + bool(index.hidden) + len(index.values), 1 + len(index.checkpoints) + len(index.hidden) + writes
+
+
+def expected_field(index: Index, name: bytes) -> bytes | None:
+    """What a fold says of a field of the index."""
+    if name[:1] == b"v":
+        return index.values.get(name)
+    if name == b"h":
+        return b"%d" % len(index.hidden) if index.hidden else None
+    state = {b"n": b"%d" % index.sequence, b"d": index.digest, b"l": index.last, b"c": b"%d" % index.entries}
+    return state.get(name)
+
+
+def has_member(index: Index, member: bytes) -> bool:
+    """Whether a fold has a member of the order."""
+    if not member:
+        return True
+    try:
+        namespace, checkpoint_id, rest = split_place(member[1:])
+        place = checkpoint_place(namespace.encode(), checkpoint_id.encode())
+        if member[:1] == b"w":
+            return unordered(rest) in index.writes.get(place, ())
+    except ValueError:
+        return False
+    places = {b"c": index.checkpoints, b"h": index.hidden}.get(member[:1], {})
+    return places.get(place) == rest
+
+
+def _doubtful(keys: ThreadKeys, index: Index, doubts: _Doubts, *, sure: bool) -> Flow[tuple[_Doubts, Views | None]]:
+    """What of some names is otherwise than in a fold (`sure`: all members are its own); what was read last, None if the log was not
+    where the fold ends.
+    """
+    left, settled, views = _Doubts([], []), True, None
     for fields, names in doubts.pages():
         views = yield from read_views(keys.log, keys.index, keys.order, fields, names)
         settled = settled and (views.last, views.length) == (index.last, index.entries)
-        left.fields += [name for name, value in zip(fields, views.values, strict=True) if value != should.get(name)]
-        left.members += [
-            name
-            for name, score in zip(names, views.scores, strict=True)
-            if (score is not None) != (name in members) or (score is not None and float(score) != 0)
+        for name, value in zip(fields, views.values, strict=True):
+            if value != expected_field(index, name):
+                left.fields[name] = value
+        for name, score in zip(names, views.scores, strict=True):
+            there = score is not None
+            if there != (sure or has_member(index, name)) or (there and score not in RIGHT):
+                left.members[name] = None if score is None else b"score %d" % int(float(score))
+    return left, views if settled else None
+
+
+def _told(index: Index, doubts: _Doubts, views: Views) -> list[Difference]:
+    """The differences in words."""
+    told = []
+    for view, size in (("index", views.fields), ("order", views.members)):
+        if not size:
+            told.append(Difference(view, "missing; the next call on the thread makes it anew"))
+    if views.fields:
+        told += [
+            Difference("index", _said(field_text(name), value, expected_field(index, name)))
+            for name, value in doubts.fields.items()
         ]
-    return left, views, settled
-
-
-def _told(keys: ThreadKeys, index: Index, doubts: _Doubts, views: Views) -> Flow[list[Difference] | None]:
-    """The differences in words, those that are too much included; None if the log moved on meanwhile."""
-    should, members = index.hash(), set(index.members())
-    told: list[Difference] = []
-    missing = [view for view, size in (("index", views.fields), ("order", views.members)) if not size]
-    told += [Difference(view, "missing; the next call on the thread makes it anew") for view in missing]
-    fields = dict.fromkeys(doubts.fields) if views.fields else {}
-    names = dict.fromkeys(doubts.members) if views.members else {}
-    held = (yield from names_in(keys.index, "HSCAN")) if views.fields else {}
-    placed = (yield from names_in(keys.order, "ZSCAN")) if views.members else {}
-    fields.update(dict.fromkeys(name for name in held if name not in should))
-    names.update(dict.fromkeys(name for name in placed if name not in members))
-    end = yield from read_views(keys.log, keys.index, keys.order, [], [])
-    if (end.last, end.length) != (index.last, index.entries):
-        return None
-    told += [Difference("index", _said(field_text(name), held.get(name), should.get(name))) for name in fields]
-    for name in names:
-        there, wanted = placed.get(name), b"0" if name in members else None
-        told.append(Difference("order", _said(member_text(name), there and b"score " + there, wanted and b"score 0")))
+    if views.members:
+        told += [
+            Difference("order", _said(member_text(name), score, b"score 0" if has_member(index, name) else None))
+            for name, score in doubts.members.items()
+        ]
     return told[:MOST]
 
 
@@ -234,7 +279,8 @@ def field_text(name: bytes) -> str:
         channel, token = split_value_name(name[at:])
     except (Malformed, ValueError):
         return f"field {name!r}"
-    return f"place of channel {channel.decode(errors='replace')!r}, version {token.decode(errors='replace')[1:]!r}" + _within(namespace)
+    version = token.decode(errors="replace")[1:]
+    return f"place of channel {channel.decode(errors='replace')!r}, version {version!r}" + _within(namespace)
 
 
 def member_text(member: bytes) -> str:
@@ -245,7 +291,8 @@ def member_text(member: bytes) -> str:
         namespace, checkpoint_id, rest = split_place(member[1:])
         if member[:1] == b"w":
             task, entry_id = unordered(rest)
-            return f"writes of task {task.decode()!r} to checkpoint {checkpoint_id!r} in entry {entry_id.decode()}" + _within(namespace.encode())
+            told = f"writes of task {task.decode()!r} to checkpoint {checkpoint_id!r} in entry {entry_id.decode()}"
+            return told + _within(namespace.encode())
         kind = {b"c": "checkpoint", b"h": "hidden checkpoint"}[member[:1]]
         return f"{kind} {checkpoint_id!r} in entry {rest.decode()}" + _within(namespace.encode())
     except (ValueError, KeyError):
@@ -277,7 +324,9 @@ def _head(keys: ThreadKeys, namespace: str) -> Flow[tuple[int, list[str]]]:
     """
     encoded = namespace.encode()
     key = keys.head(encoded)
-    reading = Call(READ, [*keys.all, key, keys.head(b"")], [keys.thread, 0, ordered(encoded), b"", 1], then=Command("HGETALL", key))
+    reading = Call(
+        READ, [*keys.all, key, keys.head(b"")], [keys.thread, 0, ordered(encoded), b"", 1], then=Command("HGETALL", key)
+    )
     before: tuple[bytes, int, list[str]] | None = None
     for _ in range(ATTEMPTS):
         reply, head = yield reading
@@ -288,14 +337,16 @@ def _head(keys: ThreadKeys, namespace: str) -> Flow[tuple[int, list[str]]]:
         if before is not None and before[0] == reply[1]:
             return before[1:]
         fields = dict(head) if isinstance(head, Mapping) else dict(zip(head[::2], head[1::2], strict=True))
-        found = _against_log(keys, fields, decode_view(keys, reply[2], Pieces(reply[3], reply[4]))) if fields else []
+        found = _against_log(fields, decode_view(keys, reply[2], Pieces(reply[3], reply[4]))) if fields else []
         if not found:
             return int(bool(fields)), []
         before = reply[1], 1, found
-    raise ThreadBusy(f"Thread {keys.thread.decode()!r} was written to each time its head was compared. Call again later.")
+    raise ThreadBusy(
+        f"Thread {keys.thread.decode()!r} was written to each time its head was compared. Call again later."
+    )
 
 
-def _against_log(keys: ThreadKeys, fields: Mapping[bytes, bytes], log: StoredCheckpoint) -> list[str]:
+def _against_log(fields: Mapping[bytes, bytes], log: StoredCheckpoint) -> list[str]:
     try:
         head = from_head(fields)
     except Incomplete:  # a version that was named without its value, which readers take from the log
@@ -305,13 +356,15 @@ def _against_log(keys: ThreadKeys, fields: Mapping[bytes, bytes], log: StoredChe
     except Malformed as error:
         return [f"cannot be read: {error}"]
     if (head.checkpoint_id, head.entry_id) != (log.checkpoint_id, log.entry_id):
-        return [
-            f"is that of checkpoint {head.checkpoint_id!r} in entry {shown(head.entry_id)}, the newest is {log.checkpoint_id!r} in "
-            f"entry {shown(log.entry_id)}"
-        ]
+        newest = f"the newest is {log.checkpoint_id!r} in entry {shown(log.entry_id)}"
+        return [f"is that of checkpoint {head.checkpoint_id!r} in entry {shown(head.entry_id)}, {newest}"]
     parts = ("namespace", "parent_id", "body", "versions", "seen", "writes")
     names = {"parent_id": "parent", "body": "envelope", "seen": "versions seen", "writes": "pending writes"}
-    found = [f"{names.get(part, part)}: otherwise than in the log" for part in parts if getattr(head, part) != getattr(log, part)]
+    found = [
+        f"{names.get(part, part)}: otherwise than in the log"
+        for part in parts
+        if getattr(head, part) != getattr(log, part)
+    ]
     for channel in sorted({*head.values, *log.values}):
         mine, other = head.values.get(channel), log.values.get(channel)
         if (mine and mine[:2]) != (other and other[:2]):
@@ -330,7 +383,12 @@ def _registry_once(keys: ThreadKeys, *, registered: bool) -> Flow[list[Differenc
     told = b"t" + counted(keys.thread)
     whole = [Command("ZSCORE", key, [b""]) for key in (shared.threads, shared.runs, shared.expiries)]
     rest = [Command("ZSCORE", key, [name]) for key in (shared.threads, shared.expiries)]
-    asked = [*whole, *rest, Command("PTTL", keys.log), Command("ZRANGEBYLEX", shared.runs, [b"[" + told, b"(" + told + b"\xff"])]
+    asked = [
+        *whole,
+        *rest,
+        Command("PTTL", keys.log),
+        Command("ZRANGEBYLEX", shared.runs, [b"[" + told, b"(" + told + b"\xff"]),
+    ]
     threads, runs, expiries, known, end, left, mine = yield Batch(asked)
     if left == -2:  # expired just then
         return []
@@ -342,7 +400,8 @@ def _registry_once(keys: ThreadKeys, *, registered: bool) -> Flow[list[Differenc
     if threads is not None and registered and known is None:
         found.append(Difference("registry", "threads: the thread is missing"))
     if expiries is not None and registered and (left >= 0) != (end is not None):
-        found.append(Difference("registry", "expiries: the thread's end " + ("is missing" if end is None else "is noted, its log has none")))
+        told_end = "is missing" if end is None else "is noted, its log has none"
+        found.append(Difference("registry", f"expiries: the thread's end {told_end}"))
     if runs is not None and mine:
         found += yield from _runs(shared, keys.thread, [member[len(told) :] for member in mine])
     return found
@@ -354,4 +413,6 @@ def _runs(shared: PartitionKeys, thread: bytes, runs: Sequence[bytes]) -> Flow[l
         some = [Command("ZSCORE", shared.runs, [b"r" + counted(run) + thread]) for run in runs[first : first + PAGE]]
         scores += yield Batch(some)
     missing: Iterable[bytes] = (run for run, score in zip(runs, scores, strict=True) if score is None)
-    return [Difference("registry", f"runs: run {shown(run)!r} does not name the thread, which names it") for run in missing]
+    return [
+        Difference("registry", f"runs: run {shown(run)!r} does not name the thread, which names it") for run in missing
+    ]

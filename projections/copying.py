@@ -1,17 +1,19 @@
 """Copying a thread: its log entry by entry, the same ids, numbers and digests, closed by an event that says where it came from.
 
 The copy is laid ready under keys that drop themselves and put in place whole. A source that was pruned, or deleted, while it was
-read is noticed by its log, and read again.
+read is noticed by its log, and read again. A copy up to an event has the log's beginning, and the index of that: it is the thread
+as it was then, and goes on from the latest checkpoint it had.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from secrets import token_hex
 
 from eventlog.attribution import stamp
 from eventlog.codec import content_digest
-from eventlog.errors import ThreadBusy, ThreadExists, ThreadNotFound
-from eventlog.events import ThreadCopied, decode_entry, encode_event
+from eventlog.errors import HistoryGone, InvalidArgument, ThreadBusy, ThreadExists, ThreadNotFound
+from eventlog.events import Recorded, ThreadCopied, decode_entry, encode_event
 from eventlog.flow import Call, Flow, load_script
 from eventlog.keys import Keyspace, ThreadKeys
 from projections.fold import Index, settle
@@ -19,13 +21,14 @@ from projections.registry import runs_of
 from projections.thread import (
     check_log,
     rebuild_index,
+    scan,
     stage_entries,
     stage_hash,
     stage_members,
     thread_script,
 )
 
-__all__ = ["copy_thread"]
+__all__ = ["Until", "copy_thread"]
 
 READ_ENTRIES = load_script("projections/read_entries")
 STORE_COPY = thread_script("store_copy")
@@ -34,8 +37,42 @@ PAGE_BYTES = 4 * 1024 * 1024
 ATTEMPTS = 20
 
 
-def copy_thread(keyspace: Keyspace, source: ThreadKeys, target: ThreadKeys, *, ttl: int) -> Flow[None]:
-    """Copies the complete history of a thread to one that does not exist: all of it or nothing.
+@dataclass(frozen=True)
+class Until:
+    """Up to where a history is copied: the last event of that is the one named, or the last that came at a time or before."""
+
+    entry_id: bytes | None = None
+    sequence: int | None = None
+    ms: int | None = None
+    """Since 1970, by the ids of the entries."""
+
+    def __str__(self) -> str:
+        """As errors name it."""
+        if self.entry_id is not None:
+            return f"event {self.entry_id.decode()}"
+        return f"event number {self.sequence}" if self.sequence is not None else f"time {self.ms} (ms since 1970)"
+
+    def is_before(self, recorded: Recorded) -> bool:
+        """Whether an event came later."""
+        if self.sequence is not None:
+            return recorded.sequence > self.sequence
+        ms = entry_order(recorded.entry_id)[0]
+        if self.ms is not None:
+            return ms > self.ms
+        assert self.entry_id is not None
+        return entry_order(recorded.entry_id) > entry_order(self.entry_id)
+
+    def is_met(self, index: Index) -> bool:
+        """Whether a log that ends here has the event that is named."""
+        if self.sequence is not None:
+            return index.sequence == self.sequence
+        return self.ms is not None or index.last == self.entry_id
+
+
+def copy_thread(
+    keyspace: Keyspace, source: ThreadKeys, target: ThreadKeys, *, ttl: int, until: Until | None = None
+) -> Flow[None]:
+    """Copies the history of a thread, complete or up to an event, to one that does not exist: all of it or nothing.
 
     What is appended to the source meanwhile is not copied.
     Memory: a page of 50 entries or 4 MiB, and the index.
@@ -46,6 +83,8 @@ def copy_thread(keyspace: Keyspace, source: ThreadKeys, target: ThreadKeys, *, t
         ThreadExists: the target has one; it is left as it is. (If it is this very copy, with nothing since, all is well.)
         ThreadBusy: the source was pruned again and again while it was read.
         CorruptEntry: the source's log is damaged; nothing was copied.
+        HistoryGone: some of the history up to that event was pruned since.
+        InvalidArgument: the source has no such event, or no checkpoint up to there.
 
     """
     for _ in range(ATTEMPTS):
@@ -53,7 +92,7 @@ def copy_thread(keyspace: Keyspace, source: ThreadKeys, target: ThreadKeys, *, t
             raise _not_found(source)
         token = token_hex(8).encode()
         staged = [target.shared.stage(token, part) for part in (b"log", b"index", b"order")]
-        index = yield from _read(source, staged[0])
+        index = yield from _read(source, staged[0], until)
         if index is None:
             continue
         digest = index.digest.decode()
@@ -80,31 +119,59 @@ def copy_thread(keyspace: Keyspace, source: ThreadKeys, target: ThreadKeys, *, t
     )
 
 
-def _read(source: ThreadKeys, staged: bytes) -> Flow[Index | None]:
+def _read(source: ThreadKeys, staged: bytes, until: Until | None) -> Flow[Index | None]:
     """Lays the source's log ready; its index, or None if the log was pruned, deleted or begun anew meanwhile."""
     thread = source.thread.decode()
     index = Index()
     after, end = b"", b""
-    while True:
+    beyond = False
+    while not beyond:
         entries, last = yield Call(READ_ENTRIES, [source.log], [after, PAGE, PAGE_BYTES])
         end = end or last
+        wanted = []
         for entry_id, flat in entries:
             recorded = decode_entry(thread, entry_id, flat)
             if recorded.sequence <= index.sequence:
                 return None
+            if until is not None and until.is_before(recorded):
+                beyond = True
+                break
             index.add(recorded)
+            wanted.append((entry_id, flat))
         if not entries:
             return None
-        yield from stage_entries(staged, entries)
+        if wanted:
+            yield from stage_entries(staged, wanted)
         after = entries[-1][0]
         if entry_order(after) >= entry_order(end):
             break
+    if until is not None:
+        yield from _check_prefix(source, index, until, beyond=beyond)
+        return index
     if index.missing() is not None and last != end:
         return None
     if not index.checkpoints:
         raise _not_found(source)
     settle(thread, index)
     return index
+
+
+def _check_prefix(source: ThreadKeys, index: Index, until: Until, *, beyond: bool) -> Flow[None]:
+    """Whether the beginning of a log is whole, as it was then."""
+    thread = source.thread.decode()
+    if index.missing() is not None or (not until.is_met(index) and beyond):
+        yield from scan(source)  # raises where that is no removal's doing
+        if until.entry_id is None or index.missing() is not None:
+            raise HistoryGone(
+                f"Thread {thread!r} was pruned since {until}: its history up to there is no longer whole, and was not copied. "
+                "Copy up to a later event, or import an export from before it was pruned."
+            )
+    if not until.is_met(index):
+        raise InvalidArgument(
+            f"Thread {thread!r} has no {until}; it is none of its events, or was pruned. Name one that its log has, or a time."
+        )
+    if not index.checkpoints:
+        raise InvalidArgument(f"Thread {thread!r} has no checkpoint up to {until}. Name a later event.")
 
 
 def _not_found(source: ThreadKeys) -> ThreadNotFound:

@@ -1,4 +1,5 @@
-"""Exporting threads: their logs as they stand, checked on the way, into a file of the form that `projections.archive_format` tells.
+"""Exporting threads: their logs as they stand, checked on the way, into a file of the form that `projections.archive_format`
+tells.
 
 Reads only: an index that is not that of its log is neither needed nor mended, so whoever may read can export. What a file is to
 have is written beside it first, and put in its place whole; an export that was cut short goes on behind the threads it has.
@@ -7,23 +8,33 @@ have is written beside it first, and put in its place whole; an export that was 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
 from typing import Any, NamedTuple, TypeVar, Union
 
 from eventlog.errors import CorruptEntry, LogLost, ThreadBusy, ThreadNotFound
-from eventlog.flow import Call, Command, Emit, Flow, load_script
 from eventlog.feed.reading import flattened
+from eventlog.flow import Call, Command, Emit, Flow, load_script
 from eventlog.keys import Keyspace, ThreadKeys
-from projections.archive_files import ExportFile
+from projections.archive_files import ExportFile, Left
 from projections.archive_format import Entry, Header, ThreadEnd, ThreadHead
 from projections.chain import Chain
 from projections.file_work import Progress, on_file
 from projections.registry_reading import known_runs, known_threads
 from projections.thread import thread_script
 
-__all__ = ["Again", "Exported", "LogEnd", "Page", "consumed", "export_file", "export_thread", "log_end", "threads_to_export"]
+__all__ = [
+    "Again",
+    "Exported",
+    "LogEnd",
+    "Page",
+    "consumed",
+    "export_file",
+    "export_thread",
+    "log_end",
+    "threads_to_export",
+]
 
 READ_ENTRIES = load_script("projections/read_entries")
 LOG_END = thread_script("log_end")
@@ -83,15 +94,15 @@ def log_end(keys: ThreadKeys) -> Flow[LogEnd | None]:
     number = int(sequence) if sequence.isdigit() else 0
     if known.isdigit() and number and int(known) > number:
         raise CorruptEntry(
-            f"The log of thread {thread!r} ends with entry {entry_id.decode()}; what came after was taken out by hand. Restore the "
-            "log from a backup, or delete the thread."
+            f"The log of thread {thread!r} ends with entry {entry_id.decode()}; what came after was taken out by hand. Restore "
+            "the log from a backup, or delete the thread."
         )
     return LogEnd(number, digest, entry_id, entries)
 
 
 def export_thread(keys: ThreadKeys) -> Flow[None]:
-    """Emits a thread's log as it stands now: a `ThreadHead`, a `Page` for every 200 entries or 4 MiB, and a `ThreadEnd` once all of it
-    was checked. What is appended meanwhile is not in it. Where it was pruned or replaced meanwhile, `Again`, and all anew.
+    """Emits a thread's log as it stands now: a `ThreadHead`, a `Page` for every 200 entries or 4 MiB, and a `ThreadEnd` once all
+    of it was checked. What is appended meanwhile is not in it. Where it was pruned or replaced meanwhile, `Again`, and all anew.
 
     Memory: a page. Round trips: one per page, and two; for whoever may only read.
 
@@ -153,7 +164,7 @@ def is_after(entry_id: bytes, other: bytes) -> bool:
 def _still_ends(keys: ThreadKeys, end: LogEnd) -> Flow[bool]:
     """Whether a log has the entry still that it ended with, and as many up to there."""
     found = yield Command("XRANGE", keys.log, [end.entry_id, end.entry_id])
-    if not found or dict(zip(*[iter(flattened(found)[0][1])] * 2, strict=True)).get(b"d") != end.digest:
+    if not found or dict(zip(*[iter(flattened(found)[0][1])] * 2, strict=True)).get(b"d", b"") != end.digest:
         return False
     now = yield from log_end(keys)
     return now is not None and now.entries >= end.entries
@@ -173,7 +184,7 @@ def consumed(flow: Generator[Any, Any, T], take: Callable[[Any], Flow[None]]) ->
                 continue
             try:
                 reply = yield request
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - the flow's own
                 request = flow.throw(error)
             else:
                 request = flow.send(reply)
@@ -198,8 +209,8 @@ def export_file(
     """Writes threads, or all there are, to a file; emits the work on it, `Progress`, and `Exported` at the end.
 
     The file is written as `path` with ".part" behind it and renamed once it is whole and on the disk. A part that an earlier
-    export of the same prefix left there is continued behind the threads that it has whole, with `resume`.
-    A thread that is deleted before it is its turn is left out where all are exported.
+    export of the same prefix left there is continued, with `resume`, behind those of its threads whose logs have not moved on
+    since. A thread that is deleted before it is its turn is left out where all are exported.
 
     Raises `FileTaken`, and as `export_thread`.
     """
@@ -208,12 +219,13 @@ def export_file(
     try:
         yield from on_file(file.check)
         found = yield from threads_to_export(keyspace, threads)
-        wanted = {keys.thread.decode() for keys in found}
-        done = yield from on_file(lambda: file.open(wanted, resume=resume))
-        entries = sum(done.values())
-        for thread, count in done.items():
-            yield Emit(Progress(thread, count, count))
-        count = len(done)
+        left = yield from on_file(file.left)
+        kept = (yield from _unchanged(found, left)) if resume else []
+        yield from on_file(lambda: file.go_on(kept))
+        done = {one.head.thread: one.head.entries for one in kept}
+        for thread, entries in done.items():
+            yield Emit(Progress(thread, entries, entries))
+        count, entries = len(done), sum(done.values())
         for keys in found:
             if keys.thread.decode() in done:
                 continue
@@ -228,6 +240,16 @@ def export_file(
     finally:
         file.close()
     yield Emit(Exported(count, entries))
+
+
+def _unchanged(threads: Sequence[ThreadKeys], left: Sequence[Left]) -> Flow[list[Left]]:
+    """Of the threads that a part has, those before the first that is not wanted, or whose log has moved on. A round trip each."""
+    wanted = {keys.thread.decode(): keys for keys in threads}
+    for number, (head, _) in enumerate(left):
+        end = None if head.thread not in wanted else (yield from log_end(wanted[head.thread]))
+        if end is None or end.digest != head.digest.encode():
+            return list(left[:number])
+    return list(left)
 
 
 def _export_into(file: ExportFile, keys: ThreadKeys) -> Flow[int]:
@@ -258,6 +280,3 @@ def package_version() -> str:
         return version("langgraph-checkpoint-redis-streams")
     except PackageNotFoundError:
         return ""
-
-
-Threads = Iterable[str]

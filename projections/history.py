@@ -14,7 +14,8 @@ from typing import Any
 
 from eventlog.codec import Malformed
 from eventlog.flow import Argument, Call, Emit, Flow, load_script
-from eventlog.keys import Keyspace, ThreadKeys, checkpoint_place, ordered, split_place
+from eventlog.keys import Keyspace, ThreadKeys, checkpoint_place, ordered, split_place, unordered
+from projections.authentic import check_ancestors, check_bare, check_views
 from projections.checkpoint import PendingWrite, StoredCheckpoint, View, decode_envelope, pending_writes
 from projections.pieces import Pieces, StoredValue
 from projections.read import damaged, decode_view
@@ -149,10 +150,12 @@ class _Walk:
         place = ordered(self.namespace.encode())
         arguments: list[Argument] = [int(full), PAGE_BYTES, place, below, most]
         _, views, flat, versions, more = yield from call(self.keys, READ_PAGE, arguments)
+        pieces = Pieces(flat, versions)
+        yield from check_views(self.keys, views, pieces) if full else check_bare(self.keys, views)
         self.finished = not more
         if views:
             self.scanned = split_place(views[-1][-1])[1]
-        return views, Pieces(flat, versions)
+        return views, pieces
 
     def _fill_all(self, left: int | None) -> Flow[None]:
         most = PAGES[min(self.pages, len(PAGES)) - 1] if left is None else min(left, PAGES[-1])
@@ -179,7 +182,9 @@ def _read_places(keys: ThreadKeys, places: Sequence[bytes], into: deque[_Found])
     wanted = list(places)
     while wanted:
         _, views, flat, versions, _ = yield from call(keys, READ_PAGE, [1, PAGE_BYTES, b"*", *wanted])
-        into.extend(_found(keys, views, Pieces(flat, versions)))
+        pieces = Pieces(flat, versions)
+        yield from check_views(keys, views, pieces)
+        into.extend(_found(keys, views, pieces))
         if not views:
             return
         wanted = wanted[wanted.index(bare_place(views[-1][5])) + 1 :]
@@ -279,10 +284,13 @@ def read_ancestry(
             PAGE_BYTES,
             *(name.encode() for name in left),
         ]
-        _, start, steps, flat = yield from call(keys, READ_ANCESTORS, arguments)
+        began = start
+        _, start, steps, flat, origin = yield from call(keys, READ_ANCESTORS, arguments)
         inclusive = 1
         pieces = Pieces(flat, [])
-        for values, writes in steps:
+        place = namespace, unordered(began)[0].decode() if began else None
+        yield from check_ancestors(keys, place, origin, left, steps, pieces)
+        for values, writes, _ in steps:
             _gather(keys, left, seeds, newest_first, writes)
             for position, number in zip(values[::2], values[1::2], strict=True):
                 seeds[left[position - 1]] = _seed(keys, pieces, number)

@@ -1,23 +1,24 @@
 """A thread as it was: its log folded event by event, up to where one is, and the checkpoints that could be read there and then.
 
-What is kept, of each namespace, is its latest checkpoint without values: where these lie, and which entries hold its pending writes.
-From one event to the next that takes nothing but the event, as long as a checkpoint follows the latest one, or replaces it, or comes
-too late to be the latest. Anything else (a fork, whose values lie further back; a removal of the latest) is looked up in an index, which
-is folded up to the event at hand when it is first needed, and gone on from there.
+What is kept, of each namespace, is its latest checkpoint without values: where these lie, and which entries hold its pending
+writes. From one event to the next that takes nothing but the event, as long as a checkpoint follows the latest one, or replaces it,
+or comes too late to be the latest. Anything else (a fork, whose values lie further back; a removal of the latest) is looked up
+in an index, which is folded up to the event at hand when it is first needed, and gone on from there.
 
 Values are put together as they are asked for, from entries that were read or, where these are not kept any more, from the log.
-Nothing is taken from views, and nothing is written.
+Nothing is taken from views, and nothing is written. With a signer every state is read from the log, the signatures of its entries
+checked.
 
-What was pruned is gone from the log, also for the time before. A state is given only if the log still shows that it was so: its
-checkpoint was never removed or replaced since, none with a greater id was removed since, and its values are those that were never
-replaced. Else it is `Unavailable`. (Known limit: of a checkpoint that was put twice with different contents, and whose first entry was
-pruned since, the log does not tell that there was a first. Until the second it counts as not there.)
+What was pruned is gone from the log, also for the time before. A state from before is given only if the log still shows that it was
+so: its checkpoint was not removed or replaced since, none with a greater id was removed since, and its values were not replaced.
+Else it is `Unavailable`. (Known limit: of a checkpoint that was put twice with different contents, and whose first entry was pruned
+since, the log does not tell that there was a first. Until the second it counts as not there.)
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar, Union
 
@@ -43,13 +44,14 @@ from eventlog.events import (
     entry_ms,
 )
 from eventlog.flow import Argument, Call, Flow, load_script
-from eventlog.keys import ThreadKeys, checkpoint_place, counted, split_place, value_name
+from eventlog.keys import ThreadKeys, checkpoint_place, counted, ordered, split_place, value_name
+from projections.authentic import Names, check_views, signed_page
 from projections.checkpoint import StoredCheckpoint, decode_envelope, pending_writes
 from projections.delta import apply_deltas
 from projections.fold import Index, settle
 from projections.moments import Moment
 from projections.pieces import Pieces, StoredValue, assemble
-from projections.read import damaged
+from projections.read import damaged, decode_view
 from projections.thread import SCAN, SCAN_BYTES, SCAN_LOG, thread_script
 from projections.versions import Versions, overlaid, verify
 
@@ -58,6 +60,7 @@ __all__ = ["Past", "State", "Unavailable"]
 T = TypeVar("T")
 
 MEASURE = load_script("projections/measure_log")
+READ_ENTRIES = load_script("projections/read_entries")
 READ_PARTS = thread_script("read_parts", "view")
 
 KEPT_BYTES = 16 * 1024 * 1024
@@ -151,7 +154,10 @@ class Past:
     def __init__(self, keys: ThreadKeys) -> None:
         self.keys = keys
         self.thread = keys.thread.decode()
+        self._names = Names(keys)
         self.sequence = 0
+        self.reached = 0
+        """The number up to which events had happened then: those right behind the one one is at may be gone."""
         self.last = b""
         """Entry of the event one is at."""
         self.end = 0
@@ -210,8 +216,19 @@ class Past:
 
     def page(self, after: bytes, most: int) -> Flow[tuple[list[Recorded], int]]:
         """Events behind an entry, values left out, and whether there may be more."""
-        entries, more = yield Call(SCAN_LOG, [self.keys.log], [after, most, SCAN_BYTES])
+        if self.keys.signer is not None:
+            entries, more = yield from signed_page(self._names, after, most, SCAN_BYTES, values=False)
+        else:
+            entries, more = yield Call(SCAN_LOG, [self.keys.log], [after, most, SCAN_BYTES])
         return [decode_entry(self.thread, entry_id, flat) for entry_id, flat in entries], more
+
+    def whole_page(self, after: bytes, most: int, most_bytes: int) -> Flow[list[Recorded]]:
+        """Events behind an entry, whole."""
+        if self.keys.signer is not None:
+            entries, _ = yield from signed_page(self._names, after, most, most_bytes)
+        else:
+            entries, _ = yield Call(READ_ENTRIES, [self.keys.log], [after, most, most_bytes])
+        return [decode_entry(self.thread, entry_id, flat) for entry_id, flat in entries]
 
     def gone(self) -> EventGone:
         """The error for a log that went away meanwhile."""
@@ -220,8 +237,9 @@ class Past:
     # moving on
 
     def go_to(self, moment: Moment | None = None) -> Flow[Recorded | None]:
-        """Goes to the last event at or before a moment (None: to the end); the event right behind it, if one was seen. One round trip
-        per 1000 entries or 4 MiB.
+        """Goes to the last event at or before a moment (None: to the end); the event right behind it, if one was seen.
+
+        One round trip per 1000 entries or 4 MiB.
         """
         after, more, ahead = b"", 1, None
         while more and ahead is None:
@@ -234,7 +252,13 @@ class Past:
                 self._follows(recorded)
                 self.index.add(recorded)
         self._skipped = True
-        if any(self._final is None or gap not in self._final.gaps for gap in self.index.gaps):
+        if ahead is not None:
+            last = None if moment is None else moment.sequence
+            self.reached = ahead.sequence - 1 if last is None else min(last, ahead.sequence - 1)
+        gaps = list(self.index.gaps)
+        if ahead is not None and ahead.sequence > self.sequence + 1:
+            gaps.append((self.sequence + 1, ahead.sequence - 1))
+        if any(self._final is None or gap not in self._final.gaps for gap in gaps):
             yield from self._look_ahead()
         return ahead
 
@@ -265,7 +289,7 @@ class Past:
                 f"Entry {recorded.entry_id.decode()} of thread {self.thread!r} has sequence number {recorded.sequence}, which came "
                 "before. If something other than this package added it, remove it with XDEL; else restore the log from a backup."
             )
-        self.sequence, self.last = recorded.sequence, recorded.entry_id
+        self.sequence, self.last, self.reached = recorded.sequence, recorded.entry_id, recorded.sequence
 
     def _whole(self, entry_id: bytes, event: CheckpointSaved) -> Flow[tuple[CheckpointSaved, int]]:
         """A checkpoint with its versions whole, and how many changes they are behind whole ones."""
@@ -394,17 +418,13 @@ class Past:
         if spot is not None:
             return spot
         index = yield from self._caught_up()
-        places = [place for place in index.checkpoints if split_place(place)[0] == namespace]
         spot = _Spot()
-        latest = ""
-        if places:
-            place = max(places)
-            latest = split_place(place)[1]
-            spot.held = yield from self._found(index, namespace, place, index.checkpoints[place])
-        for place, written in index.writes.items():
-            named, checkpoint_id, _ = split_place(place)
-            if named == namespace and (spot.held is None or checkpoint_id > latest):
-                spot.early[checkpoint_id] = [entry_id for _, entry_id in written]
+        latest = max(_within(namespace, index.checkpoints), default=b"")
+        if latest:
+            spot.held = yield from self._found(index, namespace, latest, index.checkpoints[latest])
+        for place in _within(namespace, index.writes):
+            if place > latest:
+                spot.early[split_place(place)[1]] = [entry_id for _, entry_id in index.writes[place]]
         self._elsewhere.discard(namespace)
         return self._follow(namespace, spot)
 
@@ -447,8 +467,7 @@ class Past:
     def ids(self, namespace: str) -> Flow[list[str]]:
         """Ids of the checkpoints that could be read where one is, smallest first."""
         index = yield from self._caught_up()
-        found = (split_place(place) for place in index.checkpoints)
-        return sorted(checkpoint_id for named, checkpoint_id, _ in found if named == namespace)
+        return [split_place(place)[1] for place in sorted(_within(namespace, index.checkpoints))]
 
     def namespaces(self) -> Flow[list[str]]:
         """Namespaces that had a checkpoint where one is."""
@@ -481,7 +500,7 @@ class Past:
 
     def _unsettled(self) -> bool:
         """Whether entries from before are gone that were there still."""
-        return any(one.sequence > self.sequence >= one.first for one in self._removals)
+        return any(one.sequence > self.sequence and one.first <= self.reached for one in self._removals)
 
     def _intact(self, held: _Held) -> bool:
         """Whether a checkpoint is, in the end, what it was: neither removed nor replaced, nor any of its values."""
@@ -499,7 +518,9 @@ class Past:
         """Whether no checkpoint with a greater id was removed since."""
         event = held.event
         return not any(
-            one.sequence > self.sequence >= one.first and one.greatest.get(event.namespace, "") > event.checkpoint_id
+            one.sequence > self.sequence
+            and one.first <= self.reached
+            and one.greatest.get(event.namespace, "") > event.checkpoint_id
             for one in self._removals
         )
 
@@ -512,6 +533,8 @@ class Past:
 
     def _assembled(self, held: _Held) -> Flow[State]:
         """A checkpoint with its values and pending writes."""
+        if self.keys.signer is not None:
+            return (yield from self._checked(held))
         event = held.event
         wanted: list[_Place] = []
         values: dict[str, StoredValue | None] = {}
@@ -528,9 +551,7 @@ class Past:
         if wanted or missing:
             fetched = yield from self._fetch(wanted, missing)
             if fetched is None:
-                if self._final is None:
-                    yield from self._look_ahead()
-                return self._unavailable(event.namespace)
+                return (yield from self._lacking(held))
             values.update({channel: value for (_, channel, _), value in fetched[0].items()})
             written.update({entry_id: (parts,) for entry_id, parts in fetched[1].items()})
         self._given = {
@@ -555,6 +576,31 @@ class Past:
             event.check,
             held.depth,
         )
+
+    def _lacking(self, held: _Held) -> Flow[Unavailable]:
+        """For a checkpoint whose entries are gone. Raises `CorruptEntry` unless some were pruned."""
+        yield from self._look_ahead()
+        if self._final is not None and self._final.gaps:
+            return self._unavailable(held.event.namespace)
+        raise self._damaged(Malformed("needs what the log lacks, though nothing was pruned"), held.entry_id)
+
+    def _checked(self, held: _Held) -> Flow[State]:
+        """A checkpoint of which all is read once more, and every entry that it comes from is signed."""
+        event = held.event
+        named = [(place, channel) for channel, place in held.places.items() if place is not None]
+        arguments: list[Argument] = [self.keys.thread, len(named)]
+        for entry_id, channel in named:
+            arguments += (entry_id, event.versions[channel].encode(), channel.encode())
+        reply = yield Call(READ_PARTS, self.keys.all, [*arguments, 1, held.entry_id, *held.writes])
+        numbers, [found], writes, flat, vectors = reply
+        if not found or not all(numbers) or not all(writes):
+            return (yield from self._lacking(held))
+        placed = iter(numbers)
+        whole = [0 if held.places[channel] is None else next(placed) for channel in event.versions]
+        place = checkpoint_place(event.namespace.encode(), event.checkpoint_id.encode()) + held.entry_id
+        view, pieces = [*found[:3], whole, writes, place], Pieces(flat, vectors)
+        yield from check_views(self.keys, [view], pieces)
+        return decode_view(self.keys, view, pieces)
 
     def _fetch(
         self, wanted: Sequence[_Place], missing: Sequence[bytes]
@@ -644,6 +690,14 @@ def _renew(held: _Held, entries: dict[tuple[str, str], bytes]) -> None:
     for (channel, token), entry_id in entries.items():
         if held.event.versions.get(channel) == token:
             held.places[channel] = entry_id
+
+
+def _within(namespace: str, places: Iterable[bytes]) -> Iterator[bytes]:
+    """Those places that are of a namespace."""
+    own = ordered(namespace.encode())
+    for place in places:
+        if place.startswith(own) and place[len(own) : len(own) + 1] != b"\xff":  # the name ends there
+            yield place
 
 
 def _place_in(index: Index, namespace: str, channel: str, token: str) -> bytes | None:

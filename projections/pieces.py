@@ -108,6 +108,18 @@ class Pieces:
         """The entry that a piece lies in."""
         return self._flat[3 * number - 1]  # type: ignore[return-value]
 
+    def entry_ids(self) -> list[bytes]:
+        """The entries that the pieces lie in."""
+        return list(self._flat[2::3])  # type: ignore[arg-type]
+
+    def stored(self, number: int) -> bytes:
+        """A piece as it lies in the log."""
+        return self._flat[3 * number - 3]  # type: ignore[return-value]
+
+    def base_number(self, number: int) -> int:
+        """The number of the piece that a piece is a delta against; 0 if it is none."""
+        return int(self._flat[3 * number - 2])
+
     def value(self, number: int, token: bytes) -> StoredValue | None:
         """The value of a piece, None if it has none. Raises `Malformed`."""
         if not number:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from eventlog.codec import Malformed
 from eventlog.errors import CorruptEntry, EventLogError, LogLost
-from eventlog.flow import Command, Flow
+from eventlog.flow import Argument, Command, Flow
 from eventlog.keys import ThreadKeys, checkpoint_place, ordered, split_place
+from projections.authentic import check_views
 from projections.cache import KnownVersions, ValueCache
 from projections.checkpoint import Incomplete, StoredCheckpoint, View, from_head, from_view, head_fields
 from projections.pieces import Pieces
@@ -27,6 +28,8 @@ def read_latest(keys: ThreadKeys, namespace: str, *, ttl: int = 0) -> Flow[Store
     """
     encoded = namespace.encode()
     heads = [keys.head(encoded), keys.head(b"")]
+    if keys.signer is not None:
+        return (yield from _read_signed(keys, [ttl, ordered(encoded), b"", 1], heads))
     then = Command("HGETALL", heads[0])
     reply = yield from call(keys, READ, [ttl, ordered(encoded), b"", 0], heads, shared=True, then=then)
     if reply[0] == b"none":
@@ -39,7 +42,7 @@ def read_latest(keys: ThreadKeys, namespace: str, *, ttl: int = 0) -> Flow[Store
             reply = yield from call(keys, READ, [0, ordered(encoded), b"", 1], heads)
             if reply[0] == b"none":
                 return None
-    _, digest, view, flat, versions = reply
+    _, digest, view, flat, versions, *_ = reply
     pieces = Pieces(flat, versions)
     found = decode_view(keys, view, pieces)
     try:
@@ -57,15 +60,28 @@ def read_checkpoint(
     """The checkpoint with this id, None if there is none. One round trip. `ttl` and errors as in `read_latest`."""
     encoded = namespace.encode()
     place = checkpoint_place(encoded, checkpoint_id.encode())
-    reply = yield from call(
-        keys, READ, [ttl, ordered(encoded), place, 0], [keys.head(encoded), keys.head(b"")], shared=True
-    )
+    heads = [keys.head(encoded), keys.head(b"")]
+    if keys.signer is not None:
+        return (yield from _read_signed(keys, [ttl, ordered(encoded), place, 0], heads))
+    reply = yield from call(keys, READ, [ttl, ordered(encoded), place, 0], heads, shared=True)
     if reply[0] == b"none":
         return None
     found = decode_view(keys, reply[2], Pieces(reply[3], reply[4]))
     if (found.namespace, found.checkpoint_id) != (namespace, checkpoint_id):
         raise damaged(keys, Malformed(f"is not that of checkpoint {checkpoint_id!r}"), reply[2][5])
     return found
+
+
+def _read_signed(keys: ThreadKeys, arguments: list[Argument], heads: list[bytes]) -> Flow[StoredCheckpoint | None]:
+    """A checkpoint from the log, each entry that it comes from checked."""
+    reply = yield from call(keys, READ, arguments, heads)
+    if reply[0] == b"none":
+        return None
+    _, _, view, flat, versions, last, digest = reply
+    pieces = Pieces(flat, versions)
+    yield from check_views(keys, [view], pieces)
+    keys.note(last, digest)
+    return decode_view(keys, view, pieces)
 
 
 def remember(cache: ValueCache, keys: ThreadKeys, stored: StoredCheckpoint) -> None:

@@ -4,7 +4,7 @@
 -- ARGV: 1 thread; 2 ttl in ms that reading gives a thread that is to expire, 0 for none; 3 namespace's place;
 --   4 checkpoint's place, '' for the latest; 5 '1' to read the latest from
 --   the log even if there is a head.
--- Reply: {'none'}; {'head'} if there is one, which the caller reads right after this, without a script: that would copy it four times; {'view', digest of the log, view, pieces, versions}, as view.lua has it: an old checkpoint,
+-- Reply: {'none'}; {'head'} if there is one, which the caller reads right after this, without a script: that would copy it four times; {'view', digest of the log, view, pieces, versions, the log's last entry id and digest}, as view.lua has it: an old checkpoint,
 --   or the latest where there is no head; {'gone', entry id} if the log lacks an entry; {'stale'} or {'lost'}.
 
 local HEAD, ROOT = KEYS[8], KEYS[9]
@@ -45,4 +45,4 @@ if not found then
   return { 'gone', gone }
 end
 prolong()
-return { 'view', state.d, found, pieces_of(read), read.versions }
+return { 'view', state.d, found, pieces_of(read), read.versions, state.l, state.d }

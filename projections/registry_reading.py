@@ -1,5 +1,6 @@
-"""Which threads there are and which runs wrote to them, for whoever may not write: a view that is missing is folded here from the feed,
-and not put in place (`projections.registry` does that).
+"""Which threads there are and which runs wrote to them, for whoever may not write.
+
+A view that is missing is folded here from the feed, and not put in place; `projections.registry` does that.
 """
 
 from __future__ import annotations
@@ -87,8 +88,8 @@ def _folded(keys: PartitionKeys) -> Flow[_Registry]:
                     registry.fold(dict(zip(flat[::2], flat[1::2], strict=True)))
                 except (KeyError, ValueError) as error:
                     raise CorruptEntry(
-                        f"Entry {after.decode()} of {keys.feed.decode()!r} is none that this package writes ({error!r}). If something "
-                        "else added it, remove it with XDEL."
+                        f"Entry {after.decode()} of {keys.feed.decode()!r} is none that this package writes ({error!r}). "
+                        "If something else added it, remove it with XDEL."
                     ) from error
             if len(entries or ()) < PAGE:
                 break

@@ -334,6 +334,8 @@ def delete_thread(keys: ThreadKeys, *, only: bytes | None = None) -> Flow[bool]:
         elif reply[0] == b"room":
             mode = b"anyway"
         else:
+            if reply[0] != b"moved":
+                keys.forget()
             return bool(reply[0] == b"ok")
 
 

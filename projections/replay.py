@@ -5,16 +5,19 @@ Both read the log alone, and write nothing: they work for users who may only rea
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
 from eventlog.errors import BeforeFirstEvent, EventGone
 from eventlog.events import (
     CheckpointSaved,
     Recorded,
     ValuesSaved,
     WritesSaved,
-    decode_entry,
     entry_ms,
 )
-from eventlog.flow import Call, Emit, Flow, load_script
+from eventlog.flow import Emit, Flow
 from eventlog.keys import ThreadKeys
 from projections.checkpoint import StoredCheckpoint
 from projections.moments import Moment, When, moment_of, time_of
@@ -23,7 +26,6 @@ from projections.thread import SCAN
 
 __all__ = ["replay", "state_as_of"]
 
-READ_ENTRIES = load_script("projections/read_entries")
 PAGE = 500
 PAGE_BYTES = 1024 * 1024
 
@@ -35,9 +37,11 @@ def replay(
     until: Moment | None = None,
     namespace: str | None = None,
     states: bool = True,
+    present: Callable[[Recorded, State], Any] = lambda recorded, state: (recorded, state),
 ) -> Flow[None]:
-    """Emits each event in turn, `(Recorded, State)`: its pieces as they are stored, its versions whole; and what could be read of its
-    namespace right after it, as `get_tuple` would have answered then. Ends with the last event there was when it began.
+    """Emits each event in turn, `(Recorded, State)`, or what `present` makes of both unless that is None: its pieces as they are
+    stored, its versions whole; and what could be read of its namespace right after it, as `get_tuple` would have answered then.
+    Ends with the last event there was when it began.
 
     `after`: only events after this moment. `until`: only those up to this one. `namespace`: only events of this one, and those that
     concern the whole thread, whose state is that of this namespace, else of the root. With `states=False` states are None, and
@@ -55,10 +59,11 @@ def replay(
         events = yield from _page(past)
         if not events:
             raise past.gone()
-        for recorded in events:
+        while events:
+            recorded = events.popleft()
             if entry_ms(recorded.entry_id) > past.end or (until is not None and not until.covers(recorded)):
                 return
-            if states:
+            if states and past.keys.signer is None:
                 past.offer(recorded)
             whole = yield from past.add(recorded)
             own = _namespace_of(recorded)
@@ -66,7 +71,9 @@ def replay(
                 state: State = None
                 if states:
                     state = yield from past.state(own if own is not None else namespace or "")
-                yield Emit((whole, state))
+                item = present(whole, state)
+                if item is not None:
+                    yield Emit(item)
 
 
 def _pass(past: Past, after: Moment) -> Flow[None]:
@@ -80,9 +87,8 @@ def _pass(past: Past, after: Moment) -> Flow[None]:
             yield from past.add(recorded)
 
 
-def _page(past: Past) -> Flow[list[Recorded]]:
-    entries, _ = yield Call(READ_ENTRIES, [past.keys.log], [past.last, PAGE, PAGE_BYTES])
-    return [decode_entry(past.thread, entry_id, flat) for entry_id, flat in entries]
+def _page(past: Past) -> Flow[deque[Recorded]]:
+    return deque((yield from past.whole_page(past.last, PAGE, PAGE_BYTES)))
 
 
 def _namespace_of(recorded: Recorded) -> str | None:
@@ -92,8 +98,8 @@ def _namespace_of(recorded: Recorded) -> str | None:
 
 
 def state_as_of(keys: ThreadKeys, namespace: str, when: When) -> Flow[StoredCheckpoint | None]:
-    """The checkpoint that could be read of a namespace after the last event at or before a moment: a time by the server's clock, the id
-    of an entry, or a sequence number. None if there was none yet.
+    """The checkpoint that could be read of a namespace after the last event at or before a moment: a time by the server's clock,
+    the id of an entry, or a sequence number. None if there was none yet.
 
     One round trip per 1000 entries or 4 MiB up to the moment, and three more; of a pruned thread those of its whole log as well.
     Memory: a page, the index up to the moment, and the state.

@@ -6,11 +6,12 @@ from typing import Any
 
 from eventlog.codec import Keyframe
 from eventlog.errors import EventGone
-from eventlog.events import CheckpointSaved, ValuesSaved, WritesSaved, decode_entry
+from eventlog.events import CheckpointSaved, Event, ValuesSaved, WritesSaved, decode_entry
 from eventlog.feed.activity import Activity
 from eventlog.feed.reading import flattened, load_event
 from eventlog.flow import Command, Flow
-from eventlog.keys import Keyspace
+from eventlog.keys import Keyspace, ThreadKeys
+from projections.authentic import read_signed
 from projections.read import read_checkpoint
 from saver.translation import Translator
 
@@ -23,6 +24,11 @@ def values_of(translator: Translator, keyspace: Keyspace, activity: Activity) ->
     A round trip for writes, two for a checkpoint. Raises `EventGone`, also where the checkpoint was saved anew since.
     """
     event = (yield from load_event(keyspace, activity)).event
+    keys = keyspace.thread(activity.thread_id.encode())
+    if keys.signer is not None and isinstance(event, WritesSaved):
+        event = yield from _signed(keys, activity)
+    if activity.kind == "imported":  # which leads to the last event, as it was then
+        return []
     if isinstance(event, WritesSaved):
         return [
             (write.channel, translator.value(activity.thread_id, write.channel, Keyframe(write.type, write.data)))
@@ -33,7 +39,6 @@ def values_of(translator: Translator, keyspace: Keyspace, activity: Activity) ->
     channels = [channel for channel, _ in event.values]
     if event.parts:
         channels = [*(yield from _channels_before(keyspace, activity, len(event.parts))), *channels]
-    keys = keyspace.thread(activity.thread_id.encode())
     stored = yield from read_checkpoint(keys, event.namespace, event.checkpoint_id)
     if stored is None or stored.entry_id != activity.event_id.encode():
         raise EventGone(
@@ -47,6 +52,13 @@ def values_of(translator: Translator, keyspace: Keyspace, activity: Activity) ->
         for channel in channels
         if channel in values
     ]
+
+
+def _signed(keys: ThreadKeys, activity: Activity) -> Flow[Event]:
+    """The event, read once more with its signature. Raises `SignatureInvalid`."""
+    entry_id = activity.event_id.encode()
+    (flat,) = yield from read_signed(keys, [entry_id])
+    return decode_entry(activity.thread_id, entry_id, flat).event
 
 
 def _channels_before(keyspace: Keyspace, activity: Activity, parts: int) -> Flow[list[str]]:

@@ -5,7 +5,11 @@ Everything that can be wrong with a call is found before the first request is ma
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from os import PathLike
 from typing import Any, TypeVar
 
 from langchain_core.runnables import RunnableConfig
@@ -22,21 +26,32 @@ from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from eventlog.attribution import stamp
 from eventlog.codec import NEVER
 from eventlog.errors import InvalidArgument
-from eventlog.events import CheckpointSaved, HistoryPruned, Removed, RunsDeleted, WritesSaved
+from eventlog.events import CheckpointSaved, HistoryPruned, Removed, RunsDeleted, Write, WritesSaved
 from eventlog.feed.activity import Activity
+from eventlog.feed.reading import open_keyspace
 from eventlog.feed.trimming import Retention
 from eventlog.flow import Flow
 from eventlog.keys import Keyspace, ThreadKeys, text
 from eventlog.server import check_server
+from projections.archiving import Pruning, archive_thread
 from projections.cache import ValueCache
-from projections.copying import copy_thread
+from projections.check import Checked, check_thread
+from projections.copying import Until, copy_thread
+from projections.exporting import export_file
 from projections.history import Selection, list_checkpoints, read_ancestry
+from projections.importing import check_file, import_file
+from projections.moments import When, moment_of
 from projections.read import read_checkpoint, read_latest, remember
+from projections.rebuild import Rebuilt, rebuild_known
 from projections.registry import threads_of, threads_of_runs
 from projections.removal import Choice, delete_thread, remove_checkpoints
+from projections.replay import state_as_of
 from projections.save import About, save_checkpoint, save_writes
+from projections.threads import list_threads
+from projections.verify import Verified, verify_thread
 from saver.activities import values_of
 from saver.configs import Address, address_of, configurable_of, id_of, thread_id_of
+from saver.history import replayed
 from saver.nodes import NOTHING, Known, KnownCheckpoints, nodes_of, writer_of
 from saver.retention import TrimmingBehindPuts
 from saver.translation import Translator, config_of, copied
@@ -49,6 +64,7 @@ T = TypeVar("T")
 _UNSHARED = ValueCache(0, NEVER)
 """For values of which no two share anything, nor get shorter by compression: encrypted ones."""
 KEEP_LATEST, DELETE = "keep_latest", "delete"
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class Operations:
@@ -75,6 +91,12 @@ class Operations:
             yield from self.check()
         return (yield from flow)
 
+    def _reading(self, flow: Flow[T]) -> Flow[T]:
+        """`flow`, which only reads, behind a check of the prefix that only reads, too."""
+        if not self._checked:
+            yield from open_keyspace(self.keyspace.prefix, self.keyspace.partitions)
+        return (yield from flow)
+
     def _keys(self, thread_id: str) -> ThreadKeys:
         return self.keyspace.thread(thread_id.encode())
 
@@ -96,6 +118,32 @@ class Operations:
         name = address.thread_id, namespace, stored.checkpoint_id
         self.known.note(name, known._replace(seen=copied(known.seen)))
         return found
+
+    def get_tuple_as_of(
+        self, serde: SerializerProtocol, config: RunnableConfig, when: When
+    ) -> Flow[CheckpointTuple | None]:
+        """The latest checkpoint of the config's namespace, as of a moment."""
+        address = address_of(config)
+        if address.checkpoint_id is not None:
+            raise InvalidArgument(
+                f"{address.subject}: the config names checkpoint {address.checkpoint_id!r}, and a checkpoint is what it is at any "
+                "time. Leave checkpoint_id out, or call get_tuple."
+            )
+        moment_of(when)
+        reading = state_as_of(self._keys(address.thread_id), address.namespace or "", when)
+        stored = yield from self._first(reading)
+        return None if stored is None else Translator(serde).checkpoint_tuple(address.thread_id, stored)
+
+    def replay(
+        self, serde: SerializerProtocol, thread_id: str, namespace: str | None, since: When | None, until: When | None
+    ) -> Flow[None]:
+        """Emits each event of a thread, with the state after it."""
+        keys = self._keys(thread_id_of(thread_id))
+        namespace = None if namespace is None else id_of(namespace, "namespace")
+        for field, when in (("since", since), ("until", until)):
+            if when is not None:
+                moment_of(when, field)
+        yield from self._first(replayed(Translator(serde), keys, namespace=namespace, since=since, until=until))
 
     def list(
         self,
@@ -204,15 +252,48 @@ class Operations:
                 self.keyspace.thread(thread), of_runs, _replayed(translator, thread_id), describe
             )
 
-    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> Flow[None]:
+    def copy_thread(
+        self, source_thread_id: str, target_thread_id: str, until: str | int | datetime | None = None
+    ) -> Flow[None]:
         """Copies a thread."""
         source = thread_id_of(source_thread_id, "source_thread_id")
         target = thread_id_of(target_thread_id, "target_thread_id")
         if source == target:
             raise InvalidArgument(f"Thread {source!r} cannot be copied onto itself; name another target_thread_id.")
-        yield from self._first(
-            copy_thread(self.keyspace, self._keys(source), self._keys(target), ttl=self.ttl.on_write)
-        )
+        keys = self._keys(source), self._keys(target)
+        yield from self._first(copy_thread(self.keyspace, *keys, ttl=self.ttl.on_write, until=until_of(until)))
+
+    def export_threads(
+        self, path: str | PathLike[str], thread_ids: Sequence[str] | None, *, overwrite: bool
+    ) -> Flow[None]:
+        """Exports threads; emits work on the file, progress, and what was exported."""
+        threads = None if thread_ids is None else _several("thread_ids", thread_ids)
+        yield from self._first(export_file(self.keyspace, threads, path, overwrite=overwrite))
+
+    def import_threads(self, path: str | PathLike[str], thread_ids: Sequence[str] | None) -> Flow[None]:
+        """Imports threads; emits work on the file, progress, and what was imported."""
+        threads = None if thread_ids is None else _several("thread_ids", thread_ids)
+        heads = yield from check_file(path, threads)
+        yield from self._first(import_file(self.keyspace, path, heads, ttl=self.ttl.on_write))
+
+    def archive_thread(
+        self,
+        serde: SerializerProtocol,
+        thread_id: str,
+        path: str | PathLike[str],
+        *,
+        keep_last: int | None,
+        delete: bool,
+        overwrite: bool,
+    ) -> Flow[None]:
+        """Exports a thread and takes out what is archived; emits work on the file, progress, and what was done."""
+        thread = thread_id_of(thread_id)
+        _check_keep(keep_last, delete=delete, instead="delete=True")
+        pruning = None
+        if not delete:
+            choice, replayed = _all_but(keep_last or 1), _replayed(Translator(serde), thread)
+            pruning = Pruning(choice, replayed, lambda removed: HistoryPruned(KEEP_LATEST, removed, stamp()))
+        yield from self._first(archive_thread(self.keyspace, self._keys(thread), path, pruning, overwrite=overwrite))
 
     def prune(
         self, serde: SerializerProtocol, thread_ids: Sequence[str], strategy: str, keep_last: int | None
@@ -221,14 +302,7 @@ class Operations:
         threads = _several("thread_ids", thread_ids)
         if strategy not in (KEEP_LATEST, DELETE):
             raise InvalidArgument(f"Unknown prune strategy {strategy!r}; it is {KEEP_LATEST!r} or {DELETE!r}.")
-        if keep_last is not None and (isinstance(keep_last, bool) or not isinstance(keep_last, int)):
-            raise TypeError(f"keep_last must be an int, not {type(keep_last).__name__}.")
-        if keep_last is not None and keep_last < 1:
-            raise InvalidArgument(
-                f"keep_last must be 1 or more, not {keep_last}; to delete threads pass strategy={DELETE!r}."
-            )
-        if keep_last is not None and strategy == DELETE:
-            raise InvalidArgument(f"keep_last goes with strategy={KEEP_LATEST!r}, not {strategy!r}.")
+        _check_keep(keep_last, delete=strategy == DELETE, instead=f"strategy={DELETE!r}")
         translator = Translator(serde)
         for thread_id in threads:
             if strategy == DELETE:
@@ -243,9 +317,55 @@ class Operations:
                 )
             )
 
+    def threads(self, since: datetime | None, limit: int | None) -> Flow[None]:
+        """Emits the threads there are, those last active first."""
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int)):
+            raise TypeError(f"limit must be an int, not {type(limit).__name__}.")
+        if since is not None and not isinstance(since, datetime):
+            raise TypeError(f"since must be a datetime, not {type(since).__name__}.")
+        if since is not None and since.tzinfo is None:
+            raise InvalidArgument(f"since {since!r} has no time zone; pass e.g. datetime.now(timezone.utc).")
+        yield from self._reading(list_threads(self.keyspace, since=since, limit=limit))
+
+    def check_thread(self, thread_id: str) -> Flow[Checked]:
+        """Compares the views of a thread with its log."""
+        return (yield from self._reading(check_thread(self._keys(thread_id_of(thread_id)))))
+
+    def rebuild_thread(self, thread_id: str) -> Flow[Rebuilt]:
+        """Makes the views of a thread, and those of its partition, anew."""
+        return (yield from self._first(rebuild_known(self.keyspace, self._keys(thread_id_of(thread_id)))))
+
+    def put_indexed_writes(
+        self,
+        serde: SerializerProtocol,
+        config: RunnableConfig,
+        writes: Sequence[tuple[int, str, Any]],
+        task_id: str,
+        task_path: str,
+    ) -> Flow[None]:
+        """Appends writes of a task that come from another saver, with the index that each has there."""
+        address = address_of(config)
+        translator = Translator(serde)
+        found: list[Write] = []
+        event = translator.writes_saved(address, [], task_id, task_path)
+        for idx, channel, value in writes:
+            (write,) = translator.writes_saved(address, [(channel, value)], task_id, task_path).writes
+            found.append(write._replace(idx=idx))
+        mark = translator.writes_saved(address, [one[1:] for one in writes], task_id, task_path).mark
+        event = replace(event, writes=tuple(found), mark=mark)
+        about = self._about_writes(address.thread_id, event, config)
+        keys = self._keys(address.thread_id)
+        yield from self._first(save_writes(keys, event, ttl=self.ttl.on_write, about=about))
+
     def values_of(self, serde: SerializerProtocol, activity: Activity) -> Flow[Sequence[tuple[str, Any]]]:
         """What an event brought."""
         return (yield from self._first(values_of(Translator(serde), self.keyspace, activity)))
+
+    def verify(self, thread_id: str, expected: Mapping[int, str] | None) -> Flow[Verified]:
+        """Verifies a thread's log."""
+        keys = self._keys(thread_id_of(thread_id))
+        wanted = _digests(expected)
+        return (yield from self._reading(verify_thread(self.keyspace, keys, expected=wanted)))
 
     def delta_history(
         self, serde: SerializerProtocol, config: RunnableConfig, channels: Sequence[str]
@@ -264,6 +384,20 @@ class Operations:
             read_ancestry(self._keys(address.thread_id), address.namespace or "", address.checkpoint_id, channels)
         )
         return {channel: translator.delta_history(address.thread_id, found) for channel, found in ancestries.items()}
+
+
+def _digests(expected: Mapping[int, str] | None) -> Mapping[int, str]:
+    """Digests by sequence number. Raises `InvalidArgument` or `TypeError`."""
+    if expected is None:
+        return {}
+    if not isinstance(expected, Mapping):
+        raise TypeError(f"expected must map sequence numbers to digests, not be a {type(expected).__name__}.")
+    for number, digest in expected.items():
+        if isinstance(number, bool) or not isinstance(number, int) or not isinstance(digest, str):
+            raise TypeError(f"expected must map ints to strings, not {number!r:.80} to {digest!r:.80}.")
+        if number < 1 or not re.fullmatch(r"[0-9a-f]{40}", digest):
+            raise InvalidArgument(f"expected: {number}: {digest!r:.80} is no number from 1 on with a digest of 40 digits.")
+    return expected
 
 
 def _word(thread_id: str, metadata: Mapping[str, Any], key: str) -> str:
@@ -293,6 +427,39 @@ def _several(field: str, ids: Sequence[str]) -> list[str]:
     if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
         raise TypeError(f"{field} must be a list of ids, not {type(ids).__name__}; pass [{ids!r}].")
     return [thread_id_of(one, f"each of {field}") for one in ids]
+
+
+def _check_keep(keep_last: int | None, *, delete: bool, instead: str) -> None:
+    if keep_last is None:
+        return
+    if isinstance(keep_last, bool) or not isinstance(keep_last, int):
+        raise TypeError(f"keep_last must be an int, not {type(keep_last).__name__}.")
+    if keep_last < 1:
+        raise InvalidArgument(f"keep_last must be 1 or more, not {keep_last}; to delete threads pass {instead}.")
+    if delete:
+        raise InvalidArgument(f"keep_last goes with strategy={KEEP_LATEST!r}, not with {instead}.")
+
+
+def until_of(until: str | int | datetime | None) -> Until | None:
+    """Up to where a history is wanted, None for all of it: an entry id, a sequence number or a time.
+
+    Raises `InvalidArgument` or `TypeError`.
+    """
+    if until is None:
+        return None
+    if isinstance(until, datetime):
+        if until.tzinfo is None:
+            raise InvalidArgument(f"until {until!r} has no time zone; pass e.g. datetime.now(timezone.utc).")
+        return Until(ms=(until - EPOCH) // timedelta(milliseconds=1))
+    if isinstance(until, int) and not isinstance(until, bool):
+        if until < 1:
+            raise InvalidArgument(f"until must be 1 or more, not {until}: events are numbered from 1 on.")
+        return Until(sequence=until)
+    if not isinstance(until, str):
+        raise TypeError(f"until must be an entry id, a sequence number or a datetime, not {type(until).__name__}.")
+    if not re.fullmatch(r"[0-9]{1,16}-0", until):
+        raise InvalidArgument(f"until {until!r:.80} is no entry id; one looks like '1767225600000-0'.")
+    return Until(entry_id=until.encode())
 
 
 def _all_but(keep: int) -> Choice:

@@ -5,9 +5,10 @@ Every method hands the operation's flow (`saver.operations`) to the runner (`eve
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from os import PathLike
 from types import TracebackType
 from typing import Any, cast
@@ -30,9 +31,21 @@ from eventlog.drivers import Runner
 from eventlog.errors import InvalidArgument
 from eventlog.feed.activity import Activity
 from eventlog.feed.trimming import Retention
+from eventlog.flow import Flow
 from eventlog.keys import Keyspace
+from eventlog.signing import Signer, SigningKey
+from projections.archiving import Archived
 from projections.cache import CACHE_BYTES, COMPRESS_ABOVE, ValueCache
+from projections.check import Checked
+from projections.exporting import Exported
+from projections.file_work import ProgressCallback, acarry_out, carry_out
+from projections.importing import Imported
+from projections.moments import When
+from projections.rebuild import Rebuilt
+from projections.threads import ThreadInfo
+from projections.verify import Verified
 from saver.embedded import EmbeddedServer
+from saver.history import Replayed
 from saver.operations import Operations
 from saver.ttl import TimeToLive
 from saver.versions import next_version
@@ -63,6 +76,10 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         feed_retention: how much of the feed is kept: a timedelta, a number of events, or `{"age": timedelta or seconds, "count":
             number}`; None keeps all. Never trims what a consumer group still needs; thread logs are never trimmed by it. Puts trim
             as they go along, each partition every five seconds or 500 puts, in one round trip more.
+        signing_key: a `SigningKey`, or a secret of 16 bytes or more for HMAC: what is appended is signed, and what is read is
+            refused unless it is signed, before any of it is deserialized. Reads then go to the log, in a few round trips, and not
+            to heads. A thread is signed from its beginning or not at all.
+        accepted_keys: further keys whose signatures are accepted: those of before, or of other writers.
 
     Raises:
         TypeError, InvalidArgument: an argument is not what it should be; the message names the remedy.
@@ -85,6 +102,8 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         cache_bytes: int = CACHE_BYTES,
         compress_above: int | None = COMPRESS_ABOVE,
         feed_retention: timedelta | int | Mapping[str, Any] | None = None,
+        signing_key: SigningKey | bytes | None = None,
+        accepted_keys: Iterable[SigningKey] = (),
     ) -> None:
         connections = Connections(sync_connection, async_connection)
         self._open(
@@ -96,6 +115,8 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
             cache_bytes=cache_bytes,
             compress_above=compress_above,
             feed_retention=feed_retention,
+            signing_key=signing_key,
+            accepted_keys=accepted_keys,
         )
 
     def _open(
@@ -109,6 +130,8 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         cache_bytes: int,
         compress_above: int | None,
         feed_retention: timedelta | int | Mapping[str, Any] | None,
+        signing_key: SigningKey | bytes | None,
+        accepted_keys: Iterable[SigningKey],
         server: EmbeddedServer | None = None,
     ) -> None:
         if serde is not None and not (hasattr(serde, "dumps_typed") or hasattr(serde, "dumps")):
@@ -117,7 +140,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         self._connections = connections
         self._runner = Runner(connections)
         self._operations = Operations(
-            Keyspace(prefix, partitions),
+            Keyspace(prefix, partitions, _signer_of(signing_key, accepted_keys)),
             TimeToLive.of(ttl),
             _cache_of(cache_bytes, compress_above),
             Retention.of(feed_retention),
@@ -137,6 +160,8 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         cache_bytes: int = CACHE_BYTES,
         compress_above: int | None = COMPRESS_ABOVE,
         feed_retention: timedelta | int | Mapping[str, Any] | None = None,
+        signing_key: SigningKey | bytes | None = None,
+        accepted_keys: Iterable[SigningKey] = (),
         **client_options: Any,
     ) -> Self:
         """A saver that opens its own connections, both colours, at first use, and closes them.
@@ -155,6 +180,8 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
             cache_bytes=cache_bytes,
             compress_above=compress_above,
             feed_retention=feed_retention,
+            signing_key=signing_key,
+            accepted_keys=accepted_keys,
         )
         made._owns = True
         return made
@@ -171,6 +198,8 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         cache_bytes: int = CACHE_BYTES,
         compress_above: int | None = COMPRESS_ABOVE,
         feed_retention: timedelta | int | Mapping[str, Any] | None = None,
+        signing_key: SigningKey | bytes | None = None,
+        accepted_keys: Iterable[SigningKey] = (),
     ) -> Self:
         """A saver with a private server, for local work: it starts one on a unix socket and stops it.
 
@@ -190,6 +219,8 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
                 cache_bytes=cache_bytes,
                 compress_above=compress_above,
                 feed_retention=feed_retention,
+                signing_key=signing_key,
+                accepted_keys=accepted_keys,
                 server=server,
             )
             made._owns = True
@@ -257,6 +288,39 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Async twin of `get_tuple`."""
         return await self._runner.arun(self._operations.get_tuple(self.serde, config), _subject(config))
+
+    def get_tuple_as_of(self, config: RunnableConfig, when: When) -> CheckpointTuple | None:
+        """What `get_tuple` would have answered after the last event at or before a moment: a datetime (the server's clock), the id
+        of an entry of the log, or a sequence number. None if the config's namespace had no checkpoint yet. Reads the log alone.
+
+        One round trip per 1000 events or 4 MiB up to the moment, and a few more. Memory: the index up to there, and the state.
+        Raises `BeforeFirstEvent`, `EventGone` (reason "pruned") where what is needed was pruned since, or `ThreadNotFound`.
+        """
+        return self._runner.run(self._operations.get_tuple_as_of(self.serde, config, when), _subject(config))
+
+    async def aget_tuple_as_of(self, config: RunnableConfig, when: When) -> CheckpointTuple | None:
+        """Async twin of `get_tuple_as_of`."""
+        return await self._runner.arun(self._operations.get_tuple_as_of(self.serde, config, when), _subject(config))
+
+    def replay(
+        self, thread_id: str, *, namespace: str | None = None, since: When | None = None, until: When | None = None
+    ) -> Iterator[Replayed]:
+        """Each event of a thread's log once more, oldest first, with what `get_tuple` would have answered right after it.
+
+        `since` and `until` are moments as of `get_tuple_as_of`, both included. Ends with the last event there was when it began.
+        Round trips: one per 500 events or 1 MiB. Memory does not grow with the thread, but for what `projections.past` says.
+        Raises `ThreadNotFound`, or `EventGone` if the thread is deleted meanwhile.
+        """
+        flow = self._operations.replay(self.serde, thread_id, namespace, since, until)
+        yield from self._runner.iterate(flow, f"thread {thread_id!r}")
+
+    async def areplay(
+        self, thread_id: str, *, namespace: str | None = None, since: When | None = None, until: When | None = None
+    ) -> AsyncIterator[Replayed]:
+        """Async twin of `replay`."""
+        flow = self._operations.replay(self.serde, thread_id, namespace, since, until)
+        async for event in self._runner.aiterate(flow, f"thread {thread_id!r}"):
+            yield event
 
     def list(
         self,
@@ -358,6 +422,19 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         flow = self._operations.values_of(self.serde, activity)
         return await self._runner.arun(flow, f"thread {activity.thread_id!r}")
 
+    def verify(self, thread_id: str, *, expected: Mapping[int, str] | None = None) -> Verified:
+        """Whether a thread's log is as it was written: every entry's number, digest and, with a `signing_key`, signature.
+
+        `expected`: digests by sequence number that were kept elsewhere. What is not in order is in the result's `findings`, each
+        with its entry id; what this does not prove is told in `projections.verify`. Only reads: a round trip per 500 entries or 4
+        MiB of the log, and per 2,000 pointers of the partition's feed. Raises `ThreadNotFound`.
+        """
+        return self._runner.run(self._operations.verify(thread_id, expected), f"thread {thread_id!r}")
+
+    async def averify(self, thread_id: str, *, expected: Mapping[int, str] | None = None) -> Verified:
+        """Async twin of `verify`."""
+        return await self._runner.arun(self._operations.verify(thread_id, expected), f"thread {thread_id!r}")
+
     def delete_thread(self, thread_id: str) -> None:
         """Deletes every key of a thread, and leaves one tombstone in the feed. One round trip, two if it has subgraphs."""
         self._runner.run(self._operations.delete_thread(thread_id), f"thread {thread_id!r}")
@@ -377,20 +454,136 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         """Async twin of `delete_for_runs`."""
         await self._runner.arun(self._operations.delete_for_runs(self.serde, run_ids), f"runs {run_ids!r}")
 
-    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        """Copies a thread's complete history to one that does not exist: all of it or nothing.
+    def copy_thread(
+        self, source_thread_id: str, target_thread_id: str, *, until: str | int | datetime | None = None
+    ) -> None:
+        """Copies a thread's history to one that does not exist: all of it or nothing.
 
+        `until`: the entry id or number of an event of its log, or a time; only what happened up to then is copied, that event
+        included. The copy is the thread as it was then, and goes on from the latest checkpoint it had. None copies all.
         Two round trips per 50 events or 4 MiB, and a few more.
 
-        Raises `ThreadNotFound` or `ThreadExists`.
+        Raises `ThreadNotFound` or `ThreadExists`; with `until`, `HistoryGone` if some of that history was pruned since, and
+        `InvalidArgument` where there is no such event.
         """
-        flow = self._operations.copy_thread(source_thread_id, target_thread_id)
+        flow = self._operations.copy_thread(source_thread_id, target_thread_id, until)
         self._runner.run(flow, f"thread {source_thread_id!r}")
 
-    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+    async def acopy_thread(
+        self, source_thread_id: str, target_thread_id: str, *, until: str | int | datetime | None = None
+    ) -> None:
         """Async twin of `copy_thread`."""
-        flow = self._operations.copy_thread(source_thread_id, target_thread_id)
+        flow = self._operations.copy_thread(source_thread_id, target_thread_id, until)
         await self._runner.arun(flow, f"thread {source_thread_id!r}")
+
+    def export_threads(
+        self,
+        path: str | PathLike[str],
+        thread_ids: Sequence[str] | None = None,
+        *,
+        overwrite: bool = False,
+        progress: ProgressCallback | None = None,
+    ) -> Exported:
+        """Writes the logs of threads, of all without `thread_ids`, to a file, checked on the way; how many threads and events.
+
+        Each thread as it stands when it is its turn. The file is written as `path` with ".part" behind it, and renamed once it is
+        whole and on the disk. An export that was cut short is continued by the same call, behind the threads that have not changed
+        since. Values stay as they are stored: an encrypted thread is encrypted in the file. The form:
+        `projections/archive_format.py`. `progress` is called with a thread, the events done and of how many. One round trip per
+        200 events or 4 MiB, and a few per thread. Memory: such a page.
+
+        Raises `FileTaken` if the file exists, `ThreadNotFound`, and OSError where the file cannot be written.
+        """
+        flow = self._operations.export_threads(path, thread_ids, overwrite=overwrite)
+        return self._carry_out(flow, f"export to {str(path)!r}", progress)  # type: ignore[no-any-return]
+
+    async def aexport_threads(
+        self,
+        path: str | PathLike[str],
+        thread_ids: Sequence[str] | None = None,
+        *,
+        overwrite: bool = False,
+        progress: ProgressCallback | None = None,
+    ) -> Exported:
+        """Async twin of `export_threads`; the file is written in threads, `progress` is called on the loop."""
+        flow = self._operations.export_threads(path, thread_ids, overwrite=overwrite)
+        return await self._acarry_out(flow, f"export to {str(path)!r}", progress)  # type: ignore[no-any-return]
+
+    def import_threads(
+        self,
+        path: str | PathLike[str],
+        thread_ids: Sequence[str] | None = None,
+        *,
+        progress: ProgressCallback | None = None,
+    ) -> Imported:
+        """Puts threads of an export back exactly: the same ids, numbers and digests; how many, and how many were there already.
+
+        The whole file is checked before anything is put in place. Each thread is put in place whole; after an import that was cut
+        short the same call does the rest. The saver's ttl, if it has one, begins then.
+        One round trip per 50 events or 4 MiB, and a few per thread. Memory: such a page, and the index of one thread.
+
+        Raises `ExportUnreadable` for a file that is no whole export, `ThreadNotFound` for a thread that it lacks, `ThreadExists`
+        for one that is there with another log, and OSError where the file cannot be read.
+        """
+        flow = self._operations.import_threads(path, thread_ids)
+        return self._carry_out(flow, f"import of {str(path)!r}", progress)  # type: ignore[no-any-return]
+
+    async def aimport_threads(
+        self,
+        path: str | PathLike[str],
+        thread_ids: Sequence[str] | None = None,
+        *,
+        progress: ProgressCallback | None = None,
+    ) -> Imported:
+        """Async twin of `import_threads`; the file is read in threads, `progress` is called on the loop."""
+        flow = self._operations.import_threads(path, thread_ids)
+        return await self._acarry_out(flow, f"import of {str(path)!r}", progress)  # type: ignore[no-any-return]
+
+    def archive_thread(
+        self,
+        thread_id: str,
+        path: str | PathLike[str],
+        *,
+        keep_last: int | None = None,
+        delete: bool = False,
+        overwrite: bool = False,
+        progress: ProgressCallback | None = None,
+    ) -> Archived:
+        """Exports a thread, reads the file back and holds it against the log, and only then prunes the thread as `prune` does, or
+        deletes it; how many events the file has, and how many checkpoints were removed.
+
+        Nothing is removed that the file lacks: if the log has moved on, it is exported anew. Round trips: those of
+        `export_threads` and `prune`, and one more per 50 events.
+
+        Raises `ThreadBusy` if it moved on each time, and as `export_threads`.
+        """
+        flow = self._operations.archive_thread(
+            self.serde, thread_id, path, keep_last=keep_last, delete=delete, overwrite=overwrite
+        )
+        return self._carry_out(flow, f"thread {thread_id!r}", progress)  # type: ignore[no-any-return]
+
+    async def aarchive_thread(
+        self,
+        thread_id: str,
+        path: str | PathLike[str],
+        *,
+        keep_last: int | None = None,
+        delete: bool = False,
+        overwrite: bool = False,
+        progress: ProgressCallback | None = None,
+    ) -> Archived:
+        """Async twin of `archive_thread`."""
+        flow = self._operations.archive_thread(
+            self.serde, thread_id, path, keep_last=keep_last, delete=delete, overwrite=overwrite
+        )
+        return await self._acarry_out(flow, f"thread {thread_id!r}", progress)  # type: ignore[no-any-return]
+
+    def _carry_out(self, flow: Flow[None], subject: str, progress: ProgressCallback | None) -> Any:
+        """What a flow that works on a file emits last."""
+        return deque(carry_out(self._runner, flow, subject, progress), maxlen=1).pop()
+
+    async def _acarry_out(self, flow: Flow[None], subject: str, progress: ProgressCallback | None) -> Any:
+        return [item async for item in acarry_out(self._runner, flow, subject, progress)].pop()
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest", keep_last: int | None = None) -> None:
         """Removes old checkpoints of threads, and keeps what the others need: unchanged values, writes, delta channels' ancestors.
@@ -408,6 +601,43 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         """Async twin of `prune`."""
         flow = self._operations.prune(self.serde, thread_ids, strategy, keep_last)
         await self._runner.arun(flow, f"threads {thread_ids!r:.200}")
+
+    def threads(self, *, since: datetime | None = None, limit: int | None = None) -> Iterator[ThreadInfo]:
+        """The threads that have a checkpoint, those last active first, read as they are asked for. Only reads.
+
+        `since` keeps those active at that time or later. One round trip per partition, then three per page of some threads of it.
+        """
+        yield from self._runner.iterate(self._operations.threads(since, limit), "all threads")
+
+    async def athreads(self, *, since: datetime | None = None, limit: int | None = None) -> AsyncIterator[ThreadInfo]:
+        """Async twin of `threads`."""
+        async for found in self._runner.aiterate(self._operations.threads(since, limit), "all threads"):
+            yield found
+
+    def check(self, thread_id: str) -> Checked:
+        """Compares what is stored of a thread beside its log with a fold of the log; what differs. Only reads.
+
+        Agents may write meanwhile. One round trip per 1000 events or 4 MiB of the log, one per 1000 names in its index, and two
+        per namespace. Memory: the index, which grows with the checkpoints. Raises `ThreadNotFound` or `ThreadBusy`.
+        """
+        return self._runner.run(self._operations.check_thread(thread_id), f"thread {thread_id!r}")
+
+    async def acheck(self, thread_id: str) -> Checked:
+        """Async twin of `check`."""
+        return await self._runner.arun(self._operations.check_thread(thread_id), f"thread {thread_id!r}")
+
+    def rebuild(self, thread_id: str) -> Rebuilt:
+        """Makes all that is stored of a thread beside its log anew from the log, and the registry of its partition from the feed.
+
+        Agents may write and read meanwhile: they find what was there before, or what is there then. Two round trips per 1000
+        events or 4 MiB of the log, two per namespace, and those of the registry: one per 1000 events of the partition's feed.
+        Memory: the index. Raises `ThreadNotFound`, `LogLost`, `CorruptEntry` or `ThreadBusy`.
+        """
+        return self._runner.run(self._operations.rebuild_thread(thread_id), f"thread {thread_id!r}")
+
+    async def arebuild(self, thread_id: str) -> Rebuilt:
+        """Async twin of `rebuild`."""
+        return await self._runner.arun(self._operations.rebuild_thread(thread_id), f"thread {thread_id!r}")
 
     def get_next_version(self, current: str | None, channel: None) -> str:  # noqa: ARG002
         """A version greater than `current`, unique across forks, 9 to 20 characters long. See `saver.versions`."""
@@ -437,3 +667,13 @@ def _subject(config: Any) -> str:
     return (
         f"thread {configurable.get('thread_id')!r}" if isinstance(configurable, Mapping) else f"config {config!r:.80}"
     )
+
+
+def _signer_of(key: SigningKey | bytes | None, accepted: Iterable[SigningKey]) -> Signer | None:
+    if key is None:
+        if list(accepted):
+            raise InvalidArgument(
+                "accepted_keys go with a signing_key; an auditor passes a public half as signing_key."
+            )
+        return None
+    return Signer(SigningKey.hmac(key) if isinstance(key, (bytes, bytearray)) else key, accepted)

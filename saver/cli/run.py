@@ -10,16 +10,47 @@ import typer.main
 
 from saver.cli import output
 from saver.cli.app import app
+from saver.cli.check import check
+from saver.cli.diff import diff
+from saver.cli.export import archive, export, import_
 from saver.cli.groups import drop, groups
 from saver.cli.lag import lag
+from saver.cli.log import log
+from saver.cli.migrate import migrate
 from saver.cli.output import BadInput, ClosedPipe
 from saver.cli.parked import parked, retry, skip
+from saver.cli.rebuild import rebuild
+from saver.cli.replay import replay
+from saver.cli.show import show
 from saver.cli.tail import tail
+from saver.cli.threads import threads
 from saver.cli.trim import trim
+from saver.cli.verify import verify
 
 __all__ = ["COMMANDS", "run"]
 
-COMMANDS = (drop, groups, lag, parked, retry, skip, tail, trim)
+COMMANDS = (
+    archive,
+    check,
+    diff,
+    drop,
+    export,
+    groups,
+    import_,
+    lag,
+    log,
+    migrate,
+    parked,
+    rebuild,
+    replay,
+    retry,
+    show,
+    skip,
+    tail,
+    threads,
+    trim,
+    verify,
+)
 """All there are; loading them has declared them."""
 
 

@@ -1,0 +1,214 @@
+"""Importing threads: what an export has is put back exactly, with the same ids, numbers and digests.
+
+A file is read twice. First whole, without a server: its checksums, and of every thread that its entries are this project's and
+chained to each other. Then thread by thread: what it has is laid ready under keys that drop themselves, checked once more, and put
+in place whole by one script. So a file that is not whole changes nothing, and an import that was cut short is made again: threads
+that are there already are passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from secrets import token_hex
+from typing import NamedTuple, Union
+
+from eventlog.errors import (
+    ExportUnreadable,
+    LogLost,
+    NewerSchema,
+    ServerError,
+    ThreadBusy,
+    ThreadExists,
+    ThreadNotFound,
+)
+from eventlog.flow import Argument, Call, Emit, Flow
+from eventlog.keys import Keyspace, ThreadKeys
+from projections.archive_files import Name, read_file
+from projections.archive_format import Entry, ThreadEnd, ThreadHead
+from projections.chain import Chain
+from projections.exporting import PAGE_BYTES, Page, log_end
+from projections.file_work import Progress, on_file
+from projections.fold import Index
+from projections.thread import rebuild_index, stage_entries, stage_hash, stage_members, thread_script
+
+__all__ = ["Imported", "check_file", "import_file", "read_threads"]
+
+IMPORT = thread_script("import_log")
+PAGE = 50
+ATTEMPTS = 8
+
+
+class Imported(NamedTuple):
+    """What an import put in place."""
+
+    threads: int
+    entries: int
+    present: int
+    """Threads passed over, since they were there already."""
+
+
+class _Whole(NamedTuple):
+    """A thread that has been read, and whose log is whole."""
+
+    head: ThreadHead
+    folded: Index
+
+
+def read_threads(path: Name, *, fold: bool = False) -> Iterator[Union[ThreadHead, Page, _Whole]]:
+    """The threads of an export, checked: of each its head, pages of 50 entries or 4 MiB, and once all of it is known to be a whole
+    log, a last item with its index (an empty one unless `fold`).
+
+    Raises `ExportUnreadable`, for a log that is damaged too.
+    """
+    head: ThreadHead | None = None
+    chain, index = Chain(""), Index()
+    page: list[Entry] = []
+    size = 0
+    for item in read_file(path):
+        if isinstance(item, ThreadHead):
+            head, chain, index = item, Chain(item.thread), Index()
+            yield item
+        elif isinstance(item, Entry):
+            try:
+                recorded = chain.add(*item)
+            except ServerError as error:
+                raise _damaged(path, error) from error
+            if fold:
+                index.add(recorded)
+            page.append(item)
+            size += sum(map(len, item.fields))
+            if len(page) == PAGE or size > PAGE_BYTES:
+                yield Page(page)
+                page, size = [], 0
+        elif isinstance(item, ThreadEnd):
+            assert head is not None
+            if page:
+                yield Page(page)
+                page, size = [], 0
+            _check_whole(path, head, chain)
+            yield _Whole(head, index)
+
+
+def _check_whole(path: Name, head: ThreadHead, chain: Chain) -> None:
+    try:
+        chain.finish()
+    except ServerError as error:
+        raise _damaged(path, error) from error
+    if (chain.sequence, chain.digest) != (head.sequence, head.digest.encode()):
+        raise ExportUnreadable(
+            f"File {str(path)!r}: the log of thread {head.thread!r} does not end as the file says. Export the thread again."
+        )
+    if not chain.checkpoints:
+        raise ExportUnreadable(
+            f"File {str(path)!r}: thread {head.thread!r} has no checkpoints. Export the thread again."
+        )
+
+
+def _damaged(path: Name, error: ServerError) -> ExportUnreadable:
+    told = str(error).rpartition(". ")[0]  # the remedy is another here
+    if isinstance(error, NewerSchema):
+        return ExportUnreadable(f"File {str(path)!r}: {told}. Upgrade this package.", "newer")
+    return ExportUnreadable(
+        f"File {str(path)!r}: {told}. The file is whole, so the log was damaged, or made up, before it was exported; import the "
+        "other threads by name, or take an older export."
+    )
+
+
+def import_file(keyspace: Keyspace, path: Name, heads: dict[str, ThreadHead], *, ttl: int) -> Flow[None]:
+    """Puts threads of an export in place; emits the work on the file, `Progress`, and `Imported` at the end.
+
+    `heads`: which, as `check_file` gives them. `ttl`: ms that they live, 0 for ever.
+    Memory: a page, the name and digest of each thread, and the index of one. Round trips: one per page and thread, and a few more.
+
+    Raises:
+        ThreadExists: a thread has another log than in the file, and is left as it is. Nothing was put in place, unless that log
+            came to be meanwhile.
+        ThreadBusy: what was laid ready dropped itself, for want of being put in place within ten minutes.
+        ExportUnreadable: the file was changed since it was checked; the thread concerned was not put in place.
+
+    """
+    present = set()
+    for thread, head in heads.items():
+        keys = keyspace.thread(thread.encode())
+        end = yield from log_end_if_any(keys)
+        if end is not None and end != (head.sequence, head.digest.encode()):
+            raise _exists(path, thread)
+        if end is not None:
+            present.add(thread)
+    count = entries = 0
+    items = read_threads(path, fold=True)
+    try:
+        while (item := (yield from on_file(lambda: next(items, None)))) is not None:
+            if isinstance(item, ThreadHead):
+                wanted = item.thread in heads and item.thread not in present
+                keys, done, of = keyspace.thread(item.thread.encode()), 0, item.entries
+                token = token_hex(8).encode()
+                staged = [keys.shared.stage(token, part) for part in (b"log", b"index", b"order")]
+            elif not wanted:
+                continue
+            elif isinstance(item, Page):
+                yield from stage_entries(staged[0], item.entries)
+                done += len(item.entries)
+                yield Emit(Progress(keys.thread.decode(), done, of))
+            elif (yield from _put_in_place(path, keys, staged, item, ttl)):
+                count, entries = count + 1, entries + done
+            else:
+                present.add(item.head.thread)
+    finally:
+        items.close()  # type: ignore[attr-defined] # a generator
+    yield Emit(Imported(count, entries, len(present)))
+
+
+def check_file(path: Name, threads: Sequence[str] | None) -> Flow[dict[str, ThreadHead]]:
+    """The heads of some threads of an export, or of all, in the order of the file, once the whole file is known to be right. No
+    round trips; emits the work on the file.
+
+    Raises `ExportUnreadable`, and `ThreadNotFound` if the file lacks a thread that is named.
+    """
+    heads: dict[str, ThreadHead] = {}
+    items = read_threads(path)
+    try:
+        while (item := (yield from on_file(lambda: next(items, None)))) is not None:
+            if isinstance(item, _Whole) and (threads is None or item.head.thread in threads):
+                heads[item.head.thread] = item.head
+    finally:
+        items.close()  # type: ignore[attr-defined] # a generator
+    if missing := [thread for thread in threads or () if thread not in heads]:
+        raise ThreadNotFound(f"File {str(path)!r} has no thread {missing[0]!r}. Check the id.")
+    return heads
+
+
+def log_end_if_any(keys: ThreadKeys) -> Flow[tuple[int, bytes] | None]:
+    """Number and digest of a log's last entry; None also where the log was lost, which an import restores."""
+    try:
+        end = yield from log_end(keys)
+    except LogLost:
+        return None
+    return None if end is None else (end.sequence, end.digest)
+
+
+def _put_in_place(path: Name, keys: ThreadKeys, staged: Sequence[bytes], whole: _Whole, ttl: int) -> Flow[bool]:
+    """Whether the log that was laid ready is the thread's now; False if that was there before."""
+    index, head = whole.folded, whole.head
+    yield from stage_hash(staged[1], index.hash())
+    yield from stage_members(staged[2], list(index.members()))
+    arguments: list[Argument] = [keys.thread, ttl, index.digest, index.last, *(run.encode() for run in head.runs)]
+    for _ in range(ATTEMPTS):
+        (status,) = yield Call(IMPORT, [*keys.all, *staged], arguments)
+        if status == b"stale":
+            yield from rebuild_index(keys)
+        elif status == b"exists":
+            raise _exists(path, head.thread)
+        elif status == b"moved":
+            raise ThreadBusy(f"Thread {head.thread!r} was not put in place within ten minutes. Import again.")
+        else:
+            keys.note(index.last, index.digest)
+            return bool(status == b"ok")
+    raise ThreadBusy(f"The index of thread {head.thread!r} was changed again and again. Import again.")
+
+
+def _exists(path: Name, thread: str) -> ThreadExists:
+    return ThreadExists(
+        f"Thread {thread!r} exists with another log than in file {str(path)!r}, and is left as it is. Delete it first, or import "
+        "the other threads by name."
+    )

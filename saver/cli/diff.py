@@ -1,0 +1,49 @@
+"""`agentlog diff`: what changed between two states of a thread."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from saver.cli import output
+from saver.cli.app import Options, command
+from saver.cli.shown import change_object
+from saver.cli.thread_log import Full, Namespace, ThreadName, opened
+from saver.cli.timeline import write_changes
+from saver.differences import differences
+
+__all__ = ["diff"]
+
+_STATE = "A checkpoint's id or what it begins with, @SEQUENCE, an entry, or a time."
+
+
+@command(
+    "agentlog diff 42 1f0c8a2e 1f0c8a31",
+    "agentlog diff 42 @3 @17",
+    "agentlog diff 42 2026-01-31T12:00:00Z 2026-01-31T13:00:00Z --json",
+)
+def diff(
+    options: Options,
+    thread: ThreadName,
+    before: Annotated[str, typer.Argument(metavar="A", help=_STATE, show_default=False)],
+    after: Annotated[str, typer.Argument(metavar="B", help="The same.", show_default=False)],
+    *,
+    namespace: Namespace = "",
+    full: Full = False,
+) -> None:
+    """Shows what leads from one state to another.
+
+    Channel by channel, items of lists by their ids. Reads the log alone.
+    """
+    with opened(options, thread) as log:
+        past = log.now()
+        first, last = (log.named(past, namespace or "", one) for one in (before, after))
+        changes = differences(*log.values.changed(first, last))
+    if options.json:
+        told = {"before": first.checkpoint_id, "after": last.checkpoint_id}
+        output.json_line({**told, "changes": [change_object(one) for one in changes]})
+        return
+    write_changes(changes, full=full, indent="")
+    if not changes:
+        output.note("There is no difference.")

@@ -1,0 +1,170 @@
+"""`agentlog export`, `import` and `archive`: threads in files, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+
+from eventlog.connections import Connections
+from eventlog.drivers import Runner
+from eventlog.errors import ThreadNotFound
+from eventlog.feed.reading import open_keyspace
+from eventlog.flow import Flow
+from eventlog.keys import PARTITIONS
+from projections.exporting import Exported, export_file
+from projections.file_work import ProgressCallback, carry_out
+from saver.cli import output
+from saver.cli.app import Options, command
+from saver.cli.output import BadInput
+from saver.cli.progress import showing_progress
+from saver.json_lines import export_lines
+from saver.saver import RedisStreamSaver
+from saver.translation import Translator
+
+__all__ = ["archive", "export", "import_"]
+
+Force = Annotated[bool, typer.Option("--force", help="Replace a file that is there.")]
+_UNUSABLE = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+
+
+@command(
+    "agentlog export 42 43 threads.agentlog",
+    "agentlog export --all backup.agentlog",
+    "agentlog export 42 thread.jsonl --jsonl --values",
+)
+def export(
+    options: Options,
+    names: Annotated[list[str], typer.Argument(metavar="[THREAD]... FILE", show_default=False)],
+    *,
+    every: Annotated[bool, typer.Option("--all", help="All threads.")] = False,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="JSON lines to read, which cannot be imported.")] = False,
+    values: Annotated[bool, typer.Option("--values", help="With --jsonl: values deserialized, not as bytes.")] = False,
+    force: Force = False,
+) -> None:
+    """Writes threads to a file.
+
+    Their logs, whole and checked, as they stand. Reads only. Run again after a break, it goes on behind the threads it had
+    written. Encrypted values stay encrypted.
+    """
+    *threads, file = names
+    if every == bool(threads):
+        raise BadInput("which threads? Pass their ids before the file, or --all.")
+    if values and not jsonl:
+        raise BadInput("--values goes with --jsonl.")
+    with closing(Connections.from_url(options.server())) as connections, _usable(file):
+        runner = Runner(connections, "command")
+        keyspace = runner.run(open_keyspace(options.prefix, None), f"prefix {options.prefix!r}")
+        if keyspace is None:
+            raise _nothing_there(options)
+        wanted = None if every else threads
+        if jsonl:
+            translator = Translator(JsonPlusSerializer()) if values else None
+            flow = export_lines(keyspace, wanted, file, translator=translator, overwrite=force)
+        else:
+            flow = export_file(keyspace, wanted, file, overwrite=force)
+        with showing_progress() as progress:
+            done = _run(runner, flow, f"export to {file!r}", progress)
+    if options.json:
+        output.json_line({"file": file, **done._asdict()})
+    else:
+        output.line(f"{done.threads} threads with {done.entries} events are in {file}.")
+
+
+def _run(runner: Runner, flow: Flow[None], subject: str, progress: ProgressCallback | None) -> Exported:
+    *_, done = carry_out(runner, flow, subject, progress)
+    assert isinstance(done, Exported)
+    return done
+
+
+@command(
+    "agentlog import backup.agentlog",
+    "agentlog import backup.agentlog --thread 42 --prefix restored",
+    name="import",
+)
+def import_(
+    options: Options,
+    file: Annotated[str, typer.Argument(metavar="FILE", show_default=False)],
+    *,
+    thread: Annotated[list[str] | None, typer.Option(metavar="T", help="This thread only. Repeatable.")] = None,
+    ttl: Annotated[
+        float | None, typer.Option(metavar="MINUTES", help="How long they live; for ever unless told.")
+    ] = None,
+) -> None:
+    """Puts the threads of an export back.
+
+    Exactly as they were: ids, numbers, digests. The file is checked first; one that is not whole changes nothing. Threads that are
+    there already as the file has them are passed over; one that is there otherwise is left alone, and nothing is imported.
+    """
+    with _saver(options, ttl=ttl) as saver, _usable(file), showing_progress() as progress:
+        done = saver.import_threads(file, thread, progress=progress)
+    if options.json:
+        output.json_line({"file": file, **done._asdict()})
+    else:
+        present = f"; {done.present} were there already" if done.present else ""
+        output.line(f"{done.threads} threads with {done.entries} events were put in place{present}.")
+
+
+@command(
+    "agentlog archive 42 42.agentlog --keep-last 10",
+    "agentlog archive 42 42.agentlog --delete",
+)
+def archive(
+    options: Options,
+    thread: Annotated[str, typer.Argument(metavar="THREAD", show_default=False)],
+    file: Annotated[str, typer.Argument(metavar="FILE", show_default=False)],
+    *,
+    keep_last: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Checkpoints of each namespace that stay; 1 unless told.")
+    ] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete the thread rather than prune it.")] = False,
+    force: Force = False,
+) -> None:
+    """Exports a thread, then prunes it.
+
+    The file is read back and held against the log before anything is removed. Nothing goes that the file lacks: what is written
+    meanwhile is exported too.
+    """
+    if delete and keep_last is not None:
+        raise BadInput("pass either --keep-last or --delete.")
+    with _saver(options, must_exist=True) as saver, _usable(file), showing_progress() as progress:
+        done = saver.archive_thread(
+            thread, file, keep_last=keep_last, delete=delete, overwrite=force, progress=progress
+        )
+    if options.json:
+        output.json_line({"thread": thread, "file": file, **done._asdict()})
+    else:
+        output.line(
+            f"{done.entries} events are in {file}; {done.removed} checkpoints were removed from thread {thread}."
+        )
+
+
+@contextmanager
+def _saver(options: Options, *, ttl: float | None = None, must_exist: bool = False) -> Iterator[RedisStreamSaver]:
+    """A saver with as many partitions as the prefix has."""
+    url = options.server()
+    with closing(Connections.from_url(url)) as connections:
+        subject = f"prefix {options.prefix!r}"
+        keyspace = Runner(connections, "command").run(open_keyspace(options.prefix, None), subject)
+    if keyspace is None and must_exist:
+        raise _nothing_there(options)
+    partitions = PARTITIONS if keyspace is None else keyspace.partitions
+    with RedisStreamSaver.from_conn_string(url, prefix=options.prefix, partitions=partitions, ttl=ttl) as saver:
+        yield saver
+
+
+def _nothing_there(options: Options) -> ThreadNotFound:
+    return ThreadNotFound(f"Nothing was written under prefix {options.prefix!r}. Check --url and --prefix.")
+
+
+@contextmanager
+def _usable(file: str) -> Iterator[None]:
+    """Files that cannot be used are the caller's to mend."""
+    try:
+        yield
+    except _UNUSABLE as error:
+        raise BadInput(f"file {str(Path(file))!r}: {error.strerror or error}.") from error

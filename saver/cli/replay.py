@@ -1,0 +1,64 @@
+"""`agentlog replay`: a thread's history once more, at the pace it came."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from typing import Annotated
+
+import typer
+
+from projections.moments import time_of
+from saver.cli import output
+from saver.cli.app import Options, command
+from saver.cli.log import Since, Until
+from saver.cli.output import BadInput
+from saver.cli.thread_log import Full, Namespace, ThreadName, bounds, opened
+from saver.cli.timeline import Shown, rows_of
+
+__all__ = ["replay"]
+
+LONGEST = 86400.0
+"""Seconds waited for one event at most."""
+
+
+@command("agentlog replay 42 --speed 10x", "agentlog replay 42 --step --since 2026-01-31T12:00:00Z")
+def replay(
+    options: Options,
+    thread: ThreadName,
+    *,
+    speed: Annotated[str, typer.Option(metavar="FACTOR", help="So many times as fast: 10x, 0.5x.")] = "1x",
+    step: Annotated[bool, typer.Option("--step", help="Wait for Enter before each event but the first.")] = False,
+    since: Since = None,
+    until: Until = None,
+    namespace: Namespace = None,
+    full: Full = False,
+) -> None:
+    """Plays a thread's history.
+
+    Each event with what it changed, at the pace the events came, faster, or step by step. Reads the log alone.
+    """
+    factor = _factor(speed)
+    after, last = bounds(since, until, options)
+    if step and (sys.stdin is None or not sys.stdin.readable()):
+        raise BadInput("--step needs a terminal, or lines, on stdin.")
+    with opened(options, thread) as log:
+        shown = Shown(options, full=full)
+        before = None
+        for row in rows_of(log, after, last, namespace=namespace, patch=True):
+            came = time_of(row.recorded.entry_id)
+            if before is not None and step:
+                if not sys.stdin.readline():
+                    return
+            elif before is not None:
+                time.sleep(min((came - before).total_seconds() / factor, LONGEST))
+            before = came
+            shown.write(row)
+            output.flush()
+
+
+def _factor(text: str) -> float:
+    if not re.fullmatch(r"\d{1,6}(\.\d{1,6})?x?", text) or not float(text.rstrip("x")):
+        raise BadInput(f"--speed {text!r:.100} is no factor; write it as 10x, 2x, or 0.5x.")
+    return float(text.rstrip("x"))

@@ -1,0 +1,153 @@
+"""What the commands on a thread's history share: its log, opened for reading alone, and places in it as they are typed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from eventlog.connections import Connections
+from eventlog.drivers import Runner
+from eventlog.errors import ThreadNotFound
+from eventlog.feed.reading import open_keyspace
+from eventlog.flow import Flow
+from eventlog.keys import ThreadKeys, text
+from projections.checkpoint import StoredCheckpoint
+from projections.moments import Moment, When, moment_of
+from projections.past import Past, State, Unavailable
+from projections.replay import state_as_of
+from saver.cli.app import Options
+from saver.cli.output import BadInput, plain
+from saver.cli.times import time_of
+
+if TYPE_CHECKING:
+    from saver.cli.values import Values
+
+__all__ = ["Full", "Namespace", "NoValues", "ThreadLog", "ThreadName", "opened", "when_of"]
+
+T = TypeVar("T")
+
+ThreadName = Annotated[str, typer.Argument(metavar="THREAD", help="The thread's id.", show_default=False)]
+Namespace = Annotated[
+    str | None, typer.Option(metavar="TEXT", help='Of this checkpoint namespace; "" is the graph\'s own.')
+]
+NoValues = Annotated[bool, typer.Option("--no-values", help="Nothing is deserialized but metadata.")]
+Full = Annotated[bool, typer.Option("--full", help="Long values whole.")]
+
+_ENTRY = re.compile(r"\d{9,18}-0")
+
+
+@dataclass(frozen=True)
+class ThreadLog:
+    """The log of a thread."""
+
+    thread: str
+    keys: ThreadKeys
+    values: Values
+    _runner: Runner
+    _options: Options
+
+    def run(self, flow: Flow[T]) -> T:
+        """Result of a flow."""
+        return self._runner.run(flow, f"thread {self.thread!r}")
+
+    def iterate(self, flow: Flow[None]) -> Iterator[Any]:
+        """What a flow emits."""
+        return self._runner.iterate(flow, f"thread {self.thread!r}")
+
+    def now(self) -> Past:
+        """The thread at its end."""
+        past = Past(self.keys)
+        self.run(past.begin())
+        self.run(past.go_to())
+        return past
+
+    def as_of(self, namespace: str, when: When) -> StoredCheckpoint | None:
+        """The latest checkpoint as of a moment."""
+        return self.run(state_as_of(self.keys, namespace, when))
+
+    def checkpoint(self, past: Past, namespace: str, prefix: str) -> StoredCheckpoint:
+        """The checkpoint whose id begins so. Raises `BadInput` where there is none, or more than one."""
+        ids = self.run(past.ids(namespace))
+        found = [prefix] if prefix in ids else [one for one in ids if one.startswith(prefix)]
+        where = f"thread {self.thread!r}" + (f", namespace {namespace!r}" if namespace else "")
+        if not found:
+            raise BadInput(f"{where} has no checkpoint whose id begins with {prefix!r:.100}. agentlog log lists them.")
+        if len(found) > 1:
+            raise BadInput(
+                f"{where} has {len(found)} checkpoints whose ids begin with {prefix!r:.100}: write more of it."
+            )
+        return _there(self.run(past.checkpoint(namespace, found[0])), prefix)
+
+    def named(self, past: Past, namespace: str, text: str) -> StoredCheckpoint:
+        """The checkpoint that a text names: an id or what it begins with, @number, an entry, or a time. Raises `BadInput`."""
+        if text.startswith("@") and text[1:].isdecimal():
+            found = self.as_of(namespace, int(text[1:]))
+        elif _ENTRY.fullmatch(text):
+            found = self.as_of(namespace, text)
+        else:
+            when = time_of(text, self._options.local) if re.match(r"\d{4}-\d\d-\d\d", text) else None
+            if when is None or any(one.startswith(text) for one in self.run(past.ids(namespace))):
+                return self.checkpoint(past, namespace, text)
+            found = self.as_of(namespace, when)
+        if found is None:
+            raise BadInput(f"thread {self.thread!r} had no checkpoint as of {text!r:.100}.")
+        return found
+
+
+def _there(state: State, name: str) -> StoredCheckpoint:
+    if isinstance(state, Unavailable):
+        raise BadInput(state.message)
+    if state is None:
+        raise BadInput(f"there is no checkpoint {name!r:.100} any more.")
+    return state
+
+
+@contextmanager
+def opened(options: Options, thread: str) -> Iterator[ThreadLog]:
+    """A thread's log. Raises `ThreadNotFound` where nothing was written under the prefix. Nothing is written."""
+    text("THREAD", thread)
+    connections = Connections.from_url(options.server())
+    try:
+        runner = Runner(connections, "command")
+        keyspace = runner.run(open_keyspace(options.prefix, None), f"prefix {options.prefix!r}")
+        if keyspace is None:
+            raise ThreadNotFound(
+                f"Thread {thread!r}: nothing was written under prefix {options.prefix!r} yet. Check --prefix and --url."
+            )
+        values = import_module("saver.cli.values").Values(thread)  # it loads LangGraph
+        yield ThreadLog(thread, keyspace.thread(thread.encode()), values, runner, options)
+    finally:
+        connections.close()
+
+
+def when_of(text: str | None, options: Options, option: str) -> When | None:
+    """A moment as it is typed: a time, the id of an entry, a sequence number with or without @. Raises `BadInput`."""
+    if text is None:
+        return None
+    bare = text.removeprefix("@")
+    if bare.isdecimal() and len(bare) < 18:
+        return int(bare)
+    if _ENTRY.fullmatch(text):
+        return text
+    found = time_of(text, options.local)
+    if found is None:
+        raise BadInput(
+            f"{option} {plain(text)!r:.100} is no moment. It takes a time such as 2026-01-31T12:00:00Z, the id of an entry such as "
+            "1795392694336-0, or a sequence number."
+        )
+    return found
+
+
+def bounds(since: str | None, until: str | None, options: Options) -> tuple[Moment | None, Moment | None]:
+    """Where reading begins behind, and where it ends. Raises `BadInput`."""
+    first, last = when_of(since, options, "--since"), when_of(until, options, "--until")
+    return (
+        None if first is None else moment_of(first).before(),
+        None if last is None else moment_of(last),
+    )

@@ -1,0 +1,96 @@
+"""`agentlog threads`: which threads there are, those last active first."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from eventlog.flow import Flow
+from projections.threads import ThreadInfo, list_threads
+from saver.cli import output
+from saver.cli.app import Options, command
+from saver.cli.lines import Field, Lines
+from saver.cli.output import BadInput
+from saver.cli.times import time_of
+
+__all__ = ["size_text", "threads"]
+
+NAMES = ("last activity", "thread", "events", "checkpoints", "namespaces", "size", "expires")
+
+
+@command(
+    "agentlog threads --limit 20", "agentlog threads --since 2026-01-31", "agentlog threads --json | jq -r .thread_id"
+)
+def threads(
+    options: Options,
+    *,
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="End after this many.")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Active at this time, in ISO 8601, or later.")
+    ] = None,
+) -> None:
+    """Lists the threads, those last active first.
+
+    With what each holds, what it takes on the server, and when it ends.
+    """
+    least = None if since is None else time_of(since, options.local)
+    if since is not None and least is None:
+        raise BadInput(f"--since {since!r:.100} is no time; write one as 2026-01-31T12:00:00Z.")
+    with options.open_feed() as feed:
+        keyspace = feed.runner.run(feed.opened(), "threads")
+        if keyspace is None:
+            output.note(f"Nothing was written under prefix {feed.prefix!r} yet.")
+            return
+        flow: Flow[None] = list_threads(keyspace, since=least, limit=limit)
+        lines = None if options.json else _lines()
+        for info in feed.runner.iterate(flow, "threads"):
+            if lines is None:
+                output.json_line(_object(info))
+            else:
+                lines.write(_values(info, options), ["dim", "bold", "", "", "", "", "dim"])
+
+
+def size_text(size: int | None) -> str:
+    """A number of bytes as people say it."""
+    if size is None:
+        return "unknown"
+    if size < 1024:
+        return f"{size} B"
+    for power, unit in enumerate(("KiB", "MiB"), 1):
+        if size < 1024 ** (power + 1):
+            return f"{size / 1024**power:.1f} {unit}"
+    return f"{size / 1024**3:.1f} GiB"
+
+
+def _lines() -> Lines:
+    right = Field(len("checkpoints"), right=True, whole=True)
+    lines = Lines(
+        [Field(24, whole=True), Field(12), right, right, right, Field(9, right=True, whole=True), Field(24, whole=True)]
+    )
+    lines.write(list(NAMES), ["bold"] * len(NAMES))
+    return lines
+
+
+def _values(info: ThreadInfo, options: Options) -> list[str]:
+    return [
+        output.time_text(info.last_activity, options.local),
+        info.thread_id,
+        str(info.events),
+        "unknown" if info.checkpoints is None else str(info.checkpoints),
+        str(len(info.namespaces)),
+        size_text(info.bytes),
+        "never" if info.expires is None else output.time_text(info.expires, options.local),
+    ]
+
+
+def _object(info: ThreadInfo) -> dict[str, Any]:
+    return {
+        "thread_id": info.thread_id,
+        "last_activity": output.time_text(info.last_activity, local=False),
+        "events": info.events,
+        "checkpoints": info.checkpoints,
+        "namespaces": list(info.namespaces),
+        "bytes": info.bytes,
+        "expires": None if info.expires is None else output.time_text(info.expires, local=False),
+    }

@@ -1,0 +1,160 @@
+"""`agentlog verify`: was a log altered?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from eventlog.connections import Connections
+from eventlog.drivers import Runner
+from eventlog.errors import CallerError, InvalidArgument
+from eventlog.feed.reading import open_keyspace
+from eventlog.flow import Flow
+from eventlog.keys import Keyspace, text
+from eventlog.signing import Signer, SigningKey
+from projections.announced import announced
+from projections.registry_reading import known_threads
+from projections.verify import Verified, verify_thread
+from saver.cli import output
+from saver.cli.app import Options, command
+from saver.cli.output import BadInput
+
+__all__ = ["verify"]
+
+KEY = "AGENTLOG_KEY"
+
+Threads = Annotated[list[str] | None, typer.Argument(metavar="THREAD...", help="The threads.")]
+Every = Annotated[bool, typer.Option("--all", help="All threads.")]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help=f"PEM of an Ed25519 public or private key, or a secret, to check signatures. [env: {KEY}]"
+    ),
+]
+Digests = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="SEQ:DIGEST", help="What was kept of the thread: it has to be unchanged up to there. Repeatable."
+    ),
+]
+COLUMNS = [
+    ("thread", "left"),
+    ("verdict", "whole"),
+    *((name, "right") for name in ("entries", "removed", "signed", "sequence")),
+    ("digest", "whole"),
+]
+
+
+@command(
+    "agentlog verify 42",
+    "agentlog verify --all --json",
+    "agentlog verify 42 --key-file auditor.pem",
+    "agentlog verify 42 --digest 118:6f1ed002ab5595859014ebf0951522d9a4b3c1e0",
+)
+def verify(
+    options: Options,
+    thread: Threads = None,
+    *,
+    every: Every = False,
+    key_file: KeyFile = None,
+    digest: Digests = None,
+) -> int:
+    """Checks that logs are as they were written.
+
+    Every entry's number, its digest, which covers the one before, and, with a key, its signature. What is altered, missing,
+    reordered, inserted or cut off is named with its entry id. Keep the digest it prints: with --digest it proves later that
+    nothing up to there has changed. Exit code 1 if something is found.
+    """
+    if every == bool(thread):
+        raise BadInput("which threads? Name them, or pass --all.")
+    expected = _expected(digest)
+    if expected and (every or len(thread or ()) != 1):
+        raise BadInput("--digest goes with one thread.")
+    sound = True
+    with _opened(options, _signer(key_file)) as (runner, keyspace):
+        wanted = None if every else list(dict.fromkeys(thread or ()))
+        for one in _each(runner, keyspace, wanted, expected):
+            sound = sound and one.sound
+            _show(options, one)
+    return 0 if sound else 1
+
+
+def _each(runner: Runner, keyspace: Keyspace, wanted: list[str] | None, expected: dict[int, str]) -> Iterator[Verified]:
+    for one in wanted or ():
+        text("thread", one)
+    known = runner.run(announced(keyspace, wanted), "the feed")
+    told = [thread for thread, last in known.items() if not last.ended]
+    threads = wanted if wanted is not None else sorted({*told, *runner.run(_registered(keyspace), "threads")})
+    for one in threads:
+        keys = keyspace.thread(text("thread", one))
+        flow = verify_thread(keyspace, keys, expected=expected, known=known.get(one))
+        try:
+            yield runner.run(flow, f"thread {one!r}")
+        except CallerError:
+            if wanted is not None:
+                raise  # of all, those that ended meanwhile are left out
+
+
+def _registered(keyspace: Keyspace) -> Flow[list[str]]:
+    return [thread.decode() for thread in (yield from known_threads(keyspace))]
+
+
+def _show(options: Options, one: Verified) -> None:
+    if options.json:
+        output.json_line(one.as_dict())
+        return
+    verdict = "unchanged" if one.sound else f"{len(one.findings)} found"
+    output.table(COLUMNS, [[one.thread_id, verdict, one.entries, one.removed, one.signed, one.sequence, one.digest]])
+    for finding in one.findings:
+        output.line(f"    {finding.kind}: {finding.told}")
+
+
+@contextmanager
+def _opened(options: Options, signer: Signer | None) -> Iterator[tuple[Runner, Keyspace]]:
+    connections = Connections.from_url(options.server())
+    runner = Runner(connections, "command")
+    try:
+        keyspace = runner.run(open_keyspace(options.prefix, None), f"prefix {options.prefix!r}")
+        if keyspace is None:
+            raise BadInput(f"nothing was written under prefix {options.prefix!r} yet")
+        yield runner, Keyspace(options.prefix, keyspace.partitions, signer)
+    finally:
+        connections.close()
+
+
+def _signer(path: Path | None) -> Signer | None:
+    if path is None:
+        given = os.environ.get(KEY)
+        if not given:
+            return None
+        return Signer(_key(given.encode(), KEY))
+    try:
+        return Signer(_key(path.read_bytes(), str(path)))
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error.strerror}") from error
+
+
+def _key(told: bytes, where: str) -> SigningKey:
+    try:
+        if b"PUBLIC KEY" in told:
+            return SigningKey.ed25519_public(told)
+        if b"PRIVATE KEY" in told:
+            return SigningKey.ed25519(told)
+        return SigningKey.hmac(told.strip())
+    except InvalidArgument as error:
+        raise BadInput(f"{where}: {error}") from error
+
+
+def _expected(given: list[str] | None) -> dict[int, str]:
+    found = {}
+    for one in given or ():
+        sequence, _, digest = one.partition(":")
+        if not sequence.isascii() or not sequence.isdigit() or len(digest) != 40:
+            raise BadInput(f"{one!r} is no SEQ:DIGEST, as 118:6f1e... with 40 digits")
+        found[int(sequence)] = digest
+    return found

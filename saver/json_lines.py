@@ -1,0 +1,221 @@
+"""A thread's log for people and their tools: one JSON object a line for each event, its values put together from their deltas.
+
+    thread, id, sequence, digest, time, kind     of every event
+    namespace, checkpoint_id, parent_id, ...     what the event says; its envelope is `envelope`
+    values    by channel: version, type, bytes (base64), or instead of the last two `value`, deserialized
+    writes    a list: index, channel, and the same
+
+This is a view of a log, which cannot be imported; `projections.exporting` makes files that can.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from datetime import datetime, timezone
+from math import isfinite
+from os import PathLike
+from typing import Any, cast
+
+from eventlog.codec import Keyframe, Malformed, base_of, check_of, decompressed, encode_keyframe, is_delta
+from eventlog.errors import CorruptEntry, ThreadNotFound
+from eventlog.events import CheckpointSaved, Recorded, ValuesSaved, WritesSaved, decode_entry, entry_ms
+from eventlog.feed.reading import flattened
+from eventlog.flow import Command, Emit, Flow
+from eventlog.keys import Keyspace, ThreadKeys, value_name
+from projections.archive_files import PartFile
+from projections.archive_format import ThreadHead
+from projections.exporting import Again, Exported, Page, consumed, export_thread, threads_to_export
+from projections.file_work import Progress, on_file
+from projections.pieces import StoredValue, assemble
+from saver.translation import Translator
+
+__all__ = ["export_lines", "plain_data"]
+
+KEPT = 64 * 1024 * 1024
+"""Bytes of values that are kept, for deltas that were made against them."""
+_BESIDE = ("values", "writes", "body", "mark", "check", "base", "parts")
+
+Name = tuple[bytes, str, str]
+"""Entry, channel and version token of a value."""
+
+
+def export_lines(
+    keyspace: Keyspace,
+    threads: Sequence[str] | None,
+    path: str | PathLike[str],
+    *,
+    translator: Translator | None,
+    overwrite: bool,
+) -> Flow[None]:
+    """Writes the events of threads, or of all there are, to a file; emits the work on it, `Progress`, and `Exported` at the end.
+
+    `translator`: what values are deserialized with, None to leave them as they are. Reads only. Memory: a page, and 64 MiB of
+    values. Raises `ValueUnreadable`, and as `projections.exporting.export_file`.
+    """
+    file = PartFile(path, overwrite=overwrite)
+    count = entries = size = 0
+    try:
+        yield from on_file(file.check)
+        found = yield from threads_to_export(keyspace, threads)
+        yield from on_file(file.open_part)
+        yield from on_file(lambda: file.cut(0))
+        for keys in found:
+            lines = _Lines(keys, translator, file, size)
+            try:
+                yield from consumed(export_thread(keys), lines.take)
+            except ThreadNotFound:
+                if threads is not None:
+                    raise
+                yield from on_file(lambda: file.cut(size))  # noqa: B023 - done before the next
+                continue
+            size, count, entries = lines.size, count + 1, entries + lines.done
+        yield from on_file(file.finish)
+    finally:
+        file.close()
+    yield Emit(Exported(count, entries))
+
+
+class _Lines:
+    """The lines of one thread, at the end of a file of so many bytes."""
+
+    def __init__(self, keys: ThreadKeys, translator: Translator | None, file: PartFile, size: int) -> None:
+        self._keys = keys
+        self._thread = keys.thread.decode()
+        self._translator = translator
+        self._file = file
+        self._begin = self.size = size
+        self.done = self._of = 0
+        self._kept: OrderedDict[Name, StoredValue] = OrderedDict()
+        self._bytes = 0
+
+    def take(self, item: Any) -> Flow[None]:
+        """An item of the export of the thread."""
+        if isinstance(item, ThreadHead):
+            self.done, self._of = 0, item.entries
+        elif isinstance(item, Again):
+            self.size = self._begin
+            yield from on_file(lambda: self._file.cut(self.size))
+        elif isinstance(item, Page):
+            made = []
+            for entry in item.entries:
+                told = yield from self._object(decode_entry(self._thread, *entry))
+                made.append(json.dumps(told, allow_nan=False).encode() + b"\n")
+            data = b"".join(made)
+            yield from on_file(lambda: self._file.write(data))
+            self.size += len(data)
+            self.done += len(item.entries)
+        yield Emit(Progress(self._thread, self.done, self._of))
+
+    def _object(self, recorded: Recorded) -> Flow[dict[str, Any]]:
+        entry_id, event = recorded.entry_id, recorded.event
+        when = datetime.fromtimestamp(entry_ms(entry_id) / 1000, timezone.utc)
+        told: dict[str, Any] = {
+            "thread": self._thread,
+            "id": entry_id.decode(),
+            "sequence": recorded.sequence,
+            "digest": recorded.digest.decode(),
+            "time": when.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "kind": event.kind.decode(),
+        }
+        for one in fields(event):
+            if one.name not in _BESIDE and getattr(event, one.name) is not None:
+                told[one.name] = plain_data(getattr(event, one.name))
+        if isinstance(event, CheckpointSaved):
+            told["envelope"] = plain_data(self._envelope(event))
+            if event.base is not None:
+                told["versions_since"] = event.base[0].decode()
+        if isinstance(event, (CheckpointSaved, ValuesSaved)):
+            told["values"] = {}
+            for (channel, token), piece in event.values.items():
+                value = yield from self._value((entry_id, channel, token), piece)
+                told["values"][channel] = {"version": token, **self._shown(channel, value)}
+        if isinstance(event, WritesSaved):
+            told["writes"] = [
+                {"index": idx, "channel": channel, **self._shown(channel, Keyframe(type_, data))}
+                for idx, channel, type_, data in event.writes
+            ]
+        return told
+
+    def _envelope(self, event: CheckpointSaved) -> Mapping[str, Any]:
+        if self._translator is None:
+            return event.body
+        return {**event.body, "metadata": self._translator.metadata(self._thread, event.checkpoint_id, event.body)}
+
+    def _shown(self, channel: str, value: StoredValue | Keyframe | None) -> dict[str, Any]:
+        if value is None:
+            return {"type": None}
+        if self._translator is None:
+            return {"type": value.type, "bytes": b64encode(value.data).decode()}
+        return {"type": value.type, "value": plain_data(self._translator.value(self._thread, channel, value))}
+
+    def _value(self, name: Name, piece: bytes) -> Flow[StoredValue | None]:
+        """The value of a piece; what it was made against is fetched where it is not at hand."""
+        wanted, deltas = name, []
+        base: StoredValue | None = None
+        try:
+            while base is None:
+                plain = decompressed(piece)
+                if not is_delta(plain):
+                    chain = [plain]
+                    break
+                deltas.append(plain)
+                entry_id, token = base_of(plain)
+                name = entry_id, name[1], token.decode()
+                base = self._kept.get(name)
+                if base is None:
+                    piece = yield from self._fetch(name)
+            else:
+                chain = [encode_keyframe(base.type, base.data, check_of(base.data))]
+            value = assemble([*chain, *reversed(deltas)])
+        except (Malformed, ValueError) as error:
+            raise CorruptEntry(
+                f"Entry {wanted[0].decode()} of thread {self._thread!r}: {error}. Restore the log from a backup, or "
+                "delete the thread."
+            ) from error
+        if value is not None:
+            self._keep(wanted, value)
+        return value
+
+    def _keep(self, name: Name, value: StoredValue) -> None:
+        if name in self._kept:
+            return
+        self._kept[name] = value
+        self._bytes += len(value.data)
+        while self._bytes > KEPT:
+            self._bytes -= len(self._kept.popitem(last=False)[1].data)
+
+    def _fetch(self, name: Name) -> Flow[bytes]:
+        entry_id, channel, token = name
+        found = yield Command("XRANGE", self._keys.log, [entry_id, entry_id])
+        flat = flattened(found)[0][1] if found else []
+        wanted = b"=" + value_name(channel.encode(), token.encode())
+        piece = dict(zip(flat[::2], flat[1::2], strict=True)).get(wanted)
+        if piece is None:
+            raise CorruptEntry(
+                f"The log of thread {self._thread!r} lacks entry {entry_id.decode()}, or what later ones need of it. If it was "
+                "pruned just now, call again; else restore the log from a backup."
+            )
+        return cast("bytes", piece)
+
+
+def plain_data(value: Any) -> Any:
+    """What JSON can hold of a value: bytes as base64, what is no plain data as what it says of itself."""
+    if value is None or isinstance(value, (bool, str, int)):
+        return value
+    if isinstance(value, float):
+        return value if isfinite(value) else repr(value)
+    if isinstance(value, (bytes, bytearray)):
+        return {"bytes": b64encode(value).decode()}
+    if isinstance(value, Mapping):
+        return {key if isinstance(key, str) else repr(key): plain_data(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain_data(item) for item in value]
+    if callable(dump := getattr(value, "model_dump", None)):
+        return plain_data(dump())
+    if is_dataclass(value) and not isinstance(value, type):
+        return {one.name: plain_data(getattr(value, one.name)) for one in fields(value)}
+    return repr(value)

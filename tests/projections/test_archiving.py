@@ -1,0 +1,155 @@
+"""Archiving: nothing is removed from a thread that its archive lacks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eventlog.errors import ExportUnreadable, FileTaken, InvalidArgument, ThreadBusy, ThreadNotFound
+from eventlog.flow import Call
+from projections.archive_files import read_file
+from projections.archive_format import ThreadHead
+from projections.file_work import carry_out
+from saver import RedisStreamSaver
+from tests.projections.steps import Steps
+from tests.saver.audit import Audit, config, number_of, put_of
+
+
+def fill(saver: RedisStreamSaver, last: int, first: int = 1) -> None:
+    for number in range(first, last + 1):
+        saver.put(*put_of("t", number, number - 1 or None, shared=True))
+        saver.put_writes(config("t", number), [("n", number)], "task")
+
+
+def numbers(saver: RedisStreamSaver) -> list[int]:
+    return [number_of(one) for one in saver.list(config("t"))]
+
+
+@pytest.mark.parametrize(
+    ("given", "left"), [({}, 1), ({"keep_last": 4}, 4), ({"delete": True}, 0), ({"keep_last": 99}, 12)]
+)
+async def test_archive_then_prune(
+    saver: RedisStreamSaver, audit: Audit, tmp_path: Path, given: dict[str, Any], left: int
+) -> None:
+    """What is kept is what prune would keep, and the file has all there was, in both colours."""
+    for colour in ("sync", "async"):
+        fill(saver, 12)
+        log = audit.client.xrange(audit.keyspace.thread(b"t").log)
+        path = tmp_path / colour
+        if colour == "sync":
+            done = saver.archive_thread("t", path, **given)
+        else:
+            done = await saver.aarchive_thread("t", path, **given)
+        assert done == (24, 12 - left)
+        assert numbers(saver) == list(range(12, 12 - left, -1))
+        audit.check("t")
+        saver.delete_thread("t")
+        saver.import_threads(path)
+        assert audit.client.xrange(audit.keyspace.thread(b"t").log) == log
+        saver.delete_thread("t")
+
+
+@pytest.mark.parametrize("given", [{"keep_last": 2}, {"delete": True}], ids=["pruned", "deleted"])
+def test_nothing_is_removed_that_the_archive_lacks(
+    saver: RedisStreamSaver, steps: Steps, audit: Audit, tmp_path: Path, given: dict[str, Any]
+) -> None:
+    """Whenever the thread is written to meanwhile, every event is in the file or in the log."""
+    options: dict[str, Any] = {"keep_last": None, "delete": False, "overwrite": False, **given}
+    for moment in range(1, 16):
+        fill(saver, 10)
+        path = tmp_path / str(moment)
+        at = 0
+
+        def write(request: Any, moment: int = moment) -> None:
+            nonlocal at
+            at += isinstance(request, Call)
+            if isinstance(request, Call) and at == moment:
+                fill(saver, 12, 11)
+
+        flow = saver._operations.archive_thread(saver.serde, "t", path, **options)
+        list(carry_out(saver._runner, steps._watched(flow, write), "test", None))
+        there = set(numbers(saver))
+        saver.delete_thread("t")
+        saver.import_threads(path)
+        archived = set(numbers(saver))
+        assert archived >= set(range(1, 11))
+        assert there | archived >= set(range(1, 13 if at >= moment else 11)), moment
+        saver.delete_thread("t")
+
+
+def test_a_thread_that_never_rests_is_left_alone(
+    saver: RedisStreamSaver, steps: Steps, audit: Audit, tmp_path: Path
+) -> None:
+    """Written to before each request, it is archived and not pruned, and an error says so."""
+    fill(saver, 3)
+    added = iter(range(4, 1000))
+
+    def write(request: Any) -> None:
+        if isinstance(request, Call):
+            saver.put(*put_of("t", next(added)))
+
+    options: dict[str, Any] = {"keep_last": 1, "delete": False, "overwrite": False}
+    flow = saver._operations.archive_thread(saver.serde, "t", tmp_path / "a", **options)
+    with pytest.raises(ThreadBusy, match="Nothing was removed"):
+        list(carry_out(saver._runner, steps._watched(flow, write), "test", None))
+    assert numbers(saver) == list(range(next(added) - 1, 0, -1))
+    assert any(isinstance(item, ThreadHead) for item in read_file(tmp_path / "a"))
+
+
+@pytest.mark.parametrize("how", ["changed", "cut", "another's"])
+def test_a_file_that_is_not_what_was_written_prunes_nothing(
+    saver: RedisStreamSaver, steps: Steps, audit: Audit, tmp_path: Path, how: str
+) -> None:
+    """A disk that gives back something else is noticed before anything is removed."""
+    fill(saver, 6)
+    saver.copy_thread("t", "u")
+    saver.export_threads(tmp_path / "u", ["u"])
+    path = tmp_path / "a"
+    spoilt = False
+
+    def spoil(request: Any) -> None:
+        nonlocal spoilt
+        if path.exists() and not spoilt:
+            spoilt = True
+            whole = path.read_bytes()
+            other = {
+                "changed": whole[:100] + b"!" + whole[101:],
+                "cut": whole[:-9],
+                "another's": (tmp_path / "u").read_bytes(),
+            }
+            path.write_bytes(other[how])
+
+    options: dict[str, Any] = {"keep_last": 1, "delete": False, "overwrite": False}
+    flow = saver._operations.archive_thread(saver.serde, "t", path, **options)
+    with pytest.raises(ExportUnreadable):
+        list(carry_out(saver._runner, steps._watched(flow, spoil), "test", None))
+    assert spoilt
+    assert len(numbers(saver)) == 6
+
+
+def test_more_than_is_removed_at_once(saver: RedisStreamSaver, audit: Audit, tmp_path: Path) -> None:
+    """Thousands of checkpoints go in several steps."""
+    for number in range(1, 2203):
+        saver.put(*put_of("t", number))
+    assert saver.archive_thread("t", tmp_path / "a", keep_last=2) == (2202, 2200)
+    assert numbers(saver) == [2202, 2201]
+    audit.check("t")
+
+
+def test_refusals(saver: RedisStreamSaver, tmp_path: Path) -> None:
+    """A thread that is not there, a file that is, and arguments that do not go together."""
+    fill(saver, 3)
+    with pytest.raises(ThreadNotFound, match="'nobody'"):
+        saver.archive_thread("nobody", tmp_path / "a")
+    with pytest.raises(InvalidArgument, match="keep_last"):
+        saver.archive_thread("t", tmp_path / "a", keep_last=0)
+    with pytest.raises(InvalidArgument, match="keep_last"):
+        saver.archive_thread("t", tmp_path / "a", keep_last=1, delete=True)
+    (tmp_path / "a").write_text("notes")
+    with pytest.raises(FileTaken):
+        saver.archive_thread("t", tmp_path / "a")
+    assert (tmp_path / "a").read_text() == "notes"
+    assert numbers(saver) == [3, 2, 1]
+    assert [one.name for one in tmp_path.iterdir()] == ["a"]

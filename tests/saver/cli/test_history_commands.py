@@ -1,0 +1,309 @@
+"""`agentlog log`, `show`, `diff` and `replay`: a thread's history as people and programs are shown it."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage
+from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
+
+from eventlog import audit
+from saver import RedisStreamSaver
+from tests.saver.cli.commands import STEERING, Agentlog, on_terminal
+from tests.saver.threads import config, follow, step
+from tests.servers import RunningServer, Server
+
+ESCAPED = r"a\x1b[31mred\x07[bold]b[/bold]\n\u202e"
+KEY = "0123456789abcdef"
+
+
+@dataclass
+class Order:
+    """A type that nothing but this test knows."""
+
+    number: int
+
+
+def history(agentlog: Agentlog, thread: str = "42", **options: Any) -> list[str]:
+    """A thread of four checkpoints, the last a fork of the second, with writes, an interrupt and an error; their ids."""
+    talk = [HumanMessage("hello", id="m1"), AIMessage("x" * 500, id="m2"), HumanMessage(STEERING, id="m3")]
+    with RedisStreamSaver.from_conn_string(agentlog.url, prefix=agentlog.prefix, **options) as saver:
+        first = step({"messages": talk[:1], "count": 1, "order": Order(7)}, source="input", step=-1)
+        with audit("alice", "a refund", ticket=5):
+            saved = saver.put(config(thread), *first)
+        second = follow(first, {"messages": talk[:2], "state": {"a": 1, "b": 2}}, step=0)
+        saved = saver.put(saved, *second)
+        saver.put_writes(saved, [("__interrupt__", ["approve?"]), ("count", 3)], "task-1", "~__pregel_pull, ask")
+        saver.put_writes(saved, [("__error__", "no network")], "task-2", "~__pregel_pull, pay")
+        third = follow(second, {"messages": talk, "state": {"a": 1, "b": 3}, "count": 2}, step=1)
+        saver.put(saved, *third)
+        fork = follow(second, {"count": 9}, source="fork", step=1)
+        saver.put(saved, *fork)
+    return [one[0]["id"] for one in (first, second, third, fork)]
+
+
+# log
+
+
+def test_log_tells_each_event(everywhere: Agentlog) -> None:
+    """On every server, for programs: what, which step, who did it, and what is special about it."""
+    ids = history(everywhere)
+    done = everywhere("log", "42", "--json")
+    assert (done.code, done.err) == (0, "")
+    told = done.objects
+    assert [one["kind"] for one in told] == ["checkpoint", "checkpoint", "writes", "writes", "checkpoint", "checkpoint"]
+    assert [one["sequence"] for one in told] == [1, 2, 3, 4, 5, 6]
+    assert [one["checkpoint_id"] for one in told if one["kind"] == "checkpoint"] == ids
+    assert told[0]["audit"] == {"actor": "alice", "reason": "a refund", "ticket": 5}
+    assert (told[0]["source"], told[0]["step"], told[0]["parent_id"]) == ("input", -1, None)
+    assert set(told[1]["channels"]) == {"messages", "state"}
+    assert (told[2]["nodes"], told[2]["interrupts"], told[2]["step"]) == (["ask"], [["approve?"]], 1)
+    assert (told[3]["nodes"], told[3]["errors"]) == (["pay"], ["no network"])
+    assert [one["marks"] for one in told] == [[], [], [], [], [], ["fork"]]
+    assert "changes" not in told[0]
+
+
+def test_log_with_patches(agentlog: Agentlog) -> None:
+    """What each checkpoint changed of its parent, that of a fork too, and nothing that stayed."""
+    history(agentlog)
+    told = {one["sequence"]: one.get("changes") for one in agentlog("log", "42", "--patch", "--json").objects}
+    assert [one["path"] for one in told[1]] == [["messages"], ["count"], ["order"]]
+    assert [(one["path"], one["what"]) for one in told[2]] == [(["messages", 1], "appended"), (["state"], "added")]
+    assert told[2][0]["id"] == "m2"
+    assert told[3] is None
+    assert [(one["path"], one["what"]) for one in told[5]] == [
+        (["messages", 2], "appended"),
+        (["count"], "changed"),
+        (["state", "b"], "changed"),
+    ]
+    assert told[6] == [{"path": ["count"], "what": "changed", "before": 1, "after": 9}]
+    shown = agentlog("log", "42", "-p")
+    assert "    + messages[1]: ai: xxx" in shown.out
+    assert "... (504 B)" in shown.out
+    assert "    ~ state.b: 2 -> 3" in shown.lines
+    assert ESCAPED in shown.out
+    assert "x" * 500 in agentlog("log", "42", "-p", "--full").out
+
+
+def test_log_for_people(agentlog: Agentlog) -> None:
+    """A line for each event, in columns, nothing in it that steers a terminal."""
+    history(agentlog, STEERING)
+    done = agentlog("log", STEERING)
+    assert len(done.lines) == 6
+    assert done.out.isascii()
+    assert "\x1b" not in done.out
+    assert all(re.match(r"\S{23}Z +\d (checkpoint|writes) ", line) for line in done.lines)
+    assert "actor=alice; reason=a refund; ticket=5" in done.lines[0]
+    assert "interrupt: approve?" in done.lines[2]
+    assert "error: no network" in done.lines[3]
+    assert done.lines[5].endswith("fork")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--since", "3"], [3, 4, 5, 6]),
+        (["--until", "@2"], [1, 2]),
+        (["--kind", "writes"], [3, 4]),
+        (["--kind", "checkpoint", "--limit", "2"], [1, 2]),
+        (["--namespace", "sub"], []),
+        (["--since", "2000-01-01", "--until", "2000-01-02T00:00:00Z"], []),
+        (["--since", "2", "--until", "3", "--patch"], [2, 3]),
+    ],
+)
+def test_log_of_a_part(agentlog: Agentlog, words: list[str], expected: list[int]) -> None:
+    """By times, entries, numbers, kinds and namespace."""
+    history(agentlog)
+    found = agentlog("log", "42", "--json", *words)
+    assert found.code == 0
+    assert [one["sequence"] for one in found.objects] == expected
+    entry = agentlog("log", "42", "--json").objects[3]["id"]
+    assert [one["sequence"] for one in agentlog("log", "42", "--json", "--since", entry).objects] == [4, 5, 6]
+
+
+def test_log_of_what_was_pruned(agentlog: Agentlog) -> None:
+    """What is left, and what the removal took; a parent that is gone leaves a patch out."""
+    with RedisStreamSaver.from_conn_string(agentlog.url, prefix=agentlog.prefix, cache_bytes=0) as saver:
+        saved: Any = config("42")
+        before = step({"n": [0]})
+        for number in range(5):
+            saved = saver.put(saved, *before)
+            before = follow(before, {"n": [number]})
+        with audit("bob"):
+            saver.prune(["42"], keep_last=2)
+    told = agentlog("log", "42", "--json", "--patch").objects
+    assert [one["kind"] for one in told] == ["checkpoint", "checkpoint", "pruned"]
+    assert "changes" not in told[0]
+    assert told[1]["changes"] == [{"path": ["n", 0], "what": "changed", "before": 2, "after": 3}]
+    assert (told[2]["what"], told[2]["audit"]) == ("keep_latest: 3 checkpoints", {"actor": "bob"})
+    gone = agentlog("show", "42", "--at", "2")
+    assert (gone.code, gone.out) == (2, "")
+    assert "pruned" in gone.err
+
+
+# show
+
+
+def test_show_the_latest_one_checkpoint_and_a_moment(everywhere: Agentlog) -> None:
+    """On every server; ids by what they begin with."""
+    ids = history(everywhere)
+    latest = everywhere("show", "42", "--json").objects[0]
+    assert (latest["checkpoint_id"], latest["values"]["count"]) == (ids[3], 9)
+    assert latest["values"]["messages"][0]["content"] == "hello"
+    assert latest["values"]["order"] == {"__type__": f"{__name__}.Order", "value": {"number": 7}}
+    assert everywhere("show", "42", ids[1], "--json").objects[0]["checkpoint_id"] == ids[1]
+    unique = next(ids[2][:size] for size in range(1, 37) if sum(one.startswith(ids[2][:size]) for one in ids) == 1)
+    assert everywhere("show", "42", unique, "--json").objects[0]["checkpoint_id"] == ids[2]
+    at = everywhere("show", "42", "--at", "3", "--json").objects[0]
+    assert (at["checkpoint_id"], [one["channel"] for one in at["writes"]]) == (ids[1], ["__interrupt__", "count"])
+    entry = everywhere("log", "42", "--json").objects[0]
+    for moment in (entry["id"], "@1", entry["time"]):
+        found = everywhere("show", "42", "--at", moment, "--json").objects[0]
+        assert (found["checkpoint_id"], found["audit"]["actor"]) == (ids[0], "alice")
+
+
+def test_show_for_people(agentlog: Agentlog) -> None:
+    """Messages by role, long values folded with their size, what cannot be imported by its name."""
+    ids = history(agentlog)
+    done = agentlog("show", "42", ids[2])
+    assert (done.code, done.err) == (0, "")
+    assert done.out.isascii()
+    assert "messages (3)" in done.lines
+    assert "  [0] human: hello" in done.lines
+    assert re.search(r"\[1\] ai: x+\.\.\. \(504 B\)", done.out)
+    assert f"  [2] human: {ESCAPED}" in done.lines
+    assert f'order: {__name__}.Order {{"number": 7}}' in done.lines
+    assert "x" * 500 in agentlog("show", "42", ids[2], "--full").out
+    pending = agentlog("show", "42", "--at", "4")
+    assert "pending writes (3)" in pending.lines
+    bare = agentlog("show", "42", "--no-values")
+    assert "hello" not in bare.out
+    assert re.search(r"messages: <msgpack, \d+ B>", bare.out)
+    assert "values" not in agentlog("show", "42", "--no-values", "--json").objects[0]
+
+
+def test_show_of_encrypted_values(agentlog: Agentlog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With LangGraph's key in the environment as they are; without, told to be unreadable."""
+    history(agentlog, serde=EncryptedSerializer.from_pycryptodome_aes(key=KEY.encode()))
+    shut = agentlog("show", "42", "--json")
+    assert shut.code == 0
+    assert shut.objects[0]["values"]["count"]["__unreadable__"] == "msgpack+aes"
+    assert "<msgpack+aes, " in agentlog("show", "42").out
+    assert agentlog("log", "42", "--patch").code == 0
+    monkeypatch.setenv("LANGGRAPH_AES_KEY", KEY)
+    assert agentlog("show", "42", "--json").objects[0]["values"]["count"] == 9
+    assert agentlog("log", "42", "--json").objects[0]["step"] == -1
+    monkeypatch.setenv("LANGGRAPH_AES_KEY", "short")
+    assert agentlog("show", "42").code == 2
+
+
+# diff
+
+
+def test_diff(everywhere: Agentlog) -> None:
+    """Between ids, numbers, entries and times; nothing where nothing changed."""
+    ids = history(everywhere)
+    events = everywhere("log", "42", "--json").objects
+    expected = [{"path": ["count"], "what": "changed", "before": 1, "after": 9}]
+    for one, other in ((ids[1], ids[3]), ("@2", "@6"), (events[1]["id"], events[5]["id"])):
+        found = everywhere("diff", "42", one, other, "--json").objects[0]
+        assert found == {"before": ids[1], "after": ids[3], "changes": expected}
+    assert everywhere("diff", "42", "@2", "@6").lines == ["~ count: 1 -> 9"]
+    assert everywhere("diff", "42", events[1]["time"], "@6").code == 0
+    nothing = everywhere("diff", "42", "@2", "@3")
+    assert (nothing.code, nothing.out) == (0, "")
+    assert "no difference" in nothing.err
+
+
+# replay
+
+
+def test_replay_keeps_the_pace(agentlog: Agentlog) -> None:
+    """That of the events, by a factor; each with what it changed."""
+    history(agentlog)
+    with RedisStreamSaver.from_conn_string(agentlog.url, prefix=agentlog.prefix) as saver:
+        time.sleep(1.2)
+        saver.put(config("42"), *step({"count": 10}))
+    began = time.monotonic()
+    slow = agentlog("replay", "42", "--speed", "2x")
+    assert time.monotonic() - began > 0.55
+    began = time.monotonic()
+    fast = agentlog("replay", "42", "--speed", "100000")
+    assert time.monotonic() - began < 0.5
+    assert slow.out == fast.out == agentlog("log", "42", "--patch").out
+
+
+def test_replay_step_by_step(agentlog: Agentlog) -> None:
+    """Waits for Enter, on a terminal."""
+    history(agentlog)
+    with on_terminal(agentlog.words("replay", "42", "--step"), columns=200, NO_COLOR="1") as terminal:
+        terminal.until("messages")
+        assert "appended" not in terminal.text
+        assert " 2 checkpoint" not in terminal.text
+        for number in range(2, 7):
+            terminal.type("\n")
+            terminal.until(f" {number} ")
+        assert terminal.end() == 0
+        assert not set("\x1b\x07\u202e") & set(terminal.text)
+
+
+# what cannot be asked for
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["log", "43"], "'43'"),
+        (["show", "43"], "'43'"),
+        (["show", "42", "fff"], "'fff'"),
+        (["show", "42", "1"], "write more of it"),
+        (["show", "42", "1", "--at", "3"], "either CHECKPOINT or --at"),
+        (["show", "42", "--at", "yesterday"], "--at 'yesterday'"),
+        (["show", "42", "--at", "0"], "began at"),
+        (["log", "42", "--since", "1-"], "--since '1-'"),
+        (["log", "42", "--kind", "values"], "'values'"),
+        (["log", "42", "--patch", "--no-values"], "--no-values"),
+        (["diff", "42", "@1", "zzz"], "'zzz'"),
+        (["replay", "42", "--speed", "0x"], "'0x'"),
+    ],
+)
+def test_bad_input_is_told_in_a_line(agentlog: Agentlog, words: list[str], told: str) -> None:
+    """On stderr, with exit code 2."""
+    history(agentlog)
+    done = agentlog(*words)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.count("\n") == 1
+    assert told in done.err
+
+
+def test_no_checkpoint_is_the_answer_no(agentlog: Agentlog) -> None:
+    """In a namespace that has none: exit code 1."""
+    history(agentlog)
+    done = agentlog("show", "42", "--namespace", "sub")
+    assert (done.code, done.out) == (1, "")
+    assert "'sub'" in done.err
+
+
+def test_nothing_is_written(private_server: Callable[..., RunningServer], prefix: str, capsys: Any) -> None:
+    """All of them work for a user who may only read, also where there are no views."""
+    running = private_server()
+    server = Server("private", running.url, is_cluster=False)
+    agentlog = Agentlog(running.url, prefix, capsys)
+    ids = history(agentlog)
+    with server.client() as client:
+        keys = set(client.scan_iter())
+        client.delete(*(key for key in keys if b":head:" in key or b":index:" in key or b":order:" in key))
+        left = set(client.scan_iter())
+        rights = ["on", ">secret", f"~{{{prefix}:*", f"~{prefix}:meta", "+@read", "+@connection", "+eval", "+evalsha"]
+        client.execute_command("ACL", "SETUSER", "reader", *rights)
+        scheme, _, rest = running.url.partition("://")
+        reader = Agentlog(f"{scheme}://reader:secret@{rest}", prefix, capsys)
+        for words in (["log", "42", "-p"], ["show", "42"], ["show", "42", ids[0]], ["diff", "42", "@1", "@6"]):
+            done = reader(*words)
+            assert (done.code, done.err) == (0, ""), words
+        assert set(client.scan_iter()) == left
