@@ -118,6 +118,9 @@ class Runner:
                     request = flow.send(reply)
         except StopIteration as stop:
             return False, stop.value
+        except BaseException:
+            flow.close()  # interrupted: what it holds is put in order now, and not when it is forgotten
+            raise
         return True, request.item
 
     async def _aadvance(self, flow: Flow[Any], subject: str) -> tuple[bool, Any]:
@@ -133,6 +136,9 @@ class Runner:
                     request = flow.send(reply)
         except StopIteration as stop:
             return False, stop.value
+        except BaseException:
+            flow.close()
+            raise
         return True, request.item
 
     def _ask(self, request: Request) -> Any:

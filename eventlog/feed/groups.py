@@ -15,7 +15,7 @@ append-only file, and count what is trimmed as pending for ever. Here acknowledg
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -134,8 +134,6 @@ class Parked:
     member: str
     waiting: int
     """Later events of the thread that wait behind it."""
-    _packed: bytes = field(repr=False)
-    _failure: Failure = field(repr=False)
 
     @property
     def thread_id(self) -> str:
@@ -394,24 +392,29 @@ class Group:
             datetime.fromtimestamp(failure.last / 1000, timezone.utc),
             failure.member,
             waiting - 1,
-            events[0],
-            failure,
         )
 
     def _unpark(self, thread_id: str | None, what: bytes) -> Flow[int]:
         keyspace = yield from self._known()
-        if thread_id is None:
-            parked = yield from self._parked()
-        else:
+        if thread_id is not None:
             thread = text("thread_id", str(thread_id))
-            one = yield from self._parked_in(keyspace, keyspace.partition_of(thread), thread)
-            parked = [] if one is None else [one]
+            return (yield from self._unpark_in(keyspace, keyspace.partition_of(thread), thread, what))
         done = 0
-        for one in parked:
-            keys = keyspace.partition(one.activity.partition).group(self.name.encode())
-            words = [one.thread_id.encode(), one._packed, what, one._failure.renewed().encode()]
-            done += yield Call(UNPARK, [keys.held, keys.failures, keys.due], words)
+        for number in range(keyspace.partitions):
+            threads = yield Call(PARKED, [keyspace.partition(number).group(self.name.encode()).due], [])
+            for thread in threads:
+                done += yield from self._unpark_in(keyspace, number, thread, what)
         return done
+
+    def _unpark_in(self, keyspace: Keyspace, number: int, thread: bytes, what: bytes) -> Flow[int]:
+        keys = keyspace.partition(number).group(self.name.encode())
+        found = [keys.held, keys.failures, keys.due]
+        events, told, due, _ = yield Call(WAITING, found, [thread, 1])
+        if not events or due != b"inf":
+            return 0
+        renewed = Failure.decode(self.name, thread, told).renewed().encode() if what == b"retry" and told else b""
+        done = yield Call(UNPARK, found, [thread, events[0], what, renewed])
+        return int(done)
 
     def _effect_keys(self, name: str) -> Flow[list[bytes]]:
         keyspace = yield from self._known()

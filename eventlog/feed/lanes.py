@@ -80,6 +80,7 @@ class Lane:
     stamp: bytes
     """Of what was written down last."""
     pointers: list[Any] = field(default_factory=list)
+    """Entry ids, fields, and, if some were left out, how many were looked at up to each."""
     next: int = 0
     base: int = 0
     """Entries of the feed before those in `pointers`."""
@@ -168,8 +169,18 @@ class Lanes:
 
     def finish_and_ready(self) -> Activity | None:
         """The next event, the one in hand taken for handled, if that needs no round trip and nothing else is to be done first."""
-        if self.leases.news or self._again is not None or not self.finish_quietly():
+        if self.leases.news or self._again is not None:
             return None
+        hand = self.in_hand
+        if hand is not None:  # as finish_quietly, without its calls: this runs for each event
+            if hand.again is not None or self._effects or self._within == 0:
+                return None
+            self.in_hand = None
+            lane = hand.lane
+            lane.open, lane.done, lane.done_n = False, hand.activity, hand.n
+            lane.handled += 1
+            if self._open_since is None:
+                self._open_since = time.monotonic()
         if self._open_since is not None and time.monotonic() - self._open_since >= self._within:
             return None
         return self._buffered()
@@ -281,7 +292,11 @@ class Lanes:
         """Settles everything, and gives the leases back. The event in hand is left to others."""
         self._let_go()
         self._hear()
-        yield from self._settle_all()
+        try:
+            yield from self._settle_all()
+        except EventLogError:
+            yield from self.leases.leave()
+            raise
         self.lanes, self._again = {}, None
         self._turn.clear()
         yield from self.leases.leave()
@@ -343,10 +358,11 @@ class Lanes:
         while self._turn:
             lane = self._turn[0]
             while lane.next < len(lane.pointers):
-                entry_id, flat, looked = lane.pointers[lane.next]
-                activity = read_pointer(lane.number, entry_id, flat, feed=self._feed)
+                entry = lane.pointers[lane.next]
+                activity = read_pointer(lane.number, entry[0], entry[1], feed=self._feed)
                 lane.next += 1
-                if activity.thread_id in lane.held:
+                looked = entry[2] if len(entry) > 2 else lane.next
+                if lane.held and activity.thread_id in lane.held:
                     thread = activity.thread_id.encode()
                     lane.waits += (thread, ordered(thread) + pack_pointer(activity))
                     lane.done, lane.done_n = activity, lane.base + looked

@@ -10,6 +10,7 @@ import inspect
 import logging
 import signal
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import FrameType, TracebackType
@@ -104,10 +105,10 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
     def __enter__(self) -> Self:
         """Joins the group, which is registered if it was not."""
         self._refuse_twice()
+        self._watch_sigterm()
         self._runner.run(self._join(), self._subject)
         self._thread = threading.Thread(target=self._keep_leases, name=f"leases of {self.name}", daemon=True)
         self._thread.start()
-        self._watch_sigterm()
         return self
 
     def __exit__(
@@ -127,9 +128,9 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
     async def __aenter__(self) -> Self:
         """Joins the group, which is registered if it was not."""
         self._refuse_twice()
+        self._watch_sigterm()
         await self._runner.arun(self._join(), self._subject)
         self._task = asyncio.create_task(self._akeep_leases())
-        self._watch_sigterm()
         return self
 
     async def __aexit__(
@@ -137,9 +138,8 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
     ) -> None:
         """Leaves. An event in hand whose handling raised is laid aside, to be tried again."""
         self._end()
-        while self._task is not None and not self._task.done():
-            self._task.cancel()  # again, if a call that was ending anyway took the first for its own
-            await asyncio.wait([self._task], timeout=0.5)
+        if self._task is not None:
+            await self._task
         try:
             await self._runner.arun(self._leave(error), self._subject)
         except EventLogError as failure:
@@ -355,13 +355,19 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
         lanes = self._lanes
         if lanes is None:
             return
-        while not self._ended.is_set():
-            await asyncio.sleep(lanes.leases.interval)
+        while not await self._ends_within(lanes.leases.interval):
             try:
                 await self._runner.arun(lanes.leases.upkeep(), self._subject)
             except Exception as error:  # noqa: BLE001 - told to whoever iterates
                 if self._noted(error):
                     return
+
+    async def _ends_within(self, seconds: float) -> bool:
+        """Whether the member ends within some time."""
+        deadline = time.monotonic() + seconds
+        while not self._ended.is_set() and time.monotonic() < deadline:
+            await asyncio.sleep(min(0.05, seconds))
+        return self._ended.is_set()
 
     def _noted(self, error: Exception) -> bool:
         """Whether an error ends the upkeep: not those that may pass."""

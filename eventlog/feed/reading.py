@@ -161,9 +161,9 @@ def as_page(entries: Any, mark: Mark, count: int) -> tuple[list[Any], bytes, byt
     """What a script would have replied that had read the entries: pointers, id and check of the last, how many, whether more."""
     if not entries:
         return [], mark.id.encode(), mark.check.encode(), 0, 0
-    pointers = [(entry_id, flat, place) for place, (entry_id, flat) in enumerate(flattened(entries), 1)]
-    entry_id, flat, looked = pointers[-1]
-    return pointers, entry_id, check_of(flat), looked, int(looked == count)
+    pointers = flattened(entries)
+    entry_id, flat = pointers[-1]
+    return pointers, entry_id, check_of(flat), len(pointers), int(len(pointers) == count)
 
 
 def flattened(entries: Any) -> list[Any]:
