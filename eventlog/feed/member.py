@@ -10,9 +10,8 @@ import inspect
 import logging
 import signal
 import threading
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -99,6 +98,7 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._task: asyncio.Task[None] | None = None
+        self._ending: asyncio.Event | None = None
 
     # Joining and leaving.
 
@@ -130,7 +130,8 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
         self._refuse_twice()
         self._watch_sigterm()
         await self._runner.arun(self._join(), self._subject)
-        self._task = asyncio.create_task(self._akeep_leases())
+        self._ending = asyncio.Event()
+        self._task = asyncio.create_task(self._akeep_leases(self._ending))
         return self
 
     async def __aexit__(
@@ -138,7 +139,8 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
     ) -> None:
         """Leaves. An event in hand whose handling raised is laid aside, to be tried again."""
         self._end()
-        if self._task is not None:
+        if self._task is not None and self._ending is not None:
+            self._ending.set()
             await self._task
         try:
             await self._runner.arun(self._leave(error), self._subject)
@@ -351,23 +353,20 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
                 if self._noted(error):
                     return
 
-    async def _akeep_leases(self) -> None:
+    async def _akeep_leases(self, ending: asyncio.Event) -> None:
         lanes = self._lanes
         if lanes is None:
             return
-        while not await self._ends_within(lanes.leases.interval):
+        while True:
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(ending.wait(), lanes.leases.interval)
+            if ending.is_set():
+                return
             try:
                 await self._runner.arun(lanes.leases.upkeep(), self._subject)
             except Exception as error:  # noqa: BLE001 - told to whoever iterates
                 if self._noted(error):
                     return
-
-    async def _ends_within(self, seconds: float) -> bool:
-        """Whether the member ends within some time."""
-        deadline = time.monotonic() + seconds
-        while not self._ended.is_set() and time.monotonic() < deadline:
-            await asyncio.sleep(min(0.05, seconds))
-        return self._ended.is_set()
 
     def _noted(self, error: Exception) -> bool:
         """Whether an error ends the upkeep: not those that may pass."""
