@@ -95,7 +95,7 @@ class ActivityFeed(AbstractContextManager, AbstractAsyncContextManager):  # type
             start: "now", "beginning" (the oldest that was not trimmed), a datetime with a time zone, or a position that was saved.
             kinds: one or several of `KINDS`; what is wanted is decided at the server.
             thread: one or several thread ids.
-            namespace: one or several checkpoint namespaces, whole.
+            namespace: one or several checkpoint namespaces, whole ("risk:1f0c...") or as nodes alone ("risk", "risk|inner").
             node: one or several nodes, of which one is to have run or written.
             follow: whether to wait for more at the end.
             batch: most pointers read in a round trip.

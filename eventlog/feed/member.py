@@ -208,7 +208,12 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
             raise
 
     def run(self, handler: Callable[[Activity], object]) -> None:
-        """Calls `handler` with each event until `stop`. What it raises concerns its event alone: the rest goes on."""
+        """Calls `handler` with each event until `stop`. What it raises concerns its event alone: the rest goes on.
+
+        Raises `TypeError` for a coroutine function, which `arun` takes.
+        """
+        if inspect.iscoroutinefunction(handler):
+            raise TypeError("handler is a coroutine function; await member.arun(handler), in `async` code.")
         with self:
             while True:
                 try:
@@ -218,7 +223,7 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
                 if activity is None:
                     return
                 try:
-                    handler(activity)
+                    _refuse_awaitable(handler(activity))
                 except Exception as error:  # noqa: BLE001 - whatever it is, it is written down
                     self._runner.run(self._fail(error), self._subject)
 
@@ -403,6 +408,14 @@ def _stop_all(_: int, __: FrameType | None) -> None:
     if not members:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.raise_signal(signal.SIGTERM)
+
+
+def _refuse_awaitable(outcome: object) -> None:
+    """A coroutine that nobody awaits has done nothing yet."""
+    if inspect.isawaitable(outcome):
+        if inspect.iscoroutine(outcome):
+            outcome.close()
+        raise TypeError("the handler returned an awaitable, which run() cannot await; use arun().")
 
 
 def _doubling(first: float) -> Callable[[int], float]:

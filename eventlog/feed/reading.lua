@@ -63,7 +63,7 @@ local function passes(fields, filters)
   local pointer = pointer_of(fields)
   return (not filters[1] or filters[1][pointer.kind])
     and (not filters[2] or filters[2][pointer.thread])
-    and (not filters[3] or filters[3][pointer.ns])
+    and (not filters[3] or filters[3][pointer.ns] or filters[3][string.gsub(pointer.ns or '', ':[^|]*', '')])
     and (not filters[4] or names_one(pointer.nodes or '', filters[4]))
 end
 
