@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import os
 import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -18,7 +19,7 @@ from weakref import WeakSet
 
 from typing_extensions import Self
 
-from eventlog.errors import EffectRefused, EventLogError, InvalidArgument
+from eventlog.errors import EffectRefused, EventLogError, InvalidArgument, ServerOutOfMemory
 from eventlog.feed.activity import Activity
 from eventlog.feed.lanes import Lanes
 from eventlog.feed.leases import Leases
@@ -93,6 +94,7 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
         self._lanes: Lanes | None = None
         self._stopped = False
         self._broken: BaseException | None = None
+        self._pid = os.getpid()
         self._own: EventLogError | None = None
         """What iterating itself raised last: no failure of a handler."""
         self._ended = threading.Event()
@@ -106,7 +108,11 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
         """Joins the group, which is registered if it was not."""
         self._refuse_twice()
         self._watch_sigterm()
-        self._runner.run(self._join(), self._subject)
+        try:
+            self._runner.run(self._join(), self._subject)
+        except BaseException:
+            self._end()
+            raise
         self._thread = threading.Thread(target=self._keep_leases, name=f"leases of {self.name}", daemon=True)
         self._thread.start()
         return self
@@ -129,7 +135,11 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
         """Joins the group, which is registered if it was not."""
         self._refuse_twice()
         self._watch_sigterm()
-        await self._runner.arun(self._join(), self._subject)
+        try:
+            await self._runner.arun(self._join(), self._subject)
+        except BaseException:
+            self._end()
+            raise
         self._ending = asyncio.Event()
         self._task = asyncio.create_task(self._akeep_leases(self._ending))
         return self
@@ -141,7 +151,7 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
         self._end()
         if self._task is not None and self._ending is not None:
             self._ending.set()
-            await self._task
+            await asyncio.wait([self._task])
         try:
             await self._runner.arun(self._leave(error), self._subject)
         except EventLogError as failure:
@@ -256,7 +266,7 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
         """Async twin of `acknowledge`."""
         await self._runner.arun(self._steadily(self._acknowledged), self._subject)
 
-    def effect(self, command: str, name: str, *arguments: Argument) -> None:
+    def effect(self, command: str, name: str, *arguments: Argument | float) -> None:
         """Has a Redis command carried out together with the acknowledgement of the event in hand: both or neither, and once.
 
         `name` stands for a key of the group's own in the event's partition (`Group.effect_keys` has all of them);
@@ -291,6 +301,7 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
                 f"{self._subject}: member {self.name!r} is in use; make another with group.member(...)."
             )
         self._stopped, self._broken, self._own = False, None, None
+        self._pid = os.getpid()
         self._ended.clear()
 
     def _steadily(self, make: Callable[[], Flow[Any]]) -> Flow[Any]:
@@ -327,7 +338,7 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
 
     def _leave(self, error: BaseException | None) -> Flow[None]:
         lanes = self._lanes
-        if lanes is None:
+        if lanes is None or self._pid != os.getpid():  # leases are the parent's
             return
         if isinstance(error, Exception) and error is not self._own:
             yield from lanes.fail(error)
@@ -375,7 +386,7 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
 
     def _noted(self, error: Exception) -> bool:
         """Whether an error ends the upkeep: not those that may pass."""
-        if isinstance(error, PASSING):
+        if isinstance(error, (*PASSING, ServerOutOfMemory)):
             log.warning("%s: member %r could not renew its leases: %s", self._subject, self.name, error)
             return False
         self._broken = error
@@ -398,6 +409,8 @@ EFFECTS = frozenset(
 )
 
 _STOPPED_BY_SIGTERM: WeakSet[Member] = WeakSet()
+if hasattr(os, "register_at_fork"):  # a child of a handler's is no member
+    os.register_at_fork(after_in_child=_STOPPED_BY_SIGTERM.clear)
 
 
 def _stop_all(_: int, __: FrameType | None) -> None:

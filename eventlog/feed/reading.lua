@@ -50,6 +50,9 @@ local function names_one(parts, set)
   local at = 1
   while at <= #parts do
     local size, from = string.match(parts, '^(%d+):()', at)
+    if not size then
+      return false
+    end
     if set[string.sub(parts, from, from + size - 1)] then
       return true
     end
@@ -70,7 +73,7 @@ end
 -- Reads on after `id`: at most `count` pointers that pass, of at most `scan` looked at. Returns the pointers
 -- as {id, fields, how many were looked at up to it}; id and check of the last looked at; how many were; whether more may follow.
 local function read_on(feed, id, check, count, scan, filters)
-  local out, looked, more = {}, 0, true
+  local out, looked, more = {}, 0, nil
   local most = filters and scan or count
   local entries = redis.call('XRANGE', feed, '(' .. id, '+', 'COUNT', most)
   local last
