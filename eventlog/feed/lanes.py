@@ -168,7 +168,7 @@ class Lanes:
         self._open_since: float | None = None
         """When the oldest event was finished that is not settled."""
         self._astray: list[tuple[int, bytes]] = []
-        """Leases to be given back, since the server lost what they had led to."""
+        """Leases that are to be asked anew where they are, since the server lost what they had led to."""
         self._others = 0
         """Events handed out since those of a thread that waited were fetched last."""
         self._effects: list[list[Argument]] = []
@@ -375,9 +375,9 @@ class Lanes:
 
     def _give_up_excess(self) -> Flow[None]:
         while self._astray:
-            number, token = self._astray[-1]
-            yield from self.leases.release(number, token)
+            yield from self.leases.take_again(*self._astray[-1])
             self._astray.pop()
+            self._hear()
         while len(self.lanes) > self.leases.share:
             lane = self.lanes[next(reversed(self.lanes))]
             yield from self._settle(lane)
@@ -518,8 +518,8 @@ class Lanes:
             self._turn.append(lane)
 
     def _gone_astray(self, lane: Lane, what: bytes) -> EventLogError:
-        """The error for a lane whose server lost something. It is given back, to begin anew from what the server has."""
-        self._drop(lane)
+        """The error for a lane whose server lost something. Its lease is asked anew where it is, to go on from what the server has."""
+        self._forget(lane)
         self._astray.append((lane.number, lane.token))
         return astray(what, lane.number, lane.mark)
 

@@ -99,8 +99,13 @@ class Leases:
             if number not in self.tokens:
                 yield from self._take(number)
 
-    def _take(self, number: int) -> Flow[None]:
-        token = token_hex(8).encode()
+    def take_again(self, number: int, token: bytes) -> Flow[None]:
+        """Asks anew where a partition that is leased under a token is. One round trip."""
+        if self.tokens.get(number) == token:
+            yield from self._take(number, token)
+
+    def _take(self, number: int, again: bytes | None = None) -> Flow[None]:
+        token = again or token_hex(8).encode()
         reply = yield from self._call(number, b"take", token)
         if reply[0] == b"ok":
             _, entry_id, check, n, held, stamp = reply

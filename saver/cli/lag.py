@@ -87,8 +87,8 @@ def lag(
         typer.Option(
             metavar="N",
             parser=count_for("--max-waiting"),
-            help="Exit code 1 if more events wait: they failed, or stand behind one of their thread that did, be that parked or to be "
-            "tried again.",
+            help="Exit code 1 if more events wait: they failed, or stand behind one of their thread that did, be that parked or to "
+            "be tried again.",
         ),
     ] = None,
     max_age: Annotated[

@@ -55,8 +55,8 @@ def tail(
         list[str] | None,
         typer.Option(
             metavar="TEXT",
-            help="Of this checkpoint namespace alone. \"\" is the graph's own; the name of a subgraph's node is that of all its tasks, so "
-            "risk matches risk:TASK-ID as well. Repeatable.",
+            help="Of this checkpoint namespace alone. \"\" is the graph's own; the name of a subgraph's node is that of all its "
+            "tasks, so risk matches risk:TASK-ID as well. Repeatable.",
         ),
     ] = None,
     node: Annotated[

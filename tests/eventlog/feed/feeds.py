@@ -10,16 +10,17 @@ from concurrent import futures
 from contextlib import contextmanager
 from typing import Any
 
+import redis.asyncio
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from eventlog import Activity, ActivityFeed, Group, GroupNotFound, Keyspace, Lag, Member
 from eventlog.keys import counted
-from tests.servers import connect
+from tests.servers import Server, connect
 
 AT_ONCE: dict[str, Any] = {"retry": Retry(NoBackoff(), 0)}
 """Client options with which a server that is down is noticed at once."""
-QUICK: dict[str, Any] = {"lease": 0.6, "backoff": 0.02}
+QUICK: dict[str, Any] = {"lease": 0.5, "backoff": 0.02}
 """Options of members that do not keep tests waiting."""
 
 
@@ -182,6 +183,14 @@ class Worker:
             asyncio.run(work())
         except BaseException as error:
             self.error = error
+
+
+def async_connect(server: Server) -> Any:
+    """`connect`, of redis.asyncio."""
+    if not server.is_cluster:
+        return redis.asyncio.Redis.from_url(server.url)
+    host, port = server.url.rpartition("/")[2].split(",")[0].split(":")
+    return redis.asyncio.RedisCluster(host=host, port=int(port))
 
 
 def eventually(condition: Callable[[], object], seconds: float = 15) -> float:

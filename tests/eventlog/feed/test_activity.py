@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eventlog import Activity, ActivityFeed, CorruptEntry, InvalidArgument
@@ -18,7 +18,9 @@ from tests.eventlog.feed.feeds import Made, Worker, eventually, through
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 ODD = ["", "a:b", "5:abc", "\0", "a\0\xff", "ÿ\U0001f600", "*[]?{}", " ", "\n", "0-0", "'\""]
 NAMES = TEXT | st.sampled_from(ODD)
-ENTRY_IDS = st.builds("{}-{}".format, st.integers(1, 10**15 - 1), st.integers(0, 10**10 - 1))
+LAST_MS = 253_402_300_799_999
+"""The end of the year 9999, beyond which there is no datetime."""
+ENTRY_IDS = st.builds("{}-{}".format, st.integers(1, LAST_MS), st.integers(0, 10**10 - 1))
 
 
 @st.composite
@@ -45,6 +47,7 @@ def pointers(draw: Any) -> tuple[bytes, list[bytes]]:
     return draw(ENTRY_IDS).encode(), flat
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(pointers(), st.integers(1, 9))
 def test_packed_and_unpacked(pointer: tuple[bytes, list[bytes]], attempt: int) -> None:
     """What waits behind a failed event is the same when it comes back."""
@@ -56,6 +59,7 @@ def test_packed_and_unpacked(pointer: tuple[bytes, list[bytes]], attempt: int) -
     assert json.loads(json.dumps(activity.as_dict())) == activity.as_dict()
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(pointers())
 def test_the_check_is_that_of_the_fields(pointer: tuple[bytes, list[bytes]]) -> None:
     """A position made from an activity names the entry as the server does."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -89,18 +91,52 @@ class Traffic:
         self._feed.close()
 
 
+class Changing:
+    """A cluster with a replica of each node, that tests change and others find whole again."""
+
+    def __init__(self) -> None:
+        self.cluster: RunningCluster = launch_cluster(preferred_binary(), 1)
+        self.url = self.cluster.url
+        self.nodes = {run(node, "CLUSTER", "MYID").decode(): node for node in self.cluster.nodes}
+
+    def owner(self, key: bytes) -> str:
+        """The node that has a key's slot."""
+        with self.cluster.client() as client:
+            owner: Any = client.get_node_from_key(key)
+            name: str = next(one for one, node in self.nodes.items() if node.port == owner.port)
+        return name
+
+    def masters(self) -> list[str]:
+        """Names of those."""
+        return [name for name, node in self.nodes.items() if run(node, "ROLE")[0] == b"master"]
+
+    def replica_of(self, name: str) -> RunningServer:
+        """Its only one."""
+        port = self.nodes[name].port
+        return next(node for node in self.nodes.values() if run(node, "ROLE")[:3] == [b"slave", b"127.0.0.1", port])
+
+    def whole(self) -> bool:
+        """Whether three masters serve, each with a replica that is level."""
+        roles = [run(node, "ROLE") for node in self.nodes.values()]
+        level = [role for role in roles if role[0] == b"slave" and role[3] == b"connected"]
+        served = [b"cluster_state:ok" in run(node, "CLUSTER", "INFO") for node in self.nodes.values()]
+        return len(level) == 3 and len({role[2] for role in level}) == 3 and all(served)
+
+
+@pytest.fixture(scope="module")
+def _changing() -> Iterator[Changing]:
+    opened = Changing()
+    yield opened
+    opened.cluster.stop()
+
+
 @pytest.fixture
-def launched() -> Iterator[Callable[[int], RunningCluster]]:
-    """Starts clusters of the test's own."""
-    started: list[RunningCluster] = []
-
-    def start(replicas: int = 0) -> RunningCluster:
-        started.append(launch_cluster(preferred_binary(), replicas))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.stop()
+def changing(_changing: Changing) -> Changing:
+    """The cluster, whole."""
+    for node in _changing.cluster.nodes:
+        node.start()
+    eventually(_changing.whole, 60)
+    return _changing
 
 
 def run(node: RunningServer, *words: Any) -> Any:
@@ -110,76 +146,70 @@ def run(node: RunningServer, *words: Any) -> Any:
         return call(*words)
 
 
-def test_a_slot_that_moves(launched: Callable[[int], RunningCluster], prefix: str) -> None:
+def test_a_slot_that_moves(changing: Changing, prefix: str) -> None:
     """To another node and back while all goes on: nothing lost, order holds."""
-    cluster = launched(0)
-    made = Made(cluster.url, prefix)
+    made = Made(changing.url, prefix)
     traffic = Traffic(made)
-    slot = key_slot(made.stream(traffic.threads[0]))
-    masters = {run(node, "CLUSTER", "MYID").decode(): node for node in cluster.nodes}
-    owner = next(name for name, node in masters.items() if run(node, "CLUSTER", "COUNTKEYSINSLOT", slot))
-    other = next(name for name in masters if name != owner)
+    stream = made.stream(traffic.threads[0])
+    slot = key_slot(stream)
+    owner, nodes = changing.owner(stream), changing.nodes
+    other = next(name for name in changing.masters() if name != owner)
     for source, target in ((owner, other), (other, owner)):
-        run(masters[target], "CLUSTER", "SETSLOT", slot, "IMPORTING", source)
-        run(masters[source], "CLUSTER", "SETSLOT", slot, "MIGRATING", target)
-        while keys := run(masters[source], "CLUSTER", "GETKEYSINSLOT", slot, 2):
-            run(masters[source], "MIGRATE", "127.0.0.1", masters[target].port, "", 0, 5000, "KEYS", *keys)
+        run(nodes[target], "CLUSTER", "SETSLOT", slot, "IMPORTING", source)
+        run(nodes[source], "CLUSTER", "SETSLOT", slot, "MIGRATING", target)
+        while keys := run(nodes[source], "CLUSTER", "GETKEYSINSLOT", slot, 2):
+            run(nodes[source], "MIGRATE", "127.0.0.1", nodes[target].port, "", 0, 5000, "KEYS", *keys)
             time.sleep(0.1)
-        for name in (target, source, *masters):
-            run(masters[name], "CLUSTER", "SETSLOT", slot, "NODE", target)
+        for name in (target, source, *(name for name in changing.masters() if name not in (target, source))):
+            run(nodes[name], "CLUSTER", "SETSLOT", slot, "NODE", target)
         traffic.goes_on(40)
     traffic.end()
     made.close()
 
 
-def test_a_node_that_fails_over(launched: Callable[[int], RunningCluster], prefix: str) -> None:
+def test_a_node_that_fails_over(changing: Changing, prefix: str) -> None:
     """Its replica takes over in order: members and tails go on."""
-    cluster = launched(1)
-    made = Made(cluster.url, prefix)
+    made = Made(changing.url, prefix)
     traffic = Traffic(made)
-    assert run(cluster.nodes[3], "CLUSTER", "FAILOVER") in (b"OK", True)
+    replica = changing.replica_of(changing.owner(made.stream(traffic.threads[0])))
+    assert run(replica, "CLUSTER", "FAILOVER") in (b"OK", True)
+    eventually(lambda: run(replica, "ROLE")[0] == b"master")
     traffic.goes_on(200)
     traffic.end()
     made.close()
 
 
-def test_a_node_that_is_killed(launched: Callable[[int], RunningCluster], prefix: str) -> None:
-    """Its replica, which was behind, takes over: who was ahead is told, and the member goes on with what there is."""
-    cluster = launched(1)
-    made = Made(cluster.url, prefix)
-    number = next(
-        n for n in range(4) if run(cluster.nodes[0], "CLUSTER", "KEYSLOT", made.keyspace.partition(n).feed) < 5461
-    )
-    (thread,) = made.together(1, number)
+def test_a_node_that_is_killed(changing: Changing, prefix: str) -> None:
+    """Its replica, which was behind, takes over: who was ahead is told, and goes on with what there is."""
+    made = Made(changing.url, prefix)
+    (thread,) = made.apart(1)
     made.add(thread)
-    with ActivityFeed.from_conn_string(cluster.url, prefix=prefix) as feed:
+    owner = changing.owner(made.stream(thread))
+    primary, replica = changing.nodes[owner], changing.replica_of(owner)
+    with ActivityFeed.from_conn_string(changing.url, prefix=prefix) as feed:
         group = feed.group("g")
-        with group.member("m", **{**QUICK, "lease": 60}) as member:
-            next(member)
+        tail = feed.tail("beginning")
+        with group.member("m", **QUICK) as member:
+            assert next(member).sequence == next(iter(tail)).sequence == 1
             member.acknowledge()
-            time.sleep(0.3)
-            threading.Timer(0.6, cluster.nodes[0].kill).start()
-            time.sleep(0.8)
-            run(cluster.nodes[3], "CLUSTER", "FAILOVER", "TAKEOVER")
-            eventually(lambda: run(cluster.nodes[3], "INFO", "REPLICATION")["role"] == "master")
-            feed_key = made.stream(thread)
-            state = made.keyspace.partition(number).group(b"g")
-            eventually(lambda: run(cluster.nodes[3], "EXISTS", feed_key))
-            run(cluster.nodes[3], "DEL", feed_key)
-            run(cluster.nodes[3], "HSET", state.state, "id", "0-0", "check", "", "n", 0)
-            made.sequences.clear()
-
-            def added() -> bool:
-                try:
-                    made.add(thread)
-                except (redis.RedisError, redis.exceptions.RedisClusterException, OSError):
-                    made.sequences.clear()
-                    return False
-                return True
-
-            eventually(added, 20)
-            with pytest.raises(PositionLost):
-                next(member)
-            assert next(member).sequence == 1
+            eventually(lambda: run(primary, "WAIT", 1, 100) == 1)
+            eventually(lambda: run(replica, "ROLE")[4] == run(primary, "ROLE")[1])
+            os.kill(replica.pid, signal.SIGSTOP)
+            run(primary, "CLIENT", "KILL", "TYPE", "replica")
+            lost = made.add(thread)
+            assert next(member).id == next(iter(tail)).id == lost
             member.acknowledge()
+            primary.kill()
+            os.kill(replica.pid, signal.SIGCONT)
+            eventually(lambda: run(replica, "CLUSTER", "FAILOVER", "TAKEOVER") in (b"OK", True))
+            eventually(lambda: run(replica, "ROLE")[0] == b"master")
+            for reader in (iter(member), iter(tail)):
+                with pytest.raises(PositionLost, match=lost):
+                    next(reader)
+            made.client.nodes_manager.initialize()
+            again = made.add(thread)
+            assert next(member).id == again
+            member.acknowledge()
+            eventually(lambda: through(group))
+            assert group.lag().handled == 2
     made.close()

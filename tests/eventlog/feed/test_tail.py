@@ -9,8 +9,6 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-import redis
-import redis.asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -26,14 +24,14 @@ from eventlog import (
 )
 from eventlog.errors import LayoutMismatch, NoSyncConnection
 from saver import RedisStreamSaver
-from tests.eventlog.feed.feeds import AT_ONCE, Made, made_feed, take
+from tests.eventlog.feed.feeds import AT_ONCE, Made, async_connect, made_feed, take
 from tests.saver.audit import put_of
 from tests.servers import RunningServer, Server, connect
 
 
 @pytest.fixture
 async def feed(made: Made) -> AsyncIterator[ActivityFeed]:
-    """A feed to read, on each server in turn."""
+    """A feed to read."""
     async with made.feed() as opened:
         yield opened
 
@@ -41,6 +39,25 @@ async def feed(made: Made) -> AsyncIterator[ActivityFeed]:
 async def all_of(feed: ActivityFeed, start: Any, colour: str, **options: Any) -> list[Activity]:
     """What there is from a start on."""
     return await take(feed.tail(start, follow=False, **options), 10**9, colour)
+
+
+async def test_on_each_server(made_on_each: Made) -> None:
+    """All there is, filtered or not, then what comes."""
+    made = made_on_each
+    threads = made.apart(4)
+    async with made.feed() as feed:
+        for number in range(20):
+            made.add(threads[number % 4], kind="writes" if number % 2 else "checkpoint", nodes=("n", "m"))
+        for batch in (3, 100):
+            assert len(await all_of(feed, "beginning", "sync", batch=batch)) == 20
+            found = await all_of(feed, "beginning", "async", batch=batch, kinds="writes", node=["m"], thread=threads[1])
+            assert [one.sequence for one in found] == [1, 2, 3, 4, 5]
+        assert await all_of(feed, str(feed.now()), "sync", namespace="") == []
+        waiting = asyncio.create_task(take(feed.tail("now"), 4, "async"))
+        await asyncio.sleep(0.2)
+        for thread in threads:
+            made.add(thread)
+        assert {one.thread_id for one in await waiting} == set(threads)
 
 
 async def test_from_the_beginning(made: Made, feed: ActivityFeed, colour: str) -> None:
@@ -63,7 +80,7 @@ async def test_live_from_now_on(made: Made, feed: ActivityFeed, colour: str) -> 
     tail = feed.tail("now")
 
     async def later() -> float:
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(0.2)
         for thread in threads:
             made.add(thread)
             await asyncio.sleep(0.02)
@@ -103,7 +120,7 @@ async def test_a_filter_that_little_passes(made: Made, feed: ActivityFeed, colou
     """The position moves over what is left out, so that it is not looked at again."""
     common, rare = made.together(2)
     pipeline = made.client.pipeline()
-    for number in range(5000):
+    for number in range(2500):
         fields = {"thread": common, "id": f"{number}-0", "seq": number, "kind": "checkpoint"}
         pipeline.xadd(made.stream(common), fields)
     pipeline.execute()
@@ -125,7 +142,7 @@ async def test_a_filter_that_little_passes(made: Made, feed: ActivityFeed, colou
     of_tail=st.booleans(),
 )
 @settings(
-    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 def test_positions_resume_without_loss_or_repetition(
     any_server: Server,
@@ -193,13 +210,13 @@ async def test_lost_under_a_reader(made: Made, feed: ActivityFeed, colour: str) 
         await asyncio.wait_for(take(tail, 1, colour), 10)
 
 
-async def test_before_anything_was_written(server: Server, prefix: str, colour: str) -> None:
+async def test_before_anything_was_written(any_server: Server, prefix: str, colour: str) -> None:
     """A tail of a prefix that is not used yet waits, and begins with the first event."""
-    async with ActivityFeed.from_conn_string(server.url, prefix=prefix) as feed:
+    async with ActivityFeed.from_conn_string(any_server.url, prefix=prefix) as feed:
         assert await all_of(feed, "beginning", colour) == []
         waiting = asyncio.create_task(take(feed.tail("now"), 1, colour))
         await asyncio.sleep(0.1)
-        async with RedisStreamSaver.from_conn_string(server.url, prefix=prefix) as saver:
+        async with RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix) as saver:
             await saver.aput(*put_of("t", 1))
         (found,) = await asyncio.wait_for(waiting, 5)
         assert (found.thread_id, found.kind, found.sequence) == ("t", "checkpoint", 1)
@@ -212,11 +229,12 @@ async def test_a_feed_takes_the_layout_there_is(made: Made, colour: str) -> None
             await all_of(feed, "beginning", colour)
 
 
-async def test_a_saver_s_events_are_loaded(server: Server, prefix: str, colour: str) -> None:
+async def test_a_saver_s_events_are_loaded(of_either_kind: Server, prefix: str, colour: str) -> None:
     """An activity leads to its whole event; a deleted or pruned one says so."""
+    url = of_either_kind.url
     async with (
-        RedisStreamSaver.from_conn_string(server.url, prefix=prefix) as saver,
-        ActivityFeed.from_conn_string(server.url, prefix=prefix) as feed,
+        RedisStreamSaver.from_conn_string(url, prefix=prefix) as saver,
+        ActivityFeed.from_conn_string(url, prefix=prefix) as feed,
     ):
         for number in range(1, 4):
             await saver.aput(*put_of("t", number, number - 1 or None))
@@ -261,15 +279,16 @@ async def test_an_expired_thread(any_server: Server, prefix: str, colour: str) -
 
 
 @pytest.mark.parametrize("given", ["sync", "async"])
-async def test_connections_of_one_colour(server: Server, made: Made, given: str, colour: str) -> None:
+async def test_connections_of_one_colour(of_either_kind: Server, prefix: str, given: str, colour: str) -> None:
     """A tail works over either kind of connection in either colour, as a saver does; connections given stay open."""
+    made = Made(of_either_kind.url, prefix)
     made.add("a")
     client: Any
     if given == "sync":
-        client = connect(server.url)
+        client = connect(made.url)
         feed = ActivityFeed(client, prefix=made.prefix)
     else:
-        client = _async_client(server)
+        client = async_connect(of_either_kind)
         feed = ActivityFeed(async_connection=client, prefix=made.prefix)
     waiting = asyncio.create_task(take(feed.tail("beginning"), 2, colour))
     await asyncio.sleep(0.2)
@@ -285,13 +304,7 @@ async def test_connections_of_one_colour(server: Server, made: Made, given: str,
     else:
         assert await client.ping()
         await client.aclose()
-
-
-def _async_client(server: Server) -> Any:
-    if not server.is_cluster:
-        return redis.asyncio.Redis.from_url(server.url)
-    host, port = server.url.rpartition("/")[2].split(",")[0].split(":")
-    return redis.asyncio.RedisCluster(host=host, port=int(port))
+    made.close()
 
 
 async def test_a_closed_feed(made: Made, colour: str) -> None:
@@ -314,9 +327,9 @@ async def test_a_server_that_restarts(
             await take(tail, 1, colour)
 
             def again() -> None:
-                time.sleep(0.3)
+                time.sleep(0.2)
                 running.kill()
-                time.sleep(0.5)
+                time.sleep(0.3)
                 running.start()
                 made.add("a")
 
@@ -344,8 +357,9 @@ async def test_patience_ends(private_server: Callable[..., RunningServer], prefi
 
 async def test_many_tails_at_once(made: Made, feed: ActivityFeed) -> None:
     """Of both colours on one feed: each sees everything."""
-    tails = [asyncio.create_task(take(feed.tail("now"), 20, "async" if n % 2 else "sync")) for n in range(6)]
-    await asyncio.sleep(0.5)
+    now = feed.now()
+    tails = [asyncio.create_task(take(feed.tail(now), 20, "async" if n % 2 else "sync")) for n in range(6)]
+    await asyncio.sleep(0.2)
     for number in range(20):
         made.add(f"t{number % 5}")
     for tail in tails:

