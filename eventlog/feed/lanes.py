@@ -518,7 +518,7 @@ class Lanes:
             self._turn.append(lane)
 
     def _gone_astray(self, lane: Lane, what: bytes) -> EventLogError:
-        """The error for a lane whose server lost something. Its lease is asked anew where it is, to go on from what the server has."""
+        """The error for a lane whose server lost something. Its lease is asked anew where it is, to go on from there."""
         self._forget(lane)
         self._astray.append((lane.number, lane.token))
         return astray(what, lane.number, lane.mark)
