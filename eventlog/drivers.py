@@ -77,10 +77,7 @@ class Runner:
 
     async def arun(self, flow: Flow[T], subject: str) -> T:
         """Result of `flow`, on the running loop."""
-        if self.connections.has_async:
-            found, result = await self._aadvance(flow, subject)
-        else:
-            found, result = await asyncio.to_thread(self._advance, flow, subject)
+        found, result = await self._aadvance(flow, subject)
         assert not found, "a flow that emits must be iterated over"
         return result  # type: ignore[no-any-return]
 
@@ -96,10 +93,7 @@ class Runner:
     async def aiterate(self, flow: Flow[None], subject: str) -> AsyncIterator[Any]:
         """What `flow` emits, as it emits it, on the running loop."""
         while True:
-            if self.connections.has_async:
-                found, item = await self._aadvance(flow, subject)
-            else:
-                found, item = await asyncio.to_thread(self._advance, flow, subject)
+            found, item = await self._aadvance(flow, subject)
             if not found:
                 return
             yield item
@@ -118,6 +112,9 @@ class Runner:
                     request = flow.send(reply)
         except StopIteration as stop:
             return False, stop.value
+        except BaseException:
+            flow.close()  # interrupted: what it holds is put in order now, and not when it is forgotten
+            raise
         return True, request.item
 
     async def _aadvance(self, flow: Flow[Any], subject: str) -> tuple[bool, Any]:
@@ -133,6 +130,9 @@ class Runner:
                     request = flow.send(reply)
         except StopIteration as stop:
             return False, stop.value
+        except BaseException:
+            flow.close()
+            raise
         return True, request.item
 
     def _ask(self, request: Request) -> Any:
@@ -154,6 +154,8 @@ class Runner:
         if isinstance(request, Pause):
             await asyncio.sleep(request.seconds)
             return None
+        if not self.connections.has_async:  # the flow stays here, so that a caller who gives up takes no item along
+            return await asyncio.to_thread(self._ask, request)
         if isinstance(request, Wait) and isinstance(client := self.connections.async_client(), RedisCluster):
             return await self._async_waits_on(client).wait(request)
         while isinstance(request, Call) and request.shared:

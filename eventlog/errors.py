@@ -268,6 +268,8 @@ _RULES: tuple[tuple[type[Exception], str, type[EventLogError], str], ...] = (
         "the server is a node of a cluster; use redis+cluster://host:port or RedisCluster",
     ),
     (rx.ClusterDownError, "", ServerUnavailable, _SLOTS),
+    (rx.ClusterError, "", ServerUnavailable, "a slot is moving between nodes, or a node failing over; call again"),
+    (rx.ResponseError, "UNBLOCKED", ServerUnavailable, _PRIMARY),
     (rx.ResponseError, "OOM", ServerOutOfMemory, _ROOM),
     (rx.ResponseError, "READONLY", ServerReadOnly, _PRIMARY),
     (rx.ResponseError, "LOADING", ServerLoading, _LOADED),

@@ -103,7 +103,10 @@ def split_counted(parts: bytes) -> list[bytes]:
     found, at = [], 0
     while at < len(parts):
         colon = parts.index(b":", at)
-        end = colon + 1 + int(parts[at:colon])
+        size = parts[at:colon]
+        if not size.isdigit():
+            raise ValueError("a part has no length")
+        end = colon + 1 + int(size)
         if end > len(parts):
             raise ValueError("a part is shorter than its length says")
         found.append(parts[colon + 1 : end])
@@ -253,7 +256,7 @@ class Keyspace:
 
     def members(self, group: bytes) -> bytes:
         """Sorted set: the live members of a consumer group, by when they count as dead, in ms since 1970."""
-        return b"%b:members:%b" % (self.prefix.encode(), group)
+        return b"%b:members:{%b}" % (self.prefix.encode(), group)
 
     def partition_of(self, thread: bytes) -> int:
         """Partition of a thread: CRC16 (XMODEM, as Redis Cluster's slots) modulo the number of partitions."""

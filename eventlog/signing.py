@@ -49,6 +49,7 @@ class SigningKey:
         """What the key is called in the log: some digits of the SHA-256 of a secret's digest, or of a public key."""
         self._sign = sign
         self._verify = verify
+        self._public: SigningKey | None = None
 
     @classmethod
     def hmac(cls, secret: bytes) -> SigningKey:
@@ -85,8 +86,10 @@ class SigningKey:
                 raise InvalidArgument(f"That is no Ed25519 private key: {error}. Pass PEM or 32 raw bytes.") from error
         if not isinstance(key, ed25519.Ed25519PrivateKey):
             raise InvalidArgument(f"An Ed25519 private key is needed, not {type(key).__name__}.")
-        public = cls.ed25519_public(key.public_key())
-        return cls(public.name, key.sign, public._verify)
+        half = cls.ed25519_public(key.public_key())
+        made = cls(half.name, key.sign, half._verify)
+        made._public = half
+        return made
 
     @classmethod
     def ed25519_public(cls, public: Any) -> SigningKey:
@@ -119,6 +122,14 @@ class SigningKey:
     def can_sign(self) -> bool:
         """Whether it is more than a public half."""
         return self._sign is not None
+
+    def public(self) -> SigningKey:
+        """The public half, for auditors. Raises `InvalidArgument` for a secret, which has none."""
+        if self._public is None:
+            if self.can_sign:
+                raise InvalidArgument("A secret has no public half: use SigningKey.ed25519 for auditors who cannot forge.")
+            return self
+        return self._public
 
     def sign(self, data: bytes) -> bytes:
         """The signature."""

@@ -65,17 +65,23 @@ class SyncWaits:
 
     def wait(self, request: Wait) -> list[bytes]:
         """Keys of streams that have news, or may have."""
-        ms = block_for(self.client, request.ms)
-        with self._lock:
-            for key, after in request.streams:
-                if key not in self._begun:
-                    self._begun[key] = self._threads.submit(self._wait_for, key, after, ms)
-            asked = {self._begun[key]: key for key, _ in request.streams}
-        done, _ = futures.wait(asked, ms / 1000, futures.FIRST_COMPLETED)
-        with self._lock:
-            for future in done:
-                self._begun.pop(asked[future], None)
-        return [asked[future] for future in done if future.result()]
+        deadline = time.monotonic() + block_for(self.client, request.ms) / 1000
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return []
+            with self._lock:
+                for key, after in request.streams:
+                    if key not in self._begun:
+                        self._begun[key] = self._threads.submit(self._wait_for, key, after, max(1, int(left * 1000)))
+                asked = {self._begun[key]: key for key, _ in request.streams}
+            done, _ = futures.wait(asked, left, futures.FIRST_COMPLETED)
+            with self._lock:
+                for future in done:
+                    if self._begun.get(asked[future]) is future:
+                        del self._begun[asked[future]]
+            if news := [asked[future] for future in done if future.result()]:
+                return news
 
     def _wait_for(self, key: bytes, after: bytes, ms: int) -> bool:
         try:
@@ -95,15 +101,21 @@ class AsyncWaits:
 
     async def wait(self, request: Wait) -> list[bytes]:
         """Keys of streams that have news, or may have."""
-        ms = block_for(self.client, request.ms)
-        for key, after in request.streams:
-            if key not in self._begun:
-                self._begun[key] = asyncio.ensure_future(self._wait_for(key, after, ms))
-        asked = {self._begun[key]: key for key, _ in request.streams}
-        done, _ = await asyncio.wait(asked, timeout=ms / 1000, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            self._begun.pop(asked[task], None)
-        return [asked[task] for task in done if task.result()]
+        deadline = time.monotonic() + block_for(self.client, request.ms) / 1000
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return []
+            for key, after in request.streams:
+                if key not in self._begun:
+                    self._begun[key] = asyncio.ensure_future(self._wait_for(key, after, max(1, int(left * 1000))))
+            asked = {self._begun[key]: key for key, _ in request.streams}
+            done, _ = await asyncio.wait(asked, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                if self._begun.get(asked[task]) is task:
+                    del self._begun[asked[task]]
+            if news := [asked[task] for task in done if task.result()]:
+                return news
 
     async def _wait_for(self, key: bytes, after: bytes, ms: int) -> bool:
         try:

@@ -29,6 +29,8 @@ class FeedProjection(ABC):
 
     kinds: Sequence[str] | None = None
     """Kinds of activity that are wanted, decided at the server; None: all."""
+    partial: bool = False
+    """Whether an empty store may begin with the oldest activity there is, where the feed was trimmed: it is not whole then."""
 
     @abstractmethod
     def position(self) -> Position | str | None:
@@ -78,7 +80,7 @@ class FeedProjection(ABC):
         while not until():
             self.catch_up(feed, batch=batch)
             if not until():
-                feed.wait_beyond(self._start())
+                feed.wait_beyond(self._position())
 
     async def afollow(
         self, feed: ActivityFeed, *, until: Callable[[], bool] = lambda: False, batch: int = BATCH
@@ -87,17 +89,21 @@ class FeedProjection(ABC):
         while not until():
             await self.acatch_up(feed, batch=batch)
             if not until():
-                await feed.await_beyond(self._start())
+                await feed.await_beyond(self._position())
 
-    def _start(self) -> Position:
+    def _start(self) -> Position | str:
         found = self.position()
         if found is None:
-            return Position({})
+            return "beginning" if self.partial else Position({})
         if isinstance(found, str):
             return Position.parse(found)
         if not isinstance(found, Position):
             raise TypeError(f"position() must give a Position, its text, or None, not {type(found).__name__}.")
         return found
+
+    def _position(self) -> Position:
+        start = self._start()
+        return Position({}) if isinstance(start, str) else start
 
 
 async def _settled(outcome: object) -> None:

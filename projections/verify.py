@@ -54,6 +54,7 @@ USED = 256
 ATTEMPTS = 5
 
 ALTERED, MISSING, REORDERED, INSERTED, TRUNCATED = "altered", "missing", "reordered", "inserted", "truncated"
+COPIED_OTHER = "closes a copy of another log than stands, or stood, before it"
 REPEATED, ROLLED_BACK, CHANGED, REMOVED = "repeated", "rolled back", "changed", "removed"
 
 
@@ -132,6 +133,8 @@ class _Gap:
     entry_id: bytes
     digest: bytes
     content: str
+    copied: tuple[int, bytes] | None = None
+    """What the entry behind says that it copied, if it closes a copy."""
     closed: bool = False
 
 
@@ -239,9 +242,11 @@ class Verification:
         if isinstance(event, (HistoryPruned, RunsDeleted)):
             self._note_removed(recorded.entry_id, sequence, event.removed)
         elif isinstance(event, ThreadCopied):
-            if (event.sequence, event.digest.encode()) != (self.sequence, self.digest):
-                told = f"closes a copy of entry {event.sequence} of thread {event.source!r}, which is not what stands before it"
-                self.find(ALTERED, recorded.entry_id, sequence, told)
+            closed = event.sequence, event.digest.encode()
+            if sequence > self.sequence + 1:  # what it copied was removed since, and is compared with what the removal says
+                self._gaps[-1].copied = closed
+            elif closed != (self.sequence, self.digest):
+                self.find(ALTERED, recorded.entry_id, sequence, COPIED_OTHER)
 
     def _note_removed(self, entry_id: bytes, sequence: int, removed: Removed) -> None:
         """Closes the gaps that a removal accounts for. What it names has to be gone."""
@@ -256,7 +261,10 @@ class Verification:
             if not gap.closed and self._is_accounted_for(gap):
                 gap.closed = True
                 self.removed += gap.last - gap.first + 1
-                if gap.digest != link(self.gone[gap.last][1].encode(), gap.entry_id, gap.last + 1, gap.content):
+                before = self.gone[gap.last][1].encode()
+                if gap.copied not in (None, (gap.last, before)):
+                    self.find(ALTERED, gap.entry_id, gap.last + 1, COPIED_OTHER)
+                if gap.digest != link(before, gap.entry_id, gap.last + 1, gap.content):
                     told = "is not what its digest says, or what was removed before it is not what it followed on"
                     self.find(ALTERED, gap.entry_id, gap.last + 1, told)
 

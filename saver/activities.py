@@ -9,13 +9,15 @@ from eventlog.errors import EventGone
 from eventlog.events import CheckpointSaved, Event, ValuesSaved, WritesSaved, decode_entry
 from eventlog.feed.activity import Activity
 from eventlog.feed.reading import flattened, load_event
-from eventlog.flow import Command, Flow
+from eventlog.flow import Call, Flow, load_script
 from eventlog.keys import Keyspace, ThreadKeys
 from projections.authentic import read_signed
 from projections.read import read_checkpoint
 from saver.translation import Translator
 
 __all__ = ["values_of"]
+
+COMMAND = load_script("eventlog/command")
 
 
 def values_of(translator: Translator, keyspace: Keyspace, activity: Activity) -> Flow[list[tuple[str, Any]]]:
@@ -64,7 +66,7 @@ def _signed(keys: ThreadKeys, activity: Activity) -> Flow[Event]:
 def _channels_before(keyspace: Keyspace, activity: Activity, parts: int) -> Flow[list[str]]:
     """Channels of the entries that hold what did not fit into a checkpoint's own."""
     keys = keyspace.thread(activity.thread_id.encode())
-    entries = yield Command("XREVRANGE", keys.log, ["(" + activity.event_id, "-", "COUNT", parts])
+    entries = yield Call(COMMAND, [keys.log], ["XREVRANGE", "(" + activity.event_id, "-", "COUNT", parts])
     channels: list[str] = []
     for entry_id, flat in reversed(flattened(entries) if entries else []):
         event = decode_entry(activity.thread_id, entry_id, flat).event

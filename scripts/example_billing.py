@@ -2,6 +2,8 @@
 
     example_billing.py redis://localhost:6379/0 postgresql://localhost/billing worker-1
 
+Needs psycopg: pip install "psycopg[binary]"
+
 Start as many as you like, each under a name of its own. An event may be handed out twice: after a kill, or when a lease was lost.
 The sink notices, since it keeps, for each thread, the `order` of the last event it applied, and sets it in the transaction that
 applies the next. Per thread and not per partition: an event that was parked comes late, when its partition is far ahead.
@@ -11,7 +13,10 @@ from __future__ import annotations
 
 import argparse
 
-import psycopg
+try:
+    import psycopg
+except ImportError:
+    raise SystemExit('example_billing needs psycopg: pip install "psycopg[binary]"') from None
 
 from eventlog import Activity, ActivityFeed
 

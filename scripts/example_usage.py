@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from eventlog import Activity, ActivityFeed, EventGone, Position
+from eventlog import Activity, ActivityFeed, EventGone, EventLogError, Position
 from projections import FeedProjection
 from saver import RedisStreamSaver
 
@@ -29,6 +29,10 @@ CREATE TABLE IF NOT EXISTS usage (generation INTEGER, user TEXT, steps INTEGER N
 """
 
 
+class Replaced(Exception):
+    """Another generation serves by now."""
+
+
 class Usage(FeedProjection):
     """Steps and tokens per user, in one generation of tables."""
 
@@ -38,13 +42,14 @@ class Usage(FeedProjection):
         self.database = database
         self.saver = saver
         self.generation = generation
-        database.execute("INSERT OR IGNORE INTO generations (number) VALUES (?)", (generation,))
 
     def position(self) -> str | None:
         """Where this generation is."""
         query = "SELECT position FROM generations WHERE number = ?"
-        (found,) = self.database.execute(query, (self.generation,)).fetchone()
-        return None if found is None else str(found)
+        found = self.database.execute(query, (self.generation,)).fetchone()
+        if found is None:
+            raise Replaced
+        return None if found[0] is None else str(found[0])
 
     def fold(self, activities: Sequence[Activity], position: Position) -> None:
         """Counts, and moves the position, in one transaction."""
@@ -98,7 +103,9 @@ def connect(path: str | Path) -> sqlite3.Connection:
     """The database, with its tables."""
     database = sqlite3.connect(path, isolation_level=None)
     database.executescript(TABLES)
-    database.execute("INSERT OR IGNORE INTO generations (number, serving) VALUES (1, 1)")
+    database.execute(
+        "INSERT INTO generations (number, serving) SELECT 1, 1 WHERE NOT EXISTS (SELECT * FROM generations)"
+    )
     return database
 
 
@@ -109,15 +116,35 @@ def serving(database: sqlite3.Connection) -> int:
 
 
 def rebuild(database: sqlite3.Connection, saver: RedisStreamSaver, feed: ActivityFeed) -> None:
-    """Folds a new generation from zero while the old one serves, then lets it serve, and drops the old one."""
-    old = serving(database)
-    Usage(database, saver, old + 1).catch_up(feed)
+    """Folds a new generation from zero while the old one serves, then lets it serve, and drops the others."""
+    (newest,) = database.execute("SELECT max(number) FROM generations").fetchone()
+    database.execute("INSERT INTO generations (number) VALUES (?)", (newest + 1,))
+    Usage(database, saver, newest + 1).catch_up(feed)
     with database:
         database.execute("BEGIN IMMEDIATE")
-        database.execute("UPDATE generations SET serving = (number = ?)", (old + 1,))
+        database.execute("UPDATE generations SET serving = (number = ?)", (newest + 1,))
         for table in ("usage", "users"):
-            database.execute(f"DELETE FROM {table} WHERE generation <= ?", (old,))
-        database.execute("DELETE FROM generations WHERE number <= ?", (old,))
+            database.execute(f"DELETE FROM {table} WHERE generation <= ?", (newest,))
+        database.execute("DELETE FROM generations WHERE number <= ?", (newest,))
+
+
+def follow(database: sqlite3.Connection, saver: RedisStreamSaver, feed: ActivityFeed) -> None:
+    """Folds what comes, prints the table when it has changed, and goes over to a generation that was rebuilt meanwhile."""
+    shown = None
+    while True:
+        with suppress(Replaced):
+            Usage(database, saver, serving(database)).follow(feed, until=lambda: table(database) != shown)  # noqa: B023
+        if table(database) != shown:
+            shown = show(database)
+
+
+def show(database: sqlite3.Connection) -> list[tuple[str, int, int]]:
+    """Prints the table."""
+    found = table(database)
+    for user, steps, tokens in found:
+        print(f"{user:<30} {steps:>8} steps {tokens:>12} tokens")
+    print(flush=True)
+    return found
 
 
 def table(database: sqlite3.Connection) -> list[tuple[str, int, int]]:
@@ -136,15 +163,16 @@ def main() -> None:
     options = parser.parse_args()
     database = connect(options.database)
     with RedisStreamSaver.from_conn_string(options.url) as saver, ActivityFeed.from_conn_string(options.url) as feed:
-        if options.rebuild:
-            rebuild(database, saver, feed)
-        usage = Usage(database, saver, serving(database))
-        usage.catch_up(feed)
-        for user, steps, tokens in table(database):
-            print(f"{user:<30} {steps:>8} steps {tokens:>12} tokens")
-        if options.follow:
-            with suppress(KeyboardInterrupt):
-                usage.follow(feed)
+        try:
+            if options.rebuild:
+                rebuild(database, saver, feed)
+            Usage(database, saver, serving(database)).catch_up(feed)
+            show(database)
+            if options.follow:
+                with suppress(KeyboardInterrupt):
+                    follow(database, saver, feed)
+        except EventLogError as error:
+            raise SystemExit(f"example_usage: {error}") from error
 
 
 if __name__ == "__main__":

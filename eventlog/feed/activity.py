@@ -85,7 +85,7 @@ class Activity:
 
         From a tail it has all partitions, from a member of a group this activity's own.
         """
-        marks = {number: _mark_of(before) for number, before in self._before.items()}
+        marks = {number: mark_of(before) for number, before in self._before.items()}
         marks[self.partition] = self.mark
         return Position(marks)
 
@@ -152,8 +152,12 @@ class Activity:
         }
 
 
-def _mark_of(before: Mark | Activity) -> Mark:
-    return before.mark if isinstance(before, Activity) else before
+def mark_of(seen: Mark | tuple[bytes, list[bytes]]) -> Mark:
+    """The mark of an entry of the feed, given that, or its id and fields."""
+    if isinstance(seen, Mark):
+        return seen
+    entry_id, flat = seen
+    return Mark(entry_id.decode(), check_of(flat).decode())
 
 
 def read_pointer(
@@ -247,9 +251,14 @@ def pack_pointer(activity: Activity) -> bytes:
 
 
 def unpack_pointer(partition: int, packed: bytes, *, feed: ActivityFeed | None = None, attempt: int = 1) -> Activity:
-    """The activity that `pack_pointer` packed."""
-    values = split_counted(packed[26:])
-    flat = [part for pair in zip((*_NAMES, b"digest", b"audit"), values[:-1], strict=True) for part in pair]
+    """The activity that `pack_pointer` packed. Raises `CorruptEntry`."""
+    try:
+        values = split_counted(packed[26:])
+        flat = [part for pair in zip((*_NAMES, b"digest", b"audit"), values[:-1], strict=True) for part in pair]
+    except (ValueError, IndexError) as error:
+        raise CorruptEntry(
+            f"What waits in partition {partition} is nothing that this package wrote: {packed!r:.100}."
+        ) from error
     return read_pointer(partition, values[-1], flat, feed=feed, attempt=attempt)
 
 

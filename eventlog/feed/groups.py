@@ -15,16 +15,16 @@ append-only file, and count what is trimmed as pending for ever. Here acknowledg
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from eventlog import codec
-from eventlog.errors import CorruptEntry, GroupNotFound, InvalidArgument, PositionLost, PositionTrimmed
+from eventlog.errors import GroupNotFound, InvalidArgument
 from eventlog.feed.activity import Activity, Filters, unpack_pointer
 from eventlog.feed.failures import Failure
 from eventlog.feed.position import Mark
-from eventlog.feed.reading import Start, astray, feed_script, marks_of
+from eventlog.feed.reading import Start, feed_script
+from eventlog.feed.registration import decoded, drop_in, filters_in, register, register_in, registration
 from eventlog.flow import Call, Command, Flow
 from eventlog.keys import Keyspace, ordered, text
 
@@ -34,12 +34,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Group", "GroupInfo", "Lag", "Parked", "PartitionLag", "drop_group", "list_groups"]
 
-REGISTER = feed_script("register", "eventlog/names", "eventlog/pointers", "eventlog.feed/reading")
-COUNT = feed_script("count")
-DROP = feed_script("drop")
 LAG = feed_script("lag")
 WAITING = feed_script("waiting", "eventlog/names")
 UNPARK = feed_script("unpark", "eventlog/names")
+PARKED = feed_script("parked")
+ALIVE = feed_script("alive")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +133,6 @@ class Parked:
     member: str
     waiting: int
     """Later events of the thread that wait behind it."""
-    _packed: bytes = field(repr=False)
-    _failure: Failure = field(repr=False)
 
     @property
     def thread_id(self) -> str:
@@ -267,13 +264,13 @@ class Group:
         keyspace = yield from self.feed.opened()
         if keyspace is None:
             return None
-        found = yield from self._registration(keyspace)
+        found = yield from registration(keyspace, self.name)
         if found is None:
-            yield from self._register(keyspace)
-            found = yield from self._registration(keyspace)
+            yield from register(keyspace, self.name, self._start, self._filters)
+            found = yield from registration(keyspace, self.name)
             if found is None:
                 raise self.not_found()
-        filters = _filters_in(found)
+        filters = filters_in(found)
         if self._filters != Filters() and self._filters != filters:
             raise InvalidArgument(
                 f"Group {self.name!r} is registered with filters {filters.as_dict()}, not {self._filters.as_dict()}. Leave them "
@@ -282,69 +279,19 @@ class Group:
         return keyspace, filters
 
     def _registered_now(self) -> Flow[None]:
-        if (yield from self.registered()) is None:
+        found = yield from self.registered()
+        if found is None:
             raise InvalidArgument(
                 f"Nothing was written under prefix {self.feed.prefix!r} yet, so there is no feed to register group {self.name!r} "
                 "with. Call setup() of a saver with this prefix first, or check the prefix and the database."
             )
-
-    def _registration(self, keyspace: Keyspace) -> Flow[dict[str, Any] | None]:
-        found = yield Command("HGET", keyspace.groups, [self.name.encode()])
-        return None if found is None else _decoded(self.name, found)
-
-    def _register(self, keyspace: Keyspace) -> Flow[None]:
-        """Partition by partition, then in the list of groups: one that fails halfway is completed by the next."""
-        partitions = list(range(keyspace.partitions))
-        if self._start in ("beginning", "now"):
-            where: dict[int, Mark] = dict.fromkeys(partitions, Mark("end" if self._start == "now" else "beginning"))
-        else:
-            where = yield from marks_of(keyspace, self._start, partitions)
-        done: list[int] = []
-        try:
-            for number, mark in where.items():
-                yield from self._register_in(keyspace, number, mark)
-                done.append(number)
-        except (InvalidArgument, PositionLost, PositionTrimmed):
-            for number in done:
-                yield from self._drop_in(keyspace, number)
-            raise
-        start = self._start.isoformat() if isinstance(self._start, datetime) else str(self._start)
-        created = int(datetime.now(timezone.utc).timestamp() * 1000)
-        told = codec.encode({"v": 1, "created": created, "start": start, "filters": self._filters.as_dict()})
-        yield Command("HSETNX", keyspace.groups, [self.name.encode(), told])
-
-    def _register_in(self, keyspace: Keyspace, number: int, mark: Mark) -> Flow[None]:
-        shared = keyspace.partition(number)
-        keys = [shared.feed, shared.trimmed, shared.positions, shared.group(self.name.encode()).state]
-        entry_id, following = mark.id or "beginning", 0
-        counted_to = entry_id
-        while True:
-            reply = yield Call(REGISTER, keys, [self.name.encode(), entry_id, mark.check, counted_to, following])
-            if reply[0] == b"ok":
-                return
-            if reply[0] == b"future":
-                raise InvalidArgument(
-                    f'Group {self.name!r}: its start lies in the future by the server\'s clock. Pass "now", or register it later.'
-                )
-            if reply[0] != b"count":
-                raise astray(reply[0], number, mark)
-            page = 1000
-            while page == 1000:
-                page, last = yield Call(COUNT, [shared.feed], [counted_to])
-                following += page
-                counted_to = last.decode()
-
-    def _drop_in(self, keyspace: Keyspace, number: int) -> Flow[int]:
-        shared = keyspace.partition(number)
-        keys = shared.group(self.name.encode())
-        dropped = yield Call(
-            DROP, [shared.positions, keys.state, keys.held, keys.failures, keys.due], [self.name.encode()]
-        )
-        return int(dropped)
+        keyspace, _ = found
+        for number in range(keyspace.partitions):  # where it was lost, in a failover or by a drop that was cut short
+            yield from register_in(keyspace, self.name, number, Mark("beginning"))
 
     def _known(self) -> Flow[Keyspace]:
         keyspace = yield from self.feed.opened()
-        if keyspace is None or (yield from self._registration(keyspace)) is None:
+        if keyspace is None or (yield from registration(keyspace, self.name)) is None:
             raise self.not_found()
         return keyspace
 
@@ -394,24 +341,29 @@ class Group:
             datetime.fromtimestamp(failure.last / 1000, timezone.utc),
             failure.member,
             waiting - 1,
-            events[0],
-            failure,
         )
 
     def _unpark(self, thread_id: str | None, what: bytes) -> Flow[int]:
         keyspace = yield from self._known()
-        if thread_id is None:
-            parked = yield from self._parked()
-        else:
+        if thread_id is not None:
             thread = text("thread_id", str(thread_id))
-            one = yield from self._parked_in(keyspace, keyspace.partition_of(thread), thread)
-            parked = [] if one is None else [one]
+            return (yield from self._unpark_in(keyspace, keyspace.partition_of(thread), thread, what))
         done = 0
-        for one in parked:
-            keys = keyspace.partition(one.activity.partition).group(self.name.encode())
-            words = [one.thread_id.encode(), one._packed, what, one._failure.renewed().encode()]
-            done += yield Call(UNPARK, [keys.held, keys.failures, keys.due], words)
+        for number in range(keyspace.partitions):
+            threads = yield Call(PARKED, [keyspace.partition(number).group(self.name.encode()).due], [])
+            for thread in threads:
+                done += yield from self._unpark_in(keyspace, number, thread, what)
         return done
+
+    def _unpark_in(self, keyspace: Keyspace, number: int, thread: bytes, what: bytes) -> Flow[int]:
+        keys = keyspace.partition(number).group(self.name.encode())
+        found = [keys.held, keys.failures, keys.due]
+        events, told, due, _ = yield Call(WAITING, found, [thread, 1])
+        if not events or due != b"inf":
+            return 0
+        renewed = Failure.decode(self.name, thread, told).renewed().encode() if what == b"retry" and told else b""
+        done = yield Call(UNPARK, found, [thread, events[0], what, renewed])
+        return int(done)
 
     def _effect_keys(self, name: str) -> Flow[list[bytes]]:
         keyspace = yield from self._known()
@@ -420,9 +372,6 @@ class Group:
             keyspace.partition(number).group(self.name.encode()).effects + encoded
             for number in range(keyspace.partitions)
         ]
-
-
-PARKED = feed_script("parked")
 
 
 def _lag_of(number: int, reply: list[Any]) -> PartitionLag:
@@ -441,30 +390,10 @@ def _lag_of(number: int, reply: list[Any]) -> PartitionLag:
     )
 
 
-def _decoded(name: str, told: bytes) -> dict[str, Any]:
-    try:
-        found = codec.decode(told)
-        if not isinstance(found, dict) or not isinstance(found.get("filters"), dict):
-            raise codec.Malformed("is no registration")
-        if found.get("v") != 1:
-            raise codec.Malformed(f"is of version {found.get('v')!r}; upgrade this package")
-    except codec.Malformed as error:
-        raise CorruptEntry(f"What is known of group {name!r} {error}. Drop the group, and register it anew.") from error
-    return found
-
-
-def _filters_in(found: dict[str, Any]) -> Filters:
-    given = found["filters"]
-    return Filters.of(given.get("kinds"), given.get("threads"), given.get("namespaces"), given.get("nodes"))
-
-
 def members_of(keyspace: Keyspace, group: str) -> Flow[tuple[str, ...]]:
     """Names of a group's members that are alive. One round trip."""
     found = yield Call(ALIVE, [keyspace.members(group.encode())], [])
     return tuple(sorted(one.decode().rpartition("/")[0] for one in found))
-
-
-ALIVE = feed_script("alive")
 
 
 def list_groups(feed: ActivityFeed) -> Flow[list[GroupInfo]]:
@@ -477,7 +406,7 @@ def list_groups(feed: ActivityFeed) -> Flow[list[GroupInfo]]:
     for name in sorted(names):
         told = yield Command("HGET", keyspace.groups, [name])
         if told is not None:
-            known = _decoded(name.decode(), told)
+            known = decoded(name.decode(), told)
             created = datetime.fromtimestamp(known["created"] / 1000, timezone.utc)
             members = yield from members_of(keyspace, name.decode())
             found.append(GroupInfo(name.decode(), created, known["start"], known["filters"], members))
@@ -492,7 +421,7 @@ def drop_group(feed: ActivityFeed, name: str) -> Flow[None]:
         raise group.not_found()
     dropped = 0
     for number in range(keyspace.partitions):
-        dropped += yield from group._drop_in(keyspace, number)
+        dropped += yield from drop_in(keyspace, name, number)
     dropped += yield Command("HDEL", keyspace.groups, [name.encode()])
     if not dropped:
         raise group.not_found()

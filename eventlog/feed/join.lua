@@ -10,6 +10,7 @@ local alive = tonumber(ARGV[2])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now))
 if alive > 0 then
   redis.call('ZADD', KEYS[1], string.format('%.0f', now + alive), ARGV[1])
+  redis.call('PEXPIRE', KEYS[1], string.format('%.0f', math.max(2 * alive, redis.call('PTTL', KEYS[1]))))
 else
   redis.call('ZREM', KEYS[1], ARGV[1])
 end

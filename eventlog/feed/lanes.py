@@ -27,9 +27,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from math import isfinite
 from typing import Any
 
 from eventlog.errors import (
+    CorruptEntry,
     EffectRefused,
     EventGone,
     EventLogError,
@@ -37,7 +39,7 @@ from eventlog.errors import (
     PositionLost,
     PositionTrimmed,
 )
-from eventlog.feed.activity import Activity, Filters, pack_pointer, read_pointer, unpack_pointer
+from eventlog.feed.activity import Activity, Filters, check_of, pack_pointer, read_pointer, unpack_pointer
 from eventlog.feed.failures import Failure
 from eventlog.feed.leases import Gained, Leases, Lost
 from eventlog.feed.position import Mark
@@ -60,6 +62,7 @@ LEASELESS = 0.05
 AGAIN = 50
 """Events that wait of one thread which are fetched at once."""
 LONGEST_BACKOFF = 3600.0
+MOST_ARGUMENTS = 1000
 STAY = Mark("")
 """Where the position is to stay as it is."""
 
@@ -80,9 +83,12 @@ class Lane:
     stamp: bytes
     """Of what was written down last."""
     pointers: list[Any] = field(default_factory=list)
+    """Entry ids, fields, and, if some were left out, how many were looked at up to each."""
     next: int = 0
     base: int = 0
     """Entries of the feed before those in `pointers`."""
+    before: Mark = STAY
+    """The last entry before these."""
     more: bool = True
     open: bool = False
     """Whether the event handed out last, of those read, is not done with."""
@@ -123,6 +129,8 @@ class InHand:
     again: bytes | None
     """Packed, if it waited before."""
     failure: Failure | None = None
+    """What is known of its failure, and in how many seconds it is tried again: the same if the server is told again."""
+    delay: float = 0.0
 
 
 class Lanes:
@@ -160,7 +168,9 @@ class Lanes:
         self._open_since: float | None = None
         """When the oldest event was finished that is not settled."""
         self._astray: list[tuple[int, bytes]] = []
-        """Leases to be given back, since the server lost what they had led to."""
+        """Leases that are to be asked anew where they are, since the server lost what they had led to."""
+        self._others = 0
+        """Events handed out since those of a thread that waited were fetched last."""
         self._effects: list[list[Argument]] = []
         self._effect_keys: list[bytes] = []
 
@@ -168,8 +178,18 @@ class Lanes:
 
     def finish_and_ready(self) -> Activity | None:
         """The next event, the one in hand taken for handled, if that needs no round trip and nothing else is to be done first."""
-        if self.leases.news or self._again is not None or not self.finish_quietly():
+        if self.leases.news or self._again is not None:
             return None
+        hand = self.in_hand
+        if hand is not None:  # as finish_quietly, without its calls: this runs for each event
+            if hand.again is not None or self._effects or self._within == 0:
+                return None
+            self.in_hand = None
+            lane = hand.lane
+            lane.open, lane.done, lane.done_n = False, hand.activity, hand.n
+            lane.handled += 1
+            if self._open_since is None:
+                self._open_since = time.monotonic()
         if self._open_since is not None and time.monotonic() - self._open_since >= self._within:
             return None
         return self._buffered()
@@ -188,14 +208,24 @@ class Lanes:
             self._open_since = time.monotonic()
         return True
 
-    def effect(self, command: str, name: str, arguments: Sequence[Argument]) -> None:
+    def effect(self, command: str, name: str, arguments: Sequence[Argument | float]) -> None:
         """Adds an effect to those that are carried out together with the acknowledgement of the event in hand."""
         if self.in_hand is None:
             raise InvalidArgument("An effect belongs to the event in hand; there is none.")
+        if len(arguments) > MOST_ARGUMENTS:
+            raise InvalidArgument(
+                f"An effect takes {MOST_ARGUMENTS} arguments at most, not {len(arguments)}; use several effects."
+            )
+        for one in arguments:
+            if isinstance(one, bool) or not isinstance(one, (bytes, str, int, float)):
+                raise TypeError(f"An effect's arguments are bytes, texts and numbers, not {type(one).__name__}.")
+            if isinstance(one, str):
+                text("effect argument", one)
         key = self.in_hand.lane.keys.effects + text("effect key", name)
         if key not in self._effect_keys:
             self._effect_keys.append(key)
-        self._effects.append([command, self._effect_keys.index(key) + 1, *arguments])
+        words = [repr(one) if isinstance(one, float) else one for one in arguments]
+        self._effects.append([command, self._effect_keys.index(key) + 1, *words])
 
     # Flows.
 
@@ -205,11 +235,15 @@ class Lanes:
         yield from self._give_up_excess()
         if self._open_since is not None and time.monotonic() - self._open_since >= self._within:
             yield from self._settle_all()
-        activity = yield from self._waited()
+        activity = self._next_again()
+        if activity is None and not self._turn:
+            yield from self._read()
+        if (
+            activity is None and self._others >= self._batch
+        ):  # what waits of one thread does not keep the others waiting
+            activity = yield from self._fetched()
         if activity is None:
-            activity = self._buffered()
-        if activity is None and (yield from self._read()):
-            activity = (yield from self._waited()) or self._buffered()
+            activity = self._buffered() or (yield from self._fetched())
         if activity is None:
             yield from self._wait()
         return activity
@@ -251,20 +285,26 @@ class Lanes:
             self._let_go()
             return
         if isinstance(error, EventGone):
-            log.info("Group %r: %s", self._group, error)
-            yield from self.finish()
+            log.warning(
+                "Group %r: %s What is gone is not tried again: event %s counts as handled",
+                self._group,
+                error,
+                activity.event_id,
+            )  # fmt: skip yield from self.finish()
             return
         attempts = activity.attempt
         park = attempts >= self._max_attempts or (isinstance(error, EffectRefused) and error.halfway)
-        delay = 0.0 if park else min(max(self._backoff(attempts), 0.0), LONGEST_BACKOFF)
         thread = activity.thread_id.encode()
         packed = hand.again or ordered(thread) + pack_pointer(activity)
-        failure = hand.failure or Failure.of(error, attempts, self.leases.member.rpartition("/")[0])
-        hand.failure = failure  # the same if this is asked for again
+        if hand.failure is None:
+            hand.failure = Failure.of(error, attempts, self.leases.member.rpartition("/")[0])
+            hand.delay = 0.0 if park else self._delay(attempts)
+        failure, delay = hand.failure, hand.delay
         yield from self._settle_with(
             hand, failed=[thread, packed, b"inf" if park else b"%d" % int(delay * 1000), failure.encode()]
         )
         lane.held.add(activity.thread_id)
+        lane.due = [other for other in lane.due if other != thread]
         if not park:
             due = time.monotonic() + delay
             lane.next_due = due if lane.next_due is None else min(due, lane.next_due)
@@ -281,10 +321,17 @@ class Lanes:
         """Settles everything, and gives the leases back. The event in hand is left to others."""
         self._let_go()
         self._hear()
-        yield from self._settle_all()
+        failed: EventLogError | None = None
+        for lane in list(self.lanes.values()):
+            try:
+                yield from self._settle(lane)
+            except EventLogError as error:
+                failed = failed or error
         self.lanes, self._again = {}, None
         self._turn.clear()
         yield from self.leases.leave()
+        if failed is not None:
+            raise failed
 
     # Parts of these.
 
@@ -316,8 +363,7 @@ class Lanes:
     def _drop(self, lane: Lane) -> None:
         """The lease is another's: what is not settled is handed out again there."""
         log.info("Group %r: partition %d went to another member", self._group, lane.number)
-        if self.leases.tokens.get(lane.number) == lane.token:
-            del self.leases.tokens[lane.number]
+        self.leases.drop(lane.number, lane.token)
         self._forget(lane)
 
     def _forget(self, lane: Lane) -> None:
@@ -329,9 +375,9 @@ class Lanes:
 
     def _give_up_excess(self) -> Flow[None]:
         while self._astray:
-            number, token = self._astray[-1]
-            yield from self.leases.release(number, token)
+            yield from self.leases.take_again(*self._astray[-1])
             self._astray.pop()
+            self._hear()
         while len(self.lanes) > self.leases.share:
             lane = self.lanes[next(reversed(self.lanes))]
             yield from self._settle(lane)
@@ -343,10 +389,15 @@ class Lanes:
         while self._turn:
             lane = self._turn[0]
             while lane.next < len(lane.pointers):
-                entry_id, flat, looked = lane.pointers[lane.next]
-                activity = read_pointer(lane.number, entry_id, flat, feed=self._feed)
+                entry = lane.pointers[lane.next]
+                try:
+                    activity = read_pointer(lane.number, entry[0], entry[1], feed=self._feed)
+                except CorruptEntry:
+                    self._read_again(lane)
+                    raise
                 lane.next += 1
-                if activity.thread_id in lane.held:
+                looked = entry[2] if len(entry) > 2 else lane.next
+                if lane.held and activity.thread_id in lane.held:
                     thread = activity.thread_id.encode()
                     lane.waits += (thread, ordered(thread) + pack_pointer(activity))
                     lane.done, lane.done_n = activity, lane.base + looked
@@ -354,29 +405,49 @@ class Lanes:
                         self._open_since = time.monotonic()
                     continue
                 lane.open = True
+                self._others += 1
                 self.in_hand = InHand(lane, activity, lane.base + looked, None)
                 return activity
             self._turn.popleft()
         return None
 
-    def _waited(self) -> Flow[Activity | None]:
-        """The next of the events that waited for their turn to come again."""
-        while True:
-            again = self._again
-            if again is not None:
-                if again.events:
-                    packed = again.events.popleft()
-                    activity = unpack_pointer(
-                        again.lane.number, packed[len(ordered(again.thread)) :], feed=self._feed, attempt=again.attempt
-                    )
-                    again.attempt = 1
-                    self.in_hand = InHand(again.lane, activity, 0, packed)
-                    return activity
-                self._again = None
+    def _read_again(self, lane: Lane) -> None:
+        """Has what was not handed out yet of a lane read again: it may have been mended."""
+        if lane.next:
+            entry = lane.pointers[lane.next - 1]
+            looked = entry[2] if len(entry) > 2 else lane.next
+            lane.mark, lane.n = Mark(entry[0].decode(), check_of(entry[1]).decode()), lane.base + looked
+        else:
+            lane.mark, lane.n = lane.before, lane.base
+        lane.pointers, lane.more = lane.pointers[: lane.next], True
+        if lane in self._turn:
+            self._turn.remove(lane)
+
+    def _next_again(self) -> Activity | None:
+        """The next of the events of a thread that waited, of those that were fetched."""
+        again = self._again
+        if again is None:
+            return None
+        if not again.events:
+            self._again = None
+            return None
+        packed = again.events.popleft()
+        attempt, again.attempt = again.attempt, 1
+        activity = unpack_pointer(
+            again.lane.number, packed[len(ordered(again.thread)) :], feed=self._feed, attempt=attempt
+        )
+        self.in_hand = InHand(again.lane, activity, 0, packed)
+        return activity
+
+    def _fetched(self) -> Flow[Activity | None]:
+        """The first event of the next thread whose turn has come again."""
+        self._others = 0
+        while self._again is None:
             lane = next((lane for lane in self.lanes.values() if lane.due), None)
             if lane is None:
                 return None
             yield from self._fetch(lane, lane.due.pop(0))
+        return self._next_again()
 
     def _fetch(self, lane: Lane, thread: bytes) -> Flow[None]:
         yield from self._settle(lane)
@@ -439,7 +510,7 @@ class Lanes:
     def _take_in(self, lane: Lane, page: Sequence[Any], due: list[bytes], left: int) -> None:
         """What was read of a lane, and what is due there."""
         pointers, entry_id, check, looked, more = page
-        lane.pointers, lane.next, lane.base = pointers, 0, lane.n
+        lane.pointers, lane.next, lane.base, lane.before = pointers, 0, lane.n, lane.mark
         lane.mark, lane.n, lane.more = Mark(entry_id.decode(), check.decode()), lane.n + looked, bool(more)
         lane.due, lane.read_at = list(due), time.monotonic()
         lane.next_due = None if left < 0 else lane.read_at + left / 1000
@@ -447,8 +518,8 @@ class Lanes:
             self._turn.append(lane)
 
     def _gone_astray(self, lane: Lane, what: bytes) -> EventLogError:
-        """The error for a lane whose server lost something. It is given back, to begin anew from what the server has."""
-        self._drop(lane)
+        """The error for a lane whose server lost something. Its lease is asked anew where it is, to go on from there."""
+        self._forget(lane)
         self._astray.append((lane.number, lane.token))
         return astray(what, lane.number, lane.mark)
 
@@ -471,6 +542,15 @@ class Lanes:
         for lane in list(self.lanes.values()):
             yield from self._settle(lane)
         self._open_since = None
+
+    def _delay(self, attempts: int) -> float:
+        """Seconds until an event is tried again."""
+        try:
+            delay = float(self._backoff(attempts))
+        except Exception:
+            log.exception("Group %r: backoff(%d) raised; the event is tried again in an hour", self._group, attempts)
+            return LONGEST_BACKOFF
+        return min(max(delay, 0.0), LONGEST_BACKOFF) if isfinite(delay) else LONGEST_BACKOFF
 
     def _settle_with(
         self, hand: InHand, *, handled: int = 0, effects: bool = False, failed: Sequence[bytes] = ()

@@ -20,6 +20,7 @@ if what == 'take' then
 elseif held[1] ~= token then
   return { 'fenced' }
 end
+redis.call('HDEL', KEYS[2], '') -- a first write that a full server takes
 if what == 'release' then
   redis.call('HDEL', KEYS[2], 'token', 'member', 'until')
   return { 'ok' }

@@ -6,18 +6,23 @@ is not alive once its lease is over, and its partitions are free then: so within
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from dataclasses import dataclass
 from secrets import token_hex
+from threading import Lock
 from typing import Any, Union
 
 from eventlog.errors import GroupNotFound
 from eventlog.feed.position import Mark
 from eventlog.feed.reading import feed_script
+from eventlog.feed.registration import register_in, registration
 from eventlog.flow import Argument, Call, Flow
 from eventlog.keys import Keyspace
 
 __all__ = ["Gained", "Leases", "Lost"]
+
+log = logging.getLogger("eventlog.feed")
 
 JOIN = feed_script("join")
 LEASE = feed_script("lease")
@@ -62,6 +67,13 @@ class Leases:
         self.share = keyspace.partitions
         self.news: deque[Union[Gained, Lost]] = deque()
         self.left = False
+        self._lock = Lock()
+
+    def drop(self, number: int, token: bytes) -> None:
+        """Forgets a lease, if it is this one still."""
+        with self._lock:
+            if self.tokens.get(number) == token:
+                del self.tokens[number]
 
     @property
     def interval(self) -> float:
@@ -74,7 +86,7 @@ class Leases:
         for number, token in list(self.tokens.items()):
             reply = yield from self._call(number, b"renew", token)
             if reply[0] == b"fenced":
-                self.tokens.pop(number, None)
+                self.drop(number, token)
                 self.news.append(Lost(number, token))
         partitions = self._keyspace.partitions
         rank = alive.index(self.member.encode())
@@ -87,8 +99,13 @@ class Leases:
             if number not in self.tokens:
                 yield from self._take(number)
 
-    def _take(self, number: int) -> Flow[None]:
-        token = token_hex(8).encode()
+    def take_again(self, number: int, token: bytes) -> Flow[None]:
+        """Asks anew where a partition that is leased under a token is. One round trip."""
+        if self.tokens.get(number) == token:
+            yield from self._take(number, token)
+
+    def _take(self, number: int, again: bytes | None = None) -> Flow[None]:
+        token = again or token_hex(8).encode()
         reply = yield from self._call(number, b"take", token)
         if reply[0] == b"ok":
             _, entry_id, check, n, held, stamp = reply
@@ -98,8 +115,7 @@ class Leases:
 
     def release(self, number: int, token: bytes) -> Flow[None]:
         """Gives a lease back. One round trip."""
-        if self.tokens.get(number) == token:
-            del self.tokens[number]
+        self.drop(number, token)
         yield from self._call(number, b"release", token)
 
     def leave(self) -> Flow[None]:
@@ -114,6 +130,12 @@ class Leases:
         keys = shared.group(self._encoded)
         words: list[Argument] = [self._encoded, what, token, self.member.encode(), self._ms]
         reply = yield Call(LEASE, [shared.positions, keys.state, keys.due], words)
+        if reply[0] == b"none" and (yield from registration(self._keyspace, self._group)) is not None:
+            log.warning(
+                "Group %r was lost in partition %d; it begins anew there with what the feed has", self._group, number
+            )
+            yield from register_in(self._keyspace, self._group, number, Mark("beginning"))
+            reply = yield Call(LEASE, [shared.positions, keys.state, keys.due], words)
         if reply[0] == b"none":
             raise GroupNotFound(f"Group {self._group!r} was dropped; its members end. Register it anew to begin again.")
         return reply  # type: ignore[no-any-return]

@@ -8,17 +8,18 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import os
 import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from typing_extensions import Self
 
-from eventlog.errors import EffectRefused, EventLogError, InvalidArgument
+from eventlog.errors import EffectRefused, EventLogError, InvalidArgument, ServerOutOfMemory
 from eventlog.feed.activity import Activity
 from eventlog.feed.lanes import Lanes
 from eventlog.feed.leases import Leases
@@ -93,21 +94,27 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
         self._lanes: Lanes | None = None
         self._stopped = False
         self._broken: BaseException | None = None
+        self._pid = os.getpid()
         self._own: EventLogError | None = None
         """What iterating itself raised last: no failure of a handler."""
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._task: asyncio.Task[None] | None = None
+        self._ending: asyncio.Event | None = None
 
     # Joining and leaving.
 
     def __enter__(self) -> Self:
         """Joins the group, which is registered if it was not."""
         self._refuse_twice()
-        self._runner.run(self._join(), self._subject)
+        self._watch_sigterm()
+        try:
+            self._runner.run(self._join(), self._subject)
+        except BaseException:
+            self._end()
+            raise
         self._thread = threading.Thread(target=self._keep_leases, name=f"leases of {self.name}", daemon=True)
         self._thread.start()
-        self._watch_sigterm()
         return self
 
     def __exit__(
@@ -127,9 +134,14 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
     async def __aenter__(self) -> Self:
         """Joins the group, which is registered if it was not."""
         self._refuse_twice()
-        await self._runner.arun(self._join(), self._subject)
-        self._task = asyncio.create_task(self._akeep_leases())
         self._watch_sigterm()
+        try:
+            await self._runner.arun(self._join(), self._subject)
+        except BaseException:
+            self._end()
+            raise
+        self._ending = asyncio.Event()
+        self._task = asyncio.create_task(self._akeep_leases(self._ending))
         return self
 
     async def __aexit__(
@@ -137,9 +149,9 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
     ) -> None:
         """Leaves. An event in hand whose handling raised is laid aside, to be tried again."""
         self._end()
-        while self._task is not None and not self._task.done():
-            self._task.cancel()  # again, if a call that was ending anyway took the first for its own
-            await asyncio.wait([self._task], timeout=0.5)
+        if self._task is not None and self._ending is not None:
+            self._ending.set()
+            await asyncio.wait([self._task])
         try:
             await self._runner.arun(self._leave(error), self._subject)
         except EventLogError as failure:
@@ -206,7 +218,12 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
             raise
 
     def run(self, handler: Callable[[Activity], object]) -> None:
-        """Calls `handler` with each event until `stop`. What it raises concerns its event alone: the rest goes on."""
+        """Calls `handler` with each event until `stop`. What it raises concerns its event alone: the rest goes on.
+
+        Raises `TypeError` for a coroutine function, which `arun` takes.
+        """
+        if inspect.iscoroutinefunction(handler):
+            raise TypeError("handler is a coroutine function; await member.arun(handler), in `async` code.")
         with self:
             while True:
                 try:
@@ -216,7 +233,7 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
                 if activity is None:
                     return
                 try:
-                    handler(activity)
+                    _refuse_awaitable(handler(activity))
                 except Exception as error:  # noqa: BLE001 - whatever it is, it is written down
                     self._runner.run(self._fail(error), self._subject)
 
@@ -249,7 +266,7 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
         """Async twin of `acknowledge`."""
         await self._runner.arun(self._steadily(self._acknowledged), self._subject)
 
-    def effect(self, command: str, name: str, *arguments: Argument) -> None:
+    def effect(self, command: str, name: str, *arguments: Argument | float) -> None:
         """Has a Redis command carried out together with the acknowledgement of the event in hand: both or neither, and once.
 
         `name` stands for a key of the group's own in the event's partition (`Group.effect_keys` has all of them);
@@ -284,6 +301,7 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
                 f"{self._subject}: member {self.name!r} is in use; make another with group.member(...)."
             )
         self._stopped, self._broken, self._own = False, None, None
+        self._pid = os.getpid()
         self._ended.clear()
 
     def _steadily(self, make: Callable[[], Flow[Any]]) -> Flow[Any]:
@@ -320,7 +338,7 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
 
     def _leave(self, error: BaseException | None) -> Flow[None]:
         lanes = self._lanes
-        if lanes is None:
+        if lanes is None or self._pid != os.getpid():  # leases are the parent's
             return
         if isinstance(error, Exception) and error is not self._own:
             yield from lanes.fail(error)
@@ -351,12 +369,15 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
                 if self._noted(error):
                     return
 
-    async def _akeep_leases(self) -> None:
+    async def _akeep_leases(self, ending: asyncio.Event) -> None:
         lanes = self._lanes
         if lanes is None:
             return
-        while not self._ended.is_set():
-            await asyncio.sleep(lanes.leases.interval)
+        while True:
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(ending.wait(), lanes.leases.interval)
+            if ending.is_set():
+                return
             try:
                 await self._runner.arun(lanes.leases.upkeep(), self._subject)
             except Exception as error:  # noqa: BLE001 - told to whoever iterates
@@ -365,7 +386,7 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
 
     def _noted(self, error: Exception) -> bool:
         """Whether an error ends the upkeep: not those that may pass."""
-        if isinstance(error, PASSING):
+        if isinstance(error, (*PASSING, ServerOutOfMemory)):
             log.warning("%s: member %r could not renew its leases: %s", self._subject, self.name, error)
             return False
         self._broken = error
@@ -388,6 +409,8 @@ EFFECTS = frozenset(
 )
 
 _STOPPED_BY_SIGTERM: WeakSet[Member] = WeakSet()
+if hasattr(os, "register_at_fork"):  # a child of a handler's is no member
+    os.register_at_fork(after_in_child=_STOPPED_BY_SIGTERM.clear)
 
 
 def _stop_all(_: int, __: FrameType | None) -> None:
@@ -398,6 +421,14 @@ def _stop_all(_: int, __: FrameType | None) -> None:
     if not members:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.raise_signal(signal.SIGTERM)
+
+
+def _refuse_awaitable(outcome: object) -> None:
+    """A coroutine that nobody awaits has done nothing yet."""
+    if inspect.isawaitable(outcome):
+        if inspect.iscoroutine(outcome):
+            outcome.close()
+        raise TypeError("the handler returned an awaitable, which run() cannot await; use arun().")
 
 
 def _doubling(first: float) -> Callable[[int], float]:

@@ -50,6 +50,9 @@ local function names_one(parts, set)
   local at = 1
   while at <= #parts do
     local size, from = string.match(parts, '^(%d+):()', at)
+    if not size then
+      return false
+    end
     if set[string.sub(parts, from, from + size - 1)] then
       return true
     end
@@ -63,14 +66,14 @@ local function passes(fields, filters)
   local pointer = pointer_of(fields)
   return (not filters[1] or filters[1][pointer.kind])
     and (not filters[2] or filters[2][pointer.thread])
-    and (not filters[3] or filters[3][pointer.ns])
+    and (not filters[3] or filters[3][pointer.ns] or filters[3][string.gsub(pointer.ns or '', ':[^|]*', '')])
     and (not filters[4] or names_one(pointer.nodes or '', filters[4]))
 end
 
 -- Reads on after `id`: at most `count` pointers that pass, of at most `scan` looked at. Returns the pointers
 -- as {id, fields, how many were looked at up to it}; id and check of the last looked at; how many were; whether more may follow.
 local function read_on(feed, id, check, count, scan, filters)
-  local out, looked, more = {}, 0, true
+  local out, looked, more = {}, 0, nil
   local most = filters and scan or count
   local entries = redis.call('XRANGE', feed, '(' .. id, '+', 'COUNT', most)
   local last

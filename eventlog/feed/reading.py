@@ -161,9 +161,9 @@ def as_page(entries: Any, mark: Mark, count: int) -> tuple[list[Any], bytes, byt
     """What a script would have replied that had read the entries: pointers, id and check of the last, how many, whether more."""
     if not entries:
         return [], mark.id.encode(), mark.check.encode(), 0, 0
-    pointers = [(entry_id, flat, place) for place, (entry_id, flat) in enumerate(flattened(entries), 1)]
-    entry_id, flat, looked = pointers[-1]
-    return pointers, entry_id, check_of(flat), looked, int(looked == count)
+    pointers = flattened(entries)
+    entry_id, flat = pointers[-1]
+    return pointers, entry_id, check_of(flat), len(pointers), int(len(pointers) == count)
 
 
 def flattened(entries: Any) -> list[Any]:
@@ -175,6 +175,17 @@ def flattened(entries: Any) -> list[Any]:
 
 def astray(what: bytes, number: int, mark: Mark) -> EventLogError:
     """The error for a position that the feed no longer goes on from."""
+    if what == b"trimmed" and mark == ORIGIN:
+        return PositionTrimmed(
+            f"The feed no longer reaches back to its beginning: partition {number} was trimmed. What is folded from zero would be "
+            'incomplete. Start from "beginning" for what is left, or keep the feed for longer.'
+        )
+    if what == b"trimmed" and mark.id.endswith(f"-{2**64 - 1}"):
+        since = EPOCH + timedelta(milliseconds=int(mark.id.partition("-")[0]) + 1)
+        return PositionTrimmed(
+            f"The feed no longer reaches back to {since.isoformat()}: partition {number} was trimmed beyond that. Start from "
+            '"beginning" for what is left.'
+        )
     if what == b"trimmed":
         return PositionTrimmed(
             f"Partition {number} of the feed was trimmed beyond entry {mark.id}: what came between was not read. Start from "

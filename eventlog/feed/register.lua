@@ -3,10 +3,10 @@
 -- KEYS: 1 feed, 2 trimmed, 3 positions, 4 state.
 -- ARGV: 1 group; 2 where it begins: 'beginning' (the first there is), 'end', or an entry id that it is done with; 3 with an id: its check,
 --   '' if not known; 4 and the id of an entry that follows it, 5 how many follow it up to that one.
--- Reply: {'ok'}; {'trimmed'} or {'lost'} as reading.lua has it, nothing written; {'future'} if the id is beyond the server's clock; {'count', id} if more than a page of entries follow the one in ARGV 4, which the caller has to count first.
+-- Reply: {'ok', 1}, {'ok', 0} if it was registered; {'trimmed'} or {'lost'} as reading.lua has it, nothing written; {'future'} if the id is beyond the server's clock; {'count', id} if more than a page of entries follow the one in ARGV 4, which the caller has to count first.
 
 if redis.call('HEXISTS', KEYS[3], ARGV[1]) == 1 then
-  return { 'ok' }
+  return { 'ok', 0 }
 end
 local past = redis.call('HMGET', KEYS[2], 'id', 'check', 'n')
 local total = tonumber(past[3] or 0) + redis.call('XLEN', KEYS[1])
@@ -33,4 +33,4 @@ elseif ARGV[2] ~= 'beginning' then
 end
 redis.call('HSET', KEYS[4], 'id', id, 'check', check, 'n', string.format('%.0f', n))
 redis.call('HSET', KEYS[3], ARGV[1], id)
-return { 'ok' }
+return { 'ok', 1 }

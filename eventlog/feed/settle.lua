@@ -66,6 +66,11 @@ if same then
   end
   return { 'ok', free, due_of(KEYS[5]) }
 end
+local before = redis.call('HGET', KEYS[2], 'halfway')
+if before and string.sub(before, 1, #ARGV[4] + 1) == ARGV[4] .. ' ' then -- sent again
+  local number, error = string.match(before, '^%S+ (%d+) (.*)$')
+  return { 'halfway', tonumber(number), error }
+end
 for i, effect in ipairs(effects) do
   local kind = redis.call('TYPE', KEYS[7 + tonumber(effect[2])]).ok
   local command = string.upper(effect[1])
@@ -73,9 +78,17 @@ for i, effect in ipairs(effects) do
     return { 'refused', i, command .. ' on a key that holds a ' .. kind }
   end
 end
+if #effects > 0 then -- where the server takes no writes, that shows here, as what it is
+  redis.call('HSET', KEYS[2], 'stamp', ARGV[3])
+elseif #waits == 0 and #failed == 0 then -- what follows needs no room, and a full server is to take it: a first write that it takes
+  redis.call('HDEL', KEYS[2], '')
+end
 for i, effect in ipairs(effects) do
   local reply = redis.pcall(effect[1], KEYS[7 + tonumber(effect[2])], unpack(effect, 3))
   if type(reply) == 'table' and reply.err then
+    if i > 1 then
+      redis.call('HSET', KEYS[2], 'halfway', ARGV[4] .. ' ' .. i .. ' ' .. reply.err)
+    end
     return { i == 1 and 'refused' or 'halfway', i, reply.err }
   end
 end

@@ -13,7 +13,7 @@ from heapq import merge
 from typing import TYPE_CHECKING, Any
 
 from eventlog.errors import EventLogError
-from eventlog.feed.activity import Activity, Filters, read_pointer
+from eventlog.feed.activity import Activity, Filters, mark_of, read_pointer
 from eventlog.feed.position import Mark, Position, id_order
 from eventlog.feed.reading import Start, marks_of, read_on, steadfast
 from eventlog.flow import Emit, Flow, Pause, Wait
@@ -76,12 +76,11 @@ class _Reader:
         self._follow = follow
         self._batch = batch
         self._patience = patience
-        self._seen: dict[int, Mark | Activity] = {}
+        self._seen: dict[int, Mark | tuple[bytes, list[bytes]]] = {}
 
     @property
     def position(self) -> Position:
-        marks = {number: seen.mark if isinstance(seen, Activity) else seen for number, seen in self._seen.items()}
-        return Position(marks)
+        return Position({number: mark_of(seen) for number, seen in self._seen.items()})
 
     def flow(self) -> Flow[None]:
         """Emits activities. Begun again, it goes on from where it was."""
@@ -139,7 +138,7 @@ class _Reader:
             one = stretches[number]
             one.next += 1
             activity = read_pointer(number, entry_id, flat, feed=self._feed, before=dict(self._seen))
-            self._seen[number] = activity
+            self._seen[number] = entry_id, flat  # not the activity, which knows of those before it
             yield Emit(activity)
         for number, one in stretches.items():
             if one.empty():

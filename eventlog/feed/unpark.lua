@@ -13,7 +13,9 @@ if first() ~= event then
   return 0
 end
 if ARGV[3] == 'retry' then
-  redis.call('HSET', KEYS[2], thread, ARGV[4])
+  if ARGV[4] ~= '' then
+    redis.call('HSET', KEYS[2], thread, ARGV[4])
+  end
   redis.call('ZADD', KEYS[3], 0, thread)
   return 1
 end

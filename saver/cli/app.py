@@ -25,13 +25,13 @@ from typing import Annotated, Any, TypeVar
 import typer
 import typer.core
 
-from eventlog.errors import EventLogError
+from eventlog.errors import EventLogError, GroupNotFound
 from eventlog.feed.feed import ActivityFeed
 from eventlog.keys import PREFIX
 from saver.cli import output
 from saver.cli.output import BadInput
 
-__all__ = ["Options", "app", "command"]
+__all__ = ["Command", "Options", "app", "command"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -76,6 +76,27 @@ _SHARED = [
     Parameter("local", Parameter.KEYWORD_ONLY, default=False, annotation=_Local),
 ]
 _GIVEN = [one.name for one in _SHARED]
+
+
+class Command(typer.core.TyperCommand):
+    """A command whose usage and help name its arguments as bare as its options."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """GROUP, without the braces of what must be there."""
+        return [one.strip("{}") for one in super().collect_usage_pieces(ctx)]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Arguments and options, without the types of arguments."""
+        found: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        for one in self.get_params(ctx):
+            if isinstance(one, typer.core.TyperArgument):
+                found["Arguments"].append((one.metavar or one.name or "", one.help or ""))
+            elif record := one.get_help_record(ctx):
+                found["Options"].append(record)
+        for title, records in found.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
 
 
 class Alphabetical(typer.core.TyperGroup):
@@ -123,7 +144,7 @@ def command(*examples: str, **settings: Any) -> Callable[[F], F]:
 
     def declare(function: F) -> F:
         epilog = "\b\nExamples:\n" + "\n".join(f"  {one}" for one in examples)
-        app.command(epilog=epilog, **settings)(_with_options(function))
+        app.command(epilog=epilog, **{"cls": Command, **settings})(_with_options(function))
         return function
 
     return declare
@@ -139,6 +160,9 @@ def _with_options(function: Callable[..., Any]) -> Callable[..., None]:
             code = function(options, **given) or 0
         except KeyboardInterrupt:  # which typer, old or new, would tell of in different ways
             code = 130
+        except GroupNotFound as error:  # of which the library tells in terms of its calls
+            told = f"There is no group {given['group']!r} under prefix {options.prefix!r}; see agentlog groups."
+            code = output.fail(type(error)(told), options.url)
         except (EventLogError, BadInput) as error:
             code = output.fail(error, options.url)
         if code:

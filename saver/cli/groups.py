@@ -15,7 +15,9 @@ from saver.cli.asking import Yes, agreed
 
 __all__ = ["GroupName", "drop", "groups"]
 
-GroupName = Annotated[str, typer.Argument(metavar="GROUP", help="The group's name.", show_default=False)]
+GroupName = Annotated[
+    str, typer.Argument(metavar="GROUP", help="The group's name, as agentlog groups lists it.", show_default=False)
+]
 
 COLUMNS = [("group", "left"), ("created", "whole"), ("start", "left"), ("filters", "left"), ("members", "left")]
 
@@ -33,7 +35,13 @@ def groups(options: Options) -> None:
             output.json_line(_object(one))
     elif found:
         rows = [
-            [one.name, output.time_text(one.created, options.local), _start(one), _filters(one), ", ".join(one.members)]
+            [
+                one.name,
+                output.time_text(one.created, options.local),
+                _start(one),
+                _filters(one) or "-",
+                ", ".join(one.members) or "-",
+            ]
             for one in found
         ]
         output.table(COLUMNS, rows)
@@ -45,12 +53,14 @@ def groups(options: Options) -> None:
 def drop(options: Options, group: GroupName, *, yes: Yes = False) -> int:
     """Drops a group for good.
 
-    Its position, what waits and what is parked go; the feed is no longer kept for it. Asks first.
+    Its position, what waits and what is parked go; the feed is no longer kept for it. Keys that effects of its members wrote
+    stay. Asks first.
     """
     with options.open_feed() as feed:
         if not yes:
             found = feed.group(group).lag()
-            question = f"Drop group {group!r}, with {found.pending} events pending, {found.parked} threads parked?"
+            state = f"{found.pending} events pending, {found.waiting} waiting, {found.parked} threads parked"
+            question = f"Drop group {group!r}, with {state}? Keys written by its effects stay."
             if not agreed(question, yes=yes):
                 return 1
         feed.drop_group(group)

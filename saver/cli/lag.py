@@ -11,14 +11,15 @@ from datetime import datetime, timezone
 from typing import Annotated, Any
 
 import typer
-import typer.core
 from rich.live import Live
 from rich.table import Table
 
 from eventlog.feed.groups import Group, Lag, PartitionLag
 from saver.cli import output
-from saver.cli.app import Options, command
+from saver.cli.app import Command, Options, command
 from saver.cli.groups import GroupName
+from saver.cli.numbers import count_for, seconds_for, typed
+from saver.cli.output import BadInput
 from saver.cli.tail import ending_on_sigterm
 
 __all__ = ["lag", "lag_object"]
@@ -31,24 +32,33 @@ _NUMBER = re.compile(r"-?\d*\.?\d+")
 Show = Callable[[Lag], None]
 
 
-class WithWatch(typer.core.TyperCommand):
+class WithWatch(Command):
     """A command whose `--watch` may stand without its number."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Gives `--watch` its number."""
+        """Gives `--watch` its number. Raises `BadInput` if a word too many stands there instead."""
         whole = []
-        for word, following in zip(args, [*args[1:], ""], strict=True):
+        instead = None
+        for number, word in enumerate(args):
             whole.append(word)
+            following = args[number + 1] if number + 1 < len(args) else ""
             if word == "--watch" and not _NUMBER.fullmatch(following):
                 whole.append(OFTEN)
-        return super().parse_args(ctx, whole)
+                instead = following if following and not following.startswith("-") else instead
+        if instead is None:
+            return super().parse_args(ctx, whole)
+        ctx.allow_extra_args = True
+        rest = super().parse_args(ctx, whole)
+        if rest and not ctx.resilient_parsing:
+            raise BadInput(f"--watch takes a number of seconds, and {typed(instead)} is none.")
+        return rest
 
 
 @command(
     "agentlog lag audit",
     "agentlog lag audit --watch",
     "agentlog lag audit --watch 10 --json >> lag.jsonl",
-    "agentlog lag audit --max-pending 1000 --max-age 60 --fail-parked || page-someone",
+    "agentlog lag audit --max-pending 1000 --max-age 60 --max-waiting 100 --fail-parked || page-someone",
     cls=WithWatch,
 )
 def lag(
@@ -57,22 +67,49 @@ def lag(
     *,
     watch: Annotated[
         float | None,
-        typer.Option(metavar="[SECONDS]", min=0.1, help=f"Look again and again, every {OFTEN} seconds unless told."),
+        typer.Option(
+            metavar="[SECONDS]",
+            parser=seconds_for("--watch", least=0.1),
+            help=f"Look again and again, every {OFTEN} seconds unless told.",
+        ),
     ] = None,
     max_pending: Annotated[
-        int | None, typer.Option(metavar="N", min=0, help="Exit code 1 if more events are pending.")
+        int | None,
+        typer.Option(
+            metavar="N",
+            parser=count_for("--max-pending"),
+            help="Exit code 1 if more events are pending: no member has come to them yet. Those that the group's filters leave out "
+            "count until then; what failed, and what waits behind it, does not.",
+        ),
+    ] = None,
+    max_waiting: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            parser=count_for("--max-waiting"),
+            help="Exit code 1 if more events wait: they failed, or stand behind one of their thread that did, be that parked or to "
+            "be tried again.",
+        ),
     ] = None,
     max_age: Annotated[
-        float | None, typer.Option(metavar="SECONDS", min=0, help="Exit code 1 if one has been pending for longer.")
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            parser=seconds_for("--max-age"),
+            help="Exit code 1 if one has been pending for longer. How long events wait after a failure does not count.",
+        ),
     ] = None,
-    fail_parked: Annotated[bool, typer.Option("--fail-parked", help="Exit code 1 if a thread is parked.")] = False,
+    fail_parked: Annotated[
+        bool, typer.Option("--fail-parked", help="Exit code 1 if a thread is parked: its first event failed too often.")
+    ] = False,
 ) -> int:
     """Shows how far a group is.
 
-    By partition: who works on it, what is pending and for how long, what failed.
+    By partition: who works on it, what is pending (no member has come to it yet) and since when, what waits after a failure, what
+    is parked.
     With --watch a bound that is exceeded ends it.
     """
-    bounds = _Bounds(max_pending, max_age, fail_parked=fail_parked)
+    bounds = _Bounds(max_pending, max_waiting, max_age, fail_parked=fail_parked)
     with options.open_feed() as feed, ending_on_sigterm(watch is not None), _shown(options, watch) as show:
         for found in _looks(feed.group(group), watch):
             show(found)
@@ -92,8 +129,9 @@ def lag_object(found: Lag) -> dict[str, Any]:
 
 
 class _Bounds:
-    def __init__(self, pending: int | None, age: float | None, *, fail_parked: bool) -> None:
+    def __init__(self, pending: int | None, waiting: int | None, age: float | None, *, fail_parked: bool) -> None:
         self._pending = pending
+        self._waiting = waiting
         self._age = age
         self._fail_parked = fail_parked
 
@@ -102,6 +140,8 @@ class _Bounds:
         told = []
         if self._pending is not None and found.pending > self._pending:
             told.append(f"{found.pending} events are pending, more than {self._pending}")
+        if self._waiting is not None and found.waiting > self._waiting:
+            told.append(f"{found.waiting} events failed, or wait behind one that did, more than {self._waiting}")
         if self._age is not None and (found.age or 0) > self._age:
             told.append(f"one has been pending for {found.age:.1f} seconds, longer than {self._age:g}")
         if self._fail_parked and found.parked:
@@ -124,7 +164,7 @@ def _shown(options: Options, watch: float | None) -> Iterator[Show]:
     elif watch is None:
         yield lambda found: output.write(output.rendered(_table(found)))
     elif not output.is_terminal():
-        yield lambda found: _flushed(output.line, _line(found, options))
+        yield lambda found: _flushed(output.write, f"{_heading(found, options)}\n{output.rendered(_table(found))}\n")
     else:
         with Live(console=output.console(), auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as live:
             yield lambda found: live.update(_table(found, _heading(found, options)), refresh=True)
@@ -152,8 +192,3 @@ def _numbers(one: Lag | PartitionLag) -> list[str]:
 def _heading(found: Lag, options: Options) -> str:
     now = output.time_text(datetime.now(timezone.utc), options.local)
     return output.plain(f"{now}  group {found.group!r}")
-
-
-def _line(found: Lag, options: Options) -> str:
-    told = ", ".join(f"{name} {value}" for name, value in zip(NAMES[2:], _numbers(found), strict=True))
-    return f"{output.time_text(datetime.now(timezone.utc), options.local)} {told}"

@@ -1,6 +1,7 @@
 """Lines in columns for a stream of which nobody knows what comes next.
 
-A column is as wide as the widest value it has had so far. Where they do not fit into the terminal, the widest are shortened.
+A column is as wide as the widest value it has had so far. Where the columns do not fit into the terminal, those that may be cut
+are: one after the other down to a few characters each, then left out altogether.
 """
 
 from __future__ import annotations
@@ -18,72 +19,83 @@ __all__ = ["Field", "Lines"]
 MOST = 40
 """Up to how many columns the shorter values of a field are filled up, at least."""
 LEAST = 6
-"""Columns that a field keeps, however narrow the terminal is."""
+"""Columns that a field keeps if it is not left out."""
+NOTHING = "-"
+"""For an empty value, so that each line has as many words as any other."""
 
 
 @dataclass(frozen=True)
 class Field:
     """A column."""
 
+    name: str
+    """What stands above it."""
     width: int = 1
     """How wide it is from the beginning."""
     right: bool = False
     """Whether values stand to the right, as numbers do."""
-    whole: bool = False
-    """Whether values are never shortened."""
+    cut: int = 0
+    """Where it is in the order in which fields are cut; 0 for never."""
 
 
 class Lines:
-    """Writes values as lines, in columns."""
+    """Writes values as lines, in columns; on a terminal under a heading."""
 
     def __init__(self, fields: Sequence[Field]) -> None:
         self._fields = fields
         self._seen = [one.width for one in fields]
         self._terminal = output.is_terminal()
         self._console = output.console() if output.has_colours() else None
+        self._headed = not self._terminal
 
     def write(self, values: Sequence[str], styles: Sequence[str]) -> None:
         """A line; `styles` are rich's, one per value, "" for none. Raises `ClosedPipe`."""
-        cells = self._cells([output.plain(value) for value in values])
+        shown = [output.plain(value) or NOTHING for value in values]
+        room = output.width()
+        most = max(MOST, room // 3) if self._terminal else MOST
+        self._seen = [max(seen, min(cell_len(value), most)) for seen, value in zip(self._seen, shown, strict=True)]
+        widths = _fitted(self._seen, self._fields, room)
+        if not self._headed:
+            self._headed = True
+            self._put([one.name for one in self._fields], ["bold"] * len(shown), widths)
+        self._put(shown, styles, widths)
+
+    def _put(self, values: Sequence[str], styles: Sequence[str], widths: Sequence[int]) -> None:
+        parts = [
+            (self._cell(value, width, field), style)
+            for value, width, field, style in zip(values, widths, self._fields, styles, strict=True)
+            if width
+        ]
+        parts[-1] = (parts[-1][0].rstrip(), parts[-1][1])
         if self._console is None:
-            output.write(" ".join(cells).rstrip() + "\n")
+            output.write(" ".join(cell for cell, _ in parts) + "\n")
             return
-        parts = zip(cells, styles[: len(cells)], strict=True)
         with self._console.capture() as captured:
             self._console.print(Text(" ").join(Text(*part) for part in parts), soft_wrap=True)
         output.write(captured.get())
-
-    def _cells(self, values: list[str]) -> list[str]:
-        """The values, each filled up or shortened to its column; the last that says something is not filled up."""
-        room = output.width()
-        most = max(MOST, room // 3) if self._terminal else MOST
-        self._seen = [max(seen, min(cell_len(value), most)) for seen, value in zip(self._seen, values, strict=True)]
-        widths = _fitted(self._seen, self._fields, room)
-        while len(values) > 1 and not values[-1]:
-            values.pop()
-        cells = [
-            self._cell(value, width, field)
-            for value, width, field in zip(values, widths[: len(values)], self._fields[: len(values)], strict=True)
-        ]
-        cells[-1] = cells[-1].rstrip()
-        return cells
 
     def _cell(self, value: str, width: int, field: Field) -> str:
         length = cell_len(value)
         if length <= width:
             blanks = " " * (width - length)
             return blanks + value if field.right else value + blanks
-        if not self._terminal or field.whole:
+        if not self._terminal or not field.cut:
             return value
         return set_cell_size(value, width - 1) + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def _fitted(seen: Sequence[int], fields: Sequence[Field], room: int) -> list[int]:
-    """Widths that fit with a blank between them, by taking from the widest."""
+    """Widths that fit with a blank between them, 0 for a field that is left out."""
     widths = list(seen)
-    while sum(widths) + len(widths) - 1 > room:
-        place = max((place for place, one in enumerate(fields) if not one.whole), key=widths.__getitem__)
-        if widths[place] <= LEAST:
-            break
-        widths[place] -= 1
-    return widths
+    order = sorted((place for place, one in enumerate(fields) if one.cut), key=lambda place: fields[place].cut)
+    while True:
+        kept = [place for place, one in enumerate(widths) if one]
+        over = sum(widths) + len(kept) - 1 - room
+        fitted = list(widths)
+        for place in order:
+            less = max(0, min(over, fitted[place] - LEAST))
+            fitted[place] -= less
+            over -= less
+        if over <= 0 or not order:
+            return fitted
+        widths[order.pop(0)] = 0

@@ -39,6 +39,7 @@ __all__ = [
     "plain",
     "table",
     "table_of",
+    "table_with_more",
     "time_text",
     "write",
 ]
@@ -75,12 +76,12 @@ def width() -> int:
     return shutil.get_terminal_size().columns if is_terminal() else ENDLESS
 
 
-def console() -> Console:
-    """A console for stdout as it is now."""
+def console(columns: int | None = None) -> Console:
+    """A console for stdout as it is now, or as if it had that many columns."""
     return Console(
         force_terminal=is_terminal(),
         color_system="auto" if has_colours() else None,
-        width=width(),
+        width=columns or width(),
         highlight=False,
         markup=False,
         emoji=False,
@@ -171,9 +172,32 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[Cell]], *, last_is_
     write(rendered(table_of(columns, rows, last_is_total=last_is_total)))
 
 
-def rendered(what: RenderableType) -> str:
-    """What rich makes of something, as text for stdout, without blanks at the ends of lines."""
-    shown = console()
+def table_with_more(
+    columns: Sequence[Column], rows: Sequence[Sequence[Cell]], more: Sequence[Sequence[str]], *, aside: Sequence[str]
+) -> None:
+    """A table for people, in which nothing is folded; below each row, indented, stands more of it.
+
+    Where a row would not fit, columns are taken out of the table and stand below as well, those of `aside` one after the other.
+    Raises `ClosedPipe`.
+    """
+    for most in range(len(aside) + 1):
+        taken = aside[:most]
+        inside = [place for place, (name, _) in enumerate(columns) if name not in taken]
+        made = table_of([columns[place] for place in inside], [[row[place] for place in inside] for row in rows])
+        if console(2 * ENDLESS).measure(made).maximum <= width():
+            break
+    outside = [place for place, (name, _) in enumerate(columns) if name in taken]
+    heading, *lines = rendered(made, ENDLESS).splitlines()
+    write(heading + "\n")
+    for text, row, rest in zip(lines, rows, more, strict=True):
+        write(text + "\n")
+        for added in (*(f"{columns[place][0]}: {row[place]}" for place in outside), *rest):
+            line(f"    {added}".rstrip())
+
+
+def rendered(what: RenderableType, columns: int | None = None) -> str:
+    """What rich makes of something, as text for stdout, without blanks at the ends of lines; for that many columns."""
+    shown = console(columns)
     with shown.capture() as captured:
         shown.print(what)
     return "".join(one.rstrip() + "\n" for one in captured.get().splitlines())

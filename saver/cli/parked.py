@@ -27,6 +27,8 @@ COLUMNS = [
     ("member", "left"),
     ("error", "left"),
 ]
+ASIDE = ("error", "member", "thread")
+"""Columns that stand below their row, if it does not fit into the terminal: as many of these as need be."""
 
 
 @command(
@@ -49,14 +51,11 @@ def parked(
     if options.json:
         for one in found:
             output.json_line(_object(one))
-    elif traceback:
-        for one in found:
-            output.table(COLUMNS, [_row(one, options)])
-            for text in one.traceback.splitlines():
-                output.line(f"    {text}".rstrip())
     elif found:
-        output.table(COLUMNS, [_row(one, options) for one in found])
-    if not found and not options.json:
+        rows = [_row(one, options) for one in found]
+        tracebacks = [one.traceback.splitlines() if traceback else [] for one in found]
+        output.table_with_more(COLUMNS, rows, tracebacks, aside=ASIDE)
+    else:
         output.note(f"Nothing is parked in group {group!r}.")
 
 

@@ -100,5 +100,6 @@ def _usage(error: Exception) -> int:
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "agentlog"
     message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
-    output.complain(f"{message.rstrip('.')}. Try: {path} --help")
+    end = "" if message.endswith(("?", "!")) else "."
+    output.complain(f"{message.rstrip('.')}{end} Try: {path} --help")
     return 2

@@ -19,6 +19,7 @@ from eventlog.feed.tail import Tail
 from saver.cli import output
 from saver.cli.app import Options, command
 from saver.cli.lines import Field, Lines
+from saver.cli.numbers import count_for
 from saver.cli.times import start_of
 
 __all__ = ["STYLES", "activity_object", "ending_on_sigterm", "tail"]
@@ -52,7 +53,11 @@ def tail(
     ] = None,
     namespace: Annotated[
         list[str] | None,
-        typer.Option(metavar="TEXT", help='Of this checkpoint namespace alone; "" is the graph\'s own. Repeatable.'),
+        typer.Option(
+            metavar="TEXT",
+            help="Of this checkpoint namespace alone. \"\" is the graph's own; the name of a subgraph's node is that of all its "
+            "tasks, so risk matches risk:TASK-ID as well. Repeatable.",
+        ),
     ] = None,
     node: Annotated[
         list[str] | None, typer.Option(metavar="TEXT", help="Where this node ran or wrote. Repeatable.")
@@ -66,11 +71,14 @@ def tail(
         ),
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more, until Ctrl-C or SIGTERM.")] = False,
-    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="End after this many.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", parser=count_for("--limit", least=1), help="End after this many.")
+    ] = None,
 ) -> None:
     """Prints what agents did, and do.
 
-    Oldest first, a line for each checkpoint, each task's writes, each removal.
+    Oldest first, a line for each checkpoint, each task's writes, each removal: time, thread, kind, step, nodes, namespace,
+    channels, with - for none. A terminal that is too narrow shows less of the channels first, the thread whole.
     With --json a line has the activity's position in the feed as well: with --from it goes on behind it.
     """
     place = start_of(start if start is not None else ("now" if follow else "beginning"), options.local)
@@ -104,12 +112,20 @@ def _shown_by(options: Options) -> Callable[[Activity], None]:
     if options.json:
         return lambda activity: output.json_line(activity_object(activity))
     lines = Lines(
-        [Field(24, whole=True), Field(8), Field(10, whole=True), Field(2, right=True, whole=True), *[Field(8)] * 3]
+        [
+            Field("time", 29 if options.local else 24),
+            Field("thread", 8),
+            Field("kind", 10),
+            Field("step", 4, right=True),
+            Field("nodes", 10, cut=2),
+            Field("namespace", 9, cut=3),
+            Field("channels", 8, cut=1),
+        ]
     )
 
     def show(activity: Activity) -> None:
         step = "" if activity.step is None else str(activity.step)
-        names = [", ".join(activity.nodes), ", ".join(activity.channels), activity.namespace]
+        names = [",".join(activity.nodes), activity.namespace, ",".join(activity.channels)]
         values = [output.time_text(activity.time, options.local), activity.thread_id, activity.kind, step, *names]
         lines.write(values, ["dim", "bold", STYLES.get(activity.kind, ""), "", "", "dim", "dim"])
 

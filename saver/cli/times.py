@@ -22,9 +22,12 @@ def duration_of(text: str) -> timedelta:
     if not parts or "".join(map("".join, parts)) != text:
         raise BadInput(f"{text!r:.100} is no duration; write one as 7d, 12h, 30m, 45s, or 1h30m.")
     try:
-        return timedelta(seconds=sum(float(number) * _UNITS[unit] for number, unit in parts))
+        found = timedelta(seconds=sum(float(number) * _UNITS[unit] for number, unit in parts))
     except OverflowError:
         raise BadInput(f"{text!r:.100} is too long a duration.") from None
+    if found < timedelta(milliseconds=1):
+        raise BadInput(f"{text!r:.100} is no time at all; write a millisecond (0.001s) or more.")
+    return found
 
 
 def time_of(text: str, local: bool) -> datetime | None:  # noqa: FBT001 - as the option

@@ -11,6 +11,7 @@ import typer
 from eventlog.feed.trimming import HeldBack
 from saver.cli import output
 from saver.cli.app import Options, command
+from saver.cli.numbers import count_for
 from saver.cli.output import BadInput
 from saver.cli.times import duration_of
 
@@ -24,7 +25,15 @@ def trim(
     age: Annotated[
         str | None, typer.Option(metavar="DURATION", help="What is older goes: 7d, 12h, 30m, 45s, 1h30m.")
     ] = None,
-    count: Annotated[int | None, typer.Option(metavar="N", min=0, help="What is beyond the newest N goes.")] = None,
+    count: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            parser=count_for("--count"),
+            help="What is beyond the newest N goes. N is shared out evenly over the partitions: each of the 16 keeps "
+            "N/16, rounded up, however many the others have.",
+        ),
+    ] = None,
     fail_held_back: Annotated[
         bool, typer.Option("--fail-held-back", help="Exit code 1 if a group keeps entries from going.")
     ] = False,

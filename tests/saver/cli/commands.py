@@ -84,17 +84,17 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", **more}
 
 
-def put(url: str, prefix: str, *threads: str, count: int = 1) -> None:
-    """Some checkpoints on each thread, each with a task's writes."""
+def put(url: str, prefix: str, *threads: str, count: int = 1, ns: str = "") -> None:
+    """Some checkpoints on each thread, in a namespace, each with a task's writes."""
     with RedisStreamSaver.from_conn_string(url, prefix=prefix) as saver:
         for thread in threads:
             for number in range(count):
-                saved = saver.put(config(thread), *step({"messages": ["x"]}, step=number))
+                saved = saver.put(config(thread, ns), *step({"messages": ["x"]}, step=number))
                 saver.put_writes(saved, [("messages", "y")], f"task-{number}")
 
 
-def park(feed: ActivityFeed, name: str, *threads: str) -> Group:
-    """A group in which the first event of each of these threads is parked."""
+def park(feed: ActivityFeed, name: str, *threads: str, told: str = f"cannot bill {STEERING}") -> Group:
+    """A group in which the first event of each of these threads is parked, with an error that says this."""
     group = feed.group(name, thread=threads)
     member = group.member("clerk", max_attempts=1, backoff=0, stop_on_sigterm=False)
     failed = set()
@@ -103,7 +103,7 @@ def park(feed: ActivityFeed, name: str, *threads: str) -> Group:
         failed.add(activity.thread_id)
         if failed == set(threads):
             member.stop()
-        raise ValueError(f"cannot bill {STEERING}")
+        raise ValueError(told)
 
     member.run(handle)
     assert {one.thread_id for one in group.parked()} == set(threads)

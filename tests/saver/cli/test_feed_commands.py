@@ -49,6 +49,8 @@ def test_tail_prints_a_line_for_each_activity(agentlog: Agentlog) -> None:
         assert one.kind in told
         assert {"1": "1", STEERING: ESCAPED, long: long}[one.thread_id] in told
         assert "messages" in told
+        words = [ESCAPED if one.thread_id == STEERING else one.thread_id, one.kind, str(one.step)]
+        assert told.split() == [told[:24], *words, ",".join(one.nodes) or "-", "-", "messages"]
     first, second = done.lines[:2]
     assert first.index("checkpoint") == second.index("writes")
     assert first.index("messages") == second.index("messages")
@@ -73,6 +75,25 @@ def test_tail_filters(agentlog: Agentlog, words: list[str], wanted: dict[str, An
     put(agentlog.url, agentlog.prefix, "1", "2", "3")
     found = [one["id"] for one in agentlog("tail", "--json", *words).objects]
     assert found == [one.id for one in all_of(agentlog, **wanted)]
+
+
+def test_tail_finds_the_namespaces_of_a_node(agentlog: Agentlog) -> None:
+    """Whatever the ids of its tasks."""
+    for ns in ("risk:1-2", "risk:3-4", "risky:5", "other|risk:6", ""):
+        put(agentlog.url, agentlog.prefix, "1", ns=ns)
+    found = agentlog("tail", "--json", "--namespace", "risk", "--kind", "checkpoint").objects
+    assert {one["namespace"] for one in found} == {"risk:1-2", "risk:3-4"}
+    assert {line.split()[5] for line in agentlog("tail", "--namespace", "risk").lines} == {"risk:1-2", "risk:3-4"}
+
+
+def test_columns_of_a_pipe_stay_where_they_are(agentlog: Agentlog) -> None:
+    """From where the longest thread so far has put them; what is empty is a dash."""
+    put(agentlog.url, agentlog.prefix, "x" * 36, "1", "22", "333")
+    lines = agentlog("tail").lines
+    assert all(len(line.split()) == 7 for line in lines)
+    wide = next(number for number, line in enumerate(lines) if "x" * 36 in line)
+    for some in (lines[:wide], lines[wide:]):
+        assert len({line.index("messages") for line in some}) <= 1
 
 
 def test_tail_begins_where_it_is_told_to(agentlog: Agentlog) -> None:
@@ -136,6 +157,7 @@ def test_groups(agentlog: Agentlog) -> None:
     assert ESCAPED in shown.out
     assert "at a position" in shown.out
     assert re.search(r"audit +\S+Z +now +kinds: checkpoint, writes +clerk$", shown.out, re.MULTILINE)
+    assert re.search(r"late +\S+Z +at a position +- +-$", shown.out, re.MULTILINE)
 
 
 def same(told: dict[str, Any], lag: Lag) -> bool:
@@ -197,6 +219,19 @@ def test_bounds_of_lag(agentlog: Agentlog, words: list[str], told: str) -> None:
     assert done.out
 
 
+def test_what_waits_has_a_bound_of_its_own(agentlog: Agentlog) -> None:
+    """It is not pending any more."""
+    put(agentlog.url, agentlog.prefix, "1", count=3)
+    with agentlog.feed() as feed:
+        lag = park(feed, "audit", "1").lag()
+    assert lag.waiting
+    told = f"{lag.waiting} events failed, or wait behind one that did, more than {lag.waiting - 1}"
+    done = agentlog("lag", "audit", "--max-waiting", str(lag.waiting - 1))
+    assert (done.code, done.err) == (1, f"agentlog: group 'audit': {told}\n")
+    assert agentlog("lag", "audit", "--max-waiting", str(lag.waiting)).code == 0
+    assert agentlog("lag", "audit", "--max-pending", str(lag.pending), "--max-age", "3600").code == 0
+
+
 def test_lag_fails_for_what_is_parked(agentlog: Agentlog) -> None:
     """Only where asked to."""
     put(agentlog.url, agentlog.prefix, "1")
@@ -236,6 +271,7 @@ def test_parked(with_parked: Agentlog) -> None:
     assert len(shown.lines) == 4
     assert "Traceback" not in shown.out
     assert whole.out.count("Traceback") == 3
+    assert whole.out.count("attempts") == 1
     for text in (shown.out, whole.out):
         assert ESCAPED in text
         assert not set("\x1b\x07\u202e") & set(text)
@@ -327,7 +363,13 @@ def test_drop(with_parked: Agentlog) -> None:
         ["lag", "nobody"],
         ["lag", "nobody", "--watch"],
         ["lag", "nobody", "--watch", "0"],
+        ["lag", "--watch"],
+        ["lag", "nobody", "--watch", "abc"],
+        ["lag", "nobody", "--watch", "1e300"],
+        ["lag", "nobody", "--watch=nan"],
         ["lag", "nobody", "--max-pending", "-1"],
+        ["lag", "nobody", "--max-waiting", "x"],
+        ["lag", "nobody", "--max-age", "x"],
         ["parked", "nobody"],
         ["retry", "nobody", "--all"],
         ["retry", "audit"],
@@ -352,6 +394,57 @@ def test_bad_input_is_one_line(agentlog: Agentlog, words: list[str]) -> None:
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith("agentlog: ")
     assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["lag"], "Missing argument 'GROUP'. Try: agentlog lag --help"),
+        (["lag", "audit", "--watch", "abc"], "--watch takes a number of seconds, and 'abc' is none."),
+        (["lag", "audit", "--watch=abc"], "--watch takes a number of seconds, and 'abc' is none."),
+        (["lag", "audit", "--max-waiting", "many"], "--max-waiting takes a whole number, 0 or more, not 'many'."),
+        (["tail", "--limit", "0"], "--limit takes a whole number, 1 or more, not '0'."),
+        (["tial"], "No such command 'tial'. Did you mean 'tail'? Try: agentlog --help"),
+        (["trim", "--age", "0s"], "'0s' is no time at all; write a millisecond (0.001s) or more."),
+    ],
+)
+def test_bad_input_in_plain_words(agentlog: Agentlog, words: list[str], told: str) -> None:
+    """Of whoever typed it."""
+    assert agentlog(*words).err == f"agentlog: {told}\n"
+
+
+@pytest.mark.parametrize("words", [["lag"], ["parked"], ["retry", "--all"], ["skip", "--all"], ["drop", "--yes"]])
+def test_a_group_that_is_not_there(agentlog: Agentlog, words: list[str]) -> None:
+    """What lists those that are is a command."""
+    put(agentlog.url, agentlog.prefix, "1")
+    told = f"There is no group 'nobody' under prefix {agentlog.prefix!r}; see agentlog groups."
+    assert agentlog(*words, "nobody").err == f"agentlog: {told}\n"
+
+
+def test_a_watch_may_stand_before_the_group(agentlog: Agentlog) -> None:
+    """Without its number."""
+    put(agentlog.url, agentlog.prefix, "1")
+    with agentlog.feed() as feed:
+        feed.group("audit").register()
+    assert agentlog("lag", "--watch", "audit", "--max-pending", "0").code == 1
+
+
+def test_large_numbers(agentlog: Agentlog) -> None:
+    """Are as good as none."""
+    put(agentlog.url, agentlog.prefix, "1")
+    assert len(agentlog("tail", "--limit", "9" * 30).lines) == 2
+    assert agentlog("trim", "--count", "9" * 30).out.startswith("0 ")
+
+
+@pytest.mark.parametrize("name", ["lag", "parked", "retry", "skip", "drop"])
+def test_help_names_the_group_plainly(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without braces and types."""
+    from saver.cli import main
+
+    assert main([name, "--help"]) == 0
+    told = capsys.readouterr().out
+    assert f"agentlog {name} [OPTIONS] GROUP\n" in told
+    assert not re.search(r"\{|<str>|\[required\]", told)
 
 
 @pytest.mark.parametrize(

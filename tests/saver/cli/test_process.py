@@ -151,14 +151,22 @@ def test_following_shows_what_comes_at_once(everywhere: Agentlog) -> None:
 
 
 def test_lag_is_watched_line_by_line(agentlog: Agentlog) -> None:
-    """Where there is no terminal: a line each time, or a JSON object."""
+    """Where there is no terminal: the table under the time, or a JSON object."""
     put(agentlog.url, agentlog.prefix, "1")
     with agentlog.feed() as feed:
         feed.group("audit").register()
-    for words, told in ((["--watch", "0.1"], "pending 2, age"), (["--json", "--watch", "0.1"], '"pending": 2')):
-        process = following(agentlog, "lag", "audit", *words)
+    for words in (["--watch", "0.1"], ["--json", "--watch", "0.1"]):
+        process = agentlog.start("lag", "audit", *words)
         assert process.stdout is not None
-        assert told in process.stdout.readline()
+        if "--json" in words:
+            assert '"pending": 2' in process.stdout.readline()
+        else:
+            for _ in range(2):
+                assert re.match(r"\S{23}Z  group 'audit'$", process.stdout.readline())
+                lines = [process.stdout.readline() for _ in range(19)]
+                assert lines[0].startswith("partition")
+                assert re.match(r"total +- +2 ", lines[17])
+                assert lines[18] == "\n"
         process.terminate()
         process.communicate(timeout=20)
 
@@ -167,8 +175,8 @@ def test_lag_is_watched_line_by_line(agentlog: Agentlog) -> None:
 
 
 def test_on_a_terminal_lines_are_coloured_and_fit(agentlog: Agentlog) -> None:
-    """However long a value is; NO_COLOR keeps colours out; ids cannot steer it."""
-    put(agentlog.url, agentlog.prefix, "1", STEERING, "long" * 50)
+    """However long a value is, but for threads; NO_COLOR keeps colours out; ids cannot steer it."""
+    put(agentlog.url, agentlog.prefix, "1", STEERING, ns="long" * 50)
     for more in ({}, {"NO_COLOR": "1"}):
         with on_terminal(agentlog.words("tail"), columns=90, **more) as terminal:
             assert terminal.end() == 0, terminal.text
@@ -178,6 +186,54 @@ def test_on_a_terminal_lines_are_coloured_and_fit(agentlog: Agentlog) -> None:
             assert max(map(len, bare.splitlines())) <= 90
             assert "longlong" in bare
             assert "\N{HORIZONTAL ELLIPSIS}" in bare
+
+
+def shown_on(words: list[str], columns: int) -> list[str]:
+    """The lines of a terminal without colours."""
+    with on_terminal(words, columns=columns, NO_COLOR="1") as terminal:
+        assert terminal.end() == 0, terminal.text
+        return terminal.text.splitlines()
+
+
+def test_on_a_terminal_columns_stand_under_a_heading(agentlog: Agentlog) -> None:
+    """Each begins at one place; of what does not fit the channels are cut first, the thread never."""
+    threads = ["42", "user-1234567", "7"]
+    put(agentlog.url, agentlog.prefix, *threads, ns="risk:8d3c1f2e")
+    heading, *lines = shown_on(agentlog.words("tail", "--thread", "user-1234567", "--thread", "42"), 80)
+    assert len(lines) == 4
+    assert max(map(len, lines)) <= 80
+    kinds = {line.index(kind) for line in lines for kind in ("checkpoint", "writes") if f" {kind} " in line}
+    assert len(kinds) <= 2  # the column grows once
+    assert {line.split()[1] for line in lines} == {"42", "user-1234567"}
+    uuid = "1f0c5a3e-7b8d-6c2a-9e4f-0123456789ab"
+    put(agentlog.url, agentlog.prefix, uuid, count=2)
+    for columns in (80, 60):
+        lines = shown_on(agentlog.words("tail", "--thread", uuid), columns)
+        assert len({line.index(uuid) for line in lines[1:]}) == 1
+    heading, *lines = shown_on(agentlog.words("tail", "--thread", uuid), 120)
+    assert {line.index("messages") for line in lines} == {heading.index("channels")}
+
+
+def test_what_is_parked_fits_a_terminal(agentlog: Agentlog) -> None:
+    """What does not stands below its row, the error first; short columns are never folded."""
+    uuid = "1f0c5a3e-7b8d-6c2a-9e4f-0123456789ab"
+    put(agentlog.url, agentlog.prefix, "1", uuid)
+    error = "cannot bill: " + "no account " * 5
+    with agentlog.feed() as feed:
+        park(feed, "audit", "1", told=error)
+        park(feed, "wide", uuid, told=error)
+    heading, row, below = shown_on(agentlog.words("parked", "audit"), 80)
+    assert heading.split() == ["since", "thread", "kind", "step", "attempts", "waiting", "member"]
+    assert len(row.split()) == 7
+    assert below == f"    error: ValueError: {error}".rstrip()
+    heading, row, *more = shown_on(agentlog.words("parked", "wide"), 80)
+    assert heading.split() == ["since", "kind", "step", "attempts", "waiting"]
+    assert len(row) <= 80
+    assert [one.split()[0] for one in more if one.startswith("    ")] == ["thread:", "member:", "error:"]
+    assert f"    thread: {uuid}" in more
+    heading, row = shown_on(agentlog.words("parked", "wide"), 250)
+    assert heading.split()[-1] == "error"
+    assert error.rstrip() in row
 
 
 def test_a_terminal_is_asked_before_something_is_given_up(agentlog: Agentlog) -> None:

@@ -1,0 +1,103 @@
+"""Registering a consumer group: in every partition, where it begins, then in the list of groups with its filters."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any
+
+from eventlog import codec
+from eventlog.errors import CorruptEntry, InvalidArgument, PositionLost, PositionTrimmed
+from eventlog.feed.activity import Filters
+from eventlog.feed.position import Mark
+from eventlog.feed.reading import Start, astray, feed_script, marks_of
+from eventlog.flow import Call, Command, Flow
+from eventlog.keys import Keyspace
+
+__all__ = ["drop_in", "filters_in", "register", "register_in", "registration"]
+
+REGISTER = feed_script("register", "eventlog/names", "eventlog/pointers", "eventlog.feed/reading")
+COUNT = feed_script("count")
+DROP = feed_script("drop")
+
+
+def registration(keyspace: Keyspace, group: str) -> Flow[dict[str, Any] | None]:
+    """What a group was registered with, None if it is not. One round trip. Raises `CorruptEntry`."""
+    told = yield Command("HGET", keyspace.groups, [group.encode()])
+    return None if told is None else decoded(group, told)
+
+
+def register(keyspace: Keyspace, group: str, start: Start, filters: Filters) -> Flow[None]:
+    """Registers a group that is not in the list: partition by partition, then in the list, so that one that was cut short is
+    completed by the next. Raises `InvalidArgument`, `PositionLost` or `PositionTrimmed`; nothing that was not there before is left
+    then.
+    """
+    partitions = list(range(keyspace.partitions))
+    if start in ("beginning", "now"):
+        where: dict[int, Mark] = dict.fromkeys(partitions, Mark("end" if start == "now" else "beginning"))
+    else:
+        where = yield from marks_of(keyspace, start, partitions)
+    done: list[int] = []
+    try:
+        for number, mark in where.items():
+            if (yield from register_in(keyspace, group, number, mark)):
+                done.append(number)
+    except (InvalidArgument, PositionLost, PositionTrimmed):
+        for number in done:
+            yield from drop_in(keyspace, group, number)
+        raise
+    named = start.isoformat() if isinstance(start, datetime) else str(start)
+    created = int(datetime.now(timezone.utc).timestamp() * 1000)
+    told = codec.encode({"v": 1, "created": created, "start": named, "filters": filters.as_dict()})
+    yield Command("HSETNX", keyspace.groups, [group.encode(), told])
+
+
+def register_in(keyspace: Keyspace, group: str, number: int, mark: Mark) -> Flow[bool]:
+    """Registers a group in a partition; False if it was there. One round trip, and one per thousand entries behind a mark."""
+    shared = keyspace.partition(number)
+    keys = [shared.feed, shared.trimmed, shared.positions, shared.group(group.encode()).state]
+    entry_id, following = mark.id or "beginning", 0
+    counted_to = entry_id
+    while True:
+        reply = yield Call(REGISTER, keys, [group.encode(), entry_id, mark.check, counted_to, following])
+        if reply[0] == b"ok":
+            return bool(reply[1])
+        if reply[0] == b"future":
+            raise InvalidArgument(
+                f'Group {group!r}: its start lies in the future by the server\'s clock. Pass "now", or register it later.'
+            )
+        if reply[0] != b"count":
+            raise astray(reply[0], number, mark)
+        page = 1000
+        while page == 1000:
+            page, last = yield Call(COUNT, [shared.feed], [counted_to])
+            following += page
+            counted_to = last.decode()
+
+
+def drop_in(keyspace: Keyspace, group: str, number: int) -> Flow[int]:
+    """Takes a group out of a partition; 1 if it was registered there. One round trip."""
+    shared = keyspace.partition(number)
+    keys = shared.group(group.encode())
+    dropped = yield Call(DROP, [shared.positions, keys.state, keys.held, keys.failures, keys.due], [group.encode()])
+    return int(dropped)
+
+
+def decoded(group: str, told: bytes) -> dict[str, Any]:
+    """A registration. Raises `CorruptEntry`."""
+    try:
+        found = codec.decode(told)
+        if not isinstance(found, dict) or not isinstance(found.get("filters"), dict):
+            raise codec.Malformed("is no registration")
+        if found.get("v") != 1:
+            raise codec.Malformed(f"is of version {found.get('v')!r}; upgrade this package")
+    except codec.Malformed as error:
+        raise CorruptEntry(
+            f"What is known of group {group!r} {error}. Drop the group, and register it anew."
+        ) from error
+    return found
+
+
+def filters_in(found: dict[str, Any]) -> Filters:
+    """The filters that a group was registered with."""
+    given = found["filters"]
+    return Filters.of(given.get("kinds"), given.get("threads"), given.get("namespaces"), given.get("nodes"))

@@ -1,0 +1,65 @@
+"""Feeds that tests fill themselves, and the colours they are read in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from eventlog import ActivityFeed
+from eventlog.feed import lanes
+from tests.eventlog.feed.feeds import WORKERS, Made, made_feed
+from tests.servers import Server
+
+
+@pytest.fixture(params=["sync", "async"])
+def colour(request: pytest.FixtureRequest) -> str:
+    """How members and tails are iterated over."""
+    return str(request.param)
+
+
+@pytest.fixture
+def made(any_server: Server, prefix: str) -> Iterator[Made]:
+    """A feed to fill, on the one quick server."""
+    filled = Made(any_server.url, prefix)
+    yield filled
+    filled.close()
+
+
+@pytest.fixture
+def made_on_each(server: Server, prefix: str) -> Iterator[Made]:
+    """A feed to fill, on each server in turn: for what depends most on the scripts."""
+    filled = Made(server.url, prefix)
+    yield filled
+    filled.close()
+
+
+@pytest.fixture(params=["single", "cluster"])
+def of_either_kind(request: pytest.FixtureRequest) -> Server:
+    """The quick server, then the cluster: for what depends on the client."""
+    found: Server = request.getfixturevalue("cluster" if request.param == "cluster" else "any_server")
+    return found
+
+
+@pytest.fixture
+def one(any_server: Server, prefix: str) -> Iterator[tuple[Made, ActivityFeed]]:
+    """A feed to fill and one to read it by, on the one quick server."""
+    with made_feed(any_server.url, prefix) as pair:
+        yield pair
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Members look up sooner than they do in earnest: so they stop sooner, and find sooner what was retried."""
+    monkeypatch.setattr(lanes, "IDLE", 0.15)
+
+
+@pytest.fixture(autouse=True)
+def _workers_end() -> Iterator[None]:
+    """Members that a failed test leaves do not disturb the next."""
+    yield
+    while WORKERS:
+        worker = WORKERS.pop()
+        if worker.member is not None:
+            worker.member.stop()
+        worker._thread.join(3)

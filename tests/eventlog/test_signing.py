@@ -1,0 +1,165 @@
+"""Keys, seals and signers, without a server."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import serialization as forms
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eventlog import codec
+from eventlog.errors import InvalidArgument, MissingExtra, SignatureInvalid
+from eventlog.signing import FORGED, UNSIGNED, Signer, SigningKey, seal_of
+
+SECRET = b"a secret of sixteen bytes or more"
+FIELDS = [b"k", b"writes", b"v", b"1", b"e", b"envelope"]
+KEYS = [lambda: SigningKey.hmac(SECRET), lambda: SigningKey.ed25519(bytes(range(32)))]
+
+
+@pytest.fixture(params=KEYS, ids=["hmac", "ed25519"])
+def key(request: pytest.FixtureRequest) -> SigningKey:
+    """A key of each kind."""
+    made: SigningKey = request.param()
+    return made
+
+
+def test_what_is_signed_is_accepted(key: SigningKey) -> None:
+    """For its thread, with its content, and for no other."""
+    signer = Signer(key)
+    fields = signer.sign(b"t", FIELDS)
+    assert fields[:-2] == FIELDS
+    assert signer.check(b"t", b"1-0", fields).count == 1
+    assert signer.examine(b"u", b"1-0", fields).wrong == FORGED
+    assert signer.examine(b"t", b"1-0", FIELDS).wrong == UNSIGNED
+    with pytest.raises(SignatureInvalid, match="Entry 1-0 is not signed"):
+        signer.check(b"t", b"1-0", FIELDS)
+
+
+@pytest.mark.parametrize("part", ["key", "w", "c", "i", "d", "s"])
+def test_every_part_of_a_seal_is_signed(key: SigningKey, part: str) -> None:
+    """The key's name, the writer and its count, what it had seen, and the signature itself."""
+    signer = Signer(key)
+    signer.note(b"t", b"5-0", b"digest")
+    fields = signer.sign(b"t", FIELDS)
+    told = codec.decode(fields[-1])
+    value = told[part]
+    told[part] = value + 1 if part == "c" else value[:-1] + ("?" if part == "key" else b"?")
+    assert signer.examine(b"t", b"1-0", [*FIELDS, b"g", codec.encode(told)]).wrong == FORGED
+
+
+@given(st.binary(max_size=80))
+def test_a_seal_of_any_bytes_is_refused(data: bytes) -> None:
+    """And never raises anything else."""
+    signer = Signer(SigningKey.hmac(SECRET))
+    assert signer.examine(b"t", b"1-0", [*FIELDS, b"g", data]).wrong == FORGED
+
+
+@given(st.lists(st.tuples(st.binary(max_size=4), st.binary(max_size=8)), max_size=6))
+def test_fields_cannot_be_shifted(pairs: list[tuple[bytes, bytes]]) -> None:
+    """What is signed is told from any other fields, also where the same bytes are cut in another way."""
+    signer = Signer(SigningKey.hmac(SECRET))
+    fields = [part for pair in pairs if pair[0] != b"g" for part in pair]
+    signed = signer.sign(b"t", fields)
+    assert not signer.examine(b"t", b"1-0", signed).wrong
+    for at in range(len(fields) - 1):
+        moved = [*fields[:at], fields[at][:-1], fields[at][-1:] + fields[at + 1], *fields[at + 2 :]]
+        if moved != fields and b"g" not in moved[::2]:
+            assert signer.examine(b"t", b"1-0", [*moved, *signed[-2:]]).wrong == FORGED
+
+
+def test_a_second_seal_does_not_hide_the_first(key: SigningKey) -> None:
+    """It counts as content, which was not signed."""
+    signer = Signer(key)
+    fields = signer.sign(b"t", FIELDS)
+    assert signer.examine(b"t", b"1-0", [*fields, b"g", b"x"]).wrong == FORGED
+
+
+def test_what_a_writer_has_seen(key: SigningKey) -> None:
+    """Is in the next seal of that thread, until the thread is deleted; counts rise over all threads."""
+    signer = Signer(key)
+    signer.note(b"t", b"5-0", b"digest")
+    seals = [seal_of(signer.sign(thread, FIELDS))[0] for thread in (b"t", b"u")]
+    signer.forget(b"t")
+    seals.append(seal_of(signer.sign(b"t", FIELDS))[0])
+    assert [(one.seen, one.digest, one.count) for one in seals if one] == [
+        (b"5-0", b"digest", 1),
+        (b"", b"", 2),
+        (b"", b"", 3),
+    ]
+
+
+def test_a_forked_process_is_a_writer_of_its_own() -> None:
+    """Else its counts would be used twice."""
+    signer = Signer(SigningKey.hmac(SECRET))
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        seal, _ = seal_of(signer.sign(b"t", FIELDS))
+        os.write(write, seal.writer if seal else b"")
+        os._exit(0)
+    os.waitpid(child, 0)
+    mine, _ = seal_of(signer.sign(b"t", FIELDS))
+    assert mine is not None
+    assert os.read(read, 8) != mine.writer
+    os.close(read)
+    os.close(write)
+
+
+def test_halves_of_a_key() -> None:
+    """A public half, however it is given, verifies what the private one signed, and cannot sign."""
+    private = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+    pem = private.private_bytes(forms.Encoding.PEM, forms.PrivateFormat.PKCS8, forms.NoEncryption())
+    public = private.public_key()
+    shown = public.public_bytes(forms.Encoding.PEM, forms.PublicFormat.SubjectPublicKeyInfo)
+    signer = Signer(SigningKey.ed25519(pem))
+    fields = signer.sign(b"t", FIELDS)
+    for given_ in (public, shown, public.public_bytes_raw()):
+        half = Signer(SigningKey.ed25519_public(given_))
+        assert not half.examine(b"t", b"1-0", fields).wrong
+        assert half.key.name == signer.key.name
+        with pytest.raises(InvalidArgument, match="cannot sign"):
+            half.sign(b"t", FIELDS)
+    assert not Signer(signer.key.public()).key.can_sign
+    with pytest.raises(InvalidArgument, match="public half"):
+        SigningKey.hmac(SECRET).public()
+
+
+@pytest.mark.parametrize("make", [SigningKey.ed25519, SigningKey.ed25519_public])
+@pytest.mark.parametrize("wrong", [b"short", b"-----BEGIN NOTHING-----", "text", X25519PrivateKey.generate()])
+def test_keys_that_are_none(make: Any, wrong: Any) -> None:
+    """Are refused with the remedy."""
+    with pytest.raises(InvalidArgument, match="Ed25519"):
+        make(wrong)
+
+
+def test_secrets_that_are_none() -> None:
+    """Too short, or no bytes."""
+    with pytest.raises(InvalidArgument, match="16 bytes"):
+        SigningKey.hmac(b"short")
+    with pytest.raises(TypeError, match="bytes"):
+        SigningKey.hmac("a secret of sixteen bytes or more")  # type: ignore[arg-type]
+
+
+def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The extra is named."""
+    for name in list(sys.modules):
+        if name.startswith("cryptography"):
+            monkeypatch.setitem(sys.modules, name, None)  # type: ignore[arg-type]
+    for make in (SigningKey.hmac, SigningKey.ed25519, SigningKey.ed25519_public):
+        with pytest.raises(MissingExtra, match=r"\[signing\]"):
+            make(SECRET[:32])
+
+
+def test_keys_by_name() -> None:
+    """Those that are accepted are told apart, and no name tells of the secret."""
+    old, new = SigningKey.hmac(SECRET), SigningKey.hmac(SECRET + b"!")
+    assert old.name != new.name
+    signed = Signer(old).sign(b"t", FIELDS)
+    assert not Signer(new, [old]).examine(b"t", b"1-0", signed).wrong
+    assert "not among those given" in Signer(new).examine(b"t", b"1-0", signed).told

@@ -1,0 +1,342 @@
+"""A saver with a signing key: graphs run as ever, and nothing that was altered is deserialized."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+
+from eventlog.errors import EventLogError, InvalidArgument, SignatureInvalid
+from eventlog.feed.feed import ActivityFeed
+from eventlog.keys import checkpoint_place, counted, ordered, value_name
+from eventlog.signing import SigningKey
+from saver import RedisStreamSaver
+from tests.projections.tampering import Entry, Tampering, bent, chained, later, with_field
+from tests.saver import test_graphs
+from tests.saver.audit import Audit, checkpoint_id, config, put_of
+from tests.saver.colours import Call, call_async, call_now
+from tests.servers import Server
+
+SECRET = b"a secret of sixteen bytes or more"
+PRIVATE = bytes(range(32))
+
+
+class Recording(JsonPlusSerializer):
+    """Counts what it is given to deserialize."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loaded = 0
+
+    def loads_typed(self, data: tuple[str, bytes]) -> Any:
+        """As ever."""
+        self.loaded += 1
+        return super().loads_typed(data)
+
+
+def encrypting(inner: Recording) -> EncryptedSerializer:
+    return EncryptedSerializer.from_pycryptodome_aes(inner, key=b"0123456789abcdef")
+
+
+@contextmanager
+def opened(server: Server, prefix: str, **options: Any) -> Iterator[RedisStreamSaver]:
+    with RedisStreamSaver.from_conn_string(
+        server.url, prefix=prefix, partitions=1, **{"signing_key": SECRET, **options}
+    ) as one:
+        yield one
+
+
+def fill(saver: RedisStreamSaver, thread: str = "t", count: int = 4, namespace: str = "") -> None:
+    for number in range(1, count + 1):
+        saver.put(*put_of(thread, number, number - 1 or None, shared=True, namespace=namespace))
+        saver.put_writes(config(thread, number, namespace), [("n", f"write {number}")], f"task {number}")
+
+
+@pytest.fixture
+async def saver(server: Server, prefix: str) -> Any:
+    """A saver that signs, on each server in turn; every thread it wrote is sound in the end."""
+    async with RedisStreamSaver.from_conn_string(server.url, prefix=prefix, signing_key=SECRET) as one:
+        yield one
+        threads = [found.thread_id async for found in one.athreads()]
+        for thread in threads:
+            found = await one.averify(thread)
+            assert found.sound, found.findings
+            assert found.signed == found.entries > 0
+
+
+SCENARIOS = [
+    "test_react_agent",
+    "test_map_reduce",
+    "test_forks",
+    "test_replay_of_a_graph_with_a_nested_one",
+    "test_delta_channels_in_forks_and_updates",
+    "test_retry_keeps_the_siblings_writes",
+    "test_functional_api",
+    "test_one_saver_in_two_graphs",
+]
+
+
+@pytest.mark.context
+@pytest.mark.parametrize("scenario", SCENARIOS)
+async def test_graphs_run_signed(saver: RedisStreamSaver, call: Call, scenario: str) -> None:
+    """What graphs do on a saver without a key they do on one with."""
+    await getattr(test_graphs, scenario)(saver, call)
+
+
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+async def test_delta_channels_run_signed(saver: RedisStreamSaver, call: Call, durability: str) -> None:
+    """Delta channels are rebuilt from signed writes."""
+    await test_graphs.test_delta_channels(saver, call, durability)
+
+
+# what is refused
+
+Read = Callable[[RedisStreamSaver, Any], Any]
+READS: dict[str, Read] = {
+    "latest": lambda saver, _: call_now(saver, "get_tuple", config("t")),
+    "by id": lambda saver, _: call_now(saver, "get_tuple", config("t", 3)),
+    "list": lambda saver, _: call_now(saver, "list", config("t")),
+    "list of all": lambda saver, _: call_now(saver, "list", None),
+    "list of one": lambda saver, _: call_now(saver, "list", config("t", 3)),
+    "list with a filter": lambda saver, _: call_now(saver, "list", config("t"), filter={"step": 3}),
+    "delta history": lambda saver, _: call_now(saver, "get_delta_channel_history", config=config("t"), channels=["n"]),
+    "as of": lambda saver, _: call_now(saver, "get_tuple_as_of", config("t"), 6),
+    "replay": lambda saver, _: [one.tuple for one in saver.replay("t") if one.sequence == 6],
+    "prune": lambda saver, _: saver.prune(["t"]),
+    "delete for runs": lambda saver, _: saver.delete_for_runs(["r"]),
+}
+
+
+def third(change: Callable[[Entry], Entry]) -> Callable[[list[Entry]], list[Entry]]:
+    """Changes the entries of the third checkpoint, and of its writes."""
+    return lambda entries: [*entries[:4], *map(change, entries[4:6]), *entries[6:]]
+
+
+def unsigned(entry: Entry) -> Entry:
+    entry_id, flat = entry
+    at = flat.index(b"g")
+    return entry_id, [*flat[:at], *flat[at + 2 :]]
+
+
+ALTERED = {
+    "a byte": third(bent),
+    "the envelope": third(lambda one: with_field(one, b"e", b"\xa3bns`bidaxhmetadata\x82djsonC{}}")),
+    "no signature": third(unsigned),
+    "no signature that can be read": third(lambda one: with_field(one, b"g", b"\xa0")),
+    "another's signature": third(lambda one: with_field(one, b"g", b"\xa6ckeyaxawAxac\x01aiAxadAxasAx")),
+}
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+@pytest.mark.parametrize("change", ALTERED.values(), ids=ALTERED)
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+def test_what_was_altered_is_refused(
+    any_server: Server, prefix: str, read: Read, change: Callable[[list[Entry]], list[Entry]], *, encrypted: bool
+) -> None:
+    """By every read, before the serializer is given anything of it: neither values nor metadata, encrypted or not."""
+    inner = Recording()
+    serde = encrypting(inner) if encrypted else inner
+    with opened(any_server, prefix, serde=serde) as saver, Audit(any_server.url, prefix, 1) as audit:
+        fill(saver)
+        tampering = Tampering(audit.client, audit.keyspace.thread(b"t"))
+        entries = tampering.entries()
+        changed = chained(change(entries))
+        if read is READS["latest"] or read is READS["delta history"]:
+            changed = changed[:6]
+        tampering.write(changed)
+        audit.forget_views("t")
+        inner.loaded = 0
+        allowed = 0
+        with pytest.raises(EventLogError) as caught:
+            read(saver, None)
+        assert isinstance(caught.value, SignatureInvalid), caught.value
+        assert "'t'" in str(caught.value)
+        if read not in (READS["list"], READS["list of all"], READS["replay"]):
+            assert inner.loaded == allowed
+
+
+def test_values_behind_an_activity_are_refused(any_server: Server, prefix: str) -> None:
+    """Of a checkpoint, and of writes."""
+    inner = Recording()
+    with (
+        opened(any_server, prefix, serde=inner) as saver,
+        Audit(any_server.url, prefix, 1) as audit,
+        ActivityFeed.from_conn_string(any_server.url, prefix=prefix) as feed,
+    ):
+        fill(saver)
+        told = list(feed.tail("beginning", follow=False))
+        assert [list(saver.load_values(one)) for one in told[4:6]][1] == [("n", "write 3")]
+        tampering = Tampering(audit.client, audit.keyspace.thread(b"t"))
+        tampering.write(chained(third(bent)(tampering.entries())))
+        audit.forget_views("t")
+        inner.loaded = 0
+        for one in told[4:6]:
+            with pytest.raises(SignatureInvalid):
+                saver.load_values(one)
+        assert inner.loaded == 0
+
+
+def test_heads_are_not_believed(any_server: Server, prefix: str) -> None:
+    """A head that says something else changes nothing."""
+    with opened(any_server, prefix) as saver, Audit(any_server.url, prefix, 1) as audit:
+        fill(saver)
+        before = saver.get_tuple(config("t"))
+        head = audit.keyspace.thread(b"t").head(b"")
+        for name, value in audit.client.hgetall(head).items():
+            if name[:1] in (b"=", b"!", b"e"):
+                audit.client.hset(head, name, value[:-1] + b"?")
+        assert saver.get_tuple(config("t")) == before
+
+
+def order_to_another_checkpoint(audit: Audit, entries: list[Entry]) -> None:
+    keys = audit.keyspace.thread(b"t")
+    place = b"c" + checkpoint_place(b"", checkpoint_id(4).encode())
+    audit.client.zrem(keys.order, place + entries[6][0])
+    audit.client.zadd(keys.order, {place + entries[4][0]: 0})
+
+
+def order_to_anothers_writes(audit: Audit, entries: list[Entry]) -> None:
+    keys = audit.keyspace.thread(b"t")
+    place = b"w" + checkpoint_place(b"", checkpoint_id(4).encode())
+    audit.client.zrem(keys.order, place + ordered(b"task 4") + entries[7][0])
+    audit.client.zadd(keys.order, {place + ordered(b"task 4") + entries[5][0]: 0})
+
+
+def index_to_nothing(audit: Audit, entries: list[Entry]) -> None:
+    keys = audit.keyspace.thread(b"t")
+    audit.client.hdel(keys.index, b"v" + counted(b"") + value_name(b"n", b"sv4"))
+
+
+def index_to_another_namespace(audit: Audit, entries: list[Entry]) -> None:
+    """Where the same version of the same channel is another value."""
+    keys = audit.keyspace.thread(b"t")
+    theirs = audit.client.hget(keys.index, b"v" + counted(b"sub") + value_name(b"n", b"sv4"))
+    audit.client.hset(keys.index, b"v" + counted(b"") + value_name(b"n", b"sv4"), theirs)
+
+
+@pytest.mark.parametrize(
+    "alter", [order_to_another_checkpoint, order_to_anothers_writes, index_to_nothing, index_to_another_namespace]
+)
+@pytest.mark.parametrize("name", ["latest", "list", "list of all"])
+def test_views_that_lead_elsewhere_are_refused(
+    any_server: Server, prefix: str, alter: Callable[[Audit, list[Entry]], None], name: str
+) -> None:
+    """Entries that are signed, in another one's place; an index that leaves a value out."""
+    inner = Recording()
+    with opened(any_server, prefix, serde=inner) as saver, Audit(any_server.url, prefix, 1) as audit:
+        fill(saver)
+        fill(saver, namespace="sub")
+        alter(audit, Tampering(audit.client, audit.keyspace.thread(b"t")).entries())
+        inner.loaded = 0
+        with pytest.raises(SignatureInvalid, match="an index was altered"):
+            READS[name](saver, None) if name != "list" else list(saver.list(config("t")))
+        assert inner.loaded == 0
+
+
+def test_ancestors_that_lead_elsewhere_are_refused(any_server: Server, prefix: str) -> None:
+    """A walk up the parents that is led to another checkpoint, at its first step or later."""
+    with opened(any_server, prefix) as saver, Audit(any_server.url, prefix, 1) as audit:
+        keys = audit.keyspace.thread(b"t")
+        for number in range(1, 6):
+            saver.put(*put_of("t", number, number - 1 or None, channels=("n",) if number == 1 else ("m",)))
+        entries = Tampering(audit.client, keys).entries()
+        wanted: Any = {"config": config("t"), "channels": ["n"]}
+        assert saver.get_delta_channel_history(**wanted)["n"]["seed"] == [1, "value 1"]
+        for number in (5, 4, 3):
+            place = b"c" + checkpoint_place(b"", checkpoint_id(number).encode())
+            audit.client.zrem(keys.order, place + entries[number - 1][0])
+            audit.client.zadd(keys.order, {place + entries[0 if number > 3 else 1][0]: 0})
+            with pytest.raises(SignatureInvalid):
+                saver.get_delta_channel_history(**wanted)
+            audit.client.delete(keys.order)
+            assert saver.get_delta_channel_history(**wanted)["n"]["seed"] == [1, "value 1"]
+
+
+def test_an_event_of_another_thread_is_refused(any_server: Server, prefix: str) -> None:
+    """Signed all right, and not for this one; of a copy, what the source wrote later."""
+    with opened(any_server, prefix) as saver, Audit(any_server.url, prefix, 1) as audit:
+        fill(saver, "u")
+        fill(saver)
+        saver.copy_thread("u", "v")
+        assert saver.get_tuple(config("v")) is not None
+        saver.put(*put_of("u", 9, 4))
+        stolen = Tampering(audit.client, audit.keyspace.thread(b"u")).entries()[-1]
+        for thread in ("t", "v"):
+            tampering = Tampering(audit.client, audit.keyspace.thread(thread.encode()))
+            entries = tampering.entries()
+            tampering.write(chained([*entries, (later(entries), stolen[1])]), mend=False)
+            with pytest.raises(SignatureInvalid, match="signed for another thread"):
+                saver.get_tuple(config(thread))
+
+
+# keys
+
+
+def test_keys_change(any_server: Server, prefix: str) -> None:
+    """What was signed before is read while its key is accepted; without it, it is refused."""
+    old, new = SigningKey.hmac(SECRET), SigningKey.ed25519(PRIVATE)
+    with opened(any_server, prefix, signing_key=old) as saver:
+        fill(saver)
+    with opened(any_server, prefix, signing_key=new, accepted_keys=[old]) as saver:
+        saver.put(*put_of("t", 9, 4))
+        assert saver.verify("t").sound
+        assert len(list(saver.list(config("t")))) == 5
+    with opened(any_server, prefix, signing_key=new) as saver:
+        with pytest.raises(SignatureInvalid, match="accepted_keys"):
+            saver.get_tuple(config("t", 3))
+        assert {one.kind for one in saver.verify("t").findings} == {"forged"}
+
+
+def test_a_public_half_reads_and_verifies(any_server: Server, prefix: str) -> None:
+    """And cannot write."""
+    private = SigningKey.ed25519(PRIVATE)
+    with opened(any_server, prefix, signing_key=private) as saver:
+        fill(saver)
+    with opened(any_server, prefix, signing_key=private.public()) as auditor:
+        assert auditor.get_tuple(config("t")) is not None
+        assert auditor.verify("t").signed == 8
+        for write in (lambda: fill(auditor), lambda: auditor.prune(["t"]), lambda: auditor.copy_thread("t", "u")):
+            with pytest.raises(InvalidArgument, match="cannot sign"):
+                write()
+        assert auditor.verify("t").entries == 8
+
+
+def test_a_thread_from_before_there_was_a_key(any_server: Server, prefix: str) -> None:
+    """Is refused, and the error says who can read it; a saver without a key reads signed threads."""
+    with opened(any_server, prefix, signing_key=None) as saver:
+        fill(saver)
+    with opened(any_server, prefix) as saver:
+        with pytest.raises(SignatureInvalid, match="Thread 't': .* is not signed.*read by a saver without one"):
+            saver.get_tuple(config("t"))
+        fill(saver, "u")
+    with opened(any_server, prefix, signing_key=None) as saver:
+        assert len(list(saver.list(None))) == 8
+
+
+async def test_in_both_colours(any_server: Server, prefix: str) -> None:
+    """The async methods refuse as well."""
+    with opened(any_server, prefix) as saver, Audit(any_server.url, prefix, 1) as audit:
+        fill(saver)
+        tampering = Tampering(audit.client, audit.keyspace.thread(b"t"))
+        tampering.write(chained(third(bent)(tampering.entries())[:6]))
+        audit.forget_views("t")
+        for method, arguments in (("get_tuple", (config("t"),)), ("list", (config("t"),)), ("replay", ("t",))):
+            with pytest.raises(SignatureInvalid):
+                await call_async(saver, method, *arguments)
+
+
+def test_upkeep_of_a_signed_thread(any_server: Server, prefix: str) -> None:
+    """Pruned, copied, archived away by runs: it reads and verifies."""
+    with opened(any_server, prefix) as saver:
+        fill(saver)
+        saver.prune(["t"], keep_last=2)
+        saver.copy_thread("t", "u")
+        saver.put(*put_of("u", 9, 4, run="q"))
+        saver.delete_for_runs(["q"])
+        for thread in "tu":
+            assert [one.checkpoint["id"] for one in saver.list(config(thread))] == [checkpoint_id(4), checkpoint_id(3)]
+            assert saver.verify(thread).sound

@@ -1,0 +1,221 @@
+"""scripts/soak in its short form, in this environment rather than one it sets up, and what its claims make of false evidence."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("typer", reason="needs the extra: bench")
+
+ROOT = Path(__file__).parents[1]
+SHORT = (
+    *("--events", "3000", "--threads", "20", "--writers", "2", "--lease", "1"),
+    *("--seconds-between-kills", "0.8", "--seconds", "8"),
+)
+
+
+def command(*options: str) -> list[str]:
+    """The soak with these options."""
+    return [sys.executable, str(ROOT / "scripts/soak_main.py"), *options]
+
+
+def surroundings(folder: Path) -> dict[str, str]:
+    """With a directory of its own for what is temporary, and output that is no terminal's."""
+    variables = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "FORCE_COLOR"}}
+    folder.mkdir()
+    return variables | {"PYTHONPATH": str(ROOT), "TMPDIR": str(folder)}
+
+
+def left_in(folder: Path) -> list[str]:
+    """Files in a directory, and processes that have it in their command line."""
+    found = [str(path) for path in folder.iterdir()]
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = process.read_bytes()
+        except OSError:
+            continue
+        if os.fsencode(folder) in words:
+            found.append(words.replace(b"\0", b" ").decode())
+    return found
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any, Path]:
+    """What the short form printed, what it wrote as JSON, and where it worked."""
+    base = tmp_path_factory.mktemp("soak")
+    folder, told = base / "tmp", base / "soak.json"
+    done = subprocess.run(
+        command(*SHORT, "--json", str(told)),
+        env=surroundings(folder),
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout, json.loads(told.read_text()), folder
+
+
+def test_every_claim_holds(ran: tuple[str, Any, Path]) -> None:
+    """All are shown as held, and are in the file."""
+    output, told, _ = ran
+    assert [claim for claim in told["claims"] if not claim["holds"]] == []
+    assert len(told["claims"]) == 13
+    assert output.count("  ok  ") == 13
+    assert output.rstrip().endswith("Every claim held.")
+
+
+def test_members_were_killed_stopped_and_paused_and_the_server_restarted(ran: tuple[str, Any, Path]) -> None:
+    """Each kind of disturbance was there, also in the short form."""
+    _, told, _ = ran
+    kinds = [one["kind"] for one in told["disturbances"]]
+    assert set(kinds) == {"kill", "stop", "pause", "server"}
+    assert kinds.count("kill") >= 3
+    assert told["figures"]["members killed"] == kinds.count("kill")
+
+
+def test_nothing_is_left_behind(ran: tuple[str, Any, Path]) -> None:
+    """Neither files nor processes."""
+    assert left_in(ran[2]) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_ends_all_that_it_started(tmp_path: Path, number: signal.Signals) -> None:
+    """Ctrl-C, or SIGTERM, in the middle of it."""
+    folder = tmp_path / "tmp"
+    variables = surroundings(folder)
+    process = subprocess.Popen(
+        command(*SHORT), env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not list(folder.glob("soak-*/writer-1.out")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(number)
+        assert process.wait(30) != 0
+    finally:
+        process.kill()
+        process.wait()
+    assert left_in(folder) == []
+
+
+def test_help_names_every_option() -> None:
+    """`--help` is complete."""
+    done = subprocess.run(
+        command("--help"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0
+    wanted = (
+        "--events",
+        "--threads",
+        "--writers",
+        "--members",
+        "--seconds-between",
+        "--lease",
+        "--seed",
+        "--url",
+        "--json",
+    )
+    assert all(option in done.stdout for option in wanted)
+
+
+@pytest.fixture
+def scripts(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Imports one of the soak's modules by name."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    return importlib.import_module
+
+
+def faithful(scripts: Any) -> tuple[Any, Any, Any]:
+    """A plan of six events on two threads, a chaos in which one member was killed, and evidence of all going well."""
+    plan = scripts("soak_plan").Plan(events=6, threads=2, writers=1, lease=1)
+    chaos = object.__new__(scripts("soak_chaos").Chaos)
+    kill = scripts("soak_chaos").Disturbance("kill", "record-0-0", 10.0, 10.0)
+    chaos.disturbances, chaos.moves, chaos.failures = [kill], [], []
+    found = scripts("soak_evidence").Evidence()
+    for thread in plan.names:
+        found.logs[thread] = [(number, f"{number}-0") for number in (1, 2, 3)]
+        found.feed[thread] = list(found.logs[thread])
+        found.handled[thread] = found.applied[thread] = [1, 2, 3]
+        found.counts[thread], found.orders[thread] = 3, "3"
+        found.positions[thread] = "3"
+    found.handled, found.applied = dict(found.handled), {thread: [1, 2, 3] for thread in plan.names}
+    found.writers = [{"events": 6, "retries": 0}]
+    return plan, chaos, found
+
+
+def failing(scripts: Any, plan: Any, chaos: Any, found: Any) -> list[str]:
+    """The claims that do not hold."""
+    return [claim.text for claim in scripts("soak_claims").claims(plan, chaos, found) if not claim.holds]
+
+
+def repeat(scripts: Any, before: str, after: str, at: float) -> Any:
+    """An event that two members handled, the second at a time."""
+    handling = scripts("soak_member").Handling
+    one, other = handling(9.9, "agent-000", 2, "2-0", before), handling(at, "agent-000", 2, "2-0", after)
+    return scripts("soak_evidence").Repeat(one, other)
+
+
+def test_true_evidence_fails_no_claim(scripts: Any) -> None:
+    """With what a killed member had in hand handled again."""
+    plan, chaos, found = faithful(scripts)
+    found.repeats = [repeat(scripts, "record-0-0", "record-1-0", 11.0)]
+    assert failing(scripts, plan, chaos, found) == []
+
+
+@pytest.mark.parametrize(
+    ("what", "wrong", "words"),
+    [
+        ("logs", [(1, "1-0"), (3, "3-0")], "logs have each"),
+        ("logs", [(1, "1-0"), (2, "2-0"), (3, "3-0"), (4, "4-0")], "logs have each"),
+        ("feed", [(1, "1-0"), (3, "3-0"), (2, "2-0")], "the feed announces"),
+        ("handled", [1, 3], "at least once"),
+        ("handled", [1, 3, 2], "the first time, in the order"),
+        ("applied", [1, 2, 2, 3], "the effect of every event once"),
+        ("applied", [2, 1, 3], "the effect of every event once"),
+        ("counts", 4, "its counts"),
+        ("positions", "2", "its positions"),
+    ],
+)
+def test_false_evidence_fails_its_claim(scripts: Any, what: str, wrong: Any, words: str) -> None:
+    """Something lost, added or out of order, of one thread."""
+    plan, chaos, found = faithful(scripts)
+    getattr(found, what)["agent-001"] = wrong
+    assert any(words in text for text in failing(scripts, plan, chaos, found))
+
+
+@pytest.mark.parametrize(
+    ("before", "at"),
+    [("record-1-0", 11.0), ("record-0-0", 9.95), ("record-0-0", 30.0)],
+    ids=["of a member that was not killed", "before the kill", "long after"],
+)
+def test_a_repetition_without_a_kill_behind_it_fails(scripts: Any, before: str, at: float) -> None:
+    """Nothing is handled twice for no reason."""
+    plan, chaos, found = faithful(scripts)
+    found.repeats = [repeat(scripts, before, "record-2-0", at)]
+    assert any("handled again (1)" in text for text in failing(scripts, plan, chaos, found))
+
+
+def test_partitions_that_stay_a_dead_members_fail(scripts: Any) -> None:
+    """Or that come to others too late."""
+    plan, chaos, found = faithful(scripts)
+    move = scripts("soak_chaos").Move("record-0-0", "record", 10.0, set(), 20.0)
+    chaos.moves = [move]
+    (text,) = failing(scripts, plan, chaos, found)
+    assert "others' after 10.0 s at most" in text
