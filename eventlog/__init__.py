@@ -25,6 +25,7 @@ from eventlog.feed.position import Mark, Position
 from eventlog.feed.tail import Tail
 from eventlog.feed.trimming import HeldBack, Retention, Trimmed
 from eventlog.keys import Keyspace
+from eventlog.signing import SigningKey
 
 __all__ = [  # noqa: PLE0604
     "Activity",
@@ -48,6 +49,7 @@ __all__ = [  # noqa: PLE0604
     "Retention",
     "RunsDeleted",
     "Runner",
+    "SigningKey",
     "Tail",
     "ThreadCopied",
     "Trimmed",

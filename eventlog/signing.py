@@ -127,7 +127,9 @@ class SigningKey:
         """The public half, for auditors. Raises `InvalidArgument` for a secret, which has none."""
         if self._public is None:
             if self.can_sign:
-                raise InvalidArgument("A secret has no public half: use SigningKey.ed25519 for auditors who cannot forge.")
+                raise InvalidArgument(
+                    "A secret has no public half: use SigningKey.ed25519 for auditors who cannot forge."
+                )
             return self
         return self._public
 

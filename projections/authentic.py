@@ -259,8 +259,8 @@ def check_ancestors(  # noqa: PLR0917
 ) -> Flow[None]:
     """Checks what a walk up the ancestors found: values, writes, and that each is its predecessor's parent.
 
-    `place`: namespace and id of the checkpoint that it began at, None for the latest. `origin`: that one's entry, where it is none
-    of the steps itself.
+    `place`: namespace and id of the checkpoint that it began at, None where there is none. `origin`: that one's entry, where it is
+    none of the steps itself.
     """
     if keys.signer is None:
         return

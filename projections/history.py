@@ -285,10 +285,11 @@ def read_ancestry(
             *(name.encode() for name in left),
         ]
         began = start
-        _, start, steps, flat, origin = yield from call(keys, READ_ANCESTORS, arguments)
+        _, start, steps, flat, origin, origin_id = yield from call(keys, READ_ANCESTORS, arguments)
         inclusive = 1
         pieces = Pieces(flat, [])
-        place = namespace, unordered(began)[0].decode() if began else None
+        known = began or origin_id
+        place = namespace, unordered(known)[0].decode() if known else None
         yield from check_ancestors(keys, place, origin, left, steps, pieces)
         for values, writes, _ in steps:
             _gather(keys, left, seeds, newest_first, writes)

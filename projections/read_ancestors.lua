@@ -4,8 +4,8 @@
 -- ARGV: 1 thread; 2 namespace, 3 its place; 4 checkpoint id to start below, ordered ('' for the latest's);
 --   5 '1' to begin at that checkpoint itself rather than at its parent; 6 most steps, 7 bytes after which the walk pauses; 8... channels.
 -- Reply: {'walk', next checkpoint id to begin at or '' at the end, for each checkpoint from the newest up:
---   {flat channel position, number of its piece, ... of the values found; writes; its entry id}, pieces, entry id of the checkpoint started
---   below or ''}, as view.lua has them; {'gone', entry id};
+--   {flat channel position, number of its piece, ... of the values found; writes; its entry id}, pieces, entry id and id, ordered, of the checkpoint
+--   started below, or '' and ''}, as view.lua has them; {'gone', entry id};
 --   {'stale'} or {'lost'}. A channel's walk ends at the first checkpoint that holds a value of it. Positions count `channels` from 1.
 
 local ns, ns_place, start = ARGV[2], ARGV[3], ARGV[4]
@@ -39,7 +39,7 @@ else
 end
 
 local first = not inclusive
-local last, seen, origin = '', {}, ''
+local last, seen, origin, origin_id = '', {}, '', ''
 while member and left > 0 and not seen[member] do
   seen[member] = true
   if #steps == most or read.bytes > budget then
@@ -83,7 +83,7 @@ while member and left > 0 and not seen[member] do
     end
   end
   if first then
-    origin = entry_id
+    origin, origin_id = entry_id, string.sub(place, #ns_place + 1)
   end
   first = false
   read.entries = {}
@@ -93,4 +93,4 @@ while member and left > 0 and not seen[member] do
   end
   member, place = member_of(ordered(parent))
 end
-return { 'walk', last, steps, pieces_of(read), origin }
+return { 'walk', last, steps, pieces_of(read), origin, origin_id }

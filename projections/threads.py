@@ -196,7 +196,7 @@ class Told:
 
 
 def _runs_in(kind: bytes, run: bytes) -> Iterator[bytes]:
-    if kind == b"copied":
+    if kind in (b"copied", b"imported"):
         yield from split_counted(run)
     elif kind != b"writes" and run:
         yield run

@@ -243,7 +243,9 @@ class Verification:
             self._note_removed(recorded.entry_id, sequence, event.removed)
         elif isinstance(event, ThreadCopied):
             closed = event.sequence, event.digest.encode()
-            if sequence > self.sequence + 1:  # what it copied was removed since, and is compared with what the removal says
+            if (
+                sequence > self.sequence + 1
+            ):  # what it copied was removed since, and is compared with what the removal says
                 self._gaps[-1].copied = closed
             elif closed != (self.sequence, self.digest):
                 self.find(ALTERED, recorded.entry_id, sequence, COPIED_OTHER)

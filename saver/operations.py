@@ -396,7 +396,9 @@ def _digests(expected: Mapping[int, str] | None) -> Mapping[int, str]:
         if isinstance(number, bool) or not isinstance(number, int) or not isinstance(digest, str):
             raise TypeError(f"expected must map ints to strings, not {number!r:.80} to {digest!r:.80}.")
         if number < 1 or not re.fullmatch(r"[0-9a-f]{40}", digest):
-            raise InvalidArgument(f"expected: {number}: {digest!r:.80} is no number from 1 on with a digest of 40 digits.")
+            raise InvalidArgument(
+                f"expected: {number}: {digest!r:.80} is no number from 1 on with a digest of 40 digits."
+            )
     return expected
 
 

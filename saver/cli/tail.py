@@ -28,6 +28,7 @@ STYLES = {
     "checkpoint": "green",
     "writes": "cyan",
     "copied": "blue",
+    "imported": "blue",
     "pruned": "yellow",
     "runs_deleted": "magenta",
     "deleted": "red",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -154,7 +155,7 @@ def _expected(given: list[str] | None) -> dict[int, str]:
     found = {}
     for one in given or ():
         sequence, _, digest = one.partition(":")
-        if not sequence.isascii() or not sequence.isdigit() or len(digest) != 40:
+        if not re.fullmatch(r"[1-9][0-9]{0,15}", sequence) or not re.fullmatch(r"[0-9a-f]{40}", digest):
             raise BadInput(f"{one!r} is no SEQ:DIGEST, as 118:6f1e... with 40 digits")
         found[int(sequence)] = digest
     return found

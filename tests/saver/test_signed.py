@@ -10,6 +10,7 @@ import pytest
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
+from eventlog import codec
 from eventlog.errors import EventLogError, InvalidArgument, SignatureInvalid
 from eventlog.feed.feed import ActivityFeed
 from eventlog.keys import checkpoint_place, counted, ordered, value_name
@@ -122,9 +123,10 @@ def unsigned(entry: Entry) -> Entry:
     return entry_id, [*flat[:at], *flat[at + 2 :]]
 
 
+EVIL = codec.encode({"ns": "", "id": checkpoint_id(3), "checkpoint": {}, "metadata": ["json", b"{}"]})
 ALTERED = {
     "a byte": third(bent),
-    "the envelope": third(lambda one: with_field(one, b"e", b"\xa3bns`bidaxhmetadata\x82djsonC{}}")),
+    "the envelope": third(lambda one: with_field(one, b"e", EVIL)),
     "no signature": third(unsigned),
     "no signature that can be read": third(lambda one: with_field(one, b"g", b"\xa0")),
     "another's signature": third(lambda one: with_field(one, b"g", b"\xa6ckeyaxawAxac\x01aiAxadAxasAx")),
@@ -233,8 +235,8 @@ def test_views_that_lead_elsewhere_are_refused(
         alter(audit, Tampering(audit.client, audit.keyspace.thread(b"t")).entries())
         inner.loaded = 0
         with pytest.raises(SignatureInvalid, match="an index was altered"):
-            READS[name](saver, None) if name != "list" else list(saver.list(config("t")))
-        assert inner.loaded == 0
+            READS[name](saver, None)
+        assert inner.loaded == (4 if name == "list of all" else 0)  # those of the other namespace come first
 
 
 def test_ancestors_that_lead_elsewhere_are_refused(any_server: Server, prefix: str) -> None:

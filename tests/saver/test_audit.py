@@ -1,0 +1,140 @@
+"""Who did it and why: what `with audit(...)`, a config's metadata and an active span stamp on events."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from eventlog.attribution import audit, stamp
+from eventlog.errors import InvalidArgument
+from saver import RedisStreamSaver
+from tests.saver.audit import Audit, config, put_of
+from tests.saver.colours import Call, call_sync
+from tests.servers import Server
+
+ALICE = {"actor": "alice", "reason": "refund"}
+
+
+def stamps(server: Server, prefix: str, thread: str = "t") -> list[Any]:
+    """The stamps of a thread's events."""
+    with Audit(server.url, prefix) as look:
+        return [getattr(one.event, "audit", None) for one in look.check(thread)]
+
+
+async def test_every_event_inside_is_stamped(saver: RedisStreamSaver, call: Call, server: Server, prefix: str) -> None:
+    """Puts, writes, prunings, deletions of runs and copies, in both colours; what is outside is not."""
+    await call(saver, "put", *put_of("t", 1))
+    async with audit(**ALICE):
+        await call(saver, "put", *put_of("t", 2, 1))
+        await call(saver, "put_writes", config("t", 2), [("n", 1)], "task")
+        await call(saver, "put", *put_of("t", 3, 2, run="q"))
+        await call(saver, "prune", ["t"], keep_last=2)
+        await call(saver, "delete_for_runs", ["q"])
+        await call(saver, "copy_thread", "t", "u")
+    await call(saver, "put", *put_of("t", 4))
+    assert stamps(server, prefix) == [ALICE] * 3 + [None]  # the pruning is told of by the deletion, which came after it
+    assert stamps(server, prefix, "u") == [ALICE] * 4
+    assert (await saver.averify("t")).sound
+
+
+async def test_a_tombstone_is_stamped(saver: RedisStreamSaver, call: Call, server: Server, prefix: str) -> None:
+    """The feed tells who deleted a thread."""
+    await call(saver, "put", *put_of("t", 1))
+    with audit(**ALICE, ticket=42):
+        await call(saver, "delete_thread", "t")
+    from eventlog.feed.feed import ActivityFeed
+
+    with ActivityFeed.from_conn_string(server.url, prefix=prefix) as feed:
+        *_, last = await call_sync(feed, "tail", "beginning", follow=False)
+    assert (last.kind, last.audit) == ("deleted", {**ALICE, "ticket": 42})
+
+
+async def test_metadata_names_actor_and_reason(
+    one_saver: RedisStreamSaver, call: Call, any_server: Server, prefix: str
+) -> None:
+    """Of a config, where no block does; nothing else of it, and no other types."""
+    named = {"metadata": {**ALICE, "ticket": 42}}
+    where, *rest = put_of("t", 1)
+    await call(one_saver, "put", {**where, **named}, *rest)
+    await call(one_saver, "put_writes", {**config("t", 1), **named}, [("n", 1)], "task")
+    where, *rest = put_of("t", 2)
+    with audit(actor="bob"):
+        await call(one_saver, "put", {**where, **named}, *rest)
+    where, *rest = put_of("t", 3)
+    await call(one_saver, "put", {**where, "metadata": {"actor": 7}}, *rest)
+    assert stamps(any_server, prefix) == [ALICE, ALICE, {"actor": "bob", "reason": "refund"}, None]
+
+
+async def test_a_call_made_again_is_the_same_whoever_makes_it(
+    one_saver: RedisStreamSaver, any_server: Server, prefix: str
+) -> None:
+    """A put that is repeated inside another block appends nothing."""
+    one_saver.put(*put_of("t", 1))
+    with audit(actor="bob"):
+        one_saver.put(*put_of("t", 1))
+    assert stamps(any_server, prefix) == [None]
+
+
+def test_blocks_add_up() -> None:
+    """The inner one counts where both name a thing; after it all is as before; a block may be entered within itself."""
+    outer = audit(**ALICE)
+    with outer:
+        with audit(actor="bob", ticket=1):
+            assert stamp() == {"actor": "bob", "reason": "refund", "ticket": 1}
+        with outer:
+            assert stamp() == ALICE
+        assert stamp() == ALICE
+    assert stamp() is None
+    with audit():
+        assert stamp() is None
+
+
+def test_an_error_ends_a_block() -> None:
+    """As any other end."""
+    with pytest.raises(ValueError, match="x"), audit(actor="alice"):
+        raise ValueError("x")
+    assert stamp() is None
+
+
+async def test_tasks_and_threads_keep_apart() -> None:
+    """What one task stamps does not reach another, nor a thread that does not copy its context; `to_thread` does."""
+
+    async def task(name: str) -> Any:
+        with audit(actor=name):
+            await asyncio.sleep(0.01)
+            return stamp(), await asyncio.to_thread(stamp)
+
+    found = await asyncio.gather(*(task(str(number)) for number in range(5)))
+    assert found == [({"actor": str(number)}, {"actor": str(number)}) for number in range(5)]
+    bare: list[Any] = []
+    with audit(actor="alice"):
+        one = threading.Thread(target=lambda: bare.append(stamp()))
+        one.start()
+        one.join()
+    assert bare == [None] or sys.flags.__dict__.get("thread_inherit_context")
+
+
+@pytest.mark.parametrize("wrong", [{"ticket": object()}, {"ticket": (1, 2)}, {"reason": "\ud800"}, {"size": 2**70}])
+def test_what_is_no_plain_data_is_refused(wrong: Any) -> None:
+    """Before anything is appended."""
+    with pytest.raises(InvalidArgument, match="plain data"):
+        audit(**wrong)
+
+
+def test_an_active_span_is_named(monkeypatch: pytest.MonkeyPatch, any_server: Server, prefix: str) -> None:
+    """By OpenTelemetry's ids, as its exporters write them, if the package is in use; without a span nothing is added."""
+    context = SimpleNamespace(is_valid=True, trace_id=0xABC, span_id=0x12)
+    module = ModuleType("opentelemetry.trace")
+    module.get_current_span = lambda: SimpleNamespace(get_span_context=lambda: context)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "opentelemetry.trace", module)
+    span = {"trace_id": f"{0xABC:032x}", "span_id": f"{0x12:016x}"}
+    with RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix) as saver, audit(**ALICE):
+        saver.put(*put_of("t", 1))
+        context.is_valid = False
+        saver.put(*put_of("t", 2))
+    assert stamps(any_server, prefix) == [{**ALICE, **span}, ALICE]
