@@ -18,7 +18,7 @@ __all__ = ["Field", "Lines"]
 
 MOST = 40
 """Up to how many columns the shorter values of a field are filled up, at least."""
-LEAST = 6
+LEAST = 5
 """Columns that a field keeps if it is not left out."""
 NOTHING = "-"
 """For an empty value, so that each line has as many words as any other."""

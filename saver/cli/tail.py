@@ -115,10 +115,10 @@ def _shown_by(options: Options) -> Callable[[Activity], None]:
     lines = Lines(
         [
             Field("time", 29 if options.local else 24),
-            Field("thread", 8),
+            Field("thread", 12),
             Field("kind", 10),
             Field("step", 4, right=True),
-            Field("nodes", 10, cut=2),
+            Field("nodes", 8, cut=2),
             Field("namespace", 9, cut=3),
             Field("channels", 8, cut=1),
         ]
