@@ -1,8 +1,8 @@
 """Signatures, so that whoever can write to the server cannot forge a log.
 
-Each event of a saver with a key carries a field `g`, a CBOR map: `key` names the key, `w` and `c` the writer (one per saver and
-process) and its count, `i` and `d` the last entry of the thread's log that the writer had seen, and its digest; `s` is the
-signature, over all of these, the thread, and the SHA-256 of the event's other fields.
+Each event of a saver with a key carries a field `g`, each part of it behind its length: the key's name; the writer (one per
+saver and process) and its count; the last entry of the thread's log that the writer had seen, and its digest; the signature, over
+all of these, the thread, and the SHA-256 of the event's other fields.
 
 - An event cannot be made up or altered without the key, nor be moved to another thread.
 - It cannot be repeated: a writer's counts are each used once.
@@ -28,7 +28,7 @@ from eventlog import codec
 from eventlog.codec import content_digest
 from eventlog.errors import InvalidArgument, MissingExtra, SignatureInvalid
 from eventlog.forks import renew_after_fork
-from eventlog.keys import counted
+from eventlog.keys import counted, split_counted
 
 __all__ = ["FORGED", "UNSIGNED", "Examined", "Seal", "Signer", "SigningKey", "seal_of"]
 
@@ -157,7 +157,7 @@ class Seal:
 
     def signed(self, thread: bytes, content: str) -> bytes:
         """What the signature is over."""
-        return _signed(thread, content, (self.key, self.writer, self.count, self.seen, self.digest))
+        return _signed(thread, content, _told(self.key, self.writer, self.count, self.seen, self.digest))
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,16 +174,11 @@ def seal_of(flat: Sequence[bytes]) -> tuple[Seal | None, list[bytes]]:
     """The seal among the fields of an event, None if there is none, and the other fields. Raises `codec.Malformed`."""
     for at in range(0, len(flat), 2):
         if flat[at] == b"g":
-            told = codec.decode(flat[at + 1])
             try:
-                seal = Seal(told["key"], told["w"], told["c"], told["i"], told["d"], told["s"])
-                kinds = [
-                    type(part) for part in (seal.key, seal.writer, seal.count, seal.seen, seal.digest, seal.signature)
-                ]
-            except (KeyError, TypeError) as error:
+                key, writer, number, seen, digest, signature = split_counted(flat[at + 1])
+                seal = Seal(key.decode(), writer, int(number), seen, digest, signature)
+            except ValueError as error:
                 raise codec.Malformed("has a seal of another shape than this project writes") from error
-            if kinds != [str, bytes, int, bytes, bytes, bytes]:
-                raise codec.Malformed("has a seal of another shape than this project writes")
             return seal, [*flat[:at], *flat[at + 2 :]]
     return None, list(flat)
 
@@ -212,9 +207,8 @@ class Signer:
             )
         seen, digest = self._seen.get(thread, (b"", b""))
         number = next(self._count)
-        data = _signed(thread, content_digest(fields), (self.key.name, self._writer, number, seen, digest))
-        told = {"key": self.key.name, "w": self._writer, "c": number, "i": seen, "d": digest, "s": self.key.sign(data)}
-        return [*fields, b"g", codec.encode(told)]
+        told = _told(self.key.name, self._writer, number, seen, digest)
+        return [*fields, b"g", told + counted(self.key.sign(_signed(thread, content_digest(fields), told)))]
 
     def note(self, thread: bytes, entry_id: bytes, digest: bytes) -> None:
         """That a thread's log ended with this entry, as a reply said."""
@@ -268,10 +262,12 @@ _BEGIN_SIGNED = (
 )
 
 
-def _signed(thread: bytes, content: str, told: tuple[str, bytes, int, bytes, bytes]) -> bytes:
-    key, writer, number, seen, digest = told
-    parts = (thread, content.encode(), key.encode(), writer, b"%d" % number, seen, digest)
-    return b"event of a log, 1\n" + b"".join(map(counted, parts))
+def _told(key: str, writer: bytes, number: int, seen: bytes, digest: bytes) -> bytes:
+    return b"".join(map(counted, (key.encode(), writer, b"%d" % number, seen, digest)))
+
+
+def _signed(thread: bytes, content: str, told: bytes) -> bytes:
+    return b"event of a log, 1\n%b%b%b" % (counted(thread), counted(content.encode()), told)
 
 
 def _hmac() -> tuple[Any, Any, Any]:

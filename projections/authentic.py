@@ -36,7 +36,7 @@ Fields = dict[bytes, bytes]
 
 @dataclass(slots=True)
 class Names:
-    """What a thread was called when each of its entries was signed: its own name, or, of a copy, that of the thread it comes from."""
+    """What a thread was called when each of its entries was signed: its own, or, of a copy, that of the thread it comes from."""
 
     keys: ThreadKeys
     copied: list[tuple[int, bytes]] | None = None
@@ -287,7 +287,9 @@ def check_ancestors(  # noqa: PLR0917
             _check_writes(entries, written, entries.field(entry_id, b"e") or b"")  # type: ignore[arg-type]
 
 
-def _check_chain(entries: _Entries, namespace: str, channel: bytes, token: bytes, pieces: Pieces, number: int) -> None:
+def _check_chain(  # noqa: PLR0917
+    entries: _Entries, namespace: str, channel: bytes, token: bytes, pieces: Pieces, number: int
+) -> None:
     """That a piece, and those it goes back to, are what the entries have of the channel, in the namespace."""
     while number:
         entry_id, piece = pieces.entry_id(number), pieces.stored(number)
@@ -355,5 +357,5 @@ def _same(keys: ThreadKeys, entry_id: bytes, one: bytes | None, other: bytes | N
 def _differs(keys: ThreadKeys, entry_id: bytes) -> SignatureInvalid:
     return SignatureInvalid(
         f"Thread {keys.thread.decode()!r}: what was read is not what entry {entry_id.decode(errors='replace')} was signed with: "
-        "an index was altered. Nothing of it was deserialized. Rebuild the thread's views and verify it; restore its log if that fails."
+        "an index was altered. Nothing of it was deserialized. Rebuild the thread's views and verify it."
     )

@@ -409,7 +409,7 @@ def verify_thread(
     """Verifies a thread's log. With the thread's signer, signatures too.
 
     `expected`: digests by sequence number that were kept elsewhere. `known`: what the feed says of the thread, read before; else it
-    is read. A round trip per 500 entries or 1 MiB, one per 2,000 pointers of the partition's feed, and a few more; with a signer one
+    is read. A round trip per 500 entries or 1 MiB, one per 2,000 pointers of its feed, and a few more; with a signer one
     for each entry whose writer had seen nothing of the last thousand. Only reads. Memory: see `Verification`; a page of entries.
 
     Raises `ThreadNotFound`.

@@ -31,6 +31,7 @@ from langgraph.prebuilt import ToolNode
 from langgraph.types import Command, Send, interrupt
 from typing_extensions import TypedDict
 
+from eventlog import audit
 from saver import RedisStreamSaver
 
 __all__ = ["APPROVAL_LIMIT", "URL_VARIABLE", "Ledger", "desk_graph", "euros", "find", "refund_due"]
@@ -360,18 +361,27 @@ def _step(text: str) -> Any:
     raise argparse.ArgumentTypeError("a step is say=TEXT, answer=TEXT or continue")
 
 
+def _stamp(step: Any) -> audit:
+    """Who is behind a step, for the log."""
+    if isinstance(step, Command):
+        return audit(actor="dana", reason="approval of a refund")
+    return audit(actor="customer") if step is not None else audit(actor="worker", reason="resumed from the log")
+
+
 def _take(options: argparse.Namespace, config: Any) -> None:
     with RedisStreamSaver.from_conn_string(os.environ[URL_VARIABLE]) as saver:
         graph = desk_graph(saver, Ledger(options.ledger), options.carrier_down)
         for step in options.steps:
-            graph.invoke(step, config, durability="sync")
+            with _stamp(step):
+                graph.invoke(step, config, durability="sync")
 
 
 async def _atake(options: argparse.Namespace, config: Any) -> None:
     async with RedisStreamSaver.from_conn_string(os.environ[URL_VARIABLE]) as saver:
         graph = desk_graph(saver, Ledger(options.ledger), options.carrier_down)
         for step in options.steps:
-            await graph.ainvoke(step, config, durability="sync")
+            with _stamp(step):
+                await graph.ainvoke(step, config, durability="sync")
 
 
 if __name__ == "__main__":

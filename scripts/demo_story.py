@@ -24,6 +24,7 @@ from demo_stage import CLAIMED, PATIENCE, DemoFailure, Stage
 from rich.console import Console
 from rich.text import Text
 
+from eventlog import audit
 from eventlog.errors import EventLogError
 from saver import EmbeddedServer, RedisStreamSaver
 
@@ -121,7 +122,8 @@ def act_four(stage: Stage, waiting: Any, final: Any) -> None:
     """Back to where the person was asked: what if the review had found fraud?"""
     stage.title("4  Time travel: a fork")
     before, entries = stage.history(), list(stage.entries)
-    forked = stage.graph.update_state(waiting.config, {"risk": "fraud suspected"}, as_node="risk")
+    with audit(actor="reviewer", reason="what if it were fraud?"):
+        forked = stage.graph.update_state(waiting.config, {"risk": "fraud suspected"}, as_node="risk")
     pid = stage.run(*COLOUR, "--steps", "continue", "answer=no", ledger=stage.what_if)
     stage.say(
         "update_state changed the risk at the checkpoint that waited for approval, which begins a branch; "

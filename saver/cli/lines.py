@@ -39,14 +39,14 @@ class Field:
 
 
 class Lines:
-    """Writes values as lines, in columns; on a terminal under a heading."""
+    """Writes values as lines, in columns; on a terminal, or if `headed`, under a heading."""
 
-    def __init__(self, fields: Sequence[Field]) -> None:
+    def __init__(self, fields: Sequence[Field], *, headed: bool = False) -> None:
         self._fields = fields
         self._seen = [one.width for one in fields]
         self._terminal = output.is_terminal()
         self._console = output.console() if output.has_colours() else None
-        self._headed = not self._terminal
+        self._headed = not (self._terminal or headed)
 
     def write(self, values: Sequence[str], styles: Sequence[str]) -> None:
         """A line; `styles` are rich's, one per value, "" for none. Raises `ClosedPipe`."""

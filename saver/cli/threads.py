@@ -64,12 +64,11 @@ def size_text(size: int | None) -> str:
 
 
 def _lines() -> Lines:
-    right = Field(len("checkpoints"), right=True, whole=True)
-    lines = Lines(
-        [Field(24, whole=True), Field(12), right, right, right, Field(9, right=True, whole=True), Field(24, whole=True)]
+    time, thread, *numbers, size, expires = NAMES
+    columns = [Field(name, len(name), right=True) for name in numbers]
+    return Lines(
+        [Field(time, 24), Field(thread, 12), *columns, Field(size, 9, right=True), Field(expires, 24)], headed=True
     )
-    lines.write(list(NAMES), ["bold"] * len(NAMES))
-    return lines
 
 
 def _values(info: ThreadInfo, options: Options) -> list[str]:

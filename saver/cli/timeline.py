@@ -231,16 +231,18 @@ class Shown:
     def __init__(self, options: Options, *, full: bool = False) -> None:
         self._options = options
         self._full = full
-        whole = {"whole": True}
         self._lines = Lines(
             [
-                Field(24, **whole),
-                Field(4, right=True, **whole),
-                Field(10, **whole),
-                Field(2, right=True, **whole),
-                Field(6, **whole),
-                Field(36, **whole),
-                *[Field(8)] * 4,
+                Field("time", 24),
+                Field("number", 4, right=True),
+                Field("kind", 10),
+                Field("step", 2, right=True),
+                Field("source", 6),
+                Field("checkpoint", 36, cut=4),
+                Field("nodes", 8, cut=3),
+                Field("channels", 8, cut=1),
+                Field("namespace", 8, cut=2),
+                Field("notes", 8, cut=5),
             ]
         )
 

@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventlog import codec
 from eventlog.errors import InvalidArgument, MissingExtra, SignatureInvalid
+from eventlog.keys import counted, split_counted
 from eventlog.signing import FORGED, UNSIGNED, Signer, SigningKey, seal_of
 
 SECRET = b"a secret of sixteen bytes or more"
@@ -41,16 +41,15 @@ def test_what_is_signed_is_accepted(key: SigningKey) -> None:
         signer.check(b"t", b"1-0", FIELDS)
 
 
-@pytest.mark.parametrize("part", ["key", "w", "c", "i", "d", "s"])
-def test_every_part_of_a_seal_is_signed(key: SigningKey, part: str) -> None:
+@pytest.mark.parametrize("part", range(6))
+def test_every_part_of_a_seal_is_signed(key: SigningKey, part: int) -> None:
     """The key's name, the writer and its count, what it had seen, and the signature itself."""
     signer = Signer(key)
     signer.note(b"t", b"5-0", b"digest")
     fields = signer.sign(b"t", FIELDS)
-    told = codec.decode(fields[-1])
-    value = told[part]
-    told[part] = value + 1 if part == "c" else value[:-1] + ("?" if part == "key" else b"?")
-    assert signer.examine(b"t", b"1-0", [*FIELDS, b"g", codec.encode(told)]).wrong == FORGED
+    told = split_counted(fields[-1])
+    told[part] = told[part][:-1] + b"7"
+    assert signer.examine(b"t", b"1-0", [*FIELDS, b"g", b"".join(map(counted, told))]).wrong == FORGED
 
 
 @given(st.binary(max_size=80))
@@ -150,7 +149,7 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     """The extra is named."""
     for name in list(sys.modules):
         if name.startswith("cryptography"):
-            monkeypatch.setitem(sys.modules, name, None)  # type: ignore[arg-type]
+            monkeypatch.setitem(sys.modules, name, None)
     for make in (SigningKey.hmac, SigningKey.ed25519, SigningKey.ed25519_public):
         with pytest.raises(MissingExtra, match=r"\[signing\]"):
             make(SECRET[:32])

@@ -82,8 +82,8 @@ def test_any_traffic_is_sound(server: Server, operations: list[Operation], optio
         for thread in THREADS:
             for one in (thread, "copy", "copy of a copy", "part"):
                 savers[0].delete_thread(one)
-        for one in savers:
-            one.close()
+        for saver in savers:
+            saver.close()
 
 
 def follow_up(saver: RedisStreamSaver, thread: str, found: Verified) -> None:
@@ -324,7 +324,7 @@ TABLE: list[tuple[str, Tamper, set[str], set[str], bool]] = [
 
 @pytest.mark.parametrize("signed", [False, True], ids=["unsigned", "signed"])
 @pytest.mark.parametrize(("tamper", "unsigned", "with_key", "mend"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])  # fmt: skip
-def test_tampering_is_found(  # noqa: PLR0917 - a table
+def test_tampering_is_found(
     on: Open, audit: Audit, tamper: Tamper, unsigned: set[str], with_key: set[str], *, mend: bool, signed: bool
 ) -> None:
     """What is found names an entry. Where the log alone does not tell, a digest that was kept does, but for a removal: without a

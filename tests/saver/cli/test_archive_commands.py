@@ -231,7 +231,7 @@ def test_progress_on_a_terminal(agentlog: Agentlog, tmp_path: Path) -> None:
     put(agentlog.url, agentlog.prefix, "thread-a", "thread-b", count=200)
     with on_terminal(agentlog.words("export", "--all", str(tmp_path / "e"))) as terminal:
         assert terminal.end() == 0
-        assert "thread-a" in terminal.text
+        assert "\N{BOX DRAWINGS HEAVY HORIZONTAL}" in terminal.text
         assert "2 threads with 800 events" in terminal.text
     done = subprocess.run(agentlog.words("import", str(tmp_path / "e")), capture_output=True, text=True, check=True)
     assert done.stderr == ""

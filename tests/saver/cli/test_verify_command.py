@@ -149,7 +149,7 @@ def test_a_user_who_may_only_read(agentlog: Agentlog) -> None:
         rules = [f"~*{agentlog.prefix}*", "+@read", "+@connection", "+eval", "+evalsha", "+script|load", "+time"]
         client.execute_command("ACL", "SETUSER", user, "on", ">secret", *rules)
         try:
-            flags = RedisStreamSaver.from_conn_string(agentlog.url, prefix=agentlog.prefix, username=user, password="secret")  # noqa: S106, E501  # fmt: skip
+            flags = RedisStreamSaver.from_conn_string(agentlog.url, prefix=agentlog.prefix, username=user, password="secret")  # fmt: skip
             with flags as reader:
                 assert reader.verify("1").sound
         finally:
