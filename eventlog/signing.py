@@ -15,6 +15,7 @@ state rather than an older one. A digest that was exported and kept elsewhere pr
 
 from __future__ import annotations
 
+import hmac
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ class SigningKey:
     """A key to sign with, or, of Ed25519's two halves, the public one to verify with.
 
     `SigningKey.hmac(secret)` for those who write and those who verify alike; `SigningKey.ed25519(private)` to write and verify, and
-    `SigningKey.ed25519_public(public)` for auditors, who can verify and not forge. Needs the extra `signing`.
+    `SigningKey.ed25519_public(public)` for auditors, who can verify and not forge. Ed25519 needs the extra `signing`.
     """
 
     def __init__(self, name: str, sign: Any, verify: Any) -> None:
@@ -53,22 +54,18 @@ class SigningKey:
 
     @classmethod
     def hmac(cls, secret: bytes) -> SigningKey:
-        """HMAC-SHA-256 with a secret of 16 bytes or more. Raises `InvalidArgument`, `MissingExtra`."""
-        hashes, hmac, constant_time = _hmac()
+        """HMAC-SHA-256 with a secret of 16 bytes or more. Raises `InvalidArgument`."""
         if not isinstance(secret, (bytes, bytearray)):
             raise TypeError(f"A secret must be bytes, not {type(secret).__name__}.")
         if len(secret) < 16:
             raise InvalidArgument("A secret must have 16 bytes or more; make one with secrets.token_bytes(32).")
-        begun = hmac.HMAC(bytes(secret), hashes.SHA256())
+        given = bytes(secret)
 
         def sign(data: bytes) -> bytes:
-            mac = begun.copy()
-            mac.update(data)
-            signature: bytes = mac.finalize()
-            return signature
+            return hmac.digest(given, data, "sha256")
 
         name = sha256(b"name of a secret" + sha256(bytes(secret)).digest()).hexdigest()[:12]
-        return cls(name, sign, lambda signature, data: constant_time.bytes_eq(signature, sign(data)))
+        return cls(name, sign, lambda signature, data: hmac.compare_digest(signature, sign(data)))
 
     @classmethod
     def ed25519(cls, private: Any) -> SigningKey:
@@ -268,14 +265,6 @@ def _told(key: str, writer: bytes, number: int, seen: bytes, digest: bytes) -> b
 
 def _signed(thread: bytes, content: str, told: bytes) -> bytes:
     return b"event of a log, 1\n%b%b%b" % (counted(thread), counted(content.encode()), told)
-
-
-def _hmac() -> tuple[Any, Any, Any]:
-    try:
-        from cryptography.hazmat.primitives import constant_time, hashes, hmac  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        raise MissingExtra(_EXTRA) from error
-    return hashes, hmac, constant_time
 
 
 def _ed25519() -> tuple[Any, Any, Any]:
