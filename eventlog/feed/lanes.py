@@ -25,7 +25,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from hashlib import blake2b
 from math import isfinite
 from typing import Any
@@ -39,13 +38,14 @@ from eventlog.errors import (
     PositionLost,
     PositionTrimmed,
 )
-from eventlog.feed.activity import Activity, Filters, check_of, pack_pointer, read_pointer, unpack_pointer
+from eventlog.feed.activity import Activity, Filters, pack_pointer, read_pointer, unpack_pointer
 from eventlog.feed.failures import Failure
+from eventlog.feed.lane import STAY, Again, InHand, Lane
 from eventlog.feed.leases import Gained, Leases, Lost
 from eventlog.feed.position import Mark
 from eventlog.feed.reading import SCAN, after, as_page, astray, feed_script
 from eventlog.flow import Argument, Call, Command, Flow, Pause, Wait
-from eventlog.keys import GroupKeys, Keyspace, ordered, text
+from eventlog.keys import Keyspace, ordered, text
 
 __all__ = ["Lanes"]
 
@@ -63,74 +63,6 @@ AGAIN = 50
 """Events that wait of one thread which are fetched at once."""
 LONGEST_BACKOFF = 3600.0
 MOST_ARGUMENTS = 1000
-STAY = Mark("")
-"""Where the position is to stay as it is."""
-
-
-@dataclass(slots=True, eq=False)
-class Lane:
-    """A partition that is leased."""
-
-    number: int
-    token: bytes
-    keys: GroupKeys
-    mark: Mark
-    """Read up to here."""
-    n: int
-    """Entries of the feed up to the mark, ever."""
-    held: set[str]
-    """Threads that wait."""
-    stamp: bytes
-    """Of what was written down last."""
-    pointers: list[Any] = field(default_factory=list)
-    """Entry ids, fields, and, if some were left out, how many were looked at up to each."""
-    next: int = 0
-    base: int = 0
-    """Entries of the feed before those in `pointers`."""
-    before: Mark = STAY
-    """The last entry before these."""
-    more: bool = True
-    open: bool = False
-    """Whether the event handed out last, of those read, is not done with."""
-    done: Activity | None = None
-    """The last event that is done with, if that is not settled."""
-    done_n: int = 0
-    handled: int = 0
-    waits: list[bytes] = field(default_factory=list)
-    """Threads and packed events, in turn, that are to wait."""
-    settled: str = ""
-    """Entry id up to which it is settled."""
-    due: list[bytes] = field(default_factory=list)
-    next_due: float | None = None
-    read_at: float = 0.0
-
-    def take_for_done(self, hand: InHand) -> None:
-        """Moves on behind an event that was handed out."""
-        self.open, self.done, self.done_n = False, hand.activity, hand.n
-
-
-@dataclass(slots=True)
-class Again:
-    """Events of a thread that waited, on their way to be handed out."""
-
-    lane: Lane
-    thread: bytes
-    events: deque[bytes]
-    attempt: int
-
-
-@dataclass(slots=True)
-class InHand:
-    """The event handed out last."""
-
-    lane: Lane
-    activity: Activity
-    n: int
-    again: bytes | None
-    """Packed, if it waited before."""
-    failure: Failure | None = None
-    """What is known of its failure, and in how many seconds it is tried again: the same if the server is told again."""
-    delay: float = 0.0
 
 
 class Lanes:
@@ -393,7 +325,8 @@ class Lanes:
                 try:
                     activity = read_pointer(lane.number, entry[0], entry[1], feed=self._feed)
                 except CorruptEntry:
-                    self._read_again(lane)
+                    lane.read_again()
+                    self._turn.popleft()
                     raise
                 lane.next += 1
                 looked = entry[2] if len(entry) > 2 else lane.next
@@ -410,18 +343,6 @@ class Lanes:
                 return activity
             self._turn.popleft()
         return None
-
-    def _read_again(self, lane: Lane) -> None:
-        """Has what was not handed out yet of a lane read again: it may have been mended."""
-        if lane.next:
-            entry = lane.pointers[lane.next - 1]
-            looked = entry[2] if len(entry) > 2 else lane.next
-            lane.mark, lane.n = Mark(entry[0].decode(), check_of(entry[1]).decode()), lane.base + looked
-        else:
-            lane.mark, lane.n = lane.before, lane.base
-        lane.pointers, lane.more = lane.pointers[: lane.next], True
-        if lane in self._turn:
-            self._turn.remove(lane)
 
     def _next_again(self) -> Activity | None:
         """The next of the events of a thread that waited, of those that were fetched."""
@@ -485,7 +406,7 @@ class Lanes:
     def _read_lane(self, lane: Lane) -> Flow[None]:
         """Settles a lane and reads it on: one round trip; two if there is a filter and something to settle."""
         then = None if self._filtered else after(lane.keys.shared.feed, lane.mark, self._batch)
-        if self._unsettled(lane):
+        if lane.is_unsettled():
             reply = yield from self._settle(lane, then=then)
             if reply is None:
                 return
@@ -570,27 +491,13 @@ class Lanes:
             lane.open, lane.done, lane.done_n, lane.handled = before
             raise
 
-    def _unsettled(self, lane: Lane) -> bool:
-        """Whether there is something to write down of a lane."""
-        return bool(self._reached(lane)[0].id or lane.waits)
-
-    def _reached(self, lane: Lane) -> tuple[Mark, int]:
-        """How far a lane is done, and the number of entries up to there; STAY if that is settled."""
-        if lane.next >= len(lane.pointers) and not lane.open:
-            mark, n = lane.mark, lane.n
-        elif lane.done is not None:
-            mark, n = lane.done.mark, lane.done_n
-        else:
-            return STAY, 0
-        return (STAY, 0) if mark.id == lane.settled else (mark, n)
-
     def _settle(
         self, lane: Lane, *, effects: bool = False, failed: Sequence[bytes] = (), then: Command | None = None
     ) -> Flow[list[Any] | None]:
         """Writes down how far a lane is. A round trip, if there is something to write down. None if there was not, or if the lease
         is another's. With `then`, its reply is the last item.
         """
-        position, n = self._reached(lane)
+        position, n = lane.reached()
         if not (position.id or lane.waits or failed or effects):
             return None
         reply = yield from self._write(
