@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from types import MappingProxyType, TracebackType
 from typing import Any
 
@@ -37,18 +37,23 @@ class audit(AbstractContextManager, AbstractAsyncContextManager):  # type: ignor
         self._given = {name: value for name, value in given.items() if value is not None}
         if not is_plain(self._given):
             raise InvalidArgument("audit takes plain data: texts, numbers, booleans, and lists and dicts of these.")
-        self._tokens: list[Token[Mapping[str, Any]]] = []
+        self._outer: ContextVar[tuple[Mapping[str, Any], ...]] = ContextVar("outer", default=())
+        """What was stamped before each of its blocks: an object may be entered again, in other threads and tasks too."""
 
     def __enter__(self) -> Self:
         """Begins to stamp."""
-        self._tokens.append(_STAMP.set({**_STAMP.get(), **self._given}))
+        before = _STAMP.get()
+        self._outer.set((*self._outer.get(), before))
+        _STAMP.set({**before, **self._given})
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
     ) -> None:
         """Stamps no longer."""
-        _STAMP.reset(self._tokens.pop())
+        *outer, before = self._outer.get()
+        self._outer.set(tuple(outer))
+        _STAMP.set(before)
 
     async def __aenter__(self) -> Self:
         """Begins to stamp."""
@@ -62,17 +67,22 @@ class audit(AbstractContextManager, AbstractAsyncContextManager):  # type: ignor
 
 
 def stamp(metadata: object = None) -> Mapping[str, Any] | None:
-    """What an event appended now is stamped with; None for nothing. `metadata`: a config's, whose `actor` and `reason`
-    count where no
-    block names one.
+    """What an event appended now is stamped with; None for nothing.
+
+    `metadata`: a config's, whose `actor` and `reason` count where no block names one.
     """
     given = _STAMP.get()
     if isinstance(metadata, Mapping):
-        named = {name: metadata[name] for name in _FROM_METADATA if isinstance(metadata.get(name), str)}
+        named = {name: metadata[name] for name in _FROM_METADATA if is_text(metadata.get(name))}
         given = {**named, **given} if named else given
     if "opentelemetry.trace" in sys.modules:
         given = {**given, **_span()}
     return given or None
+
+
+def is_text(value: object) -> bool:
+    """Whether it is text that can be stored."""
+    return isinstance(value, str) and is_plain(value)
 
 
 def _span() -> dict[str, str]:

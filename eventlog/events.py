@@ -172,6 +172,8 @@ class Recorded:
     sequence: int
     digest: bytes
     event: Event
+    signed: bool = False
+    """Whether it has a seal (`eventlog.signing`), which is not checked here."""
 
 
 UPCASTERS: dict[tuple[bytes, bytes], Callable[[Fields], Fields]] = {}
@@ -407,7 +409,7 @@ def decode_entry(thread: str, entry_id: bytes, flat: list[bytes]) -> Recorded:
         event = KINDS[kind](fields)
         if isinstance(event, (CheckpointSaved, ValuesSaved)):
             _check_pieces(entry_id, event.values.values())
-        return Recorded(entry_id, int(fields[b"n"]), fields[b"d"], event)
+        return Recorded(entry_id, int(fields[b"n"]), fields[b"d"], event, b"g" in fields)
     except KeyError as error:
         raise CorruptEntry(f"{where} lacks field {error}. {_FOREIGN}") from error
     except (codec.Malformed, ValueError, TypeError, LookupError) as error:

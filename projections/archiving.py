@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from eventlog.errors import ExportUnreadable, ThreadBusy
+from eventlog.events import Recorded
 from eventlog.flow import Call, Emit, Flow
 from eventlog.keys import Keyspace, ThreadKeys
 from projections.archive_files import Name
@@ -42,9 +43,7 @@ class Pruning(NamedTuple):
     describe: Describe
 
 
-def archive_thread(
-    keyspace: Keyspace, keys: ThreadKeys, path: Name, pruning: Pruning | None, *, overwrite: bool
-) -> Flow[None]:
+def archive_thread(keyspace: Keyspace, keys: ThreadKeys, path: Name, pruning: Pruning | None) -> Flow[None]:
     """Exports a thread to a file, reads that back, holds it against the log, and prunes the thread, or deletes it without
     `pruning`.
 
@@ -59,15 +58,18 @@ def archive_thread(
     """
     thread = keys.thread.decode()
     for attempt in range(ATTEMPTS):
-        exporting = export_file(keyspace, [thread], path, overwrite=overwrite or attempt > 0, resume=False)
+        exporting = export_file(keyspace, [thread], path, overwrite=attempt > 0, resume=False)
         yield from consumed(exporting, _but_the_result)
-        head = yield from verify_file(keys, path)
-        if head is None:
-            continue
-        taken = yield from _remove(keys, head, pruning)
+        head, same = yield from verify_file(keys, path)
+        taken = (yield from _remove(keys, head, pruning)) if same else None
         if taken is not None:
             yield Emit(Archived(head.entries, taken))
             return
+        if not (yield from _only_grew(keys, head)):
+            raise ThreadBusy(
+                f"Thread {thread!r} was pruned, deleted or altered meanwhile, perhaps by this very call, whose answer was lost. "
+                f"File {str(path)!r} has it as it was before, and was left alone."
+            )
     raise ThreadBusy(
         f"Thread {thread!r} was written to each time before it could be pruned. Nothing was removed; file {str(path)!r} has it as "
         "it was when it was last exported. Call again when it is less busy."
@@ -77,6 +79,14 @@ def archive_thread(
 def _but_the_result(item: Any) -> Flow[None]:
     if not isinstance(item, Exported):
         yield Emit(item)
+
+
+def _only_grew(keys: ThreadKeys, head: ThreadHead) -> Flow[bool]:
+    """Whether a log still has every entry that the archive has: only then may another export take the file's place."""
+    events: list[Recorded] = []
+    yield from scan(keys, events)
+    archived = [recorded for recorded in events if recorded.sequence <= head.sequence]
+    return len(archived) == head.entries and archived[-1].digest == head.digest.encode()
 
 
 def _remove(keys: ThreadKeys, head: ThreadHead, pruning: Pruning | None) -> Flow[int | None]:
@@ -115,8 +125,8 @@ def _refuse_halfway(keys: ThreadKeys, taken: int) -> None:
         )
 
 
-def verify_file(keys: ThreadKeys, path: Name) -> Flow[ThreadHead | None]:
-    """What a file of one thread has, once every entry of it is seen to be the log's; None if the log has moved on.
+def verify_file(keys: ThreadKeys, path: Name) -> Flow[tuple[ThreadHead, bool]]:
+    """What a file of one thread has, and whether every entry of it is the log's; if not, the log has moved on.
 
     One round trip per page. Raises `ExportUnreadable`.
     """
@@ -139,10 +149,10 @@ def verify_file(keys: ThreadKeys, path: Name) -> Flow[ThreadHead | None]:
                             f"File {str(path)!r} has other entries than the log of thread {head.thread!r} behind "
                             f"{after.decode() or 'its beginning'}. The thread was left as it is; archive it again."
                         )
-                    return None
+                    return head, False
                 after = item.entries[-1].entry_id
     finally:
         items.close()  # type: ignore[attr-defined] # a generator
     if head is None or head.thread != keys.thread.decode():
         raise ExportUnreadable(f"File {str(path)!r} lacks thread {keys.thread.decode()!r}; it was left as it is.")
-    return head
+    return head, True

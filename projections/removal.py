@@ -12,7 +12,7 @@ from typing import Union
 
 from eventlog.attribution import stamp
 from eventlog.codec import EMPTY, base_of, content_digest, encode, is_delta
-from eventlog.errors import EventLogError, ServerOutOfMemory, ThreadBusy
+from eventlog.errors import EventLogError, InvalidArgument, ServerOutOfMemory, ThreadBusy
 from eventlog.events import (
     CheckpointSaved,
     HistoryPruned,
@@ -270,6 +270,10 @@ def remove_checkpoints(keys: ThreadKeys, choose: Choice, replayed: Replayed, des
 def _carry_out(keys: ThreadKeys, history: History, plan: Plan, describe: Describe) -> Flow[History | None]:
     """The history after the plan was carried out; None if it was not, since the log has moved on."""
     before = history.index
+    if keys.signer is None and history.events and history.events[-1].signed:
+        raise InvalidArgument(
+            f"Thread {keys.thread.decode()!r} is signed: a removal without a key would spoil it. Pass the signing_key that wrote it."
+        )
     event = describe(plan.removed)
     fields = keys.signed(encode_event(event))
     after = _folded([*plan.rest, Recorded(b"", before.sequence + 1, b"", event)])

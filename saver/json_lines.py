@@ -214,6 +214,8 @@ def plain_data(value: Any) -> Any:
         return {key if isinstance(key, str) else repr(key): plain_data(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [plain_data(item) for item in value]
+    if callable(told := getattr(value, "as_plain", None)):
+        return plain_data(told())
     if callable(dump := getattr(value, "model_dump", None)):
         return plain_data(dump())
     if is_dataclass(value) and not isinstance(value, type):

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from eventlog.connections import Connections
 from eventlog.drivers import Runner
@@ -32,12 +33,20 @@ SOURCES = (
 
 
 @contextmanager
-def open_source(url: str) -> Iterator[BaseCheckpointSaver[Any]]:
-    """A saver on what a URL names (`SOURCES`), with the serializer it has by default, closed at the end.
+def open_source(url: str, serde: SerializerProtocol | None = None) -> Iterator[BaseCheckpointSaver[Any]]:
+    """A saver on what a URL names (`SOURCES`), with a serializer or the one it has by default, closed at the end.
 
     A file of SQLite is opened for reading only; nothing is set up. Raises `InvalidArgument` for a URL of another kind, or for one
     that holds no threads, `MissingExtra` where the saver's package is not installed, and what the saver raises.
     """
+    with _opened(url, serde) as saver:
+        if serde is not None:
+            saver.serde = serde
+        yield saver
+
+
+@contextmanager
+def _opened(url: str, serde: SerializerProtocol | None) -> Iterator[BaseCheckpointSaver[Any]]:
     scheme = url.partition("://")[0]
     if scheme == "sqlite":
         with _sqlite(url) as saver:
@@ -58,7 +67,7 @@ def open_source(url: str) -> Iterator[BaseCheckpointSaver[Any]]:
             client.ping()
             yield package.RedisSaver(client, **({"prefix": prefix} if prefix else {}))
     elif scheme.split("+")[0] in ("redis", "rediss", "unix"):
-        with _own(url) as saver:
+        with _own(url, serde) as saver:
             yield saver
     else:
         raise InvalidArgument(f"{url!r:.100} is no source. It is one of: {', '.join(SOURCES)}.")
@@ -98,14 +107,14 @@ def _sqlite(url: str) -> Iterator[BaseCheckpointSaver[Any]]:
 
 
 @contextmanager
-def _own(url: str) -> Iterator[BaseCheckpointSaver[Any]]:
+def _own(url: str, serde: SerializerProtocol | None) -> Iterator[BaseCheckpointSaver[Any]]:
     bare, prefix = _without_prefix(url)
     prefix = prefix or PREFIX
     with closing(Connections.from_url(bare)) as connections:
         keyspace = Runner(connections).run(open_keyspace(prefix, None), "the source")
     if keyspace is None:
         raise InvalidArgument(f"Nothing was written under prefix {prefix!r} of the source. Add ?prefix=... to its URL.")
-    with RedisStreamSaver.from_conn_string(bare, prefix=prefix, partitions=keyspace.partitions) as saver:
+    with RedisStreamSaver.from_conn_string(bare, prefix=prefix, partitions=keyspace.partitions, serde=serde) as saver:
         yield saver
 
 

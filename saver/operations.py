@@ -131,7 +131,7 @@ class Operations:
             )
         moment_of(when)
         reading = state_as_of(self._keys(address.thread_id), address.namespace or "", when)
-        stored = yield from self._first(reading)
+        stored = yield from self._reading(reading)
         return None if stored is None else Translator(serde).checkpoint_tuple(address.thread_id, stored)
 
     def replay(
@@ -143,7 +143,7 @@ class Operations:
         for field, when in (("since", since), ("until", until)):
             if when is not None:
                 moment_of(when, field)
-        yield from self._first(replayed(Translator(serde), keys, namespace=namespace, since=since, until=until))
+        yield from self._reading(replayed(Translator(serde), keys, namespace=namespace, since=since, until=until))
 
     def list(
         self,
@@ -268,7 +268,7 @@ class Operations:
     ) -> Flow[None]:
         """Exports threads; emits work on the file, progress, and what was exported."""
         threads = None if thread_ids is None else _several("thread_ids", thread_ids)
-        yield from self._first(export_file(self.keyspace, threads, path, overwrite=overwrite))
+        yield from self._reading(export_file(self.keyspace, threads, path, overwrite=overwrite))
 
     def import_threads(self, path: str | PathLike[str], thread_ids: Sequence[str] | None) -> Flow[None]:
         """Imports threads; emits work on the file, progress, and what was imported."""
@@ -284,7 +284,6 @@ class Operations:
         *,
         keep_last: int | None,
         delete: bool,
-        overwrite: bool,
     ) -> Flow[None]:
         """Exports a thread and takes out what is archived; emits work on the file, progress, and what was done."""
         thread = thread_id_of(thread_id)
@@ -293,7 +292,7 @@ class Operations:
         if not delete:
             choice, replayed = _all_but(keep_last or 1), _replayed(Translator(serde), thread)
             pruning = Pruning(choice, replayed, lambda removed: HistoryPruned(KEEP_LATEST, removed, stamp()))
-        yield from self._first(archive_thread(self.keyspace, self._keys(thread), path, pruning, overwrite=overwrite))
+        yield from self._first(archive_thread(self.keyspace, self._keys(thread), path, pruning))
 
     def prune(
         self, serde: SerializerProtocol, thread_ids: Sequence[str], strategy: str, keep_last: int | None

@@ -546,7 +546,6 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         *,
         keep_last: int | None = None,
         delete: bool = False,
-        overwrite: bool = False,
         progress: ProgressCallback | None = None,
     ) -> Archived:
         """Exports a thread, reads the file back and holds it against the log, and only then prunes the thread as `prune` does, or
@@ -557,9 +556,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
 
         Raises `ThreadBusy` if it moved on each time, and as `export_threads`.
         """
-        flow = self._operations.archive_thread(
-            self.serde, thread_id, path, keep_last=keep_last, delete=delete, overwrite=overwrite
-        )
+        flow = self._operations.archive_thread(self.serde, thread_id, path, keep_last=keep_last, delete=delete)
         return self._carry_out(flow, f"thread {thread_id!r}", progress)  # type: ignore[no-any-return]
 
     async def aarchive_thread(
@@ -569,13 +566,10 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         *,
         keep_last: int | None = None,
         delete: bool = False,
-        overwrite: bool = False,
         progress: ProgressCallback | None = None,
     ) -> Archived:
         """Async twin of `archive_thread`."""
-        flow = self._operations.archive_thread(
-            self.serde, thread_id, path, keep_last=keep_last, delete=delete, overwrite=overwrite
-        )
+        flow = self._operations.archive_thread(self.serde, thread_id, path, keep_last=keep_last, delete=delete)
         return await self._acarry_out(flow, f"thread {thread_id!r}", progress)  # type: ignore[no-any-return]
 
     def _carry_out(self, flow: Flow[None], subject: str, progress: ProgressCallback | None) -> Any:

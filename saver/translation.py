@@ -108,7 +108,7 @@ class Translator:
             mark=mark,
             seen=seen,
             check=check,
-            audit=stamp(config.get("metadata")),
+            audit=stamp(self._open(config.get("metadata"))),
         )
         return event, changed, full
 
@@ -133,7 +133,7 @@ class Translator:
             found[idx] = Write(idx, _named(channel), *self._dump(address, channel, value))
         mark = self._mark(address, [task_path, list(writes)])
         namespace, put = address.namespace or "", tuple(found.values())
-        return WritesSaved(namespace, address.checkpoint_id, task_id, task_path, put, mark, stamp(metadata))
+        return WritesSaved(namespace, address.checkpoint_id, task_id, task_path, put, mark, stamp(self._open(metadata)))
 
     def _mark(self, address: Address, call: list[Any]) -> bytes:
         """What tells a call made again from another, where encryption makes its bytes differ: a digest under a key of this process.
@@ -149,6 +149,10 @@ class Translator:
             digest.update(b"%b:%d:" % (type_.encode(), len(data)))
             digest.update(data)
         return digest.digest()
+
+    def _open(self, metadata: object) -> object:
+        """A config's metadata, where it may be read by whoever can read the log."""
+        return None if isinstance(self.serde, EncryptedSerializer) else metadata
 
     def _dump(self, address: Address, what: str, value: Any) -> tuple[str, bytes]:
         try:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from eventlog.connections import Connections
 from eventlog.drivers import Runner
@@ -16,12 +15,15 @@ from eventlog.errors import ThreadNotFound
 from eventlog.feed.reading import open_keyspace
 from eventlog.flow import Flow
 from eventlog.keys import PARTITIONS
+from eventlog.signing import Signer
 from projections.exporting import Exported, export_file
 from projections.file_work import ProgressCallback, carry_out
 from saver.cli import output
 from saver.cli.app import Options, command
+from saver.cli.keys import KeyFiles, signer_of
 from saver.cli.output import BadInput
 from saver.cli.progress import showing_progress
+from saver.cli.values import careful_serializer
 from saver.json_lines import export_lines
 from saver.saver import RedisStreamSaver
 from saver.translation import Translator
@@ -63,7 +65,7 @@ def export(
             raise _nothing_there(options)
         wanted = None if every else threads
         if jsonl:
-            translator = Translator(JsonPlusSerializer()) if values else None
+            translator = Translator(careful_serializer()) if values else None
             flow = export_lines(keyspace, wanted, file, translator=translator, overwrite=force)
         else:
             flow = export_file(keyspace, wanted, file, overwrite=force)
@@ -122,7 +124,7 @@ def archive(
         int | None, typer.Option(metavar="N", min=1, help="Checkpoints of each namespace that stay; 1 unless told.")
     ] = None,
     delete: Annotated[bool, typer.Option("--delete", help="Delete the thread rather than prune it.")] = False,
-    force: Force = False,
+    key_file: KeyFiles = None,
 ) -> None:
     """Exports a thread, then prunes it.
 
@@ -131,10 +133,12 @@ def archive(
     """
     if delete and keep_last is not None:
         raise BadInput("pass either --keep-last or --delete.")
-    with _saver(options, must_exist=True) as saver, _usable(file), showing_progress() as progress:
-        done = saver.archive_thread(
-            thread, file, keep_last=keep_last, delete=delete, overwrite=force, progress=progress
-        )
+    with (
+        _saver(options, must_exist=True, signer=signer_of(key_file)) as saver,
+        _usable(file),
+        showing_progress() as progress,
+    ):
+        done = saver.archive_thread(thread, file, keep_last=keep_last, delete=delete, progress=progress)
     if options.json:
         output.json_line({"thread": thread, "file": file, **done._asdict()})
     else:
@@ -144,7 +148,9 @@ def archive(
 
 
 @contextmanager
-def _saver(options: Options, *, ttl: float | None = None, must_exist: bool = False) -> Iterator[RedisStreamSaver]:
+def _saver(
+    options: Options, *, ttl: float | None = None, must_exist: bool = False, signer: Signer | None = None
+) -> Iterator[RedisStreamSaver]:
     """A saver with as many partitions as the prefix has."""
     url = options.server()
     with closing(Connections.from_url(url)) as connections:
@@ -153,7 +159,8 @@ def _saver(options: Options, *, ttl: float | None = None, must_exist: bool = Fal
     if keyspace is None and must_exist:
         raise _nothing_there(options)
     partitions = PARTITIONS if keyspace is None else keyspace.partitions
-    with RedisStreamSaver.from_conn_string(url, prefix=options.prefix, partitions=partitions, ttl=ttl) as saver:
+    keys = {} if signer is None else {"signing_key": signer.key, "accepted_keys": tuple(signer.keys.values())}
+    with RedisStreamSaver.from_conn_string(url, prefix=options.prefix, partitions=partitions, ttl=ttl, **keys) as saver:
         yield saver
 
 

@@ -9,6 +9,7 @@ import typer
 from eventlog.errors import EventLogError
 from saver.cli import output
 from saver.cli.app import Options, command
+from saver.cli.carrying import carrying_serializer
 from saver.cli.output import BadInput
 from saver.cli.progress import showing_progress
 from saver.cli.redaction import redacted
@@ -43,7 +44,11 @@ def migrate(
     """
     url = options.server()
     try:
-        with open_source(source) as saver, showing_progress() as show, _target(options, url) as target:
+        with (
+            open_source(source, carrying_serializer()) as saver,
+            showing_progress() as show,
+            _target(options, url) as target,
+        ):
             work: Any = compare if verify_only else migrate_threads
             done: Migrated = work(saver, target, threads=thread, progress=lambda step: show(_told(step), *_steps(step)))
     except (EventLogError, BadInput):
@@ -60,7 +65,8 @@ def _target(options: Options, url: str) -> RedisStreamSaver:
     with options.open_feed() as feed:
         keyspace = feed.runner.run(feed.opened(), "the prefix")
     partitions = PARTITIONS if keyspace is None else keyspace.partitions
-    return RedisStreamSaver.from_conn_string(url, prefix=options.prefix, partitions=partitions)
+    serde = carrying_serializer()
+    return RedisStreamSaver.from_conn_string(url, prefix=options.prefix, partitions=partitions, serde=serde)
 
 
 def _told(step: Progress) -> str:

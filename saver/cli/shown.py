@@ -24,6 +24,10 @@ class Unknown:
     name: str
     value: Any
 
+    def as_plain(self) -> dict[str, Any]:
+        """For programs."""
+        return {"__type__": self.name, "value": self.value}
+
     @property
     def id(self) -> Any:
         """What an item of a list is known by."""

@@ -25,7 +25,7 @@ from saver.cli.output import BadInput
 from saver.cli.shown import Unknown, Unreadable
 from saver.translation import Translator
 
-__all__ = ["Values"]
+__all__ = ["Values", "careful_serializer"]
 
 AES_KEY = "LANGGRAPH_AES_KEY"
 """Where LangGraph's own serializer looks for its key."""
@@ -49,17 +49,22 @@ def _trusted(code: int, data: bytes) -> Any:
     return _TRUSTING.loads_typed(("msgpack", ormsgpack.packb(ormsgpack.Ext(code, data))))
 
 
+def careful_serializer() -> SerializerProtocol:
+    """LangGraph's serializer, which makes nothing but what LangGraph trusts. Raises `BadInput` for a key that cannot be used."""
+    serde = JsonPlusSerializer(__unpack_ext_hook__=_revived)
+    if not os.environ.get(AES_KEY):
+        return serde
+    try:
+        return EncryptedSerializer.from_pycryptodome_aes(serde)
+    except (ImportError, ValueError) as error:
+        raise BadInput(f"{AES_KEY} is set, and cannot be used: {error}") from error
+
+
 class Values:
     """Deserializes what is shown."""
 
     def __init__(self, thread_id: str) -> None:
-        serde: SerializerProtocol = JsonPlusSerializer(__unpack_ext_hook__=_revived)
-        if os.environ.get(AES_KEY):
-            try:
-                serde = EncryptedSerializer.from_pycryptodome_aes(serde)
-            except (ImportError, ValueError) as error:
-                raise BadInput(f"{AES_KEY} is set, and cannot be used: {error}") from error
-        self._translator = Translator(serde)
+        self._translator = Translator(careful_serializer())
         self._thread_id = thread_id
 
     def metadata(self, event: CheckpointSaved) -> Mapping[str, Any]:

@@ -2,41 +2,32 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from eventlog.connections import Connections
 from eventlog.drivers import Runner
-from eventlog.errors import CallerError, InvalidArgument
+from eventlog.errors import CallerError
 from eventlog.feed.reading import open_keyspace
 from eventlog.flow import Flow
 from eventlog.keys import Keyspace, text
-from eventlog.signing import Signer, SigningKey
+from eventlog.signing import Signer
 from projections.announced import announced
 from projections.registry_reading import known_threads
 from projections.verify import Verified, verify_thread
 from saver.cli import output
 from saver.cli.app import Options, command
+from saver.cli.keys import KeyFiles, signer_of
 from saver.cli.output import BadInput
 
 __all__ = ["verify"]
 
-KEY = "AGENTLOG_KEY"
-
 Threads = Annotated[list[str] | None, typer.Argument(metavar="THREAD...", help="The threads.")]
 Every = Annotated[bool, typer.Option("--all", help="All threads.")]
-KeyFile = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE", help=f"PEM of an Ed25519 public or private key, or a secret, to check signatures. [env: {KEY}]"
-    ),
-]
 Digests = Annotated[
     list[str] | None,
     typer.Option(
@@ -62,7 +53,7 @@ def verify(
     thread: Threads = None,
     *,
     every: Every = False,
-    key_file: KeyFile = None,
+    key_file: KeyFiles = None,
     digest: Digests = None,
 ) -> int:
     """Checks that logs are as they were written.
@@ -77,7 +68,7 @@ def verify(
     if expected and (every or len(thread or ()) != 1):
         raise BadInput("--digest goes with one thread.")
     sound = True
-    with _opened(options, _signer(key_file)) as (runner, keyspace):
+    with _opened(options, signer_of(key_file)) as (runner, keyspace):
         wanted = None if every else list(dict.fromkeys(thread or ()))
         for one in _each(runner, keyspace, wanted, expected):
             sound = sound and one.sound
@@ -126,29 +117,6 @@ def _opened(options: Options, signer: Signer | None) -> Iterator[tuple[Runner, K
         yield runner, Keyspace(options.prefix, keyspace.partitions, signer)
     finally:
         connections.close()
-
-
-def _signer(path: Path | None) -> Signer | None:
-    if path is None:
-        given = os.environ.get(KEY)
-        if not given:
-            return None
-        return Signer(_key(given.encode(), KEY))
-    try:
-        return Signer(_key(path.read_bytes(), str(path)))
-    except OSError as error:
-        raise BadInput(f"cannot read {path}: {error.strerror}") from error
-
-
-def _key(told: bytes, where: str) -> SigningKey:
-    try:
-        if b"PUBLIC KEY" in told:
-            return SigningKey.ed25519_public(told)
-        if b"PRIVATE KEY" in told:
-            return SigningKey.ed25519(told)
-        return SigningKey.hmac(told.strip())
-    except InvalidArgument as error:
-        raise BadInput(f"{where}: {error}") from error
 
 
 def _expected(given: list[str] | None) -> dict[int, str]:

@@ -56,7 +56,7 @@ def test_nothing_is_removed_that_the_archive_lacks(
     saver: RedisStreamSaver, steps: Steps, audit: Audit, tmp_path: Path, given: dict[str, Any]
 ) -> None:
     """Whenever the thread is written to meanwhile, every event is in the file or in the log."""
-    options: dict[str, Any] = {"keep_last": None, "delete": False, "overwrite": False, **given}
+    options: dict[str, Any] = {"keep_last": None, "delete": False, **given}
     for moment in range(1, 16):
         fill(saver, 10)
         path = tmp_path / str(moment)
@@ -90,7 +90,7 @@ def test_a_thread_that_never_rests_is_left_alone(
         if isinstance(request, Call):
             saver.put(*put_of("t", next(added)))
 
-    options: dict[str, Any] = {"keep_last": 1, "delete": False, "overwrite": False}
+    options: dict[str, Any] = {"keep_last": 1, "delete": False}
     flow = saver._operations.archive_thread(saver.serde, "t", tmp_path / "a", **options)
     with pytest.raises(ThreadBusy, match="Nothing was removed"):
         list(carry_out(saver._runner, steps._watched(flow, write), "test", None))
@@ -121,7 +121,7 @@ def test_a_file_that_is_not_what_was_written_prunes_nothing(
             }
             path.write_bytes(other[how])
 
-    options: dict[str, Any] = {"keep_last": 1, "delete": False, "overwrite": False}
+    options: dict[str, Any] = {"keep_last": 1, "delete": False}
     flow = saver._operations.archive_thread(saver.serde, "t", path, **options)
     with pytest.raises(ExportUnreadable):
         list(carry_out(saver._runner, steps._watched(flow, spoil), "test", None))
