@@ -226,8 +226,9 @@ def check_views(keys: ThreadKeys, views: Sequence[View], pieces: Pieces) -> Flow
 
 
 def _check_absent(keys: ThreadKeys, absent: set[tuple[str, bytes]]) -> Flow[None]:
-    """That the log is whole, and has no values where an index led to none: a value may have been taken out of both. Rare, and dear: the
-    log is read twice.
+    """That the log is whole, and has no values where an index led to none: one may have been taken out of both.
+
+    Rare, and dear: the log is read twice.
     """
     from projections.verify import verify_log  # noqa: PLC0415 - which reads what is authentic
 

@@ -272,7 +272,8 @@ def _carry_out(keys: ThreadKeys, history: History, plan: Plan, describe: Describ
     before = history.index
     if keys.signer is None and history.events and history.events[-1].signed:
         raise InvalidArgument(
-            f"Thread {keys.thread.decode()!r} is signed: a removal without a key would spoil it. Pass the signing_key that wrote it."
+            f"Thread {keys.thread.decode()!r} is signed: a removal without a key would spoil it. "
+            "Pass the signing_key that wrote it."
         )
     event = describe(plan.removed)
     fields = keys.signed(encode_event(event))

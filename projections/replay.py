@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from eventlog.errors import BeforeFirstEvent, EventGone
+from eventlog.errors import BeforeFirstEvent, EventGone, InvalidArgument
 from eventlog.events import (
     CheckpointSaved,
     Recorded,
@@ -120,6 +120,10 @@ def state_as_of(keys: ThreadKeys, namespace: str, when: When) -> Flow[StoredChec
         if ahead is None:
             raise past.gone()
         raise _too_early(past.thread, moment, ahead)
+    if ahead is None and moment.sequence is not None and moment.sequence > past.sequence:
+        raise InvalidArgument(
+            f"Thread {past.thread!r} has no event {moment.sequence} yet; the last is {past.sequence}. Pass one that is there."
+        )
     state = yield from past.state(namespace)
     if isinstance(state, Unavailable):
         raise EventGone(state.message, state.reason)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 
+from eventlog.attribution import audit
 from eventlog.errors import EventLogError, InvalidArgument
 from saver.asking import Ask, Listing, RunFlow, Work, aperform, perform
 from saver.configs import thread_id_of
@@ -109,7 +110,8 @@ def migrate(
         EventLogError: what the target raises; and whatever the source raises.
 
     """
-    return perform(_migrate(source, target, threads, progress or _nobody, copy=True, verify=verify))
+    with audit(migrated_from=type(source).__name__):
+        return perform(_migrate(source, target, threads, progress or _nobody, copy=True, verify=verify))
 
 
 async def amigrate(
@@ -121,7 +123,8 @@ async def amigrate(
     verify: bool = True,
 ) -> Migrated:
     """Async twin of `migrate`, for sources of either colour."""
-    return await aperform(_migrate(source, target, threads, progress or _nobody, copy=True, verify=verify))
+    async with audit(migrated_from=type(source).__name__):
+        return await aperform(_migrate(source, target, threads, progress or _nobody, copy=True, verify=verify))
 
 
 def compare(

@@ -40,6 +40,8 @@ class Known(NamedTuple):
     step: int | None
     sends: Sequence[str]
     """By number, the nodes that `Send`s start next, '' for what is none."""
+    audit: Mapping[str, Any] | None = None
+    """What it was put or read under: LangGraph saves some tasks' writes outside the context that the graph runs in."""
 
     @classmethod
     def of(cls, checkpoint: Mapping[str, Any], metadata: Mapping[str, Any]) -> Known:

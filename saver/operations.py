@@ -116,7 +116,7 @@ class Operations:
         found = Translator(serde).checkpoint_tuple(address.thread_id, stored)
         known = Known.of(found.checkpoint, found.metadata)
         name = address.thread_id, namespace, stored.checkpoint_id
-        self.known.note(name, known._replace(seen=copied(known.seen)))
+        self.known.note(name, known._replace(seen=copied(known.seen), audit=_stamp(serde, config)))
         return found
 
     def get_tuple_as_of(
@@ -182,7 +182,7 @@ class Operations:
         address = address_of(config)
         event, values, full = Translator(serde).checkpoint_saved(address, config, checkpoint, metadata, new_versions)
         source, step, run = [_word(address.thread_id, full, key) for key in ("source", "step", "run_id")]
-        about = About(source, step, run, self._nodes(address, checkpoint, full))
+        about = About(source, step, run, self._nodes(address, checkpoint, full, event.audit))
         keys = self._keys(address.thread_id)
         cache = _UNSHARED if isinstance(serde, EncryptedSerializer) else self.cache
         yield from self._first(save_checkpoint(keys, event, values, cache=cache, ttl=self.ttl.on_write, about=about))
@@ -201,6 +201,9 @@ class Operations:
         """Appends writes of a task."""
         address = address_of(config)
         event = Translator(serde).writes_saved(address, writes, task_id, task_path, config.get("metadata"))
+        if event.audit is None:
+            known = self.known.get((address.thread_id, event.namespace, event.checkpoint_id))
+            event = event if known is None or known.audit is None else replace(event, audit=known.audit)
         if event.writes:
             keys = self._keys(address.thread_id)
             about = self._about_writes(address.thread_id, event, config)
@@ -208,13 +211,19 @@ class Operations:
             if self.trimming is not None:
                 yield from self.trimming.behind_put(keys.thread)
 
-    def _nodes(self, address: Address, checkpoint: Checkpoint, metadata: Mapping[str, Any]) -> Sequence[str]:
+    def _nodes(
+        self,
+        address: Address,
+        checkpoint: Checkpoint,
+        metadata: Mapping[str, Any],
+        audit: Mapping[str, Any] | None,
+    ) -> Sequence[str]:
         """The nodes that ran to make a checkpoint that is put, which is known from now on."""
         thread_id, namespace, parent_id = address
         namespace = namespace or ""
         before = NOTHING if parent_id is None else self.known.get((thread_id, namespace, parent_id))
         known = Known.of(checkpoint, metadata)
-        self.known.note((thread_id, namespace, checkpoint["id"]), known)
+        self.known.note((thread_id, namespace, checkpoint["id"]), known._replace(audit=audit))
         return nodes_of(known, metadata.get("source"), before)
 
     def _about_writes(self, thread_id: str, event: WritesSaved, config: RunnableConfig) -> About:
@@ -399,6 +408,11 @@ def _digests(expected: Mapping[int, str] | None) -> Mapping[int, str]:
                 f"expected: {number}: {digest!r:.80} is no number from 1 on with a digest of 40 digits."
             )
     return expected
+
+
+def _stamp(serde: SerializerProtocol, config: RunnableConfig) -> Mapping[str, Any] | None:
+    """What a call is stamped with."""
+    return stamp(None if isinstance(serde, EncryptedSerializer) else config.get("metadata"))
 
 
 def _word(thread_id: str, metadata: Mapping[str, Any], key: str) -> str:

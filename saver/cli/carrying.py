@@ -16,7 +16,8 @@ from saver.cli.values import AES_KEY
 
 __all__ = ["carrying_serializer"]
 
-_OPTIONS = ormsgpack.OPT_NON_STR_KEYS
+_READ = ormsgpack.OPT_NON_STR_KEYS
+_WRITE = _READ | ormsgpack.OPT_PASSTHROUGH_DATACLASS
 _OWN = ("null", "bytes", "bytearray")
 
 
@@ -56,7 +57,7 @@ def carrying_serializer() -> SerializerProtocol:
         if obj is None or isinstance(obj, (bytes, bytearray)):
             return dumps(obj)
         try:
-            return "msgpack", ormsgpack.packb(obj, default=_packed, option=_OPTIONS)
+            return "msgpack", ormsgpack.packb(obj, default=_packed, option=_WRITE)
         except (TypeError, ValueError):  # something that was made here, not carried
             return dumps(obj)
 
@@ -65,7 +66,7 @@ def carrying_serializer() -> SerializerProtocol:
         if form in _OWN:
             return loads(data)
         if form == "msgpack":
-            return ormsgpack.unpackb(packed, ext_hook=Carried, option=_OPTIONS)
+            return ormsgpack.unpackb(packed, ext_hook=Carried, option=_READ)
         return CarriedWhole(form, packed)
 
     serde.dumps_typed = dumps_typed  # type: ignore[method-assign]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -159,7 +159,7 @@ def _saver(
     if keyspace is None and must_exist:
         raise _nothing_there(options)
     partitions = PARTITIONS if keyspace is None else keyspace.partitions
-    keys = {} if signer is None else {"signing_key": signer.key, "accepted_keys": tuple(signer.keys.values())}
+    keys: Any = {} if signer is None else {"signing_key": signer.key, "accepted_keys": tuple(signer.keys.values())}
     with RedisStreamSaver.from_conn_string(url, prefix=options.prefix, partitions=partitions, ttl=ttl, **keys) as saver:
         yield saver
 

@@ -13,8 +13,9 @@ from projections.archive_files import read_file
 from projections.archive_format import ThreadHead
 from projections.file_work import carry_out
 from saver import RedisStreamSaver
-from tests.projections.steps import Steps
+from tests.projections.steps import Steps, is_call
 from tests.saver.audit import Audit, config, number_of, put_of
+from tests.servers import Server
 
 
 def fill(saver: RedisStreamSaver, last: int, first: int = 1) -> None:
@@ -153,3 +154,39 @@ def test_refusals(saver: RedisStreamSaver, tmp_path: Path) -> None:
     assert (tmp_path / "a").read_text() == "notes"
     assert numbers(saver) == [3, 2, 1]
     assert [one.name for one in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_lost_answer_leaves_the_archive_whole(
+    saver: RedisStreamSaver, steps: Steps, audit: Audit, tmp_path: Path
+) -> None:
+    """Where the pruning was carried out and its answer lost, the file is left alone, and an error says what may have been."""
+    fill(saver, 10)
+    path = tmp_path / "lost"
+    options: dict[str, Any] = {"keep_last": 2, "delete": False}
+    pruned = False
+
+    def lose(request: Any) -> None:
+        nonlocal pruned
+        if not pruned and is_call(request, "remove_checkpoints"):
+            pruned = True
+            saver.prune(["t"], keep_last=2)
+
+    flow = saver._operations.archive_thread(saver.serde, "t", path, **options)
+    with pytest.raises(ThreadBusy, match="left alone"):
+        list(carry_out(saver._runner, steps._watched(flow, lose), "test", None))
+    saver.delete_thread("t")
+    saver.import_threads(path)
+    assert set(numbers(saver)) == set(range(1, 11))
+    saver.delete_thread("t")
+
+
+def test_a_signed_thread_is_not_pruned_without_its_key(any_server: Server, prefix: str, tmp_path: Path) -> None:
+    """An unsigned removal would spoil it: it is refused, and the thread is as it was."""
+    with (
+        RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix) as saver,
+        RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix, signing_key=b"k" * 16) as signed,
+    ):
+        fill(signed, 4)
+        with pytest.raises(InvalidArgument, match="signed"):
+            saver.archive_thread("t", tmp_path / "signed", keep_last=1)
+        assert signed.verify("t").sound

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import operator
 import sys
 import threading
+import time
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
+from langgraph.graph import START, StateGraph
+from langgraph.types import Send
+from typing_extensions import TypedDict
 
 from eventlog.attribution import audit, stamp
 from eventlog.errors import InvalidArgument
@@ -18,6 +24,12 @@ from tests.saver.colours import Call, call_sync
 from tests.servers import Server
 
 ALICE = {"actor": "alice", "reason": "refund"}
+
+
+class Fan(TypedDict):
+    """What several nodes add to."""
+
+    done: Annotated[list[str], operator.add]
 
 
 def stamps(server: Server, prefix: str, thread: str = "t") -> list[Any]:
@@ -138,3 +150,67 @@ def test_an_active_span_is_named(monkeypatch: pytest.MonkeyPatch, any_server: Se
         context.is_valid = False
         saver.put(*put_of("t", 2))
     assert stamps(any_server, prefix) == [{**ALICE, **span}, ALICE]
+
+
+def test_metadata_of_an_encrypted_thread_is_no_stamp(any_server: Server, prefix: str) -> None:
+    """What is encrypted as metadata does not lie in the clear as a stamp."""
+    serde = EncryptedSerializer.from_pycryptodome_aes(key=b"k" * 16)
+    with RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix, serde=serde) as saver:
+        put: Any = put_of("t", 1)
+        named: Any = {**put[0], "metadata": {"actor": "ann", "reason": "a secret"}}
+        saver.put(named, *put[1:])
+        with any_server.client() as client:
+            (entry,) = client.xrange(saver._operations.keyspace.thread(b"t").log)
+    assert b"a secret" not in b"".join(part for pair in entry[1].items() for part in pair)
+
+
+def test_one_block_serves_several_threads(one_saver: RedisStreamSaver) -> None:
+    """An audit object may be entered in two threads at once, and again inside itself."""
+    block = audit(actor="ann")
+    both = threading.Barrier(2)
+    seen = []
+
+    def use() -> None:
+        with block, block:
+            both.wait(10)
+            seen.append(stamp())
+            both.wait(10)
+        seen.append(stamp())
+
+    workers = [threading.Thread(target=use) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert seen == [{"actor": "ann"}] * 2 + [None] * 2
+
+
+def test_an_actor_that_is_no_text_is_left_out(one_saver: RedisStreamSaver) -> None:
+    """Metadata with a lone surrogate fails no put for the stamp's sake."""
+    assert stamp({"actor": "\ud800", "reason": "x"}) == {"reason": "x"}
+
+
+async def test_parallel_tasks_are_stamped(saver: RedisStreamSaver, call: Call, server: Server, prefix: str) -> None:
+    """Also where LangGraph saves a task's writes outside the context that the graph was invoked in."""
+
+    def sleep(state: Any) -> dict[str, Any]:
+        time.sleep(0.02 * state.get("turn", 1))
+        return {"done": ["x"]}
+
+    builder = StateGraph(Fan)
+    builder.add_node("begin", lambda state: {"done": []})
+    builder.add_node("work", sleep)
+    builder.add_node("left", sleep)
+    builder.add_node("right", sleep)
+    builder.add_edge(START, "begin")
+    builder.add_conditional_edges("begin", lambda _: [Send("work", {"turn": turn}) for turn in range(3)], ["work"])
+    builder.add_edge("work", "left")
+    builder.add_edge("work", "right")
+    graph = builder.compile(checkpointer=saver)
+    with audit(**ALICE):
+        await call(graph, "invoke", {"done": []}, config("t"))
+    told = stamps(server, prefix)
+    assert len(told) > 8
+    assert set(map(str, told)) == {str(ALICE)}
+    await call(graph, "invoke", {"done": []}, config("t"))
+    assert stamps(server, prefix)[-1] is None

@@ -118,7 +118,7 @@ async def test_every_append_tells_of_the_same_fields(saver: RedisStreamSaver, fe
         for pointer in feed.pointers(thread=thread):
             fields = list(pointer)
             if pointer["kind"] == "deleted":
-                fields.remove("digest")
+                fields = [name for name in fields if name not in {"digest", "audit"}]
             assert fields == FIELDS
             if pointer["kind"] not in ("checkpoint", "writes"):
                 assert (pointer["channels"], pointer["nodes"]) == ([], [])
@@ -536,7 +536,7 @@ def test_what_is_known_of_a_checkpoint() -> None:
 
     sends = [Packet("a"), "no packet", Packet(3), Packet("b")]
     checkpoint = {"versions_seen": {"a": {}}, "channel_values": {"__pregel_tasks": sends}}
-    assert Known.of(checkpoint, {"step": 4}) == ({"a": {}}, 4, ("a", "", "", "b"))
+    assert Known.of(checkpoint, {"step": 4}) == Known({"a": {}}, 4, ("a", "", "", "b"))
     for step_given in (None, "4", True, 4.0):
         assert Known.of({"channel_values": {}}, {"step": step_given}) == NOTHING
     assert Known.of({"channel_values": {"__pregel_tasks": 3}}, {}) == NOTHING

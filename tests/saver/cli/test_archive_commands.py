@@ -192,7 +192,7 @@ def test_force_replaces(agentlog: Agentlog, tmp_path: Path) -> None:
     file = tmp_path / "e"
     file.write_text("notes")
     assert agentlog("export", "1", str(file), "--force").code == 0
-    assert agentlog("archive", "1", str(file), "--force").code == 0
+    assert agentlog("archive", "1", str(file)).code == 2
     assert sum(isinstance(item, Entry) for item in read_file(file)) == 2
     assert [one.name for one in tmp_path.iterdir()] == ["e"]
 
