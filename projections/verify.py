@@ -86,7 +86,10 @@ class Verified:
     removed: int
     """Entries that are gone by order: pruned, or deleted with their runs."""
     signed: int
+    """Signatures that were checked, and are right."""
     findings: tuple[Finding, ...]
+    unchecked: int = 0
+    """Signatures that were not looked at, for want of a key."""
 
     @property
     def sound(self) -> bool:
@@ -104,6 +107,7 @@ class Verified:
             "digest": self.digest,
             "removed": self.removed,
             "signed": self.signed,
+            "unchecked": self.unchecked,
             "findings": [
                 {"kind": one.kind, "entry_id": one.entry_id, "sequence": one.sequence, "told": one.told}
                 for one in self.findings
@@ -173,6 +177,7 @@ class Verification:
         """The first entry there is."""
         self.removed = 0
         self.signed = 0
+        self.unchecked = 0
         self.findings: list[Finding] = []
         self._gaps: list[_Gap] = []
         self.gone: dict[int, tuple[int, str]] = {}
@@ -214,6 +219,8 @@ class Verification:
             self._recent[entry_id] = digest
             if len(self._recent) > RECENT:
                 self._recent.popitem(last=False)
+        elif recorded is not None and recorded.signed:
+            self.unchecked += 1
         if sequence > self.sequence:
             if recorded is not None:
                 self._account(recorded, sequence)
@@ -386,6 +393,7 @@ class Verification:
             self.removed,
             self.signed,
             tuple(self.findings),
+            self.unchecked,
         )
 
 

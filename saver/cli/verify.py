@@ -102,6 +102,8 @@ def _show(options: Options, one: Verified) -> None:
         return
     verdict = "unchanged" if one.sound else f"{len(one.findings)} found"
     output.table(COLUMNS, [[one.thread_id, verdict, one.entries, one.removed, one.signed, one.sequence, one.digest]])
+    if one.unchecked:
+        output.note(f"{one.unchecked} signatures of thread {one.thread_id!r} were not checked: pass --key-file.")
     for finding in one.findings:
         output.line(f"    {finding.kind}: {finding.told}")
 

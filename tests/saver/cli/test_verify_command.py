@@ -154,3 +154,13 @@ def test_a_user_who_may_only_read(agentlog: Agentlog) -> None:
                 assert reader.verify("1").sound
         finally:
             client.execute_command("ACL", "DELUSER", user)
+
+
+def test_signatures_that_nobody_checks_are_told_of(agentlog: Agentlog) -> None:
+    """Without a key, a signed log says that its signatures were not looked at."""
+    with RedisStreamSaver.from_conn_string(agentlog.url, prefix=agentlog.prefix, signing_key=b"k" * 16) as saver:
+        saver.put(*put_of("1", 1))
+    done = agentlog("verify", "1")
+    assert done.code == 0
+    assert "1 signatures" in done.err
+    assert "--key-file" in done.err
