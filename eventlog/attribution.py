@@ -21,7 +21,8 @@ from eventlog.errors import InvalidArgument
 
 __all__ = ["audit", "stamp"]
 
-_STAMP: ContextVar[Mapping[str, Any]] = ContextVar("audit", default=MappingProxyType({}))
+_STAMPS: ContextVar[tuple[Mapping[str, Any], ...]] = ContextVar("audit", default=(MappingProxyType({}),))
+"""What is stamped, the innermost block's last."""
 _FROM_METADATA = ("actor", "reason")
 
 
@@ -37,23 +38,18 @@ class audit(AbstractContextManager, AbstractAsyncContextManager):  # type: ignor
         self._given = {name: value for name, value in given.items() if value is not None}
         if not is_plain(self._given):
             raise InvalidArgument("audit takes plain data: texts, numbers, booleans, and lists and dicts of these.")
-        self._outer: ContextVar[tuple[Mapping[str, Any], ...]] = ContextVar("outer", default=())
-        """What was stamped before each of its blocks: an object may be entered again, in other threads and tasks too."""
 
     def __enter__(self) -> Self:
         """Begins to stamp."""
-        before = _STAMP.get()
-        self._outer.set((*self._outer.get(), before))
-        _STAMP.set({**before, **self._given})
+        stamps = _STAMPS.get()
+        _STAMPS.set((*stamps, {**stamps[-1], **self._given}))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
     ) -> None:
         """Stamps no longer."""
-        *outer, before = self._outer.get()
-        self._outer.set(tuple(outer))
-        _STAMP.set(before)
+        _STAMPS.set(_STAMPS.get()[:-1])
 
     async def __aenter__(self) -> Self:
         """Begins to stamp."""
@@ -71,7 +67,7 @@ def stamp(metadata: object = None) -> Mapping[str, Any] | None:
 
     `metadata`: a config's, whose `actor` and `reason` count where no block names one.
     """
-    given = _STAMP.get()
+    given = _STAMPS.get()[-1]
     if isinstance(metadata, Mapping):
         named = {name: metadata[name] for name in _FROM_METADATA if is_text(metadata.get(name))}
         given = {**named, **given} if named else given
