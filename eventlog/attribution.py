@@ -1,8 +1,8 @@
 """Who did it, and why: what is stamped on every event appended inside `with audit(...)`.
 
 A context variable, so it reaches what runs inside the block, in threads and tasks that copy their context as
-LangGraph's do. The ids
-of an OpenTelemetry span are added while one is active, if that package is in use; it is not required.
+LangGraph's do. The ids of an OpenTelemetry span are added while one is active, if that package is in use; it is not
+required.
 """
 
 from __future__ import annotations

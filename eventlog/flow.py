@@ -76,8 +76,7 @@ class Batch:
 @dataclass(frozen=True, slots=True)
 class Wait:
     """Wait until one of some streams has an entry after the id named beside it, `ms` at most. The reply: the keys of
-    those that have one,
-    or may have one; none if the time is over.
+    those that have one, or may have one; none if the time is over.
     """
 
     streams: Sequence[tuple[bytes, bytes]]

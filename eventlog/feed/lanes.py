@@ -13,8 +13,7 @@ being handed out, until
 5. Every read and every settling names the lease's token and the entry last read. If the lease is another's, the lane
 is dropped as it
    is; if the server does not have that entry (it failed over and lost it), the lane goes back to what the server has,
-   and `PositionLost` is
-   raised once.
+   and `PositionLost` is raised once.
 
 Warts: an event that was handled and not settled when its member died, or lost its lease, is handed out again.
 """

@@ -44,9 +44,8 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
     `with` joins the group (a round trip per partition) and leaves it; iterating hands out events one by one, without
     end, until `stop`.
     An event is acknowledged when the next one is asked for: when the loop's body has finished. If the body raises, the
-    event is tried
-    again later, and parked after `max_attempts`. Leaving the loop by `break` leaves the event in hand to be handed out
-    again, unless
+    event is tried again later, and parked after `max_attempts`. Leaving the loop by `break` leaves the event in hand
+    to be handed out again, unless
     `acknowledge` was called. One thread or task at a time may use a member.
 
     Iterating raises `PositionLost` where the server lost what this member had read (after that it goes on from what
@@ -274,8 +273,7 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
         Commands: HSET, HSETNX, HDEL, HINCRBY, HINCRBYFLOAT, SET, INCRBY, DECRBY, INCRBYFLOAT, APPEND, ZADD, ZINCRBY,
         ZREM, SADD, SREM, RPUSH,
         LPUSH, LTRIM, XADD, PEXPIRE, DEL. No round trip; asking for the next event then takes one, and raises
-        `EffectRefused` where the
-        server refuses a command, which counts as a failure of the handler.
+        `EffectRefused` where the server refuses a command, which counts as a failure of the handler.
         """
         if not isinstance(command, str) or command.upper() not in EFFECTS:
             raise InvalidArgument(f"{command!r} is no effect; effects are {', '.join(sorted(EFFECTS))}.")
