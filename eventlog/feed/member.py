@@ -41,16 +41,13 @@ UNUSED = 0.25
 class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: ignore[type-arg]
     """One member of a consumer group. Made by `Group.member`.
 
-    `with` joins the group (a round trip per partition) and leaves it; iterating hands out events one by one, without
-    end, until `stop`.
-    An event is acknowledged when the next one is asked for: when the loop's body has finished. If the body raises, the
-    event is tried again later, and parked after `max_attempts`. Leaving the loop by `break` leaves the event in hand
-    to be handed out again, unless
-    `acknowledge` was called. One thread or task at a time may use a member.
+    `with` joins the group (a round trip per partition) and leaves it; iterating hands out events one by one, without end,
+    until `stop`. An event is acknowledged when the next one is asked for: when the loop's body has finished. If the body
+    raises, the event is tried again later, and parked after `max_attempts`. Leaving the loop by `break` leaves the event in
+    hand to be handed out again, unless `acknowledge` was called. One thread or task at a time may use a member.
 
-    Iterating raises `PositionLost` where the server lost what this member had read (after that it goes on from what
-    the server has),
-    `GroupNotFound` where the group was dropped, and the server's errors once they have lasted for `patience`.
+    Iterating raises `PositionLost` where the server lost what this member had read (after that it goes on from what the
+    server has), `GroupNotFound` where the group was dropped, and the server's errors once they have lasted for `patience`.
     """
 
     def __init__(
