@@ -7,18 +7,18 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, urlencode
-
-from langgraph.checkpoint.base import BaseCheckpointSaver
-from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from eventlog.connections import Connections
 from eventlog.drivers import Runner
 from eventlog.errors import InvalidArgument, MissingExtra
 from eventlog.feed.reading import open_keyspace
 from eventlog.keys import PREFIX
-from saver.saver import RedisStreamSaver
+
+if TYPE_CHECKING:  # the command line loads LangGraph only where it needs it
+    from langgraph.checkpoint.base import BaseCheckpointSaver
+    from langgraph.checkpoint.serde.base import SerializerProtocol
 
 __all__ = ["SOURCES", "open_source"]
 
@@ -108,6 +108,8 @@ def _sqlite(url: str) -> Iterator[BaseCheckpointSaver[Any]]:
 
 @contextmanager
 def _own(url: str, serde: SerializerProtocol | None) -> Iterator[BaseCheckpointSaver[Any]]:
+    from saver.saver import RedisStreamSaver  # noqa: PLC0415
+
     bare, prefix = _without_prefix(url)
     prefix = prefix or PREFIX
     with closing(Connections.from_url(bare)) as connections:

@@ -32,7 +32,7 @@ from eventlog.errors import InvalidArgument
 from eventlog.feed.activity import Activity
 from eventlog.feed.trimming import Retention
 from eventlog.flow import Flow
-from eventlog.keys import Keyspace
+from eventlog.keys import PARTITIONS, PREFIX, Keyspace
 from eventlog.signing import Signer, SigningKey
 from projections.archiving import Archived
 from projections.cache import CACHE_BYTES, COMPRESS_ABOVE, ValueCache
@@ -51,9 +51,6 @@ from saver.ttl import TimeToLive
 from saver.versions import next_version
 
 __all__ = ["RedisStreamSaver"]
-
-PREFIX = "langgraph"
-PARTITIONS = 16
 
 
 class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, AbstractAsyncContextManager):  # type: ignore[type-arg]

@@ -13,7 +13,7 @@ from rich.text import Text
 from eventlog import CheckpointSaved, Connections, Keyspace, Recorded, Runner, ValuesSaved, WritesSaved
 from eventlog.events import decode_entry
 from eventlog.flow import Command, Flow
-from saver.saver import PARTITIONS, PREFIX
+from eventlog.keys import PARTITIONS, PREFIX
 
 __all__ = ["Entry", "ThreadLog", "entry_table", "finished_tasks"]
 

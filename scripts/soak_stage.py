@@ -17,9 +17,9 @@ from soak_sink import open_database
 
 from eventlog import ActivityFeed, Keyspace
 from eventlog.errors import ServerUnavailable
+from eventlog.keys import PARTITIONS
 from saver import RedisStreamSaver
 from saver.embedded import _binary as embedded_binary
-from saver.saver import PARTITIONS
 from tests.servers import RunningServer, connect, free_ports, launch
 
 __all__ = ["Seat", "SoakFailure", "Stage", "private_server"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,7 +14,7 @@ from eventlog.drivers import Runner
 from eventlog.errors import ThreadNotFound
 from eventlog.feed.reading import open_keyspace
 from eventlog.flow import Flow
-from eventlog.keys import PARTITIONS
+from eventlog.keys import PARTITIONS, Keyspace
 from eventlog.signing import Signer
 from projections.exporting import Exported, export_file
 from projections.file_work import ProgressCallback, carry_out
@@ -23,10 +23,9 @@ from saver.cli.app import Options, command
 from saver.cli.keys import KeyFiles, signer_of
 from saver.cli.output import BadInput
 from saver.cli.progress import showing_progress
-from saver.cli.values import careful_serializer
-from saver.json_lines import export_lines
-from saver.saver import RedisStreamSaver
-from saver.translation import Translator
+
+if TYPE_CHECKING:
+    from saver.saver import RedisStreamSaver
 
 __all__ = ["archive", "export", "import_"]
 
@@ -65,8 +64,7 @@ def export(
             raise _nothing_there(options)
         wanted = None if every else threads
         if jsonl:
-            translator = Translator(careful_serializer()) if values else None
-            flow = export_lines(keyspace, wanted, file, translator=translator, overwrite=force)
+            flow = _lines(keyspace, wanted, file, values=values, overwrite=force)
         else:
             flow = export_file(keyspace, wanted, file, overwrite=force)
         with showing_progress() as progress:
@@ -75,6 +73,17 @@ def export(
         output.json_line({"file": file, **done._asdict()})
     else:
         output.line(f"{done.threads} threads with {done.entries} events are in {file}.")
+
+
+def _lines(
+    keyspace: Keyspace, threads: list[str] | None, file: str, *, values: bool, overwrite: bool
+) -> Flow[None]:
+    from saver.cli.values import careful_serializer  # noqa: PLC0415 - these load LangGraph
+    from saver.json_lines import export_lines  # noqa: PLC0415
+    from saver.translation import Translator  # noqa: PLC0415
+
+    translator = Translator(careful_serializer()) if values else None
+    return export_lines(keyspace, threads, file, translator=translator, overwrite=overwrite)
 
 
 def _run(runner: Runner, flow: Flow[None], subject: str, progress: ProgressCallback | None) -> Exported:
@@ -152,6 +161,8 @@ def _saver(
     options: Options, *, ttl: float | None = None, must_exist: bool = False, signer: Signer | None = None
 ) -> Iterator[RedisStreamSaver]:
     """A saver with as many partitions as the prefix has."""
+    from saver.saver import RedisStreamSaver  # noqa: PLC0415 - it loads LangGraph
+
     url = options.server()
     with closing(Connections.from_url(url)) as connections:
         subject = f"prefix {options.prefix!r}"

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from eventlog.errors import EventLogError
+from eventlog.keys import PARTITIONS
 from saver.cli import output
 from saver.cli.app import Options, command
-from saver.cli.carrying import carrying_serializer
 from saver.cli.output import BadInput
 from saver.cli.progress import showing_progress
 from saver.cli.redaction import redacted
-from saver.migration import Difference, Migrated, Progress, compare
-from saver.migration import migrate as migrate_threads
 from saver.opening import SOURCES, open_source
-from saver.saver import PARTITIONS, RedisStreamSaver
+
+if TYPE_CHECKING:
+    from langgraph.checkpoint.serde.base import SerializerProtocol
+
+    from saver.migration import Difference, Migrated, Progress
+    from saver.saver import RedisStreamSaver
 
 __all__ = ["migrate"]
 
@@ -42,14 +45,17 @@ def migrate(
 
     Run again, it completes what was cut short. The source is only read. Exit code 1 if a difference is found.
     """
+    from saver.cli.carrying import carrying_serializer  # noqa: PLC0415 - these load LangGraph
+    from saver.migration import compare, migrate  # noqa: PLC0415
+
     url = options.server()
     try:
         with (
             open_source(source, carrying_serializer()) as saver,
             showing_progress() as show,
-            _target(options, url) as target,
+            _target(options, url, carrying_serializer()) as target,
         ):
-            work: Any = compare if verify_only else migrate_threads
+            work: Any = compare if verify_only else migrate
             done: Migrated = work(saver, target, threads=thread, progress=lambda step: show(_told(step), *_steps(step)))
     except (EventLogError, BadInput):
         raise
@@ -60,12 +66,13 @@ def migrate(
     return 0 if done.ok else 1
 
 
-def _target(options: Options, url: str) -> RedisStreamSaver:
+def _target(options: Options, url: str, serde: SerializerProtocol) -> RedisStreamSaver:
     """A saver with as many partitions as the prefix has, if it was laid out already."""
+    from saver.saver import RedisStreamSaver  # noqa: PLC0415 - it loads LangGraph
+
     with options.open_feed() as feed:
         keyspace = feed.runner.run(feed.opened(), "the prefix")
     partitions = PARTITIONS if keyspace is None else keyspace.partitions
-    serde = carrying_serializer()
     return RedisStreamSaver.from_conn_string(url, prefix=options.prefix, partitions=partitions, serde=serde)
 
 
