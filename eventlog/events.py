@@ -125,6 +125,10 @@ class ThreadCopied:
     digest: str
     audit: Mapping[str, Any] | None = None
     """Who did it and why, and in which trace (`eventlog.attribution`)."""
+    signed_for: str | None = None
+    """The thread that the last entry before this was signed for, if that is not the source: of a copy that ends before the event
+    that made its source a copy.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +217,8 @@ def encode_event(event: Event) -> list[bytes]:
         for idx, channel, type_, data in event.writes:
             fields += (b"!%d" % idx, codec.encode_write(channel, type_, data))
     elif isinstance(event, ThreadCopied):
-        fields += (codec.encode({"source": event.source, "seq": event.sequence, "digest": event.digest}),)
+        signed_for = {} if event.signed_for is None else {"for": event.signed_for}
+        fields += (codec.encode({"source": event.source, "seq": event.sequence, "digest": event.digest, **signed_for}),)
     elif isinstance(event, HistoryPruned):
         fields += (codec.encode({"strategy": event.strategy, **_removed(event.removed)}),)
     else:
@@ -360,7 +365,10 @@ def _values_saved(fields: Fields) -> Event:
 
 def _copied(fields: Fields) -> Event:
     envelope = _envelope(fields, source=str, seq=int, digest=str)
-    return ThreadCopied(envelope["source"], envelope["seq"], envelope["digest"], _audit(fields))
+    signed_for = envelope.get("for")
+    if signed_for is not None and not isinstance(signed_for, str):
+        raise codec.Malformed("has an envelope whose 'for' is no text")
+    return ThreadCopied(envelope["source"], envelope["seq"], envelope["digest"], _audit(fields), signed_for)
 
 
 def _pruned(fields: Fields) -> Event:

@@ -147,7 +147,7 @@ def sources_of(keys: ThreadKeys) -> Flow[list[tuple[int, bytes]]]:
             continue  # what comes before it is then refused
         event = decode_entry(keys.thread.decode(), entry_id, flat).event
         if isinstance(event, ThreadCopied):
-            name = event.source.encode()
+            name = (event.source if event.signed_for is None else event.signed_for).encode()
             found.append((entry_ms(entry_id), name))
     return found[::-1]
 

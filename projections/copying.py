@@ -16,6 +16,7 @@ from eventlog.errors import HistoryGone, InvalidArgument, ThreadBusy, ThreadExis
 from eventlog.events import Recorded, ThreadCopied, decode_entry, encode_event
 from eventlog.flow import Call, Flow, load_script
 from eventlog.keys import Keyspace, ThreadKeys
+from projections.authentic import name_at, sources_of
 from projections.fold import Index, settle
 from projections.registry import runs_of
 from projections.thread import (
@@ -95,8 +96,8 @@ def copy_thread(
         index = yield from _read(source, staged[0], until)
         if index is None:
             continue
-        digest = index.digest.decode()
-        event = ThreadCopied(source.thread.decode(), index.sequence, digest, stamp())
+        signed_for = None if until is None else (yield from _signed_for(source, index.last))
+        event = ThreadCopied(source.thread.decode(), index.sequence, index.digest.decode(), stamp(), signed_for)
         fields = target.signed(encode_event(event))
         yield from stage_hash(staged[1], index.hash())
         yield from stage_members(staged[2], list(index.members()))
@@ -154,6 +155,14 @@ def _read(source: ThreadKeys, staged: bytes, until: Until | None) -> Flow[Index 
         raise _not_found(source)
     settle(thread, index)
     return index
+
+
+def _signed_for(source: ThreadKeys, entry_id: bytes) -> Flow[str | None]:
+    """The thread that an entry was signed for, if that is not the one whose log it is in, which is a copy."""
+    if source.signer is None:
+        return None
+    name = name_at((yield from sources_of(source)), source.thread, entry_id)
+    return None if name == source.thread else name.decode()
 
 
 def _check_prefix(source: ThreadKeys, index: Index, until: Until, *, beyond: bool) -> Flow[None]:

@@ -75,9 +75,7 @@ def export(
         output.line(f"{done.threads} threads with {done.entries} events are in {file}.")
 
 
-def _lines(
-    keyspace: Keyspace, threads: list[str] | None, file: str, *, values: bool, overwrite: bool
-) -> Flow[None]:
+def _lines(keyspace: Keyspace, threads: list[str] | None, file: str, *, values: bool, overwrite: bool) -> Flow[None]:
     from saver.cli.values import careful_serializer  # noqa: PLC0415 - these load LangGraph
     from saver.json_lines import export_lines  # noqa: PLC0415
     from saver.translation import Translator  # noqa: PLC0415

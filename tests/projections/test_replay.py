@@ -387,10 +387,10 @@ def with_user(url: str, user: str, password: str) -> str:
 
 @pytest.fixture(scope="module")
 def long_threads(any_server: Server) -> Iterator[tuple[Bench, list[str]]]:
-    """A thread of 1,000 events and one of 2,500: a list that is as long in both, and does not stay as it is."""
+    """A thread of 2,000 events and one of 4,000: a list that is as long in both, and does not stay as it is."""
     with Bench(any_server) as bench:
         names = []
-        for name, count in (("a", 500), ("b", 1250)):
+        for name, count in (("a", 1000), ("b", 2000)):
             for number in range(count):
                 put = put_of(name, number, number - 1 if number else None, shared=True)
                 bench.savers[0].put(*put)
@@ -400,7 +400,7 @@ def long_threads(any_server: Server) -> Iterator[tuple[Bench, list[str]]]:
 
 
 def test_memory_does_not_grow_with_the_thread(long_threads: tuple[Bench, list[str]]) -> None:
-    """Replaying 2,500 events takes as much as replaying 1,000, but for what is kept within its bounds."""
+    """Replaying 4,000 events takes as much as replaying 2,000, but for what is kept within its bounds."""
     bench, _ = long_threads
 
     def peak(name: str) -> int:

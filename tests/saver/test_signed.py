@@ -342,3 +342,21 @@ def test_upkeep_of_a_signed_thread(any_server: Server, prefix: str) -> None:
         for thread in "tu":
             assert [one.checkpoint["id"] for one in saver.list(config(thread))] == [checkpoint_id(4), checkpoint_id(3)]
             assert saver.verify(thread).sound
+
+
+def test_copies_that_end_before_their_source_became_a_copy(any_server: Server, prefix: str) -> None:
+    """Of what was signed for a thread two copies back: it reads and verifies, and so does a copy of that."""
+    with opened(any_server, prefix) as saver:
+        fill(saver)
+        half = saver.verify("t").sequence // 2
+        saver.copy_thread("t", "u")
+        saver.put(*put_of("u", 9, 4))
+        saver.copy_thread("u", "v", until=half)
+        saver.put(*put_of("v", 8, 1))
+        saver.copy_thread("v", "w", until=half - 1)
+        saver.copy_thread("v", "x")
+        latest = {"v": 8, "w": 2, "x": 8}
+        with opened(any_server, prefix) as other:
+            for thread, number in latest.items():
+                assert other.verify(thread).sound, other.verify(thread).findings
+                assert [one.checkpoint["id"] for one in other.list(config(thread), limit=1)] == [checkpoint_id(number)]
