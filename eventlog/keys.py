@@ -195,7 +195,8 @@ class ThreadKeys:
     shared: PartitionKeys
     all: tuple[bytes, ...]
     """The keys that every script on a thread is given, as log.lua expects them."""
-    signer: Signer | None = None
+    keyspace: Keyspace
+    signer: Signer | None
     """Who signs what is appended to the thread, and checks what is read of it."""
 
     def signed(self, fields: list[bytes]) -> list[bytes]:
@@ -267,4 +268,4 @@ class Keyspace:
         tag, shared = self._tags[number], self._shared[number]
         log, index, order = (tag + name + thread for name in (b":log:", b":index:", b":order:"))
         keys = log, index, order, shared.threads, shared.feed, shared.runs, shared.expiries
-        return ThreadKeys(thread, log, index, order, tag + b":head:" + counted(thread), shared, keys, self.signer)
+        return ThreadKeys(thread, log, index, order, tag + b":head:" + counted(thread), shared, keys, self, self.signer)

@@ -30,7 +30,9 @@ class Announced:
     lasting: bool = False
     """Whether more than writes without a checkpoint was announced: such a log is dropped after a day."""
     ended_before: bool = False
-    """Whether an earlier log of the thread has ended, or may have, in a part of the feed that was trimmed."""
+    """Whether an earlier log of the thread has ended, or may have: in a part of the feed that was trimmed, or before the thread was
+    imported.
+    """
     behind: tuple[int, str] | None = None
     """Number and entry that the thread was announced with before a lower number was."""
 
@@ -66,7 +68,7 @@ def _next(before: Announced | None, activity: Activity, *, trimmed: bool) -> Ann
         return Announced(sequence, "", kind, activity.digest or "", ended_before=True)
     told = Announced(sequence, entry_id, lasting=kind != "writes", ended_before=trimmed)
     if before is None:
-        return told
+        return replace(told, ended_before=trimmed or kind == "imported")
     if before.ended or kind in ("copied", "imported"):  # which begin a thread
         return replace(told, ended_before=True)
     behind = before.behind

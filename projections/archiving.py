@@ -14,10 +14,10 @@ from eventlog.flow import Call, Emit, Flow
 from eventlog.keys import Keyspace, ThreadKeys
 from projections.archive_files import Name
 from projections.archive_format import Entry, ThreadHead
-from projections.exporting import PAGE_BYTES, READ_ENTRIES, Exported, Page, consumed, export_file, log_end
+from projections.exporting import PAGE_BYTES, READ_ENTRIES, Exported, consumed, export_file, log_end
 from projections.file_work import on_file
 from projections.fold import Index
-from projections.importing import read_threads
+from projections.importing import Read, read_threads
 from projections.removal import Choice, Describe, History, Replayed, _carry_out, delete_thread, place_of, plan
 from projections.thread import scan
 
@@ -139,7 +139,7 @@ def verify_file(keys: ThreadKeys, path: Name) -> Flow[tuple[ThreadHead, bool]]:
                 after = b""
                 if head.thread != keys.thread.decode():
                     break
-            elif isinstance(item, Page):
+            elif isinstance(item, Read):
                 found, _ = yield Call(READ_ENTRIES, [keys.log], [after, len(item.entries), 2 * PAGE_BYTES])
                 if [Entry(*one) for one in found] != item.entries:
                     end = yield from log_end(keys)

@@ -230,9 +230,9 @@ def _check_absent(keys: ThreadKeys, absent: set[tuple[str, bytes]]) -> Flow[None
 
     Rare, and dear: the log is read twice.
     """
-    from projections.verify import verify_log  # noqa: PLC0415 - which reads what is authentic
+    from projections.verify import verify_thread  # noqa: PLC0415 - which reads what is authentic
 
-    found = yield from verify_log(keys)
+    found = yield from verify_thread(keys)
     if not found.sound:
         raise SignatureInvalid(f"Thread {keys.thread.decode()!r}: {found.findings[0].told}. {_REMEDY}")
     after, more = b"", 1

@@ -8,7 +8,6 @@ as it was then, and goes on from the latest checkpoint it had.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from secrets import token_hex
 
 from eventlog.attribution import stamp
 from eventlog.codec import content_digest
@@ -17,17 +16,10 @@ from eventlog.events import Recorded, ThreadCopied, decode_entry, encode_event
 from eventlog.flow import Call, Flow, load_script
 from eventlog.keys import Keyspace, ThreadKeys
 from projections.authentic import name_at, sources_of
-from projections.fold import Index, settle
+from projections.fold import Fold, settle
 from projections.registry import runs_of
-from projections.thread import (
-    check_log,
-    rebuild_index,
-    scan,
-    stage_entries,
-    stage_hash,
-    stage_members,
-    thread_script,
-)
+from projections.staging import StagedIndex, stage_entries, staged_keys
+from projections.thread import check_log, rebuild_index, scan, thread_script
 
 __all__ = ["Until", "copy_thread"]
 
@@ -63,7 +55,7 @@ class Until:
         assert self.entry_id is not None
         return entry_order(recorded.entry_id) > entry_order(self.entry_id)
 
-    def is_met(self, index: Index) -> bool:
+    def is_met(self, index: Fold) -> bool:
         """Whether a log that ends here has the event that is named."""
         if self.sequence is not None:
             return index.sequence == self.sequence
@@ -76,8 +68,8 @@ def copy_thread(
     """Copies the history of a thread, complete or up to an event, to one that does not exist: all of it or nothing.
 
     What is appended to the source meanwhile is not copied.
-    Memory: a page of 50 entries or 4 MiB, and the index.
-    Round trips: two per page, and a few more.
+    Memory: a page of 50 entries or 4 MiB.
+    Round trips: three per page, and a few more.
 
     Raises:
         ThreadNotFound: the source has no log.
@@ -91,16 +83,13 @@ def copy_thread(
     for _ in range(ATTEMPTS):
         if not (yield from check_log(source)):
             raise _not_found(source)
-        token = token_hex(8).encode()
-        staged = [target.shared.stage(token, part) for part in (b"log", b"index", b"order")]
-        index = yield from _read(source, staged[0], until)
+        staged = staged_keys(target, b"log", b"index", b"order")
+        index = yield from _read(source, staged, until)
         if index is None:
             continue
         signed_for = None if until is None else (yield from _signed_for(source, index.last))
         event = ThreadCopied(source.thread.decode(), index.sequence, index.digest.decode(), stamp(), signed_for)
         fields = target.signed(encode_event(event))
-        yield from stage_hash(staged[1], index.hash())
-        yield from stage_members(staged[2], list(index.members()))
         runs = yield from runs_of(keyspace, source)
         arguments = [b"%d" % ttl, event.kind, content_digest(fields).encode(), b"%d" % len(fields), *fields, *runs]
         (status,) = yield Call(STORE_COPY, [*target.all, *staged], [target.thread, *arguments])
@@ -120,10 +109,12 @@ def copy_thread(
     )
 
 
-def _read(source: ThreadKeys, staged: bytes, until: Until | None) -> Flow[Index | None]:
-    """Lays the source's log ready; its index, or None if the log was pruned, deleted or begun anew meanwhile."""
+def _read(source: ThreadKeys, staged: list[bytes], until: Until | None) -> Flow[StagedIndex | None]:
+    """Lays the source's log and index ready; None if the log was pruned, deleted or begun anew meanwhile, or what was laid ready
+    has dropped itself.
+    """
     thread = source.thread.decode()
-    index = Index()
+    index = StagedIndex(keys=staged[1:])
     after, end = b"", b""
     beyond = False
     while not beyond:
@@ -142,7 +133,9 @@ def _read(source: ThreadKeys, staged: bytes, until: Until | None) -> Flow[Index 
         if not entries:
             return None
         if wanted:
-            yield from stage_entries(staged, wanted)
+            yield from stage_entries(staged[0], wanted)
+            if not (yield from index.flush()):
+                return None
         after = entries[-1][0]
         if entry_order(after) >= entry_order(end):
             break
@@ -165,7 +158,7 @@ def _signed_for(source: ThreadKeys, entry_id: bytes) -> Flow[str | None]:
     return None if name == source.thread else name.decode()
 
 
-def _check_prefix(source: ThreadKeys, index: Index, until: Until, *, beyond: bool) -> Flow[None]:
+def _check_prefix(source: ThreadKeys, index: StagedIndex, until: Until, *, beyond: bool) -> Flow[None]:
     """Whether the beginning of a log is whole, as it was then."""
     thread = source.thread.decode()
     if index.missing() is not None or (not until.is_met(index) and beyond):

@@ -21,6 +21,7 @@ the thread is deleted, as an early write is.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from math import inf
@@ -32,7 +33,6 @@ from eventlog.events import (
     CheckpointSaved,
     HistoryPruned,
     Recorded,
-    Removed,
     RunsDeleted,
     ThreadCopied,
     ValuesSaved,
@@ -40,18 +40,94 @@ from eventlog.events import (
 )
 from eventlog.keys import checkpoint_place, counted, ordered, value_name
 
-__all__ = ["Index", "fold"]
+__all__ = ["Fold", "Index", "fold", "settle"]
 
 
 @dataclass(slots=True)
-class Index:
-    """Where things lie in a thread's log."""
+class Fold(ABC):
+    """The rules, and how far a fold is. Where things lie is for those who derive from it to keep."""
 
     sequence: int = 0
     digest: bytes = b""
     last: bytes = b"0-0"
     """Entry id of the last entry."""
     entries: int = 0
+    gaps: list[tuple[int, int]] = field(default_factory=list)
+    """First and last of the sequence numbers that are not there."""
+    gone: list[tuple[int, int]] = field(default_factory=list)
+    """First and last of those that a removal accounts for."""
+
+    def add(self, recorded: Recorded) -> None:
+        """Folds one event in."""
+        if recorded.sequence <= self.sequence:
+            return
+        if recorded.sequence > self.sequence + 1:
+            self.gaps.append((self.sequence + 1, recorded.sequence - 1))
+        self.sequence, self.digest, self.last = recorded.sequence, recorded.digest, recorded.entry_id
+        self.entries += 1
+        _FOLDS[recorded.event.kind](self, recorded.entry_id, recorded.event)
+
+    def state(self) -> dict[bytes, bytes]:
+        """Where the log ends, as the index key has it."""
+        return {b"n": b"%d" % self.sequence, b"d": self.digest, b"l": self.last, b"c": b"%d" % self.entries}
+
+    def missing(self) -> int | None:
+        """The first sequence number that is not there and that no removal accounts for; None if all is well."""
+        covered: Iterator[tuple[float, float]] = iter([*sorted(self.gone), (inf, inf)])
+        start, end = next(covered)
+        for first, last in self.gaps:
+            while first <= last:
+                while end < first:
+                    start, end = next(covered)
+                if start > first:
+                    return first
+                first = int(end) + 1  # noqa: PLW2901
+        return None
+
+    @abstractmethod
+    def hold(self, name: bytes, place: bytes) -> None:
+        """An index field leads to a value: its entry, and its check."""
+
+    @abstractmethod
+    def put(self, place: bytes, entry_id: bytes) -> None:
+        """A checkpoint is in an entry, and in none before it."""
+
+    @abstractmethod
+    def write(self, place: bytes, task_id: bytes, entry_id: bytes) -> None:
+        """Writes of a task to a checkpoint are in an entry, too."""
+
+    @abstractmethod
+    def drop(self, place: bytes) -> None:
+        """A checkpoint is no longer there."""
+
+    @abstractmethod
+    def hide(self, place: bytes) -> None:
+        """A checkpoint is no longer listed."""
+
+    def _values(self, entry_id: bytes, event: ValuesSaved | CheckpointSaved) -> None:
+        namespace = b"v" + counted(event.namespace.encode())
+        for (channel, token), piece in event.values.items():
+            self.hold(namespace + value_name(channel.encode(), token.encode()), entry_id + check_in(piece))
+
+    def _checkpoint(self, entry_id: bytes, event: CheckpointSaved) -> None:
+        self._values(entry_id, event)
+        self.put(_place(event.namespace, event.checkpoint_id), entry_id)
+
+    def _writes(self, entry_id: bytes, event: WritesSaved) -> None:
+        self.write(_place(event.namespace, event.checkpoint_id), event.task_id.encode(), entry_id)
+
+    def _removal(self, _: bytes, event: HistoryPruned | RunsDeleted) -> None:
+        for name in event.removed.dropped:
+            self.drop(_place(*name))
+        for name in event.removed.hidden:
+            self.hide(_place(*name))
+        self.gone += [(first, last) for first, last, _ in event.removed.gone]
+
+
+@dataclass(slots=True)
+class Index(Fold):
+    """Where things lie in a thread's log."""
+
     values: dict[bytes, bytes] = field(default_factory=dict)
     """Index field of a (namespace, channel, version) -> entry id and check of the value."""
     checkpoints: dict[bytes, bytes] = field(default_factory=dict)
@@ -60,15 +136,10 @@ class Index:
     """Place of an ancestor kept for delta channels -> entry id."""
     writes: dict[bytes, list[tuple[bytes, bytes]]] = field(default_factory=dict)
     """Place of a checkpoint -> (task id, entry id) of its writes, in log order."""
-    gaps: list[tuple[int, int]] = field(default_factory=list)
-    """First and last of the sequence numbers that are not there."""
-    gone: list[tuple[int, int]] = field(default_factory=list)
-    """First and last of those that a removal accounts for."""
 
     def hash(self) -> dict[bytes, bytes]:
         """Contents of the index key."""
-        state = {b"n": b"%d" % self.sequence, b"d": self.digest, b"l": self.last, b"c": b"%d" % self.entries}
-        return state | self.places()
+        return self.state() | self.places()
 
     def places(self) -> dict[bytes, bytes]:
         """The same without where the log ends: where values lie, and the number of hidden checkpoints if there are any."""
@@ -84,70 +155,37 @@ class Index:
             for task_id, entry_id in written:
                 yield b"w" + place + ordered(task_id) + entry_id
 
-    def add(self, recorded: Recorded) -> None:
-        """Folds one event in."""
-        if recorded.sequence <= self.sequence:
-            return
-        if recorded.sequence > self.sequence + 1:
-            self.gaps.append((self.sequence + 1, recorded.sequence - 1))
-        self.sequence, self.digest, self.last = recorded.sequence, recorded.digest, recorded.entry_id
-        self.entries += 1
-        _FOLDS[recorded.event.kind](self, recorded.entry_id, recorded.event)
+    def hold(self, name: bytes, place: bytes) -> None:
+        """See `Fold`."""
+        self.values[name] = place
 
-    def _values(self, entry_id: bytes, event: ValuesSaved | CheckpointSaved) -> None:
-        namespace = b"v" + counted(event.namespace.encode())
-        for (channel, token), piece in event.values.items():
-            place = entry_id + check_in(piece)
-            self.values[namespace + value_name(channel.encode(), token.encode())] = place
-
-    def _checkpoint(self, entry_id: bytes, event: CheckpointSaved) -> None:
-        self._values(entry_id, event)
-        place = _place(event.namespace, event.checkpoint_id)
+    def put(self, place: bytes, entry_id: bytes) -> None:
+        """See `Fold`."""
         self.checkpoints[place] = entry_id
         self.hidden.pop(place, None)
 
-    def _writes(self, entry_id: bytes, event: WritesSaved) -> None:
-        written = self.writes.setdefault(_place(event.namespace, event.checkpoint_id), [])
-        written.append((event.task_id.encode(), entry_id))
+    def write(self, place: bytes, task_id: bytes, entry_id: bytes) -> None:
+        """See `Fold`."""
+        self.writes.setdefault(place, []).append((task_id, entry_id))
 
-    def _removal(self, _: bytes, event: HistoryPruned | RunsDeleted) -> None:
-        self._remove(event.removed)
+    def drop(self, place: bytes) -> None:
+        """See `Fold`."""
+        self.checkpoints.pop(place, None)
+        self.hidden.pop(place, None)
 
-    def _remove(self, removed: Removed) -> None:
-        for namespace, checkpoint_id in removed.dropped:
-            place = _place(namespace, checkpoint_id)
-            self.checkpoints.pop(place, None)
-            self.hidden.pop(place, None)
-        for namespace, checkpoint_id in removed.hidden:
-            place = _place(namespace, checkpoint_id)
-            if place in self.checkpoints:
-                self.hidden[place] = self.checkpoints.pop(place)
-        self.gone += [(first, last) for first, last, _ in removed.gone]
-
-    def missing(self) -> int | None:
-        """The first sequence number that is not there and that no removal accounts for; None if all is well."""
-        covered: Iterator[tuple[float, float]] = iter([*sorted(self.gone), (inf, inf)])
-        start, end = next(covered)
-        for first, last in self.gaps:
-            while first <= last:
-                while end < first:
-                    start, end = next(covered)
-                if start > first:
-                    return first
-                first = int(end) + 1  # noqa: PLW2901
-        return None
-
-    def _copied(self, _: bytes, __: ThreadCopied) -> None:
-        pass
+    def hide(self, place: bytes) -> None:
+        """See `Fold`."""
+        if place in self.checkpoints:
+            self.hidden[place] = self.checkpoints.pop(place)
 
 
-_FOLDS: dict[bytes, Callable[[Index, bytes, Any], None]] = {
-    ValuesSaved.kind: Index._values,
-    CheckpointSaved.kind: Index._checkpoint,
-    WritesSaved.kind: Index._writes,
-    HistoryPruned.kind: Index._removal,
-    RunsDeleted.kind: Index._removal,
-    ThreadCopied.kind: Index._copied,
+_FOLDS: dict[bytes, Callable[[Fold, bytes, Any], None]] = {
+    ValuesSaved.kind: Fold._values,
+    CheckpointSaved.kind: Fold._checkpoint,
+    WritesSaved.kind: Fold._writes,
+    HistoryPruned.kind: Fold._removal,
+    RunsDeleted.kind: Fold._removal,
+    ThreadCopied.kind: lambda *_: None,
 }
 
 
@@ -164,7 +202,7 @@ def fold(thread: str, events: Iterable[Recorded]) -> Index:
     return index
 
 
-def settle(thread: str, index: Index) -> None:
+def settle(thread: str, index: Fold) -> None:
     """Checks a finished fold. Raises `CorruptEntry` if entries are missing that no removal accounts for."""
     if (missing := index.missing()) is not None:
         raise CorruptEntry(

@@ -9,7 +9,6 @@ that are there already are passed over.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from secrets import token_hex
 from typing import NamedTuple, Union
 
 from eventlog.errors import (
@@ -21,15 +20,16 @@ from eventlog.errors import (
     ThreadExists,
     ThreadNotFound,
 )
+from eventlog.events import Recorded
 from eventlog.flow import Argument, Call, Emit, Flow
 from eventlog.keys import Keyspace, ThreadKeys
 from projections.archive_files import Name, read_file
 from projections.archive_format import Entry, ThreadEnd, ThreadHead
 from projections.chain import Chain
-from projections.exporting import PAGE_BYTES, Page, log_end
+from projections.exporting import PAGE_BYTES, log_end
 from projections.file_work import Progress, on_file
-from projections.fold import Index
-from projections.thread import rebuild_index, stage_entries, stage_hash, stage_members, thread_script
+from projections.staging import StagedIndex, stage_entries, staged_keys
+from projections.thread import rebuild_index, thread_script
 
 __all__ = ["Imported", "check_file", "import_file", "read_threads"]
 
@@ -47,46 +47,48 @@ class Imported(NamedTuple):
     """Threads passed over, since they were there already."""
 
 
-class _Whole(NamedTuple):
+class Read(NamedTuple):
+    """Some entries that follow each other, and what happened in them."""
+
+    entries: list[Entry]
+    events: list[Recorded]
+
+
+class Whole(NamedTuple):
     """A thread that has been read, and whose log is whole."""
 
     head: ThreadHead
-    folded: Index
 
 
-def read_threads(path: Name, *, fold: bool = False) -> Iterator[Union[ThreadHead, Page, _Whole]]:
-    """The threads of an export, checked: of each its head, pages of 50 entries or 4 MiB, and once all of it is known to be a whole
-    log, a last item with its index (an empty one unless `fold`).
-
-    Raises `ExportUnreadable`, for a log that is damaged too.
+def read_threads(path: Name) -> Iterator[Union[ThreadHead, Read, Whole]]:
+    """The threads of an export, checked: of each its head, pages of 50 entries or 4 MiB, and a last item once all of it is known to
+    be a whole log. Raises `ExportUnreadable`, for a log that is damaged too.
     """
     head: ThreadHead | None = None
-    chain, index = Chain(""), Index()
-    page: list[Entry] = []
+    chain = Chain("")
+    page = Read([], [])
     size = 0
     for item in read_file(path):
         if isinstance(item, ThreadHead):
-            head, chain, index = item, Chain(item.thread), Index()
+            head, chain = item, Chain(item.thread)
             yield item
         elif isinstance(item, Entry):
             try:
-                recorded = chain.add(*item)
+                page.events.append(chain.add(*item))
             except ServerError as error:
                 raise _damaged(path, error) from error
-            if fold:
-                index.add(recorded)
-            page.append(item)
+            page.entries.append(item)
             size += sum(map(len, item.fields))
-            if len(page) == PAGE or size > PAGE_BYTES:
-                yield Page(page)
-                page, size = [], 0
+            if len(page.entries) == PAGE or size > PAGE_BYTES:
+                yield page
+                page, size = Read([], []), 0
         elif isinstance(item, ThreadEnd):
             assert head is not None
-            if page:
-                yield Page(page)
-                page, size = [], 0
+            if page.entries:
+                yield page
+                page, size = Read([], []), 0
             _check_whole(path, head, chain)
-            yield _Whole(head, index)
+            yield Whole(head)
 
 
 def _check_whole(path: Name, head: ThreadHead, chain: Chain) -> None:
@@ -118,7 +120,7 @@ def import_file(keyspace: Keyspace, path: Name, heads: dict[str, ThreadHead], *,
     """Puts threads of an export in place; emits the work on the file, `Progress`, and `Imported` at the end.
 
     `heads`: which, as `check_file` gives them. `ttl`: ms that they live, 0 for ever.
-    Memory: a page, the name and digest of each thread, and the index of one. Round trips: one per page and thread, and a few more.
+    Memory: a page, and the name and digest of each thread. Round trips: two per page, one per thread, and a few more.
 
     Raises:
         ThreadExists: a thread has another log than in the file, and is left as it is. Nothing was put in place, unless that log
@@ -136,21 +138,25 @@ def import_file(keyspace: Keyspace, path: Name, heads: dict[str, ThreadHead], *,
         if end is not None:
             present.add(thread)
     count = entries = 0
-    items = read_threads(path, fold=True)
+    items = read_threads(path)
     try:
         while (item := (yield from on_file(lambda: next(items, None)))) is not None:
             if isinstance(item, ThreadHead):
                 wanted = item.thread in heads and item.thread not in present
                 keys, done, of = keyspace.thread(item.thread.encode()), 0, item.entries
-                token = token_hex(8).encode()
-                staged = [keys.shared.stage(token, part) for part in (b"log", b"index", b"order")]
+                staged = staged_keys(keys, b"log", b"index", b"order")
+                index = StagedIndex(keys=staged[1:])
             elif not wanted:
                 continue
-            elif isinstance(item, Page):
+            elif isinstance(item, Read):
                 yield from stage_entries(staged[0], item.entries)
+                for recorded in item.events:
+                    index.add(recorded)
+                if not (yield from index.flush()):
+                    raise _too_slow(keys)
                 done += len(item.entries)
                 yield Emit(Progress(keys.thread.decode(), done, of))
-            elif (yield from _put_in_place(path, keys, staged, item, ttl)):
+            elif (yield from _put_in_place(path, keys, (staged[0], index), item.head, ttl)):
                 count, entries = count + 1, entries + done
             else:
                 present.add(item.head.thread)
@@ -169,7 +175,7 @@ def check_file(path: Name, threads: Sequence[str] | None) -> Flow[dict[str, Thre
     items = read_threads(path)
     try:
         while (item := (yield from on_file(lambda: next(items, None)))) is not None:
-            if isinstance(item, _Whole) and (threads is None or item.head.thread in threads):
+            if isinstance(item, Whole) and (threads is None or item.head.thread in threads):
                 heads[item.head.thread] = item.head
     finally:
         items.close()  # type: ignore[attr-defined] # a generator
@@ -187,24 +193,28 @@ def log_end_if_any(keys: ThreadKeys) -> Flow[tuple[int, bytes] | None]:
     return None if end is None else (end.sequence, end.digest)
 
 
-def _put_in_place(path: Name, keys: ThreadKeys, staged: Sequence[bytes], whole: _Whole, ttl: int) -> Flow[bool]:
+def _put_in_place(
+    path: Name, keys: ThreadKeys, staged: tuple[bytes, StagedIndex], head: ThreadHead, ttl: int
+) -> Flow[bool]:
     """Whether the log that was laid ready is the thread's now; False if that was there before."""
-    index, head = whole.folded, whole.head
-    yield from stage_hash(staged[1], index.hash())
-    yield from stage_members(staged[2], list(index.members()))
+    log, index = staged
     arguments: list[Argument] = [keys.thread, ttl, index.digest, index.last, *(run.encode() for run in head.runs)]
     for _ in range(ATTEMPTS):
-        (status,) = yield Call(IMPORT, [*keys.all, *staged], arguments)
+        (status,) = yield Call(IMPORT, [*keys.all, log, *index.keys], arguments)
         if status == b"stale":
             yield from rebuild_index(keys)
         elif status == b"exists":
             raise _exists(path, head.thread)
         elif status == b"moved":
-            raise ThreadBusy(f"Thread {head.thread!r} was not put in place within ten minutes. Import again.")
+            raise _too_slow(keys)
         else:
             keys.note(index.last, index.digest)
             return bool(status == b"ok")
     raise ThreadBusy(f"The index of thread {head.thread!r} was changed again and again. Import again.")
+
+
+def _too_slow(keys: ThreadKeys) -> ThreadBusy:
+    return ThreadBusy(f"Thread {keys.thread.decode()!r} was not put in place within ten minutes. Import again.")
 
 
 def _exists(path: Name, thread: str) -> ThreadExists:

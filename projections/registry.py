@@ -12,7 +12,7 @@ from secrets import token_hex
 from eventlog.feed.trimming import past_lost
 from eventlog.flow import Batch, Call, Command, Flow, load_script
 from eventlog.keys import Keyspace, PartitionKeys, ThreadKeys, counted
-from projections.thread import STAGED_FOR
+from projections.staging import STAGED_FOR
 
 __all__ = ["threads_of", "threads_of_runs"]
 

@@ -1,18 +1,14 @@
 -- Puts an index and an order that were rebuilt from the log in the place of theirs, unless the log has moved on.
 --
 -- KEYS: those of log.lua; 8 staged index; 9 staged order.
--- ARGV: 1 thread; 2 last entry id of the log that was folded; 3 number of its entries; 4 'keep' to leave what is staged where the log has
---   moved on, for a caller who folds on and tries again.
--- Reply: 1 if stored, by an earlier call that was sent again too; 0 if the log has moved on; -1 if the last entry that the old index knew was taken out of the log by hand.
+-- ARGV: 1 thread; 2 last entry id of the log that was folded; 3 number of its entries.
+-- Reply: 1 if stored, by an earlier call that was sent again too; 0 if the log has moved on, or what was staged has dropped itself; -1 if the last entry that the old index knew was taken out of the log by hand.
 
-if redis.call('EXISTS', KEYS[8]) == 0 then
-  return 1
+if redis.call('EXISTS', KEYS[8], KEYS[9]) < 2 then
+  return redis.call('HGET', INDEX, 'l') == ARGV[2] and 1 or 0
 end
 local last = redis.call('XREVRANGE', LOG, '+', '-', 'COUNT', 1)[1]
 if not last or last[1] ~= ARGV[2] or redis.call('XLEN', LOG) ~= tonumber(ARGV[3]) then
-  if ARGV[4] ~= 'keep' then
-    redis.call('UNLINK', KEYS[8], KEYS[9])
-  end
   return 0
 end
 local old = redis.call('HGET', INDEX, 'l')

@@ -9,15 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from secrets import token_hex
 from typing import Any, cast
 
 from eventlog.errors import CorruptEntry, LogLost, ServerError, ServerUnavailable, ThreadBusy, ValueTooLarge
-from eventlog.events import CheckpointSaved, Recorded, decode_entry
+from eventlog.events import CheckpointSaved, HistoryPruned, Recorded, RunsDeleted, decode_entry
 from eventlog.flow import Argument, Call, Command, Flow, Script, load_script
 from eventlog.keys import ThreadKeys
 from projections.authentic import Names, signed_page
 from projections.fold import Index, settle
+from projections.staging import StagedIndex, staged_keys
 from projections.versions import Versions, overlaid
 
 __all__ = ["call", "rebuild_index", "scan", "thread_script"]
@@ -28,10 +28,10 @@ SCAN_BYTES = 4 * 1024 * 1024
 """Bytes in the log after which a reply of a scan ends early, so that the server is never held up for long."""
 SMALLEST_LIMIT = 2**20
 """Bytes: the least a server's `proto-max-bulk-len` can be."""
-STAGED_FOR = 600
-"""Seconds after which what was laid ready and not put in place is dropped."""
-_CHUNK = 4000
-STAGE = load_script("projections/stage")
+ATTEMPTS = 200
+"""How often a fold is tried to be put in place while the log moves on."""
+FRESH = 20
+"""How often a fold is begun anew because entries were taken out of the log."""
 
 
 def thread_script(name: str, *preludes: str) -> Script:
@@ -110,7 +110,7 @@ def _explain(thread: str, arguments: Sequence[Argument], error: ServerUnavailabl
 
 
 CHECK_LOG = thread_script("check_log")
-
+STORE_INDEX = thread_script("store_index")
 
 SCAN_LOG = load_script("eventlog/names", "projections/scan_log")
 
@@ -139,13 +139,8 @@ def scan(keys: ThreadKeys, keep: list[Recorded] | None = None, index: Index | No
             entries, more = yield from signed_page(names, after, SCAN, SCAN_BYTES, values=False)
         else:
             entries, more = yield Call(SCAN_LOG, [keys.log], [after, SCAN, SCAN_BYTES])
-        for after, flat in entries:
-            recorded = decode_entry(thread, after, flat)
-            if recorded.sequence <= index.sequence:
-                raise CorruptEntry(
-                    f"Entry {after.decode()} of thread {thread!r} has sequence number {recorded.sequence}, which came before. "
-                    "If something other than this package added it, remove it with XDEL; else restore the log from a backup."
-                )
+        for recorded in _in_turn(keys, entries, index.sequence):
+            after = recorded.entry_id
             index.add(recorded)
             if keep is not None:
                 keep.append(_whole(thread, recorded, versions))
@@ -172,45 +167,58 @@ def _whole(thread: str, recorded: Recorded, versions: dict[bytes, Versions]) -> 
     return recorded if event is recorded.event else replace(recorded, event=event)
 
 
-def rebuild_index(keys: ThreadKeys) -> Flow[None]:
-    """Folds the log and puts index and order in place, unless the log has moved on meanwhile: then the caller calls again."""
-    index = yield from scan(keys)
-    if not index.entries:
-        return
-    staged = [keys.shared.stage(token_hex(8).encode(), part) for part in (b"index", b"order")]
-    yield from stage_hash(staged[0], index.hash())
-    yield from stage_members(staged[1], list(index.members()))
-    script = thread_script("store_index")
-    stored = yield Call(script, [*keys.all, *staged], [keys.thread, index.last, index.entries])
-    if stored == -1:
-        raise CorruptEntry(
-            f"The log of thread {keys.thread.decode()!r} ends with entry {index.last.decode()}; what came after was taken out by "
-            "hand. Restore the log from a backup, or delete the thread."
-        )
+def rebuild_index(keys: ThreadKeys) -> Flow[StagedIndex | None]:
+    """Makes index and order of a thread anew from its log, aside, and puts them in place when they have come to the log's end,
+    whatever is appended meanwhile; what they were folded to, None if there is no log.
+
+    Round trips: two per 1000 events or 4 MiB. Memory: a page. Raises `CorruptEntry`, `ThreadBusy`.
+    """
+    for _ in range(FRESH):
+        index = StagedIndex(keys=staged_keys(keys, b"index", b"order"))
+        for _ in range(ATTEMPTS):
+            if not (yield from _fold_on(keys, index)):
+                break
+            settle(keys.thread.decode(), index)
+            stored = yield Call(STORE_INDEX, [*keys.all, *index.keys], [keys.thread, index.last, index.entries])
+            if stored == -1:
+                raise CorruptEntry(
+                    f"The log of thread {keys.thread.decode()!r} ends with entry {index.last.decode()}; what came after was taken "
+                    "out by hand. Restore the log from a backup, or delete the thread."
+                )
+            if stored:
+                return index
+        if not index.entries:
+            return None
+    raise ThreadBusy(
+        f"Thread {keys.thread.decode()!r} was written to each time before its index could be put in place, which is as it was. "
+        "Call again when it is less busy."
+    )
 
 
-def stage_hash(key: bytes, fields: dict[bytes, bytes]) -> Flow[None]:
-    """Lays a hash ready under a key that drops itself."""
-    yield from _stage(key, b"HSET", [part for item in fields.items() for part in item])
+def _fold_on(keys: ThreadKeys, index: StagedIndex) -> Flow[bool]:
+    """Folds what is behind the last event that was folded; False if there was nothing, or all has to begin anew."""
+    begun, before = index.entries > 0, index.entries
+    more = 1
+    while more:
+        entries, more = yield Call(SCAN_LOG, [keys.log], [index.last if index.entries else b"", SCAN, SCAN_BYTES])
+        for recorded in _in_turn(keys, entries, index.sequence):
+            if begun and isinstance(recorded.event, (HistoryPruned, RunsDeleted)):
+                return False  # entries that were folded are gone
+            index.add(recorded)
+        if entries and not (yield from index.flush()):
+            return False
+    return index.entries > before
 
 
-def stage_members(key: bytes, members: list[bytes]) -> Flow[None]:
-    """Lays a sorted set by name ready under a key that drops itself."""
-    yield from _stage(key, b"ZADD", [part for member in members for part in (b"0", member)])
-
-
-def stage_entries(key: bytes, entries: Sequence[tuple[bytes, list[bytes]]]) -> Flow[None]:
-    """Adds entries, ids and fields, to a stream laid ready under a key that drops itself. One round trip."""
-    yield Call(STAGE, [key], [STAGED_FOR, b"XADD", *_flat(entries)])
-
-
-def _flat(entries: Sequence[tuple[bytes, list[bytes]]]) -> Iterator[Argument]:
-    for entry_id, fields in entries:
-        yield entry_id
-        yield len(fields)
-        yield from fields
-
-
-def _stage(key: bytes, command: bytes, parts: list[bytes]) -> Flow[None]:
-    for first in range(0, len(parts), _CHUNK):
-        yield Call(STAGE, [key], [STAGED_FOR, command, *parts[first : first + _CHUNK]])
+def _in_turn(keys: ThreadKeys, entries: Sequence[tuple[bytes, list[bytes]]], before: int) -> Iterator[Recorded]:
+    """The events in some entries, which follow that of a number."""
+    thread = keys.thread.decode()
+    for entry_id, flat in entries:
+        recorded = decode_entry(thread, entry_id, flat)
+        if recorded.sequence <= before:
+            raise CorruptEntry(
+                f"Entry {entry_id.decode()} of thread {thread!r} has sequence number {recorded.sequence}, which came before. "
+                "If something other than this package added it, remove it with XDEL; else restore the log from a backup."
+            )
+        before = recorded.sequence
+        yield recorded

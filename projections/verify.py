@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import OrderedDict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -33,7 +33,7 @@ from eventlog.codec import content_digest
 from eventlog.errors import EventLogError, ThreadNotFound
 from eventlog.events import HistoryPruned, Recorded, Removed, RunsDeleted, ThreadCopied, decode_entry, entry_ms
 from eventlog.flow import Call, Flow, load_script
-from eventlog.keys import Keyspace, ThreadKeys
+from eventlog.keys import ThreadKeys
 from eventlog.signing import Seal, Signer
 from projections.announced import Announced, announced
 from projections.authentic import name_at, sources_of
@@ -287,7 +287,7 @@ class Verification:
         return True
 
     def _check_seal(self, signer: Signer, entry_id: bytes, fields: list[bytes], sequence: int) -> None:
-        found = signer.examine(name_at(self._copied, self._name, entry_id), entry_id, fields)
+        found = signer.examine(self._name_of(entry_id), entry_id, fields)
         seal = found.seal
         if seal is None or found.wrong:
             self.findings.append(Finding(found.wrong, _shown(entry_id), sequence, found.told))
@@ -314,12 +314,18 @@ class Verification:
             told = f"was written by one who had seen another entry {_shown(seal.seen)} than the one that is there"
             self.find(ROLLED_BACK, entry_id, sequence, told)
 
-    def finish(self, state: _State, known: Announced | None) -> None:
+    @property
+    def not_there(self) -> set[bytes]:
+        """Threads that entries were signed for whose writers had seen what is not there and was not removed."""
+        return {self._name_of(entry_id) for entry_id, _, seen in self._not_there if not self._was_removed(seen)}
+
+    def finish(self, state: _State, ended: Collection[bytes]) -> None:
         """What shows when all entries were read: gaps that nothing accounts for, what writers had seen that is not there and was
-        not removed, and an end that something knows to be later.
+        not removed, and an end that something knows to be later. `ended`: threads of which an earlier log has ended, or may have.
         """
         for entry_id, sequence, seen in self._not_there:
-            if not self._was_removed(seen) and not self._was_before(seen, state, known):
+            was_before = self._name_of(entry_id) in ended and self._was_before(seen)
+            if not was_before and not self._was_removed(seen):
                 told = f"was written by one who had seen entry {_shown(seen)}, which is not there and was not removed"
                 self.find(ROLLED_BACK, entry_id, sequence, told)
         for gap in self._gaps:
@@ -340,11 +346,13 @@ class Verification:
         order = entry_order(seen)
         return any(gap.closed and entry_order(gap.before) < order < entry_order(gap.entry_id) for gap in self._gaps)
 
-    def _was_before(self, seen: bytes, state: _State, known: Announced | None) -> bool:
-        """Whether an entry was one of an earlier log, which was deleted by order or has expired."""
-        ended = state.left >= 0 or (known is not None and known.ended_before)
+    def _was_before(self, seen: bytes) -> bool:
+        """Whether an entry came before all that there is, and was not removed from it."""
         begins_here = not (self._gaps and self._gaps[0].first == 1)
-        return ended and begins_here and bool(self.first) and entry_order(seen) < entry_order(self.first)
+        return begins_here and bool(self.first) and entry_order(seen) < entry_order(self.first)
+
+    def _name_of(self, entry_id: bytes) -> bytes:
+        return name_at(self._copied, self._name, entry_id)
 
     def passed(self, known: Announced) -> None:
         """Compares an entry with what the feed announced, when it is its turn."""
@@ -408,7 +416,6 @@ def entry_order(entry_id: bytes) -> tuple[int, int]:
 
 
 def verify_thread(
-    keyspace: Keyspace,
     keys: ThreadKeys,
     *,
     expected: Mapping[int, str] | None = None,
@@ -425,18 +432,12 @@ def verify_thread(
     thread = keys.thread.decode()
     for attempt in range(ATTEMPTS):
         if attempt or known is None:
-            known = (yield from announced(keyspace, [thread])).get(thread)
+            known = (yield from announced(keys.keyspace, [thread])).get(thread)
         before = yield from _state(keys)
         found = yield from _verified(keys, before, known, dict(expected or {}))
         if found.sound or (yield from _state(keys)) == before:
             break
     return found
-
-
-def verify_log(keys: ThreadKeys) -> Flow[Verified]:
-    """Verifies a thread's log by what the thread's own keys know. Round trips as `verify_thread`, but for those of the feed."""
-    state = yield from _state(keys)
-    return (yield from _verified(keys, state, None, {}))
 
 
 def _verified(keys: ThreadKeys, state: _State, known: Announced | None, wanted: dict[int, str]) -> Flow[Verified]:
@@ -467,11 +468,21 @@ def _verified(keys: ThreadKeys, state: _State, known: Announced | None, wanted: 
         yield from _look_up(keys, verification)
         if not entries or entry_order(after) >= entry_order(state.log_last):
             break
-    verification.finish(state, known)
+    verification.finish(state, (yield from _ended(keys, verification.not_there, state, known)))
     if known is not None:
         verification.announced(known, has_behind=has_behind)
     verification.expected(wanted)
     return verification.verified()
+
+
+def _ended(keys: ThreadKeys, names: set[bytes], state: _State, known: Announced | None) -> Flow[set[bytes]]:
+    """Of some threads, those of which the feed says that an earlier log has ended, or may have; or whose logs expire."""
+    others = [name.decode() for name in names - {keys.thread}]
+    told = (yield from announced(keys.keyspace, others)) if others else {}
+    found = {name.encode() for name, one in told.items() if one.ended_before}
+    if state.left >= 0 or (known is not None and known.ended_before):
+        found.add(keys.thread)
+    return found
 
 
 def _check_gone(keys: ThreadKeys, known: Announced | None) -> Flow[None]:

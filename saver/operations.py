@@ -373,7 +373,7 @@ class Operations:
         """Verifies a thread's log."""
         keys = self._keys(thread_id_of(thread_id))
         wanted = _digests(expected)
-        return (yield from self._reading(verify_thread(self.keyspace, keys, expected=wanted)))
+        return (yield from self._reading(verify_thread(keys, expected=wanted)))
 
     def delta_history(
         self, serde: SerializerProtocol, config: RunnableConfig, channels: Sequence[str]

@@ -84,7 +84,7 @@ def _each(runner: Runner, keyspace: Keyspace, wanted: list[str] | None, expected
     threads = wanted if wanted is not None else sorted({*told, *runner.run(_registered(keyspace), "threads")})
     for one in threads:
         keys = keyspace.thread(text("thread", one))
-        flow = verify_thread(keyspace, keys, expected=expected, known=known.get(one))
+        flow = verify_thread(keys, expected=expected, known=known.get(one))
         try:
             yield runner.run(flow, f"thread {one!r}")
         except CallerError:

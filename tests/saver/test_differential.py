@@ -42,7 +42,7 @@ from tests.saver.strategies import (
 
 settings.register_profile(
     "machine",
-    max_examples=50,
+    max_examples=15,
     stateful_step_count=30,
     deadline=None,
     print_blob=True,
