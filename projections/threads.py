@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import NamedTuple
 
 from eventlog.flow import Call, Emit, Flow, load_script
-from eventlog.keys import Keyspace, PartitionKeys, split_counted
+from eventlog.keys import Keyspace, PartitionKeys
 from projections.check import CHECK_VIEWS, Difference, Views, names_in, shown
+from projections.registry_reading import Told, catch_up, told_by
 
-__all__ = ["ThreadInfo", "Told", "check_registry", "list_threads", "told_by"]
+__all__ = ["ThreadInfo", "check_registry", "list_threads"]
 
 SIZES_OF = load_script("eventlog/names", "projections/sizes_of")
 MEMORY_OF = load_script("projections/memory_of")
 FEED_PAGE = load_script("projections/feed_page")
 PAGES = (16, 64, 256)
 """Threads in the first, second and any later page of a partition."""
-FEED = 1000
-"""Pointers of the feed read in one call."""
+NAMES = 1000
+"""Threads, or members of a view, that are looked at in one call."""
 ATTEMPTS = 100
 
 
@@ -169,62 +169,6 @@ def _time(ms: int) -> datetime:
     return datetime.fromtimestamp(ms / 1000, timezone.utc)
 
 
-class Told:
-    """What the feed of a partition says of its threads: the fold that its registry is a view of."""
-
-    def __init__(self) -> None:
-        self.threads: dict[bytes, int] = {}
-        """Thread -> ms of its last activity."""
-        self.runs: dict[bytes, set[bytes]] = {}
-        """Thread -> runs that wrote checkpoints to it."""
-        self.last = b""
-
-    def add(self, entry_id: bytes, pointer: dict[bytes, bytes]) -> None:
-        """Folds a pointer in."""
-        self.last = entry_id
-        thread, kind = pointer.get(b"thread"), pointer.get(b"kind")
-        if (
-            thread is None or kind is None or b"run" not in pointer
-        ):  # not written by this package, which readers of the feed tell
-            return
-        if kind in (b"deleted", b"expired"):
-            self.threads.pop(thread, None)
-            self.runs.pop(thread, None)
-        elif kind != b"writes" or thread in self.threads:
-            self.threads[thread] = int(entry_id.partition(b"-")[0])
-            self.runs.setdefault(thread, set()).update(_runs_in(kind, pointer[b"run"]))
-
-
-def _runs_in(kind: bytes, run: bytes) -> Iterator[bytes]:
-    if kind in (b"copied", b"imported"):
-        yield from split_counted(run)
-    elif kind != b"writes" and run:
-        yield run
-
-
-def told_by(keys: PartitionKeys) -> Flow[Told]:
-    """What the whole feed of a partition says, that of it which was trimmed included. Memory: its threads and their runs."""
-    told = Told()
-    for name, ms in (yield from names_in(keys.past_threads, "ZSCAN")).items():
-        if name:
-            told.threads[name[1:]] = int(float(ms))
-    for name in (yield from names_in(keys.past_runs, "ZSCAN")):
-        if name[:1] == b"t":
-            size, _, rest = name[1:].partition(b":")
-            told.runs.setdefault(rest[: int(size)], set()).add(rest[int(size) :])
-    yield from _catch_up(keys, told)
-    return told
-
-
-def _catch_up(keys: PartitionKeys, told: Told) -> Flow[None]:
-    more = True
-    while more:
-        _, entries = yield Call(FEED_PAGE, [keys.feed], ["feed", told.last, FEED])
-        more = len(entries) == FEED
-        for entry_id, flat in entries:
-            told.add(entry_id, dict(zip(flat[::2], flat[1::2], strict=True)))
-
-
 def check_registry(keyspace: Keyspace, number: int) -> Flow[list[Difference]]:
     """What the registry of a partition has otherwise than its feed, and than the logs there are.
 
@@ -242,20 +186,20 @@ def check_registry(keyspace: Keyspace, number: int) -> Flow[list[Difference]]:
         remedy = "the next list of all threads makes it anew"
         return [Difference("registry", f"{where}: {view}: missing; {remedy}") for view in missing]
     for _ in range(ATTEMPTS):
-        yield from _catch_up(keys, told)
+        yield from catch_up(keys, told)
         should = _members(told)
         doubts = [
             name for name in {*should[0], *threads} if name and not _agree(should[0].get(name), threads.get(name))
         ]
         doubted = [name for name in {*should[1], *runs} if name and (name in should[1]) != (name in runs)]
         settled = True
-        for first in range(0, len(doubts), FEED):
-            some = doubts[first : first + FEED]
+        for first in range(0, len(doubts), NAMES):
+            some = doubts[first : first + NAMES]
             views = Views(*(yield Call(CHECK_VIEWS, [keys.feed, keys.trimmed, keys.threads], [0, *some])))
             settled = settled and views.last in (told.last, b"")
             threads = _again(threads, some, views)
-        for first in range(0, len(doubted), FEED):
-            some = doubted[first : first + FEED]
+        for first in range(0, len(doubted), NAMES):
+            some = doubted[first : first + NAMES]
             views = Views(*(yield Call(CHECK_VIEWS, [keys.feed, keys.trimmed, keys.runs], [0, *some])))
             settled = settled and views.last in (told.last, b"")
             runs = _again(runs, some, views)
@@ -290,8 +234,8 @@ def _agree(ms: int | None, score: bytes | None) -> bool:
 def _ended(keyspace: Keyspace, threads: list[bytes]) -> Flow[set[bytes]]:
     """Of some threads that a registry lacks, those whose log is gone: they expired, which the feed need not tell."""
     ended = set()
-    for first in range(0, len(threads), FEED):
-        some = threads[first : first + FEED]
+    for first in range(0, len(threads), NAMES):
+        some = threads[first : first + NAMES]
         all_keys = [keyspace.thread(thread) for thread in some]
         sizes = yield Call(SIZES_OF, [key for keys in all_keys for key in (keys.log, keys.index, keys.order)], [])
         ended |= {thread for thread, size in zip(some, sizes, strict=True) if size[3] == -2}
