@@ -156,12 +156,18 @@ def signed_page(
     names: Names, after: bytes, most: int, most_bytes: int, *, values: bool = True
 ) -> Flow[tuple[list[tuple[bytes, list[bytes]]], int]]:
     """Entries behind one, their signatures checked, and whether there may be more. Without `values`, these are left out then, as
-    `scan_log.lua` leaves them out. One round trip. Raises `SignatureInvalid`.
+    `scan_log.lua` leaves them out. One round trip. Raises `SignatureInvalid` where the first is not signed as it should be; one
+    further on ends the page.
     """
     entries, last = yield Call(READ_ENTRIES, [names.keys.log], [after, most, most_bytes])
-    found = []
+    found: list[tuple[bytes, list[bytes]]] = []
     for entry_id, flat in entries:
-        yield from names.check(entry_id, flat)
+        try:
+            yield from names.check(entry_id, flat)
+        except SignatureInvalid:
+            if not found:
+                raise
+            return found, 1
         found.append((entry_id, flat if values else _shortened(flat)))
     return found, int(bool(entries) and entries[-1][0] != last)
 

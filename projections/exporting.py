@@ -27,6 +27,7 @@ from projections.thread import thread_script
 __all__ = [
     "Again",
     "Exported",
+    "LeftOut",
     "LogEnd",
     "Page",
     "consumed",
@@ -66,19 +67,28 @@ class Again(NamedTuple):
     thread: str
 
 
+class LeftOut(NamedTuple):
+    """A thread that an export of all has not."""
+
+    thread: str
+    why: str
+
+
 class Exported(NamedTuple):
     """What an export wrote."""
 
     threads: int
     entries: int
+    left_out: tuple[LeftOut, ...] = ()
+    """Of an export of all: threads whose logs are damaged, or gone."""
 
 
-def log_end(keys: ThreadKeys) -> Flow[LogEnd | None]:
+def log_end(keys: ThreadKeys, *, damaged: bool = False) -> Flow[LogEnd | None]:
     """Where a thread's log ends, None if it has none. One round trip; writes nothing.
 
     Raises:
         LogLost: the thread is known and its log is gone.
-        CorruptEntry: the log ends before the last entry that the index knows.
+        CorruptEntry: the log ends before the last entry that the index knows, unless it may be `damaged`.
 
     """
     thread = keys.thread.decode()
@@ -92,7 +102,7 @@ def log_end(keys: ThreadKeys) -> Flow[LogEnd | None]:
         )
     _, sequence, digest, entry_id, entries, known = reply
     number = int(sequence) if sequence.isdigit() else 0
-    if known.isdigit() and number and int(known) > number:
+    if known.isdigit() and number and int(known) > number and not damaged:
         raise CorruptEntry(
             f"The log of thread {thread!r} ends with entry {entry_id.decode()}; what came after was taken out by hand. Restore "
             "the log from a backup, or delete the thread."
@@ -100,9 +110,10 @@ def log_end(keys: ThreadKeys) -> Flow[LogEnd | None]:
     return LogEnd(number, digest, entry_id, entries)
 
 
-def export_thread(keys: ThreadKeys) -> Flow[None]:
+def export_thread(keys: ThreadKeys, *, damaged: bool = False) -> Flow[None]:
     """Emits a thread's log as it stands now: a `ThreadHead`, a `Page` for every 200 entries or 4 MiB, and a `ThreadEnd` once all
     of it was checked. What is appended meanwhile is not in it. Where it was pruned or replaced meanwhile, `Again`, and all anew.
+    One that may be `damaged` is not checked, and comes as it is.
 
     Memory: a page. Round trips: one per page, and two; for whoever may only read.
 
@@ -114,12 +125,15 @@ def export_thread(keys: ThreadKeys) -> Flow[None]:
     """
     thread = keys.thread.decode()
     for _ in range(ATTEMPTS):
-        end = yield from log_end(keys)
+        end = yield from log_end(keys, damaged=damaged)
         if end is None:
             raise ThreadNotFound(f"Thread {thread!r} has no checkpoints to export. Check the id.")
         runs = yield from known_runs(keys)
         named = tuple(run.decode() for run in runs)
         yield Emit(ThreadHead(thread, end.sequence, end.digest.decode(errors="replace"), end.entries, named))
+        if damaged:
+            yield Emit(ThreadEnd(thread, (yield from _unchecked(keys, end))))
+            return
         try:
             chain = yield from _pages(keys, end)
         except CorruptEntry:
@@ -153,6 +167,19 @@ def _pages(keys: ThreadKeys, end: LogEnd) -> Flow[Chain | None]:
         return None
     chain.finish()
     return chain
+
+
+def _unchecked(keys: ThreadKeys, end: LogEnd) -> Flow[int]:
+    """Emits the entries up to an end, whatever they are; how many."""
+    after, count = b"", 0
+    while after != end.entry_id:
+        entries, _ = yield Call(READ_ENTRIES, [keys.log], [after, PAGE, PAGE_BYTES])
+        page = [Entry(*entry) for entry in entries if not is_after(entry[0], end.entry_id)]
+        if not page:
+            break
+        yield Emit(Page(page))
+        after, count = page[-1].entry_id, count + len(page)
+    return count
 
 
 def is_after(entry_id: bytes, other: bytes) -> bool:
@@ -192,25 +219,32 @@ def consumed(flow: Generator[Any, Any, T], take: Callable[[Any], Flow[None]]) ->
         return stop.value  # type: ignore[no-any-return]
 
 
-def threads_to_export(keyspace: Keyspace, threads: Sequence[str] | None) -> Flow[list[ThreadKeys]]:
+def threads_to_export(keyspace: Keyspace, threads: Sequence[str] | None, *, damaged: bool) -> Flow[list[ThreadKeys]]:
     """The keys of some threads, each once, or of all there are, by id. Raises `ThreadNotFound` for one that has no log."""
     if threads is None:
         return [keyspace.thread(thread) for thread in sorted((yield from known_threads(keyspace)))]
     found = [keyspace.thread(thread.encode()) for thread in dict.fromkeys(threads)]
     for keys in found:
-        if (yield from log_end(keys)) is None:
+        if (yield from log_end(keys, damaged=damaged)) is None:
             raise ThreadNotFound(f"Thread {keys.thread.decode()!r} has no checkpoints to export. Check the id.")
     return found
 
 
 def export_file(
-    keyspace: Keyspace, threads: Sequence[str] | None, path: Path, *, overwrite: bool, resume: bool = True
+    keyspace: Keyspace,
+    threads: Sequence[str] | None,
+    path: Path,
+    *,
+    overwrite: bool,
+    damaged: bool = False,
+    resume: bool = True,
 ) -> Flow[None]:
     """Writes threads, or all there are, to a file; emits the work on it, `Progress`, and `Exported` at the end.
 
     The file is written as `path` with ".part" behind it and renamed once it is whole and on the disk. A part that an earlier
     export of the same prefix left there is continued, with `resume`, behind those of its threads whose logs have not moved on
-    since. A thread that is deleted before it is its turn is left out where all are exported.
+    since. Where all are exported, a thread that is deleted before it is its turn is left out, and so is one whose log is damaged or
+    gone, which `Exported` names; logs that may be `damaged` are written as they are.
 
     Raises `FileTaken`, and as `export_thread`.
     """
@@ -218,41 +252,43 @@ def export_file(
     file = ExportFile(path, header, overwrite=overwrite)
     try:
         yield from on_file(file.check)
-        found = yield from threads_to_export(keyspace, threads)
+        found = yield from threads_to_export(keyspace, threads, damaged=damaged)
         left = yield from on_file(file.left)
         kept = (yield from _unchanged(found, left)) if resume else []
         yield from on_file(lambda: file.go_on(kept))
         done = {one.head.thread: one.head.entries for one in kept}
         for thread, entries in done.items():
             yield Emit(Progress(thread, entries, entries))
-        count, entries = len(done), sum(done.values())
+        count, entries, left_out = len(done), sum(done.values()), []
         for keys in found:
             if keys.thread.decode() in done:
                 continue
             try:
-                entries += yield from _export_into(file, keys)
+                entries += yield from _export_into(file, keys, damaged=damaged)
                 count += 1
-            except ThreadNotFound:
-                yield from on_file(file.undo)
+            except (ThreadNotFound, CorruptEntry, LogLost) as error:
                 if threads is not None:
                     raise
+                yield from on_file(file.undo)
+                if not isinstance(error, ThreadNotFound):
+                    left_out.append(LeftOut(keys.thread.decode(), str(error)))
         yield from on_file(file.finish)
     finally:
         file.close()
-    yield Emit(Exported(count, entries))
+    yield Emit(Exported(count, entries, tuple(left_out)))
 
 
 def _unchanged(threads: Sequence[ThreadKeys], left: Sequence[Left]) -> Flow[list[Left]]:
     """Of the threads that a part has, those before the first that is not wanted, or whose log has moved on. A round trip each."""
     wanted = {keys.thread.decode(): keys for keys in threads}
     for number, (head, _) in enumerate(left):
-        end = None if head.thread not in wanted else (yield from log_end(wanted[head.thread]))
+        end = None if head.thread not in wanted else (yield from log_end(wanted[head.thread], damaged=True))
         if end is None or end.digest != head.digest.encode():
             return list(left[:number])
     return list(left)
 
 
-def _export_into(file: ExportFile, keys: ThreadKeys) -> Flow[int]:
+def _export_into(file: ExportFile, keys: ThreadKeys, *, damaged: bool) -> Flow[int]:
     written = of = 0
     thread = keys.thread.decode()
 
@@ -270,7 +306,7 @@ def _export_into(file: ExportFile, keys: ThreadKeys) -> Flow[int]:
             yield from on_file(file.end)
         yield Emit(Progress(thread, written, of))
 
-    yield from consumed(export_thread(keys), take)
+    yield from consumed(export_thread(keys, damaged=damaged), take)
     return written
 
 

@@ -40,7 +40,7 @@ from eventlog.events import (
 )
 from eventlog.keys import checkpoint_place, counted, ordered, value_name
 
-__all__ = ["Fold", "Index", "fold", "settle"]
+__all__ = ["Fold", "Index", "fold", "lacking", "settle"]
 
 
 @dataclass(slots=True)
@@ -205,7 +205,12 @@ def fold(thread: str, events: Iterable[Recorded]) -> Index:
 def settle(thread: str, index: Fold) -> None:
     """Checks a finished fold. Raises `CorruptEntry` if entries are missing that no removal accounts for."""
     if (missing := index.missing()) is not None:
-        raise CorruptEntry(
-            f"The log of thread {thread!r} lacks the entry with sequence number {missing}, which was not removed by this package. "
-            "Restore the log from a backup, or delete the thread."
-        )
+        raise CorruptEntry(lacking(thread, missing))
+
+
+def lacking(thread: str, sequence: int) -> str:
+    """What is wrong with a log that lacks an entry."""
+    return (
+        f"The log of thread {thread!r} lacks the entry with sequence number {sequence}, which was not removed by this package. "
+        "Restore the log from a backup, or delete the thread."
+    )

@@ -31,7 +31,7 @@ from eventlog.codec import (
     encode_write,
     is_delta,
 )
-from eventlog.errors import CorruptEntry, EventGone, LogLost, ThreadNotFound
+from eventlog.errors import CorruptEntry, EventGone, LogLost, SignatureInvalid, ThreadNotFound
 from eventlog.events import (
     CheckpointSaved,
     HistoryPruned,
@@ -48,7 +48,7 @@ from eventlog.keys import ThreadKeys, checkpoint_place, counted, ordered, split_
 from projections.authentic import Names, check_views, signed_page
 from projections.checkpoint import StoredCheckpoint, decode_envelope, pending_writes
 from projections.delta import apply_deltas
-from projections.fold import Index, settle
+from projections.fold import Index, lacking
 from projections.moments import Moment
 from projections.pieces import Pieces, StoredValue, assemble
 from projections.read import damaged, decode_view
@@ -171,7 +171,11 @@ class Past:
         """Whether any namespace that is not followed has to be looked up."""
         self._removals: list[_Removal] = []
         self._final: Index | None = None
-        """Where entries are gone: what the whole log comes to."""
+        """Where entries are gone: what the whole log comes to, as far as it can be read."""
+        self._damage: tuple[int, str] | None = None
+        """The first number that lacks, or follows what cannot be read, and what is wrong there."""
+        self._cut = ""
+        """What is wrong with the log's end."""
         self._vectors: OrderedDict[bytes, tuple[Versions, int]] = OrderedDict()
         self._values: _Kept[StoredValue | None] = _Kept(KEPT_BYTES)
         self._written: _Kept[list[bytes]] = _Kept(KEPT_BYTES)
@@ -184,7 +188,8 @@ class Past:
         """Finds out how far the log goes, and whether entries are gone from it. A round trip; where they are, one more per 1000
         entries or 4 MiB.
 
-        Raises `ThreadNotFound`, `LogLost`, or `CorruptEntry` for entries that are gone and were not removed by this package.
+        A log that is damaged is no error until one comes to where it is. Raises `ThreadNotFound`, `LogLost`, or `CorruptEntry` for
+        one whose last entry is none.
         """
         count, last, sequence, indexed = yield Call(MEASURE, [self.keys.log, self.keys.index], [])
         if not count and indexed:
@@ -200,19 +205,44 @@ class Past:
             raise CorruptEntry(f"The log of thread {self.thread!r} {error}. Restore it from a backup.") from error
         if sequence != b"%d" % count:
             yield from self._look_ahead()
+        if indexed.isdigit() and sequence.isdigit() and int(indexed) > int(sequence):
+            self._cut = f"ends with event {sequence.decode()}, its index knows of {indexed.decode()}: the end was taken out by hand"
 
     def _look_ahead(self) -> Flow[None]:
-        """Reads the whole log, for what is left of it."""
+        """Reads the whole log, or up to where it is damaged, for what is left of it."""
         index, removals = Index(), []
-        more = 1
+        more, unreadable = 1, ""
         while more:
-            events, more = yield from self.page(index.last if index.entries else b"", SCAN)
+            try:
+                events, more = yield from self.page(index.last if index.entries else b"", SCAN)
+            except (CorruptEntry, SignatureInvalid) as error:
+                unreadable = str(error)
+                break
             for recorded in events:
                 index.add(recorded)
                 if isinstance(recorded.event, (HistoryPruned, RunsDeleted)):
                     removals.append(_removal_in(recorded.sequence, recorded.event.removed))
-        settle(self.thread, index)
+        missing = index.missing()
+        if missing is not None:  # what is there no more may be accounted for behind what cannot be read
+            self._damage = missing, unreadable or lacking(self.thread, missing)
         self._final, self._removals = index, removals
+
+    @property
+    def whole_to(self) -> int:
+        """The last event that can be read: what follows it lacks, or is damaged."""
+        return self.sequence if self._damage is None else min(self.sequence, self._damage[0] - 1)
+
+    def check_end(self) -> None:
+        """Raises `CorruptEntry` if the log's end was taken out, as its index knows."""
+        if self._cut:
+            raise self._cannot_go_on(f"The log of thread {self.thread!r} {self._cut}. Restore it from a backup.")
+
+    def _check_reached(self) -> None:
+        if self._damage is not None and self.reached >= self._damage[0]:
+            raise self._cannot_go_on(self._damage[1])
+
+    def _cannot_go_on(self, told: str) -> CorruptEntry:
+        return CorruptEntry(f"{told} What happened up to event {self.whole_to} can be read.")
 
     def page(self, after: bytes, most: int) -> Flow[tuple[list[Recorded], int]]:
         """Events behind an entry, values left out, and whether there may be more."""
@@ -220,7 +250,8 @@ class Past:
             entries, more = yield from signed_page(self._names, after, most, SCAN_BYTES, values=False)
         else:
             entries, more = yield Call(SCAN_LOG, [self.keys.log], [after, most, SCAN_BYTES])
-        return [decode_entry(self.thread, entry_id, flat) for entry_id, flat in entries], more
+        events = self._decoded(entries)
+        return events, more or int(len(events) < len(entries))
 
     def whole_page(self, after: bytes, most: int, most_bytes: int) -> Flow[list[Recorded]]:
         """Events behind an entry, whole."""
@@ -228,7 +259,19 @@ class Past:
             entries, _ = yield from signed_page(self._names, after, most, most_bytes)
         else:
             entries, _ = yield Call(READ_ENTRIES, [self.keys.log], [after, most, most_bytes])
-        return [decode_entry(self.thread, entry_id, flat) for entry_id, flat in entries]
+        return self._decoded(entries)
+
+    def _decoded(self, entries: Sequence[tuple[bytes, list[bytes]]]) -> list[Recorded]:
+        """The events in some entries, up to the first that is none. Raises `CorruptEntry` where that is the first of all."""
+        events: list[Recorded] = []
+        for entry_id, flat in entries:
+            try:
+                events.append(decode_entry(self.thread, entry_id, flat))
+            except CorruptEntry:
+                if not events:
+                    raise
+                break  # it is the first of the next page
+        return events
 
     def gone(self) -> EventGone:
         """The error for a log that went away meanwhile."""
@@ -242,7 +285,7 @@ class Past:
         One round trip per 1000 entries or 4 MiB.
         """
         after, more, ahead = b"", 1, None
-        while more and ahead is None:
+        while more and ahead is None and not (moment is not None and 0 < self.sequence == moment.sequence):
             events, more = yield from self.page(after, SCAN)
             for recorded in events:
                 after = recorded.entry_id
@@ -260,6 +303,9 @@ class Past:
             gaps.append((self.sequence + 1, ahead.sequence - 1))
         if any(self._final is None or gap not in self._final.gaps for gap in gaps):
             yield from self._look_ahead()
+        self._check_reached()
+        if ahead is None and (moment is None or moment.sequence is None or moment.sequence > self.sequence):
+            self.check_end()
         return ahead
 
     def add(self, recorded: Recorded) -> Flow[Recorded]:
@@ -268,6 +314,7 @@ class Past:
         if gap[0] <= gap[1] and (self._final is None or gap not in self._final.gaps):
             yield from self._look_ahead()  # it was pruned meanwhile
         self._follows(recorded)
+        self._check_reached()
         event = recorded.event
         if isinstance(event, CheckpointSaved):
             event, depth = yield from self._whole(recorded.entry_id, event)

@@ -52,7 +52,7 @@ def known_runs(thread: ThreadKeys) -> Flow[list[bytes]]:
 
 
 class Told:
-    """What the feed of a partition says of its threads, as `fold_pointer` of pointers.lua: the fold that its registry is a view of."""
+    """What the feed of a partition says of its threads: the fold that its registry is a view of, as in pointers.lua."""
 
     def __init__(self) -> None:
         self.threads: dict[bytes, int] = {}

@@ -49,7 +49,8 @@ def replay(
 
     Round trips: one per 500 events or 1 MiB, per 1000 or 4 MiB where they are left out; those of `Past`.
     Memory: a page, and that of `Past`: it does not grow with the thread, but for what is said there.
-    Raises `ThreadNotFound`, `EventGone` where the thread is deleted meanwhile, `LogLost`, `CorruptEntry`.
+    Raises `ThreadNotFound`, `EventGone` where the thread is deleted meanwhile, `LogLost`; `CorruptEntry` or `SignatureInvalid` once
+    it has come to where a log is damaged, after what stands before.
     """
     past = Past(keys)
     yield from past.begin()
@@ -74,6 +75,7 @@ def replay(
                 item = present(whole, state)
                 if item is not None:
                     yield Emit(item)
+    past.check_end()
 
 
 def _pass(past: Past, after: Moment) -> Flow[None]:

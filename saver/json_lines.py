@@ -4,6 +4,7 @@
     namespace, checkpoint_id, parent_id, ...     what the event says; its envelope is `envelope`
     values    by channel: version, type, bytes (base64), or instead of the last two `value`, deserialized
     writes    a list: index, channel, and the same
+    damaged   of an entry that is no event, why, and its `fields`: names and values (base64)
 
 This is a view of a log, which cannot be imported; `projections.exporting` makes files that can.
 """
@@ -21,14 +22,14 @@ from os import PathLike
 from typing import Any, cast
 
 from eventlog.codec import Keyframe, Malformed, base_of, check_of, decompressed, encode_keyframe, is_delta
-from eventlog.errors import CorruptEntry, ThreadNotFound
+from eventlog.errors import CorruptEntry, LogLost, ThreadNotFound
 from eventlog.events import CheckpointSaved, Recorded, ValuesSaved, WritesSaved, decode_entry, entry_ms
 from eventlog.feed.reading import flattened
 from eventlog.flow import Command, Emit, Flow
 from eventlog.keys import Keyspace, ThreadKeys, value_name
 from projections.archive_files import PartFile
-from projections.archive_format import ThreadHead
-from projections.exporting import Again, Exported, Page, consumed, export_thread, threads_to_export
+from projections.archive_format import Entry, ThreadHead
+from projections.exporting import Again, Exported, LeftOut, Page, consumed, export_thread, threads_to_export
 from projections.file_work import Progress, on_file
 from projections.pieces import StoredValue, assemble
 from saver.translation import Translator
@@ -50,43 +51,51 @@ def export_lines(
     *,
     translator: Translator | None,
     overwrite: bool,
+    damaged: bool = False,
 ) -> Flow[None]:
     """Writes the events of threads, or of all there are, to a file; emits the work on it, `Progress`, and `Exported` at the end.
 
-    `translator`: what values are deserialized with, None to leave them as they are. Reads only. Memory: a page, and 64 MiB of
-    values. Raises `ValueUnreadable`, and as `projections.exporting.export_file`.
+    `translator`: what values are deserialized with, None to leave them as they are. `damaged`: logs that are damaged too, as they
+    are: an entry that is no event has `damaged`, which says why, and its `fields`. Of all, those are else left out and named. Reads
+    only. Memory: a page, and 64 MiB of values. Raises `ValueUnreadable`, and as `projections.exporting.export_file`.
     """
     file = PartFile(path, overwrite=overwrite)
     count = entries = size = 0
+    left_out = []
     try:
         yield from on_file(file.check)
-        found = yield from threads_to_export(keyspace, threads)
+        found = yield from threads_to_export(keyspace, threads, damaged=damaged)
         yield from on_file(file.open_part)
         yield from on_file(lambda: file.cut(0))
         for keys in found:
-            lines = _Lines(keys, translator, file, size)
+            lines = _Lines(keys, translator, file, size, damaged=damaged)
             try:
-                yield from consumed(export_thread(keys), lines.take)
-            except ThreadNotFound:
+                yield from consumed(export_thread(keys, damaged=damaged), lines.take)
+            except (ThreadNotFound, CorruptEntry, LogLost) as error:
                 if threads is not None:
                     raise
                 yield from on_file(lambda: file.cut(size))  # noqa: B023 - done before the next
+                if not isinstance(error, ThreadNotFound):
+                    left_out.append(LeftOut(keys.thread.decode(), str(error)))
                 continue
             size, count, entries = lines.size, count + 1, entries + lines.done
         yield from on_file(file.finish)
     finally:
         file.close()
-    yield Emit(Exported(count, entries))
+    yield Emit(Exported(count, entries, tuple(left_out)))
 
 
 class _Lines:
     """The lines of one thread, at the end of a file of so many bytes."""
 
-    def __init__(self, keys: ThreadKeys, translator: Translator | None, file: PartFile, size: int) -> None:
+    def __init__(
+        self, keys: ThreadKeys, translator: Translator | None, file: PartFile, size: int, *, damaged: bool
+    ) -> None:
         self._keys = keys
         self._thread = keys.thread.decode()
         self._translator = translator
         self._file = file
+        self._damaged = damaged
         self._begin = self.size = size
         self.done = self._of = 0
         self._kept: OrderedDict[Name, StoredValue] = OrderedDict()
@@ -102,13 +111,24 @@ class _Lines:
         elif isinstance(item, Page):
             made = []
             for entry in item.entries:
-                told = yield from self._object(decode_entry(self._thread, *entry))
+                told = yield from self._told(entry)
                 made.append(json.dumps(told, allow_nan=False).encode() + b"\n")
             data = b"".join(made)
             yield from on_file(lambda: self._file.write(data))
             self.size += len(data)
             self.done += len(item.entries)
         yield Emit(Progress(self._thread, self.done, self._of))
+
+    def _told(self, entry: Entry) -> Flow[dict[str, Any]]:
+        try:
+            return (yield from self._object(decode_entry(self._thread, *entry)))
+        except CorruptEntry as error:
+            if not self._damaged:
+                raise
+            pairs = zip(entry.fields[::2], entry.fields[1::2], strict=False)
+            found = [[name.decode(errors="backslashreplace"), b64encode(value).decode()] for name, value in pairs]
+            entry_id = entry.entry_id.decode(errors="backslashreplace")
+            return {"thread": self._thread, "id": entry_id, "damaged": str(error), "fields": found}
 
     def _object(self, recorded: Recorded) -> Flow[dict[str, Any]]:
         entry_id, event = recorded.entry_id, recorded.event

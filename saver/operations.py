@@ -273,11 +273,11 @@ class Operations:
         yield from self._first(copy_thread(self.keyspace, *keys, ttl=self.ttl.on_write, until=until_of(until)))
 
     def export_threads(
-        self, path: str | PathLike[str], thread_ids: Sequence[str] | None, *, overwrite: bool
+        self, path: str | PathLike[str], thread_ids: Sequence[str] | None, *, overwrite: bool, damaged: bool
     ) -> Flow[None]:
         """Exports threads; emits work on the file, progress, and what was exported."""
         threads = None if thread_ids is None else _several("thread_ids", thread_ids)
-        yield from self._reading(export_file(self.keyspace, threads, path, overwrite=overwrite))
+        yield from self._reading(export_file(self.keyspace, threads, path, overwrite=overwrite, damaged=damaged))
 
     def import_threads(self, path: str | PathLike[str], thread_ids: Sequence[str] | None) -> Flow[None]:
         """Imports threads; emits work on the file, progress, and what was imported."""

@@ -479,19 +479,23 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         thread_ids: Sequence[str] | None = None,
         *,
         overwrite: bool = False,
+        damaged: bool = False,
         progress: ProgressCallback | None = None,
     ) -> Exported:
         """Writes the logs of threads, of all without `thread_ids`, to a file, checked on the way; how many threads and events.
 
         Each thread as it stands when it is its turn. The file is written as `path` with ".part" behind it, and renamed once it is
         whole and on the disk. An export that was cut short is continued by the same call, behind the threads that have not changed
-        since. Values stay as they are stored: an encrypted thread is encrypted in the file. The form:
+        since. A log that is damaged is an error where its thread is named; of all threads it is left out, which the result's
+        `left_out` says. With `damaged` such logs are written as they are, as evidence: importing refuses them.
+        Values stay as they are stored: an encrypted thread is encrypted in the file. The form:
         `projections/archive_format.py`. `progress` is called with a thread, the events done and of how many. One round trip per
         200 events or 4 MiB, and a few per thread. Memory: such a page.
 
-        Raises `FileTaken` if the file exists, `ThreadNotFound`, and OSError where the file cannot be written.
+        Raises `FileTaken` if the file exists, `ThreadNotFound`, `CorruptEntry`, `LogLost`, and OSError where the file cannot be
+        written.
         """
-        flow = self._operations.export_threads(path, thread_ids, overwrite=overwrite)
+        flow = self._operations.export_threads(path, thread_ids, overwrite=overwrite, damaged=damaged)
         return self._carry_out(flow, f"export to {str(path)!r}", progress)  # type: ignore[no-any-return]
 
     async def aexport_threads(
@@ -500,10 +504,11 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         thread_ids: Sequence[str] | None = None,
         *,
         overwrite: bool = False,
+        damaged: bool = False,
         progress: ProgressCallback | None = None,
     ) -> Exported:
         """Async twin of `export_threads`; the file is written in threads, `progress` is called on the loop."""
-        flow = self._operations.export_threads(path, thread_ids, overwrite=overwrite)
+        flow = self._operations.export_threads(path, thread_ids, overwrite=overwrite, damaged=damaged)
         return await self._acarry_out(flow, f"export to {str(path)!r}", progress)  # type: ignore[no-any-return]
 
     def import_threads(

@@ -37,7 +37,7 @@ def diff(
     Channel by channel, items of lists by their ids. Reads the log alone.
     """
     with opened(options, thread) as log:
-        past = log.now()
+        past = log.standing()
         first, last = (log.named(past, namespace or "", one) for one in (before, after))
         changes = differences(*log.values.changed(first, last))
     if options.json:

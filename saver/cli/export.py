@@ -45,12 +45,15 @@ def export(
     every: Annotated[bool, typer.Option("--all", help="All threads.")] = False,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="JSON lines to read, which cannot be imported.")] = False,
     values: Annotated[bool, typer.Option("--values", help="With --jsonl: values deserialized, not as bytes.")] = False,
+    damaged: Annotated[
+        bool, typer.Option("--damaged", help="Damaged logs too, as they are: evidence, which cannot be imported.")
+    ] = False,
     force: Force = False,
-) -> None:
+) -> int:
     """Writes threads to a file.
 
     Their logs, whole and checked, as they stand. Reads only. Run again after a break, it goes on behind the threads it had
-    written. Encrypted values stay encrypted.
+    written. Encrypted values stay encrypted. With --all, exit code 1 if some were left out because their logs are damaged.
     """
     *threads, file = names
     if every == bool(threads):
@@ -64,24 +67,30 @@ def export(
             raise _nothing_there(options)
         wanted = None if every else threads
         if jsonl:
-            flow = _lines(keyspace, wanted, file, values=values, overwrite=force)
+            flow = _lines(keyspace, wanted, file, values=values, overwrite=force, damaged=damaged)
         else:
-            flow = export_file(keyspace, wanted, file, overwrite=force)
+            flow = export_file(keyspace, wanted, file, overwrite=force, damaged=damaged)
         with showing_progress() as progress:
             done = _run(runner, flow, f"export to {file!r}", progress)
     if options.json:
-        output.json_line({"file": file, **done._asdict()})
+        left_out = [one._asdict() for one in done.left_out]
+        output.json_line({"file": file, **done._asdict(), "left_out": left_out})
     else:
         output.line(f"{done.threads} threads with {done.entries} events are in {file}.")
+        for one in done.left_out:
+            output.complain(f"left out: {one.why}", options.url)
+    return 1 if done.left_out else 0
 
 
-def _lines(keyspace: Keyspace, threads: list[str] | None, file: str, *, values: bool, overwrite: bool) -> Flow[None]:
+def _lines(
+    keyspace: Keyspace, threads: list[str] | None, file: str, *, values: bool, overwrite: bool, damaged: bool
+) -> Flow[None]:
     from saver.cli.values import careful_serializer  # noqa: PLC0415 - these load LangGraph
     from saver.json_lines import export_lines  # noqa: PLC0415
     from saver.translation import Translator  # noqa: PLC0415
 
     translator = Translator(careful_serializer()) if values else None
-    return export_lines(keyspace, threads, file, translator=translator, overwrite=overwrite)
+    return export_lines(keyspace, threads, file, translator=translator, overwrite=overwrite, damaged=damaged)
 
 
 def _run(runner: Runner, flow: Flow[None], subject: str, progress: ProgressCallback | None) -> Exported:

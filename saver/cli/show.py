@@ -69,9 +69,9 @@ def show(
 def _stored(log: ThreadLog, namespace: str, checkpoint: str | None, when: Any) -> StoredCheckpoint | None:
     if when is not None:
         return log.as_of(namespace, when)
-    past = log.now()
     if checkpoint is not None:
-        return log.named(past, namespace, checkpoint)
+        return log.named(log.standing(), namespace, checkpoint)
+    past = log.now()
     found = log.run(past.state(namespace))
     if isinstance(found, Unavailable):
         raise EventGone(found.message, found.reason)

@@ -13,7 +13,7 @@ import typer
 
 from eventlog.connections import Connections
 from eventlog.drivers import Runner
-from eventlog.errors import ThreadNotFound
+from eventlog.errors import CorruptEntry, SignatureInvalid, ThreadNotFound
 from eventlog.feed.reading import open_keyspace
 from eventlog.flow import Flow
 from eventlog.keys import ThreadKeys, text
@@ -22,7 +22,7 @@ from projections.moments import Moment, When, moment_of
 from projections.past import Past, State, Unavailable
 from projections.replay import state_as_of
 from saver.cli.app import Options
-from saver.cli.output import BadInput, plain
+from saver.cli.output import BadInput, complain, plain
 from saver.cli.times import time_of
 
 if TYPE_CHECKING:
@@ -65,6 +65,23 @@ class ThreadLog:
         past = Past(self.keys)
         self.run(past.begin())
         self.run(past.go_to())
+        return past
+
+    def standing(self, *, tell: bool = True) -> Past:
+        """The thread at its end, or, where its log is damaged, before that; the damage is told unless `tell` is False."""
+        past = Past(self.keys)
+        self.run(past.begin())
+        try:
+            self.run(past.go_to())
+        except (CorruptEntry, SignatureInvalid) as error:
+            if not past.whole_to:
+                raise
+            if tell:
+                complain(str(error), self._options.url)
+            last = past.whole_to
+            past = Past(self.keys)
+            self.run(past.begin())
+            self.run(past.go_to(moment_of(last)))
         return past
 
     def as_of(self, namespace: str, when: When) -> StoredCheckpoint | None:

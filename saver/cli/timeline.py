@@ -213,7 +213,7 @@ class _Rows:
     def _read(self, namespace: str, checkpoint_id: str) -> StoredCheckpoint | None:
         """A checkpoint that is not at hand, as it is at the log's end."""
         if self._past is None:
-            self._past = self._log.now()
+            self._past = self._log.standing(tell=False)
         found = self._log.run(self._past.checkpoint(namespace, checkpoint_id))
         return found if isinstance(found, StoredCheckpoint) else None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tracemalloc
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -17,9 +17,10 @@ from typing_extensions import Self
 
 from eventlog.connections import Connections
 from eventlog.drivers import Runner
-from eventlog.errors import BeforeFirstEvent, CorruptEntry, EventGone, InvalidArgument, ThreadNotFound
+from eventlog.errors import BeforeFirstEvent, CorruptEntry, EventGone, InvalidArgument, SignatureInvalid, ThreadNotFound
 from eventlog.events import CheckpointSaved, Recorded, ValuesSaved, WritesSaved
-from eventlog.keys import Keyspace
+from eventlog.keys import Keyspace, ThreadKeys
+from eventlog.signing import Signer, SigningKey
 from projections.moments import moment_of, time_of
 from projections.past import Past, State, Unavailable
 from projections.read import read_latest
@@ -50,7 +51,8 @@ class Bench:
             RedisStreamSaver.from_conn_string(server.url, prefix=prefix, partitions=2, **options) for _ in range(2)
         ]
         self.player = Player(*self.savers)
-        self.keyspace = Keyspace(prefix, 2)
+        key = options.get("signing_key")
+        self.keyspace = Keyspace(prefix, 2, None if key is None else Signer(SigningKey.hmac(key)))
         self.connections = Connections.from_url(server.url)
         self.runner = Runner(self.connections)
         self.client: Any = self.connections.sync_client()
@@ -179,10 +181,9 @@ for _number in range(40):
     ]
 
 
-@pytest.mark.parametrize("options", [{}, {"compress_above": 64}, {"cache_bytes": 0}])
-def test_what_is_left_of_a_pruned_thread_is_available(server: Server, options: dict[str, Any]) -> None:
+def test_what_is_left_of_a_pruned_thread_is_available(server: Server) -> None:
     """On every server: states of checkpoints that were kept are given for the time before the pruning, others are not."""
-    with Bench(server, **options) as bench:
+    with Bench(server, compress_above=64) as bench:
         for operation in LINE:
             bench.play(operation)
         assert bench.check(exact=True) == 120
@@ -343,18 +344,58 @@ def test_moments(any_server: Server) -> None:
                 bench.run(state_as_of(keys, "", odd))  # type: ignore[arg-type]
 
 
-def test_a_damaged_log_is_an_error(any_server: Server) -> None:
-    """An entry that was taken out by hand is none that was pruned."""
+def _take_out(bench: Bench, keys: ThreadKeys, number: int) -> None:
+    bench.client.xdel(keys.log, bench.client.xrange(keys.log)[number - 1][0])
+
+
+def _make_unreadable(bench: Bench, keys: ThreadKeys, number: int) -> None:
+    """An entry that is no event in the place of one."""
+    entries = bench.client.xrange(keys.log)
+    bench.client.delete(keys.log)
+    for at, (entry_id, fields) in enumerate(entries, 1):
+        bench.client.xadd(keys.log, {b"what": b"is this"} if at == number else fields, id=entry_id)
+
+
+@pytest.mark.parametrize("damage", [_take_out, _make_unreadable])
+@pytest.mark.parametrize("options", [{}, {"signing_key": b"a secret of 16 bytes or more"}], ids=["unsigned", "signed"])
+def test_what_stands_before_damage_can_be_read(
+    any_server: Server, options: dict[str, Any], damage: Callable[[Bench, ThreadKeys, int], None]
+) -> None:
+    """Up to an entry that was taken out by hand, or is no event, all is as it was; from there on it is an error."""
+    with Bench(any_server, **options) as bench:
+        for operation in LINE:
+            bench.play(operation)
+        keys = bench.keys("a")
+        damage(bench, keys, 41)
+        found = []
+        with pytest.raises((CorruptEntry, SignatureInvalid), match="'a'"):
+            for one, state in bench.runner.iterate(replay(keys), "test"):
+                found.append(one.sequence)
+                namespace = getattr(one.event, "namespace", "")
+                assert state == bench.answers["a"][one.sequence][namespace]
+        assert found == list(range(1, 41))
+        assert bench.run(state_as_of(keys, "", 40)) == bench.answers["a"][40][""]
+        assert len(list(bench.runner.iterate(replay(keys, until=moment_of(12)), "test"))) == 12
+        for late in (41, 42, datetime.now(timezone.utc)):
+            with pytest.raises((CorruptEntry, SignatureInvalid), match="'a'"):
+                bench.run(state_as_of(keys, "", late))
+
+
+def test_an_end_that_was_cut_off_is_noticed(any_server: Server) -> None:
+    """What the index knows of and is not there: what comes before it is read, and then it is an error."""
     with Bench(any_server) as bench:
         for operation in LINE:
             bench.play(operation)
         keys = bench.keys("a")
-        taken = bench.client.xrange(keys.log)[40][0]
-        bench.client.xdel(keys.log, taken)
-        with pytest.raises(CorruptEntry, match="'a'"):
-            bench.items(replay(keys))
-        with pytest.raises(CorruptEntry, match="'a'"):
-            bench.run(state_as_of(keys, "", 10))
+        last = bench.sequence("a")
+        _take_out(bench, keys, last)
+        found: list[int] = []
+        with pytest.raises(CorruptEntry, match=f"ends with event {last - 1}, its index knows of {last}"):
+            found.extend(one.sequence for one, _ in bench.runner.iterate(replay(keys), "test"))
+        assert bench.run(state_as_of(keys, "", last - 1)) == bench.answers["a"][last - 1][""]
+        for late in (last, datetime.now(timezone.utc)):
+            with pytest.raises(CorruptEntry, match="can be read"):
+                bench.run(state_as_of(keys, "", late))
 
 
 def test_nothing_is_written(private_server: Any) -> None:

@@ -208,7 +208,7 @@ async def test_parallel_tasks_are_stamped(saver: RedisStreamSaver, call: Call, s
     builder.add_edge("work", "right")
     graph = builder.compile(checkpointer=saver)
     with audit(**ALICE):
-        await call(graph, "invoke", {"done": []}, config("t"))
+        await call(graph, "invoke", {"done": []}, config("t"), durability="sync")
     told = stamps(server, prefix)
     assert len(told) > 8
     assert set(map(str, told)) == {str(ALICE)}

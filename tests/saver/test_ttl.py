@@ -212,11 +212,11 @@ async def test_begin_afresh_after_expiry(
     server: Server, prefix: str, on: Open, keys: ThreadKeys, call: Call, again: float | None
 ) -> None:
     """An expired thread begins afresh with the next put, which is no loss, and stays known however others come and go."""
-    async with on(server, SHORT) as mortal, on(server, again) as second:
+    async with on(server, SHORT) as mortal, on(server, again) as second, on(server, SHORT * 200) as third:
         await put_thread(call, mortal)
         await expired(server, keys)
         await call(second, "put", config("t"), *step({"x": "new"}))
-        await call(mortal, "put", config("other"), *step({"x": 1}))
+        await call(third, "put", config("other"), *step({"x": 1}))
         assert [values_of(one) for one in await call(second, "list", config("t"))] == [{"x": "new"}]
         assert own(server, prefix) >= {b"log:t", b"index:t", b"order:t"}
         assert {one.config["configurable"]["thread_id"] for one in await call(second, "list", None)} == {"t", "other"}

@@ -18,6 +18,7 @@ from projections.archive_files import read_file
 from projections.archive_format import Entry, Header, ThreadHead
 from saver import RedisStreamSaver
 from saver.cli import main
+from tests.saver.audit import Audit
 from tests.saver.cli.commands import STEERING, Agentlog, on_terminal, put
 from tests.saver.threads import config, step, values_of, writes_of
 
@@ -54,7 +55,7 @@ def test_some_threads(agentlog: Agentlog, tmp_path: Path) -> None:
     put(agentlog.url, agentlog.prefix, "1", "2", "3", count=2)
     file = str(tmp_path / "e")
     done = agentlog("export", "1", "3", "1", file, "--json")
-    assert done.objects == [{"file": file, "threads": 2, "entries": 8}]
+    assert done.objects == [{"file": file, "threads": 2, "entries": 8, "left_out": []}]
     assert [item.thread for item in read_file(file) if isinstance(item, ThreadHead)] == ["1", "3"]
     other = agentlog.prefix + "o"
     words = ["import", file, "--thread", "3", "--ttl", "5", "--url", agentlog.url, "--prefix", other]
@@ -279,3 +280,25 @@ def test_what_is_imported_goes_on(agentlog: Agentlog, tmp_path: Path) -> None:
         assert found is not None
         saver.put(found.config, *step({"messages": ["x", "z"]}))
         assert len(list(saver.list(config("1")))) == 3
+
+
+def test_damaged_threads(agentlog: Agentlog, tmp_path: Path) -> None:
+    """Of all they are left out, which is told and an exit code; with --damaged they are evidence, also as lines."""
+    put(agentlog.url, agentlog.prefix, "1", "2", count=2)
+    with Audit(agentlog.url, agentlog.prefix) as audit:
+        log = audit.keyspace.thread(b"1").log
+        audit.client.xadd(log, {b"what": b"is this"})
+    done = agentlog("export", "--all", str(tmp_path / "e"))
+    assert (done.code, done.err.count("left out: "), done.out.split()[0]) == (1, 1, "1")
+    done = agentlog("export", "--all", str(tmp_path / "e"), "--json", "--force")
+    assert [one["thread"] for one in done.objects[0]["left_out"]] == ["1"]
+    done = agentlog("export", "1", str(tmp_path / "one"))
+    assert (done.code, len(done.err.splitlines())) == (3, 1)
+    done = agentlog("export", "--all", "--damaged", str(tmp_path / "evidence"), "--json")
+    assert (done.code, done.objects[0]["threads"]) == (0, 2)
+    assert agentlog("import", str(tmp_path / "evidence")).code == 2
+    lines = tmp_path / "lines"
+    assert agentlog("export", "1", str(lines), "--jsonl", "--damaged").code == 0
+    told = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert [("damaged" in one) for one in told] == [False] * 4 + [True]
+    assert told[-1]["fields"] == [["what", "aXMgdGhpcw=="]]

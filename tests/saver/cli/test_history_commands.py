@@ -14,6 +14,7 @@ from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 
 from eventlog import audit
 from saver import RedisStreamSaver
+from tests.saver.audit import Audit
 from tests.saver.cli.commands import STEERING, Agentlog, on_terminal
 from tests.saver.threads import config, follow, step
 from tests.servers import RunningServer, Server
@@ -307,3 +308,42 @@ def test_nothing_is_written(private_server: Callable[..., RunningServer], prefix
             done = reader(*words)
             assert (done.code, done.err) == (0, ""), words
         assert set(client.scan_iter()) == left
+
+
+# damage
+
+
+def test_what_stands_before_damage_is_shown(agentlog: Agentlog) -> None:
+    """Then the error, with exit code 3; the state now is none from before."""
+    ids = history(agentlog)
+    with Audit(agentlog.url, agentlog.prefix) as audit:
+        log = audit.keyspace.thread(b"42").log
+        audit.client.xdel(log, audit.client.xrange(log)[4][0])
+    done = agentlog("log", "42", "--json", "--patch")
+    assert (done.code, [one["sequence"] for one in done.objects]) == (3, [1, 2, 3, 4])
+    assert "sequence number 5" in done.err
+    assert "up to event 4 can be read" in done.err
+    assert len(done.err.splitlines()) == 1
+    assert agentlog("log", "42", "--until", "4").code == 0
+    assert agentlog("replay", "42", "--speed", "100000x").code == 3
+    done = agentlog("show", "42")
+    assert (done.code, done.out) == (3, "")
+    done = agentlog("show", "42", "--at", "4", "--json")
+    assert (done.code, done.objects[0]["checkpoint_id"]) == (0, ids[1])
+    done = agentlog("show", "42", ids[0], "--json")
+    assert (done.code, done.objects[0]["checkpoint_id"], "up to event 4" in done.err) == (0, ids[0], True)
+    done = agentlog("diff", "42", ids[0], ids[1])
+    assert (done.code, "+ messages" in done.out, "up to event 4" in done.err) == (0, True, True)
+
+
+def test_an_end_that_was_cut_off_is_told(agentlog: Agentlog) -> None:
+    """By what would show the state now, and behind the last line."""
+    history(agentlog)
+    with Audit(agentlog.url, agentlog.prefix) as audit:
+        log = audit.keyspace.thread(b"42").log
+        audit.client.xdel(log, audit.client.xrange(log)[-1][0])
+    for words in (["show", "42"], ["log", "42"]):
+        done = agentlog(*words)
+        assert done.code == 3
+        assert "ends with event 5, its index knows of 6" in done.err
+    assert agentlog("show", "42", "--at", "@5").code == 0

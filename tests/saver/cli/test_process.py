@@ -122,16 +122,29 @@ def following(agentlog: Agentlog, *words: str) -> subprocess.Popen[str]:
     return process
 
 
-@pytest.mark.parametrize(
-    "words", ["tail -f --from beginning", "tail -f --from beginning --json", "lag audit --watch 0.1"]
-)
-@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
-def test_signals_end_what_follows(everywhere: Agentlog, words: str, number: signal.Signals, expected: int) -> None:
+ENDS = pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+
+
+@ENDS
+@pytest.mark.parametrize("words", ["tail -f --from beginning", "lag audit --watch 0.1"])
+def test_signals_end_what_follows(agentlog: Agentlog, words: str, number: signal.Signals, expected: int) -> None:
     """In order: no traceback, no half line."""
-    put(everywhere.url, everywhere.prefix, "1")
-    with everywhere.feed() as feed:
+    check_end(agentlog, words, number, expected)
+
+
+@ENDS
+def test_signals_end_what_follows_a_cluster(
+    cluster: Server, prefix: str, capsys: pytest.CaptureFixture[str], number: signal.Signals, expected: int
+) -> None:
+    """Which is followed in threads."""
+    check_end(Agentlog(cluster.url, prefix, capsys), "tail -f --from beginning --json", number, expected)
+
+
+def check_end(agentlog: Agentlog, words: str, number: signal.Signals, expected: int) -> None:
+    put(agentlog.url, agentlog.prefix, "1")
+    with agentlog.feed() as feed:
         feed.group("audit").register()
-    process = following(everywhere, *words.split())
+    process = following(agentlog, *words.split())
     time.sleep(0.3)
     process.send_signal(number)
     out, errors = process.communicate(timeout=20)
