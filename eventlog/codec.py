@@ -287,9 +287,14 @@ def decode_texts(data: bytes) -> list[str]:
     return items
 
 
+_LENGTHS = [b"%d," % length for length in range(2048)]
+"""What most lengths are in `framed`: looked up in half the time of writing them."""
+
+
 def framed(fields: Sequence[bytes]) -> bytes:
-    """Fields in one byte string, which no other fields make: their lengths, each behind a comma, a semicolon, then the fields."""
-    return b"".join([b"%d," % len(field) for field in fields] + [b";", *fields])
+    """Fields in one byte string, which no other fields make: their lengths, each before a comma, a semicolon, then the fields."""
+    lengths = [_LENGTHS[size] if (size := len(field)) < 2048 else b"%d," % size for field in fields]
+    return b"".join([*lengths, b";", *fields])
 
 
 def content_digest(fields: Sequence[bytes]) -> str:

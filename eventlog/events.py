@@ -401,27 +401,35 @@ def decode_entry(thread: str, entry_id: bytes, flat: list[bytes]) -> Recorded:
         CorruptEntry: anything that this project did not write, naming thread and entry.
 
     """
-    where = f"Entry {entry_id.decode(errors='replace')} of thread {thread!r}"
     fields = dict(zip(flat[::2], flat[1::2], strict=True))
     kind, schema = fields.get(b"k", b""), fields.get(b"v", b"")
     while schema != SCHEMA and (upcast := UPCASTERS.get((kind, schema))):
         fields = upcast(fields)
         schema = fields[b"v"]
-    if schema.isdigit() and len(schema) < 9 and int(schema) > int(SCHEMA):
-        raise NewerSchema(
-            f"{where} has schema version {int(schema)}; this version reads up to {int(SCHEMA)}. Upgrade this package."
-        )
     if schema != SCHEMA or kind not in KINDS:
-        raise CorruptEntry(f"{where} is of unknown kind {kind!r}, version {schema!r}. {_FOREIGN}")
+        raise _unknown(thread, entry_id, kind, schema)
     try:
         event = KINDS[kind](fields)
         if isinstance(event, (CheckpointSaved, ValuesSaved)):
             _check_pieces(entry_id, event.values.values())
         return Recorded(entry_id, int(fields[b"n"]), fields[b"d"], event, b"g" in fields)
     except KeyError as error:
-        raise CorruptEntry(f"{where} lacks field {error}. {_FOREIGN}") from error
+        raise CorruptEntry(f"{_named(thread, entry_id)} lacks field {error}. {_FOREIGN}") from error
     except (codec.Malformed, ValueError, TypeError, LookupError) as error:
-        raise CorruptEntry(f"{where} {error}. {_FOREIGN}") from error
+        raise CorruptEntry(f"{_named(thread, entry_id)} {error}. {_FOREIGN}") from error
+
+
+def _unknown(thread: str, entry_id: bytes, kind: bytes, schema: bytes) -> CorruptEntry:
+    if schema.isdigit() and len(schema) < 9 and int(schema) > int(SCHEMA):
+        return NewerSchema(
+            f"{_named(thread, entry_id)} has schema version {int(schema)}; this version reads up to {int(SCHEMA)}. Upgrade this "
+            "package."
+        )
+    return CorruptEntry(f"{_named(thread, entry_id)} is of unknown kind {kind!r}, version {schema!r}. {_FOREIGN}")
+
+
+def _named(thread: str, entry_id: bytes) -> str:
+    return f"Entry {entry_id.decode(errors='replace')} of thread {thread!r}"
 
 
 _FOREIGN = "If something other than this package added it, remove it with XDEL; else restore the log from a backup."

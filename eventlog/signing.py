@@ -59,10 +59,12 @@ class SigningKey:
             raise TypeError(f"A secret must be bytes, not {type(secret).__name__}.")
         if len(secret) < 16:
             raise InvalidArgument("A secret must have 16 bytes or more; make one with secrets.token_bytes(32).")
-        given = bytes(secret)
+        keyed = hmac.new(bytes(secret), digestmod="sha256")
 
         def sign(data: bytes) -> bytes:
-            return hmac.digest(given, data, "sha256")
+            made = keyed.copy()  # which is quicker than to begin with the secret
+            made.update(data)
+            return made.digest()
 
         name = sha256(b"name of a secret" + sha256(bytes(secret)).digest()).hexdigest()[:12]
         return cls(name, sign, lambda signature, data: hmac.compare_digest(signature, sign(data)))
@@ -192,7 +194,8 @@ class Signer:
 
     def _begin_process(self) -> None:
         """Begins as a writer of its own: a process that was forked counts on for itself."""
-        self._writer = token_bytes(8)
+        self._named = counted(self.key.name.encode()) + counted(token_bytes(8))
+        """The key and the writer, as seals begin."""
         self._count = count(1)
         self._lock = Lock()
 
@@ -203,8 +206,8 @@ class Signer:
                 "The signing key is a public half: it verifies and cannot sign. Pass the private key to write."
             )
         seen, digest = self._seen.get(thread, (b"", b""))
-        number = next(self._count)
-        told = _told(self.key.name, self._writer, number, seen, digest)
+        number = b"%d" % next(self._count)
+        told = b"%b%d:%b%d:%b%d:%b" % (self._named, len(number), number, len(seen), seen, len(digest), digest)
         return [*fields, b"g", told + counted(self.key.sign(_signed(thread, content_digest(fields), told)))]
 
     def note(self, thread: bytes, entry_id: bytes, digest: bytes) -> None:
@@ -264,7 +267,7 @@ def _told(key: str, writer: bytes, number: int, seen: bytes, digest: bytes) -> b
 
 
 def _signed(thread: bytes, content: str, told: bytes) -> bytes:
-    return b"event of a log, 1\n%b%b%b" % (counted(thread), counted(content.encode()), told)
+    return b"event of a log, 1\n%d:%b%d:%b%b" % (len(thread), thread, len(content), content.encode(), told)
 
 
 def _ed25519() -> tuple[Any, Any, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from eventlog.feed.activity import Activity, Filters, read_pointer
 from eventlog.feed.reading import ends_of, read_on
@@ -16,8 +16,7 @@ PAGE = 2000
 ORIGIN = "0-0"
 
 
-@dataclass(frozen=True, slots=True)
-class Announced:
+class Announced(NamedTuple):
     """What the feed says last of a thread."""
 
     sequence: int
@@ -66,14 +65,18 @@ def _next(before: Announced | None, activity: Activity, *, trimmed: bool) -> Ann
     sequence, entry_id, kind = activity.sequence, activity.event_id, activity.kind
     if not entry_id:
         return Announced(sequence, "", kind, activity.digest or "", ended_before=True)
-    told = Announced(sequence, entry_id, lasting=kind != "writes", ended_before=trimmed)
+    lasting = kind != "writes"
     if before is None:
-        return replace(told, ended_before=trimmed or kind == "imported")
+        return Announced(sequence, entry_id, lasting=lasting, ended_before=trimmed or kind == "imported")
     if before.ended or kind in ("copied", "imported"):  # which begin a thread
-        return replace(told, ended_before=True)
+        return Announced(sequence, entry_id, lasting=lasting, ended_before=True)
     behind = before.behind
     if sequence <= before.sequence and (behind is None or before.sequence > behind[0]):
         behind = before.sequence, before.entry_id
-    return replace(
-        told, lasting=told.lasting or before.lasting, ended_before=before.ended_before or trimmed, behind=behind
+    return Announced(
+        sequence,
+        entry_id,
+        lasting=lasting or before.lasting,
+        ended_before=trimmed or before.ended_before,
+        behind=behind,
     )

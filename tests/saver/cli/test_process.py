@@ -13,11 +13,11 @@ import pytest
 
 from eventlog import ActivityFeed
 from saver.cli import main
-from saver.cli.app import app
+from saver.cli.run import COMMANDS
 from tests.saver.cli.commands import PROGRAM, ROOT, STEERING, Agentlog, environment, on_terminal, park, put
 from tests.servers import Server
 
-NAMES = sorted(one.callback.__name__ for one in app.registered_commands if one.callback is not None)
+NAMES = sorted(one.__name__.rstrip("_") for one in COMMANDS)
 
 
 @pytest.mark.parametrize("name", NAMES)
