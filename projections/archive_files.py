@@ -41,7 +41,7 @@ class PartFile:
         """Raises `FileTaken` if the file is there and is not to be replaced."""
         if self.path.is_dir() or (not self._overwrite and os.path.lexists(self.path)):
             raise FileTaken(
-                f"File {str(self.path)!r} exists already. Name another, move it away, or have it overwritten."
+                f"File {str(self.path)!r} exists already. Name another, move it away, or have it replaced: --force, overwrite=True."
             )
 
     def open_part(self) -> BinaryIO:

@@ -175,6 +175,8 @@ class Verification:
         self.last = b"0-0"
         self.first = b""
         """The first entry there is."""
+        self.read = b"0-0"
+        """The last entry there is, whatever it is."""
         self.removed = 0
         self.signed = 0
         self.unchecked = 0
@@ -192,6 +194,7 @@ class Verification:
 
     def add(self, entry_id: bytes, flat: list[bytes]) -> Recorded | None:
         """Verifies the next entry of the stream; its event, None if it is none."""
+        self.read = entry_id
         try:
             if flat[:4:2] != [b"n", b"d"]:
                 raise ValueError("does not begin with a number and a digest")
@@ -337,7 +340,7 @@ class Verification:
             self.find(
                 TRUNCATED, self.last, self.sequence, f"is the last; the index knows of number {state.index_sequence}"
             )
-        elif state.stream_last and entry_order(state.stream_last) > entry_order(self.last):
+        elif state.stream_last and entry_order(state.stream_last) > entry_order(self.read):
             told = f"is the last; the stream has had entry {_shown(state.stream_last)}"
             self.find(TRUNCATED, self.last, self.sequence, told)
 
@@ -368,7 +371,7 @@ class Verification:
                 f"{known.digest}"
             )
             self.find(INSERTED, self.first, self.sequence, told)
-        elif not known.ended and known.sequence > self.sequence:
+        elif not known.ended and known.sequence > self.sequence and not self._is_cut:
             told = f"is the last; the feed announced number {known.sequence}, entry {known.entry_id}"
             self.find(TRUNCATED, self.last, self.sequence, told)
         if known.behind is not None and not has_behind:
@@ -376,6 +379,11 @@ class Verification:
             if self.first and entry_order(self.first) <= entry_order(entry_id.encode()):
                 told = f"was announced with number {number} and is gone; the log went on from before it"
                 self.find(ROLLED_BACK, entry_id.encode(), number, told)
+
+    @property
+    def _is_cut(self) -> bool:
+        """Whether it was found that the end is not there."""
+        return any(one.kind == TRUNCATED for one in self.findings)
 
     def expected(self, wanted: Mapping[int, str]) -> None:
         """What is left of digests that were kept, when all was read."""

@@ -214,6 +214,18 @@ def note(text: str) -> None:
     _tell(plain(text))
 
 
+def size_text(size: int | None) -> str:
+    """A number of bytes, or of characters, as people say it."""
+    if size is None:
+        return "unknown"
+    if size < 1024:
+        return f"{size} B"
+    for power, unit in enumerate(("KiB", "MiB"), 1):
+        if size < 1024 ** (power + 1):
+            return f"{size / 1024**power:.1f} {unit}"
+    return f"{size / 1024**3:.1f} GiB"
+
+
 def complain(text: str, url: str | None = None) -> None:
     """Something that is wrong, in a line on stderr, without passwords: of URLs that it quotes, and that of `url`."""
     _tell("agentlog: " + plain(" ".join(redacted(text, url).split())))

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
+from saver.cli import output
 from saver.differences import Change
 
-__all__ = ["Unknown", "Unreadable", "brief", "change_line", "change_object", "lines_of", "plain_data", "size_text"]
+__all__ = ["Unknown", "Unreadable", "brief", "change_line", "change_object", "lines_of", "plain_data"]
 
 MOST = 160
 """Characters of a value in a line, unless it is unfolded."""
@@ -46,12 +47,7 @@ class Unreadable:
     value: bytes = b""
 
     def __repr__(self) -> str:
-        return f"<{self.format}, {size_text(self.size)}>"
-
-
-def size_text(size: int) -> str:
-    """A number of bytes, or of characters, as people say it."""
-    return f"{size} B" if size < 1024 else f"{size / 1024:.1f} KiB" if size < 1024**2 else f"{size / 1024**2:.1f} MiB"
+        return f"<{self.format}, {output.size_text(self.size)}>"
 
 
 def plain_data(value: Any, depth: int = 0) -> Any:
@@ -83,7 +79,7 @@ def brief(value: Any, most: int | None = MOST) -> str:
     told = _told(value)
     if most is None or len(told) <= most:
         return told
-    return f"{told[: most - 16].rstrip()}... ({size_text(len(told))})"
+    return f"{told[: most - 16].rstrip()}... ({output.size_text(len(told))})"
 
 
 def _told(value: Any) -> str:
@@ -92,7 +88,7 @@ def _told(value: Any) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, (bytes, bytearray)):
-        return f"<{size_text(len(value))}>"
+        return f"<{output.size_text(len(value))}>"
     if isinstance(value, Unknown):
         return f"{value.name} {_told(value.value)}"
     if isinstance(value, Unreadable):

@@ -14,7 +14,7 @@ from saver.cli.lines import Field, Lines
 from saver.cli.output import BadInput
 from saver.cli.times import time_of
 
-__all__ = ["size_text", "threads"]
+__all__ = ["threads"]
 
 NAMES = ("last activity", "thread", "events", "checkpoints", "namespaces", "size", "expires")
 
@@ -51,18 +51,6 @@ def threads(
                 lines.write(_values(info, options), ["dim", "bold", "", "", "", "", "dim"])
 
 
-def size_text(size: int | None) -> str:
-    """A number of bytes as people say it."""
-    if size is None:
-        return "unknown"
-    if size < 1024:
-        return f"{size} B"
-    for power, unit in enumerate(("KiB", "MiB"), 1):
-        if size < 1024 ** (power + 1):
-            return f"{size / 1024**power:.1f} {unit}"
-    return f"{size / 1024**3:.1f} GiB"
-
-
 def _lines() -> Lines:
     time, thread, *numbers, size, expires = NAMES
     columns = [Field(name, len(name), right=True) for name in numbers]
@@ -78,7 +66,7 @@ def _values(info: ThreadInfo, options: Options) -> list[str]:
         str(info.events),
         "unknown" if info.checkpoints is None else str(info.checkpoints),
         str(len(info.namespaces)),
-        size_text(info.bytes),
+        output.size_text(info.bytes),
         "never" if info.expires is None else output.time_text(info.expires, options.local),
     ]
 

@@ -123,8 +123,9 @@ def rows_of(
     """The events of a thread. `patch`: with what each checkpoint changed of its parent. `values`: interrupts and errors too."""
     maker = _Rows(log, patch=patch, values=values)
     for recorded, state in log.iterate(replay(log.keys, after=after, until=until, namespace=namespace, states=patch)):
+        row = maker.row(recorded, state)
         if not isinstance(recorded.event, ValuesSaved):
-            yield maker.row(recorded, state)
+            yield row
 
 
 class _Rows:
@@ -139,9 +140,14 @@ class _Rows:
         self._latest: dict[str, tuple[str, str]] = {}
         """By namespace, the greatest id and the one put last."""
         self._past: Past | None = None
+        self._sequence = 0
+        self._all_seen = True
+        """Whether every event so far was: else what is no fork may look like one."""
 
     def row(self, recorded: Recorded, state: State) -> Row:
         event = recorded.event
+        self._all_seen = self._all_seen and recorded.sequence == self._sequence + 1
+        self._sequence = recorded.sequence
         row = Row(recorded)
         if not isinstance(event, ValuesSaved):
             row.audit = event.audit or {}
@@ -175,7 +181,8 @@ class _Rows:
             row.marks.append("overwrite")
         elif event.checkpoint_id < greatest:
             row.marks.append("late")
-        if last and event.parent_id not in (None, last) and "overwrite" not in row.marks:
+        is_other = last and event.parent_id not in (None, last) and "overwrite" not in row.marks
+        if is_other and (self._all_seen or before is not None):
             row.marks.append("fork")
         self._latest[event.namespace] = max(greatest, event.checkpoint_id), event.checkpoint_id
         if self._patch:

@@ -22,6 +22,7 @@ from projections.verify import Verified, verify_thread
 from saver.cli import output
 from saver.cli.app import Options, command
 from saver.cli.keys import KeyFiles, signer_of
+from saver.cli.lines import Field, Lines
 from saver.cli.output import BadInput
 
 __all__ = ["verify"]
@@ -35,10 +36,10 @@ Digests = Annotated[
     ),
 ]
 COLUMNS = [
-    ("thread", "left"),
-    ("verdict", "whole"),
-    *((name, "right") for name in ("entries", "removed", "signed", "sequence")),
-    ("digest", "whole"),
+    Field("thread", 12),
+    Field("verdict", 9),
+    *(Field(name, len(name), right=True) for name in ("entries", "removed", "signed", "sequence")),
+    Field("digest", 40),
 ]
 
 
@@ -70,9 +71,10 @@ def verify(
     sound = True
     with _opened(options, signer_of(key_file)) as (runner, keyspace):
         wanted = None if every else list(dict.fromkeys(thread or ()))
+        lines = Lines(COLUMNS, headed=True)
         for one in _each(runner, keyspace, wanted, expected):
             sound = sound and one.sound
-            _show(options, one)
+            _show(options, one, lines)
     return 0 if sound else 1
 
 
@@ -96,12 +98,13 @@ def _registered(keyspace: Keyspace) -> Flow[list[str]]:
     return [thread.decode() for thread in (yield from known_threads(keyspace))]
 
 
-def _show(options: Options, one: Verified) -> None:
+def _show(options: Options, one: Verified, lines: Lines) -> None:
     if options.json:
         output.json_line(one.as_dict())
         return
     verdict = "unchanged" if one.sound else f"{len(one.findings)} found"
-    output.table(COLUMNS, [[one.thread_id, verdict, one.entries, one.removed, one.signed, one.sequence, one.digest]])
+    numbers = [str(number) for number in (one.entries, one.removed, one.signed, one.sequence)]
+    lines.write([one.thread_id, verdict, *numbers, one.digest], ["", "" if one.sound else "red", *[""] * 5])
     if one.unchecked:
         output.note(f"{one.unchecked} signatures of thread {one.thread_id!r} were not checked: pass --key-file.")
     for finding in one.findings:

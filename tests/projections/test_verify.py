@@ -204,13 +204,26 @@ def test_a_thread_that_there_never_was(on: Open, audit: Audit) -> None:
         lasting.verify("early")
 
 
+def test_what_was_added_at_the_end_is_told_once(on: Open, audit: Audit) -> None:
+    """As inserted, and not as an end that was cut off; what was cut off is told once, too."""
+    saver = on()
+    fill(saver)
+    log = audit.keyspace.thread(b"t").log
+    added = audit.client.xadd(log, {b"what": b"is this"})
+    (finding,) = saver.verify("t").findings
+    assert (finding.kind, finding.entry_id) == ("inserted", added.decode())
+    audit.client.xdel(log, added, audit.client.xrange(log)[-2][0])
+    (finding,) = saver.verify("t").findings
+    assert (finding.kind, finding.sequence) == ("truncated", 9)
+
+
 def test_a_log_that_was_deleted_by_hand_is_told_of(on: Open, audit: Audit) -> None:
     """Alone, and with all that the thread had beside it."""
     saver = on()
     fill(saver)
     keys = audit.keyspace.thread(b"t")
     audit.client.delete(keys.log)
-    assert kinds(saver.verify("t")) == ["truncated", "truncated"]
+    assert kinds(saver.verify("t")) == ["truncated"]
     audit.client.delete(keys.index, keys.order, keys.head(b""))
     audit.client.zrem(keys.shared.threads, b"tt")
     (finding,) = saver.verify("t").findings
