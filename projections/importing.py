@@ -21,7 +21,7 @@ from eventlog.errors import (
     ThreadNotFound,
 )
 from eventlog.events import Recorded
-from eventlog.flow import Argument, Call, Emit, Flow
+from eventlog.flow import Argument, Call, Emit, Flow, load_script
 from eventlog.keys import Keyspace, ThreadKeys
 from projections.archive_files import Name, read_file
 from projections.archive_format import Entry, ThreadEnd, ThreadHead
@@ -34,6 +34,7 @@ from projections.thread import rebuild_index, thread_script
 __all__ = ["Imported", "check_file", "import_file", "read_threads"]
 
 IMPORT = thread_script("import_log")
+READ_DIGEST = load_script("projections/read_digest")
 PAGE = 50
 ATTEMPTS = 8
 
@@ -58,6 +59,8 @@ class Whole(NamedTuple):
     """A thread that has been read, and whose log is whole."""
 
     head: ThreadHead
+    last: bytes
+    """The last entry of its log."""
 
 
 def read_threads(path: Name) -> Iterator[Union[ThreadHead, Read, Whole]]:
@@ -88,7 +91,7 @@ def read_threads(path: Name) -> Iterator[Union[ThreadHead, Read, Whole]]:
                 yield page
                 page, size = Read([], []), 0
             _check_whole(path, head, chain)
-            yield Whole(head)
+            yield Whole(head, chain.last)
 
 
 def _check_whole(path: Name, head: ThreadHead, chain: Chain) -> None:
@@ -116,10 +119,11 @@ def _damaged(path: Name, error: ServerError) -> ExportUnreadable:
     )
 
 
-def import_file(keyspace: Keyspace, path: Name, heads: dict[str, ThreadHead], *, ttl: int) -> Flow[None]:
+def import_file(keyspace: Keyspace, path: Name, wanted: dict[str, Whole], *, ttl: int) -> Flow[None]:
     """Puts threads of an export in place; emits the work on the file, `Progress`, and `Imported` at the end.
 
-    `heads`: which, as `check_file` gives them. `ttl`: ms that they live, 0 for ever.
+    `wanted`: which, as `check_file` gives them. One that is there as in the file, or has gone on from there, is passed over.
+    `ttl`: ms that they live, 0 for ever.
     Memory: a page, and the name and digest of each thread. Round trips: two per page, one per thread, and a few more.
 
     Raises:
@@ -130,23 +134,19 @@ def import_file(keyspace: Keyspace, path: Name, heads: dict[str, ThreadHead], *,
 
     """
     present = set()
-    for thread, head in heads.items():
-        keys = keyspace.thread(thread.encode())
-        end = yield from log_end_if_any(keys)
-        if end is not None and end != (head.sequence, head.digest.encode()):
-            raise _exists(path, thread)
-        if end is not None:
+    for thread, whole in wanted.items():
+        if (yield from _is_there(path, keyspace.thread(thread.encode()), whole)):
             present.add(thread)
     count = entries = 0
     items = read_threads(path)
     try:
         while (item := (yield from on_file(lambda: next(items, None)))) is not None:
             if isinstance(item, ThreadHead):
-                wanted = item.thread in heads and item.thread not in present
+                is_wanted = item.thread in wanted and item.thread not in present
                 keys, done, of = keyspace.thread(item.thread.encode()), 0, item.entries
                 staged = staged_keys(keys, b"log", b"index", b"order")
                 index = StagedIndex(keys=staged[1:])
-            elif not wanted:
+            elif not is_wanted:
                 continue
             elif isinstance(item, Read):
                 yield from stage_entries(staged[0], item.entries)
@@ -165,32 +165,39 @@ def import_file(keyspace: Keyspace, path: Name, heads: dict[str, ThreadHead], *,
     yield Emit(Imported(count, entries, len(present)))
 
 
-def check_file(path: Name, threads: Sequence[str] | None) -> Flow[dict[str, ThreadHead]]:
-    """The heads of some threads of an export, or of all, in the order of the file, once the whole file is known to be right. No
-    round trips; emits the work on the file.
+def check_file(path: Name, threads: Sequence[str] | None) -> Flow[dict[str, Whole]]:
+    """Some threads of an export, or all, in the order of the file, once the whole file is known to be right. No round trips; emits
+    the work on the file.
 
     Raises `ExportUnreadable`, and `ThreadNotFound` if the file lacks a thread that is named.
     """
-    heads: dict[str, ThreadHead] = {}
+    found: dict[str, Whole] = {}
     items = read_threads(path)
     try:
         while (item := (yield from on_file(lambda: next(items, None)))) is not None:
             if isinstance(item, Whole) and (threads is None or item.head.thread in threads):
-                heads[item.head.thread] = item.head
+                found[item.head.thread] = item
     finally:
         items.close()  # type: ignore[attr-defined] # a generator
-    if missing := [thread for thread in threads or () if thread not in heads]:
+    if missing := [thread for thread in threads or () if thread not in found]:
         raise ThreadNotFound(f"File {str(path)!r} has no thread {missing[0]!r}. Check the id.")
-    return heads
+    return found
 
 
-def log_end_if_any(keys: ThreadKeys) -> Flow[tuple[int, bytes] | None]:
-    """Number and digest of a log's last entry; None also where the log was lost, which an import restores."""
+def _is_there(path: Name, keys: ThreadKeys, whole: Whole) -> Flow[bool]:
+    """Whether a thread has the log that is in the file, or one that goes on from there; not where its log was lost, which an import
+    restores. Raises `ThreadExists` if it has another.
+    """
     try:
         end = yield from log_end(keys)
     except LogLost:
-        return None
-    return None if end is None else (end.sequence, end.digest)
+        return False
+    if end is None:
+        return False
+    digest = yield Call(READ_DIGEST, [keys.log], [whole.last])
+    if end.sequence < whole.head.sequence or digest != [whole.head.digest.encode()]:
+        raise _exists(path, keys.thread.decode())
+    return True
 
 
 def _put_in_place(

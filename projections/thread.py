@@ -11,7 +11,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
-from eventlog.errors import CorruptEntry, LogLost, ServerError, ServerUnavailable, ThreadBusy, ValueTooLarge
+from eventlog.errors import (
+    AccessDenied,
+    CorruptEntry,
+    LogLost,
+    ServerError,
+    ServerUnavailable,
+    ThreadBusy,
+    ValueTooLarge,
+)
 from eventlog.events import CheckpointSaved, HistoryPruned, Recorded, RunsDeleted, decode_entry
 from eventlog.flow import Argument, Call, Command, Flow, Script, load_script
 from eventlog.keys import ThreadKeys
@@ -70,7 +78,14 @@ def call(
         if then is not None:
             reply = [*reply[0], reply[1]]
         if reply[0] == b"stale":
-            yield from rebuild_index(keys)
+            try:
+                yield from rebuild_index(keys)
+            except AccessDenied as error:
+                raise AccessDenied(
+                    f"The index of thread {thread!r} is missing, or is not its log's, and has to be made anew, for which this user "
+                    f"lacks the rights ({error}). Rebuild the thread as one who may write, or read it by get_tuple_as_of and "
+                    "replay, which need no index."
+                ) from error
         elif reply[0] == b"lost":
             raise LogLost(
                 f"The log of thread {thread!r} is gone, though the thread was not deleted: evicted, or deleted by hand. "

@@ -215,7 +215,7 @@ def test_encrypted_threads_stay_encrypted(on: Open, tmp_path: Path, audit: Audit
 
 
 def test_agents_go_on_behind_an_import(saver: RedisStreamSaver, tmp_path: Path, audit: Audit) -> None:
-    """The same saver, which still knows deltas' bases from before, appends to what was imported."""
+    """The same saver, which still knows deltas' bases from before, appends to what was imported; another import leaves it alone."""
     fill(saver, "t")
     saver.export_threads(tmp_path / "e")
     saver.delete_thread("t")
@@ -223,6 +223,10 @@ def test_agents_go_on_behind_an_import(saver: RedisStreamSaver, tmp_path: Path, 
     fill(saver, "t", last=14)
     assert [number_of(one) for one in saver.list(config("t"))] == list(range(14, 0, -1))
     audit.check("t")
+    assert saver.import_threads(tmp_path / "e") == (0, 0, 1)
+    assert [number_of(one) for one in saver.list(config("t"))] == list(range(14, 0, -1))
+    saver.delete_thread("t")
+    fill(saver, "t", last=20)
     with pytest.raises(ThreadExists, match="'t'"):
         saver.import_threads(tmp_path / "e")
     audit.check("t")

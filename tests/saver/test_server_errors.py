@@ -238,6 +238,22 @@ async def test_too_few_rights(private_server: Launch, binary: Path, prefix: str,
             await fails(AccessDenied, call, saver, method, *arguments())
 
 
+async def test_a_reader_without_an_index(private_server: Launch, binary: Path, prefix: str, call: Call) -> None:
+    """A user who may only read is told what to call where an index has to be made anew, and can call it."""
+    server = private_server(binary=binary)
+    async with saver_on(server.url, prefix=prefix) as saver:
+        await fill(call, saver)
+    with server.client() as client:
+        client.execute_command(
+            "ACL", "SETUSER", "auditor", "on", ">pw", "~*", "+@read", "+@connection", "+eval", "+evalsha", "+info"
+        )
+        client.delete(*(key for key in client.keys("*") if b":index:" in key or b":head:" in key))
+    async with saver_on(server.url, prefix=prefix, username="auditor", password="pw") as saver:
+        error = await fails(AccessDenied, call, saver, "get_tuple", config("t"))
+        assert "get_tuple_as_of" in str(error)
+        assert await call(saver, "get_tuple_as_of", config("t"), 1) is not None
+
+
 async def test_keys_of_others(private_server: Launch, binary: Path, prefix: str, call: Call) -> None:
     """A user who may not touch the prefix is denied access to it."""
     server = private_server(binary=binary)

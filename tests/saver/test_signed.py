@@ -20,6 +20,7 @@ from tests.projections.tampering import Entry, Tampering, bent, chained, later, 
 from tests.saver import test_graphs
 from tests.saver.audit import Audit, checkpoint_id, config, put_of
 from tests.saver.colours import Call, call_async, call_now
+from tests.saver.threads import follow, step
 from tests.servers import Server
 
 SECRET = b"a secret of sixteen bytes or more"
@@ -237,6 +238,35 @@ def test_views_that_lead_elsewhere_are_refused(
         with pytest.raises(SignatureInvalid, match="an index was altered"):
             READS[name](saver, None)
         assert inner.loaded == (4 if name == "list of all" else 0)  # those of the other namespace come first
+
+
+@pytest.mark.parametrize("renumbered", [False, True])
+def test_a_value_that_was_taken_out_of_log_and_index_is_refused(
+    any_server: Server, prefix: str, *, renumbered: bool
+) -> None:
+    """A checkpoint that lacks a value is not believed if the log is not whole, be it numbered and chained anew."""
+    with opened(any_server, prefix) as saver, Audit(any_server.url, prefix, 1) as audit:
+        first = step({"a": "kept", "n": 1})
+        saved = saver.put(config("t"), *first)
+        for number in (2, 3):
+            first = follow(first, {"n": number})
+            saved = saver.put(saved, *first)
+        keys = audit.keyspace.thread(b"t")
+        tampering = Tampering(audit.client, keys)
+        taken, *rest = tampering.entries()
+        tampering.write(chained(rest) if renumbered else rest)
+        audit.client.delete(keys.head(b""))
+        (field,) = [
+            name
+            for name, place in audit.client.hgetall(keys.index).items()
+            if name.endswith(b"a") and place[:-8] == taken[0]
+        ]
+        audit.client.hdel(keys.index, field)
+        for member in audit.client.zrange(keys.order, 0, -1):
+            if member.endswith(taken[0]):
+                audit.client.zrem(keys.order, member)
+        with opened(any_server, prefix) as other, pytest.raises(SignatureInvalid, match="'t'"):
+            other.get_tuple(config("t"))
 
 
 def test_ancestors_that_lead_elsewhere_are_refused(any_server: Server, prefix: str) -> None:
