@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import operator
+import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Annotated, Any
 
@@ -23,6 +25,7 @@ from tests.saver.audit import Audit, config, put_of
 from tests.saver.colours import Call, call_sync
 from tests.servers import Server
 
+ROOT = Path(__file__).parents[2]
 ALICE = {"actor": "alice", "reason": "refund"}
 
 
@@ -150,6 +153,29 @@ def test_an_active_span_is_named(monkeypatch: pytest.MonkeyPatch, any_server: Se
         context.is_valid = False
         saver.put(*put_of("t", 2))
     assert stamps(any_server, prefix) == [{**ALICE, **span}, ALICE]
+
+
+def test_spans_of_opentelemetry_itself(any_server: Server, prefix: str) -> None:
+    """The ids of the span that is active, as its own package formats them, in a process where it is in use."""
+    code = """
+import sys
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import format_span_id, format_trace_id
+from saver import RedisStreamSaver
+from tests.saver.audit import put_of
+
+tracer = TracerProvider().get_tracer("test")
+with RedisStreamSaver.from_conn_string(sys.argv[1], prefix=sys.argv[2]) as saver:
+    with tracer.start_as_current_span("turn") as span:
+        saver.put(*put_of("t", 1))
+        context = span.get_span_context()
+    saver.put(*put_of("t", 2))
+print(format_trace_id(context.trace_id), format_span_id(context.span_id))
+"""
+    words = [sys.executable, "-c", code, any_server.url, prefix]
+    done = subprocess.run(words, check=True, capture_output=True, text=True, cwd=ROOT)
+    trace, span = done.stdout.split()
+    assert stamps(any_server, prefix) == [{"trace_id": trace, "span_id": span}, None]
 
 
 def test_metadata_of_an_encrypted_thread_is_no_stamp(any_server: Server, prefix: str) -> None:
