@@ -5,9 +5,7 @@ writes. From one event to the next that takes nothing but the event, as long as 
 or comes too late to be the latest. Anything else (a fork, whose values lie further back; a removal of the latest) is looked up
 in an index, which is folded up to the event at hand when it is first needed, and gone on from there.
 
-Values are put together as they are asked for, from entries that were read or, where these are not kept any more, from the log.
-Nothing is taken from views, and nothing is written. With a signer every state is read from the log, the signatures of its entries
-checked.
+Values are put together as they are asked for (`projections.states`). Nothing is taken from views, and nothing is written.
 
 What was pruned is gone from the log, also for the time before. A state from before is given only if the log still shows that it was
 so: its checkpoint was not removed or replaced since, none with a greater id was removed since, and its values were not replaced.
@@ -20,17 +18,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, TypeVar, Union
+from typing import Union
 
-from eventlog.codec import (
-    EMPTY,
-    Malformed,
-    base_of,
-    decompressed,
-    delta_start,
-    encode_write,
-    is_delta,
-)
+from eventlog.codec import Malformed
 from eventlog.errors import CorruptEntry, EventGone, LogLost, SignatureInvalid, ThreadNotFound
 from eventlog.events import (
     CheckpointSaved,
@@ -43,28 +33,21 @@ from eventlog.events import (
     decode_entry,
     entry_ms,
 )
-from eventlog.flow import Argument, Call, Flow, load_script
+from eventlog.flow import Call, Flow, load_script
 from eventlog.keys import ThreadKeys, checkpoint_place, counted, ordered, split_place, value_name
-from projections.authentic import Names, check_views, signed_page
-from projections.checkpoint import StoredCheckpoint, decode_envelope, pending_writes
-from projections.delta import apply_deltas
+from projections.authentic import Names, signed_page
+from projections.checkpoint import StoredCheckpoint, decode_envelope
 from projections.fold import Index, lacking
 from projections.moments import Moment
-from projections.pieces import Pieces, StoredValue, assemble
-from projections.read import damaged, decode_view
-from projections.thread import SCAN, SCAN_BYTES, SCAN_LOG, thread_script
+from projections.pieces import Pieces
+from projections.states import READ_PARTS, Held, States, damaged_entry
+from projections.thread import SCAN, SCAN_BYTES, SCAN_LOG
 from projections.versions import Versions, overlaid, verify
 
 __all__ = ["Past", "State", "Unavailable"]
 
-T = TypeVar("T")
-
 MEASURE = load_script("projections/measure_log")
 READ_ENTRIES = load_script("projections/read_entries")
-READ_PARTS = thread_script("read_parts", "view")
-
-KEPT_BYTES = 16 * 1024 * 1024
-"""Bytes of values, and of writes, that are kept for what comes next; the state last given is kept beside them."""
 NAMESPACES = 128
 """Namespaces that are followed at a time; others are looked up when something happens in them again."""
 VECTORS = 64
@@ -82,55 +65,12 @@ class Unavailable:
 State = Union[StoredCheckpoint, Unavailable, None]
 """What could be read of a namespace after an event: None where there was no checkpoint."""
 
-_Place = tuple[bytes, str, str]
-"""Of a value: its entry, its channel, its version."""
-
-
-class _Kept(Generic[T]):
-    """The last things used, bounded in bytes."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._held: OrderedDict[Any, tuple[T, int]] = OrderedDict()
-        self._bytes = 0
-
-    def get(self, name: Any) -> tuple[T] | None:
-        """What is kept under a name, in a tuple."""
-        found = self._held.get(name)
-        if found is None:
-            return None
-        self._held.move_to_end(name)
-        return (found[0],)
-
-    def put(self, name: Any, thing: T, size: int) -> None:
-        """Keeps something."""
-        size += 200  # what holds it
-        before = self._held.pop(name, None)
-        self._bytes += size - (before[1] if before else 0)
-        self._held[name] = thing, size
-        while self._bytes > self._limit:
-            self._bytes -= self._held.popitem(last=False)[1][1]
-
-
-@dataclass(slots=True)
-class _Held:
-    """A checkpoint without its values."""
-
-    event: CheckpointSaved
-    """Its versions are whole, its values left out."""
-    entry_id: bytes
-    depth: int
-    places: dict[str, bytes | None]
-    """Entry of each channel's value, None where none was stored."""
-    writes: list[bytes]
-    """Entries of its pending writes, in their order."""
-
 
 @dataclass(slots=True)
 class _Spot:
     """A namespace where one is."""
 
-    held: _Held | None = None
+    held: Held | None = None
     early: dict[str, list[bytes]] = field(default_factory=dict)
     """Entries of writes to checkpoints that are yet to come and would be the latest then."""
 
@@ -177,10 +117,7 @@ class Past:
         self._cut = ""
         """What is wrong with the log's end."""
         self._vectors: OrderedDict[bytes, tuple[Versions, int]] = OrderedDict()
-        self._values: _Kept[StoredValue | None] = _Kept(KEPT_BYTES)
-        self._written: _Kept[list[bytes]] = _Kept(KEPT_BYTES)
-        self._given: dict[_Place, StoredValue | None] = {}
-        """Values of the state last given."""
+        self._states = States(keys)
         self._parts: tuple[tuple[str, str], dict[tuple[str, str], bytes]] | None = None
         """Namespace and id of a checkpoint whose values have begun to come, and their entries."""
 
@@ -355,7 +292,7 @@ class Past:
         try:
             verify(own, event.check)
         except Malformed as error:
-            raise self._damaged(error, entry_id) from error
+            raise damaged_entry(self.keys, error, entry_id) from error
         self._vectors[entry_id] = own, depth
         if len(self._vectors) > VECTORS:
             self._vectors.popitem(last=False)
@@ -385,7 +322,7 @@ class Past:
         else:
             writes = spot.early.pop(event.checkpoint_id, [])
             spot.early = {one: entries for one, entries in spot.early.items() if one > event.checkpoint_id}
-        spot.held = _Held(replace(event, values={}), entry_id, depth, places, writes)
+        spot.held = Held(replace(event, values={}), entry_id, depth, places, writes)
 
     def _part(self, entry_id: bytes, event: ValuesSaved) -> None:
         """Notes values of a checkpoint that follows: nobody could read them before it."""
@@ -475,7 +412,7 @@ class Past:
         self._elsewhere.discard(namespace)
         return self._follow(namespace, spot)
 
-    def _found(self, index: Index, namespace: str, place: bytes, entry_id: bytes) -> Flow[_Held]:
+    def _found(self, index: Index, namespace: str, place: bytes, entry_id: bytes) -> Flow[Held]:
         """The checkpoint in an entry that an index names."""
         held = yield from self._load(entry_id)
         if held is None:
@@ -486,7 +423,7 @@ class Past:
         held.writes = [written for _, written in index.writes.get(place, ())]
         return held
 
-    def _load(self, entry_id: bytes) -> Flow[_Held | None]:
+    def _load(self, entry_id: bytes) -> Flow[Held | None]:
         """The checkpoint in an entry, without places and writes; None if the entry is gone. One round trip."""
         reply = yield Call(READ_PARTS, self.keys.all, [self.keys.thread, 0, 1, entry_id])
         _, [found], _, flat, vectors = reply
@@ -506,8 +443,8 @@ class Past:
                 check=check,
             )
         except (Malformed, ValueError) as error:
-            raise self._damaged(error, entry_id) from error
-        return _Held(event, entry_id, depth, {}, [])
+            raise damaged_entry(self.keys, error, entry_id) from error
+        return Held(event, entry_id, depth, {}, [])
 
     # states
 
@@ -549,7 +486,7 @@ class Past:
         """Whether entries from before are gone that were there still."""
         return any(one.sequence > self.sequence and one.first <= self.reached for one in self._removals)
 
-    def _intact(self, held: _Held) -> bool:
+    def _intact(self, held: Held) -> bool:
         """Whether a checkpoint is, in the end, what it was: neither removed nor replaced, nor any of its values."""
         event, final = held.event, self._final
         assert final is not None
@@ -561,7 +498,7 @@ class Past:
             for channel, token in event.versions.items()
         )
 
-    def _is_latest(self, held: _Held) -> bool:
+    def _is_latest(self, held: Held) -> bool:
         """Whether no checkpoint with a greater id was removed since."""
         event = held.event
         return not any(
@@ -578,151 +515,19 @@ class Past:
             "since. Restore the log from a backup or an export to look at it."
         )
 
-    def _assembled(self, held: _Held) -> Flow[State]:
-        """A checkpoint with its values and pending writes."""
-        if self.keys.signer is not None:
-            return (yield from self._checked(held))
-        event = held.event
-        wanted: list[_Place] = []
-        values: dict[str, StoredValue | None] = {}
-        for channel, token in event.versions.items():
-            entry_id = held.places[channel]
-            if entry_id is None:
-                continue
-            found = self._value((entry_id, channel, token))
-            values[channel] = found[0] if found else None
-            if not found:
-                wanted.append((entry_id, channel, token))
-        written = {entry_id: self._written.get(entry_id) for entry_id in held.writes}
-        missing = [entry_id for entry_id, found in written.items() if not found]
-        if wanted or missing:
-            fetched = yield from self._fetch(wanted, missing)
-            if fetched is None:
-                return (yield from self._lacking(held))
-            values.update({channel: value for (_, channel, _), value in fetched[0].items()})
-            written.update({entry_id: (parts,) for entry_id, parts in fetched[1].items()})
-        self._given = {
-            (place, channel, event.versions[channel]): values[channel]
-            for channel, place in held.places.items()
-            if place is not None
-        }
-        try:
-            writes = pending_writes([found[0] for found in written.values() if found])
-        except (Malformed, ValueError) as error:
-            raise self._damaged(error, held.entry_id) from error
-        return StoredCheckpoint(
-            event.namespace,
-            event.checkpoint_id,
-            event.parent_id,
-            event.body,
-            event.versions,
-            {channel: value for channel, value in values.items() if value is not None},
-            writes,
-            event.seen,
-            held.entry_id,
-            event.check,
-            held.depth,
-        )
-
-    def _lacking(self, held: _Held) -> Flow[Unavailable]:
-        """For a checkpoint whose entries are gone. Raises `CorruptEntry` unless some were pruned."""
+    def _assembled(self, held: Held) -> Flow[State]:
+        """A checkpoint with its values and pending writes. Raises `CorruptEntry` if some of it is gone, unless it was pruned."""
+        state = yield from self._states.assembled(held)
+        if state is not None:
+            return state
         yield from self._look_ahead()
         if self._final is not None and self._final.gaps:
             return self._unavailable(held.event.namespace)
-        raise self._damaged(Malformed("needs what the log lacks, though nothing was pruned"), held.entry_id)
-
-    def _checked(self, held: _Held) -> Flow[State]:
-        """A checkpoint of which all is read once more, and every entry that it comes from is signed."""
-        event = held.event
-        named = [(place, channel) for channel, place in held.places.items() if place is not None]
-        arguments: list[Argument] = [self.keys.thread, len(named)]
-        for entry_id, channel in named:
-            arguments += (entry_id, event.versions[channel].encode(), channel.encode())
-        reply = yield Call(READ_PARTS, self.keys.all, [*arguments, 1, held.entry_id, *held.writes])
-        numbers, [found], writes, flat, vectors = reply
-        if not found or not all(numbers) or not all(writes):
-            return (yield from self._lacking(held))
-        placed = iter(numbers)
-        whole = [0 if held.places[channel] is None else next(placed) for channel in event.versions]
-        place = checkpoint_place(event.namespace.encode(), event.checkpoint_id.encode()) + held.entry_id
-        view, pieces = [*found[:3], whole, writes, place], Pieces(flat, vectors)
-        yield from check_views(self.keys, [view], pieces)
-        return decode_view(self.keys, view, pieces)
-
-    def _fetch(
-        self, wanted: Sequence[_Place], missing: Sequence[bytes]
-    ) -> Flow[tuple[dict[_Place, StoredValue | None], dict[bytes, list[bytes]]] | None]:
-        """Values and entries of writes; None if the log lacks one. One round trip."""
-        arguments: list[Argument] = [self.keys.thread, len(wanted)]
-        for entry_id, channel, token in wanted:
-            arguments += (entry_id, token.encode(), channel.encode())
-        reply = yield Call(READ_PARTS, self.keys.all, [*arguments, 0, *missing])
-        numbers, _, entries, flat, vectors = reply
-        if not all(numbers) or not all(entries):
-            return None
-        pieces = Pieces(flat, vectors)
-        values: dict[_Place, StoredValue | None] = {}
-        for place, number in zip(wanted, numbers, strict=True):
-            try:
-                values[place] = pieces.value(number, place[2].encode())
-            except (Malformed, ValueError) as error:
-                raise self._damaged(error, place[0]) from error
-            self._keep(place, values[place])
-        for parts in entries:
-            self._written.put(parts[0], parts, sum(map(len, parts)))
-        return values, dict(zip(missing, entries, strict=True))
+        raise damaged_entry(self.keys, Malformed("needs what the log lacks, though nothing was pruned"), held.entry_id)
 
     def offer(self, recorded: Recorded) -> None:
         """Keeps what an event that was read whole has of values and writes, for states to come. Raises `CorruptEntry`."""
-        event = recorded.event
-        if isinstance(event, WritesSaved):
-            parts = [recorded.entry_id, event.task_id.encode(), event.task_path.encode()]
-            for idx, channel, type_, data in event.writes:
-                parts += (b"!%d" % idx, encode_write(channel, type_, data))
-            self._written.put(recorded.entry_id, parts, sum(map(len, parts)))
-        elif isinstance(event, (CheckpointSaved, ValuesSaved)):
-            for (channel, token), piece in event.values.items():
-                place = recorded.entry_id, channel, token
-                try:
-                    for value in self._made(place, decompressed(piece)):
-                        self._keep(place, value)
-                except (Malformed, ValueError) as error:
-                    raise self._damaged(error, recorded.entry_id) from error
-
-    def _made(self, place: _Place, piece: bytes) -> Iterator[StoredValue | None]:
-        """The value of a piece, unless that needs one that is not kept."""
-        entry_id, channel, token = place
-        if piece == EMPTY:
-            yield None
-        elif not is_delta(piece):
-            yield assemble([piece], token.encode(), entry_id)
-        else:
-            base, base_token = base_of(piece)
-            found = self._value((base, channel, base_token.decode()))
-            before = found[0] if found else None
-            if before is not None:
-                at = delta_start(piece)
-                yield StoredValue(
-                    before.type,
-                    apply_deltas(before.data, [(piece, at)]),
-                    token.encode(),
-                    entry_id,
-                    before.deltas + 1,
-                    before.weight + len(piece) - at,
-                    before.keyframe,
-                )
-
-    def _value(self, place: _Place) -> tuple[StoredValue | None] | None:
-        """A value that is kept, in a tuple."""
-        if place in self._given:
-            return (self._given[place],)
-        return self._values.get(place)
-
-    def _keep(self, place: _Place, value: StoredValue | None) -> None:
-        self._values.put(place, value, 0 if value is None else len(value.data))
-
-    def _damaged(self, error: Exception, entry_id: bytes) -> CorruptEntry:
-        return damaged(self.keys, error, checkpoint_place(b"", b"") + entry_id)
+        self._states.offer(recorded)
 
 
 def _removal_in(sequence: int, removed: Removed) -> _Removal:
@@ -732,7 +537,7 @@ def _removal_in(sequence: int, removed: Removed) -> _Removal:
     return _Removal(sequence, min((first for first, _, _ in removed.gone), default=sequence + 1), greatest)
 
 
-def _renew(held: _Held, entries: dict[tuple[str, str], bytes]) -> None:
+def _renew(held: Held, entries: dict[tuple[str, str], bytes]) -> None:
     """Notes values that came for versions of a checkpoint that is there: the last one saved counts."""
     for (channel, token), entry_id in entries.items():
         if held.event.versions.get(channel) == token:
