@@ -17,6 +17,7 @@ from saver.history import Replayed
 from tests.saver.colours import Call
 from tests.saver.deltas import Story, edits
 from tests.saver.test_differential import outline
+from tests.saver.test_graphs import delta_graph
 from tests.saver.threads import config, step
 from tests.servers import Server
 
@@ -163,3 +164,23 @@ async def test_a_graph_is_run_again_from_any_point(call: Call, saver: RedisStrea
         again = (await call(saver, "get_tuple", config(f"again {number}"))).checkpoint["channel_values"]["messages"]
         assert [one.content for one in again] == [one.content for one in whole]
     assert len(await call(saver, "replay", "t")) == len(events)
+
+
+async def test_delta_channels_are_as_they_were(saver: RedisStreamSaver, call: Call) -> None:
+    """Replay and as-of give of delta channels what was read right after each turn, and a rerun from there goes on from it."""
+    graph = delta_graph(saver)
+    answers = {}
+    for turn in range(5):
+        await call(graph, "invoke", {"words": [f"turn {turn}"]}, config("t"), durability="sync")
+        found = await call(saver, "get_tuple", config("t"))
+        answers[(await call(saver, "verify", "t")).sequence] = (
+            outline(found),
+            (await call(graph, "get_state", config("t"))).values,
+        )
+    states = {one.sequence: one.state for one in await call(saver, "replay", "t", namespace="")}
+    for sequence, (expected, values) in answers.items():
+        assert outline(states[sequence]) == expected
+        assert outline(await call(saver, "get_tuple_as_of", config("t"), sequence)) == expected
+        copy = f"copy {sequence}"
+        await call(saver, "copy_thread", "t", copy, until=sequence)
+        assert (await call(graph, "get_state", config(copy))).values == values
