@@ -49,7 +49,9 @@ def main() -> None:
         psycopg.connect(options.postgres, autocommit=True) as database,
         ActivityFeed.from_conn_string(options.redis) as feed,
     ):
-        database.execute(TABLES)
+        with database.transaction():  # PostgreSQL does not let two workers make the same table at once
+            database.execute("SELECT pg_advisory_xact_lock(1)")
+            database.execute(TABLES)
         group = feed.group("billing", kinds="checkpoint")
         group.member(options.worker).run(lambda activity: charge(database, activity))
 
