@@ -401,6 +401,8 @@ def decode_entry(thread: str, entry_id: bytes, flat: list[bytes]) -> Recorded:
         CorruptEntry: anything that this project did not write, naming thread and entry.
 
     """
+    if not entry_id.endswith(b"-0"):
+        raise CorruptEntry(f"{_named(thread, entry_id)} has an id that this package never gives. {_FOREIGN}")
     fields = dict(zip(flat[::2], flat[1::2], strict=True))
     kind, schema = fields.get(b"k", b""), fields.get(b"v", b"")
     while schema != SCHEMA and (upcast := UPCASTERS.get((kind, schema))):

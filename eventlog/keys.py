@@ -203,7 +203,7 @@ class ThreadKeys:
         """The fields of an event as they are to be appended."""
         return fields if self.signer is None else self.signer.sign(self.thread, fields)
 
-    def note(self, entry_id: bytes, digest: bytes) -> None:
+    def note(self, entry_id: bytes | None, digest: bytes | None) -> None:
         """That the thread's log ended with this entry, as a reply said."""
         if self.signer is not None:
             self.signer.note(self.thread, entry_id, digest)

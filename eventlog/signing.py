@@ -210,8 +210,10 @@ class Signer:
         told = b"%b%d:%b%d:%b%d:%b" % (self._named, len(number), number, len(seen), seen, len(digest), digest)
         return [*fields, b"g", told + counted(self.key.sign(_signed(thread, content_digest(fields), told)))]
 
-    def note(self, thread: bytes, entry_id: bytes, digest: bytes) -> None:
-        """That a thread's log ended with this entry, as a reply said."""
+    def note(self, thread: bytes, entry_id: bytes | None, digest: bytes | None) -> None:
+        """That a thread's log ended with this entry, as a reply said; nothing where it said none."""
+        if not entry_id or not digest:
+            return
         with self._lock:
             self._seen[thread] = entry_id, digest
             self._seen.move_to_end(thread)

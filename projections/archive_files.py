@@ -28,12 +28,13 @@ class PartFile:
     Args:
         path: of the file.
         overwrite: whether one that is there is replaced.
+        ending: what stands behind the path until then.
 
     """
 
-    def __init__(self, path: Name, *, overwrite: bool) -> None:
+    def __init__(self, path: Name, *, overwrite: bool, ending: str = ".part") -> None:
         self.path = Path(path)
-        self.part = self.path.with_name(self.path.name + ".part")
+        self.part = self.path.with_name(self.path.name + ending)
         self._overwrite = overwrite
         self._file: BinaryIO | None = None
 
@@ -107,11 +108,12 @@ class ExportFile(PartFile):
         path: of the file.
         header: of the export; one that is continued keeps its own.
         overwrite: whether a file that is there is replaced.
+        unchecked: whether logs come as they are; such a part is not continued by an export that checks them.
 
     """
 
-    def __init__(self, path: Name, header: Header, *, overwrite: bool) -> None:
-        super().__init__(path, overwrite=overwrite)
+    def __init__(self, path: Name, header: Header, *, overwrite: bool, unchecked: bool) -> None:
+        super().__init__(path, overwrite=overwrite, ending=".damaged.part" if unchecked else ".part")
         self._header = header
         self._encoder = Encoder()
 

@@ -16,9 +16,17 @@ from projections.archive_files import Name
 from projections.archive_format import Entry, ThreadHead
 from projections.exporting import PAGE_BYTES, READ_ENTRIES, Exported, consumed, export_file, log_end
 from projections.file_work import on_file
-from projections.fold import Index
 from projections.importing import Read, read_threads
-from projections.removal import Choice, Describe, History, Replayed, _carry_out, delete_thread, place_of, plan
+from projections.removal import (
+    Choice,
+    Describe,
+    Replayed,
+    carry_out_removal,
+    delete_thread,
+    place_of,
+    plan,
+    read_history,
+)
 from projections.thread import scan
 
 __all__ = ["Archived", "Pruning", "archive_thread"]
@@ -91,8 +99,7 @@ def _only_grew(keys: ThreadKeys, head: ThreadHead) -> Flow[bool]:
 
 def _remove(keys: ThreadKeys, head: ThreadHead, pruning: Pruning | None) -> Flow[int | None]:
     """Takes out what is to go of a log that ends as the archive does; how many checkpoints. None if it has moved on."""
-    history = History(Index())
-    history.index = yield from scan(keys, history.events)
+    history = yield from read_history(keys)
     if history.index.digest != head.digest.encode():
         return None
     taken = 0
@@ -109,7 +116,7 @@ def _remove(keys: ThreadKeys, head: ThreadHead, pruning: Pruning | None) -> Flow
             return taken + len(drop)
         assert pruning is not None
         step = set(drop[:AT_ONCE])
-        after = yield from _carry_out(keys, history, plan(history, step, pruning.replayed), pruning.describe)
+        after = yield from carry_out_removal(keys, history, plan(history, step, pruning.replayed), pruning.describe)
         if after is None:
             _refuse_halfway(keys, taken)
             return None

@@ -145,7 +145,10 @@ def sources_of(keys: ThreadKeys) -> Flow[list[tuple[int, bytes]]]:
     for entry_id, flat in reversed(closing):
         if signer.examine(name, entry_id, flat[4:]).wrong:
             continue  # what comes before it is then refused
-        event = decode_entry(keys.thread.decode(), entry_id, flat).event
+        try:
+            event = decode_entry(keys.thread.decode(), entry_id, flat).event
+        except CorruptEntry:
+            continue  # likewise
         if isinstance(event, ThreadCopied):
             name = (event.source if event.signed_for is None else event.signed_for).encode()
             found.append((entry_ms(entry_id), name))
@@ -289,9 +292,16 @@ def check_ancestors(  # noqa: PLR0917
             raise _differs(keys, entry_id)
         parent = entries.field(entry_id, b"p")
         wanted = "" if parent is None else parent.decode()
+    seeded: set[str] = set()
     for step, entry_id in zip(steps, own, strict=True):
         values, writes, _ = step
         versions = entries.versions(entry_id)
+        told = {channels[int(position) - 1] for position in values[::2]}
+        for channel in versions.keys() & set(channels) - seeded - told:
+            piece = entries.field(entry_id, b"=" + value_name(channel.encode(), versions[channel].encode()))
+            if piece not in (None, EMPTY):
+                raise _differs(keys, entry_id)  # a nearer value than the one that was found
+        seeded |= told
         for position, number in zip(values[::2], values[1::2], strict=True):
             channel = channels[int(position) - 1]
             if channel not in versions:

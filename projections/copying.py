@@ -11,15 +11,16 @@ from dataclasses import dataclass
 
 from eventlog.attribution import stamp
 from eventlog.codec import content_digest
-from eventlog.errors import HistoryGone, InvalidArgument, ThreadBusy, ThreadExists, ThreadNotFound
-from eventlog.events import Recorded, ThreadCopied, decode_entry, encode_event
+from eventlog.errors import CorruptEntry, HistoryGone, InvalidArgument, ThreadBusy, ThreadExists, ThreadNotFound
+from eventlog.events import HistoryPruned, Recorded, RunsDeleted, ThreadCopied, encode_event
 from eventlog.flow import Call, Flow, load_script
 from eventlog.keys import Keyspace, ThreadKeys
 from projections.authentic import name_at, sources_of
-from projections.fold import Fold, settle
+from projections.chain import Chain
+from projections.fold import Fold
 from projections.registry import runs_of
 from projections.staging import StagedIndex, stage_entries, staged_keys
-from projections.thread import check_log, rebuild_index, scan, thread_script
+from projections.thread import check_log, has_entry, rebuild_index, scan, thread_script
 
 __all__ = ["Until", "copy_thread"]
 
@@ -114,23 +115,25 @@ def _read(source: ThreadKeys, staged: list[bytes], until: Until | None) -> Flow[
     has dropped itself.
     """
     thread = source.thread.decode()
-    index = StagedIndex(keys=staged[1:])
+    index, chain = StagedIndex(keys=staged[1:]), Chain(thread)
     after, end = b"", b""
     beyond = False
     while not beyond:
         entries, last = yield Call(READ_ENTRIES, [source.log], [after, PAGE, PAGE_BYTES])
         end = end or last
-        wanted = []
-        for entry_id, flat in entries:
-            recorded = decode_entry(thread, entry_id, flat)
-            if recorded.sequence <= index.sequence:
-                return None
+        try:
+            events = [chain.add(*entry) for entry in entries]
+        except CorruptEntry:
+            if not index.entries or (yield from has_entry(source, index.last, index.digest)):
+                raise
+            return None
+        wanted = entries
+        for number, recorded in enumerate(events):
             if until is not None and until.is_before(recorded):
-                beyond = True
+                beyond, wanted = True, entries[:number]
                 break
             index.add(recorded)
-            wanted.append((entry_id, flat))
-        if not entries:
+        if not entries or any(_took_what_was_read(recorded, index) for recorded in events[: len(wanted)]):
             return None
         if wanted:
             yield from stage_entries(staged[0], wanted)
@@ -146,8 +149,15 @@ def _read(source: ThreadKeys, staged: list[bytes], until: Until | None) -> Flow[
         return None
     if not index.checkpoints:
         raise _not_found(source)
-    settle(thread, index)
+    chain.finish()
     return index
+
+
+def _took_what_was_read(recorded: Recorded, index: StagedIndex) -> bool:
+    """Whether an event is a removal of something that was folded: the log was pruned while it was read."""
+    event = recorded.event
+    gone = event.removed.gone if isinstance(event, (HistoryPruned, RunsDeleted)) else ()
+    return not all(index.lacks(first, last) for first, last, _ in gone)
 
 
 def _signed_for(source: ThreadKeys, entry_id: bytes) -> Flow[str | None]:

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
 from typing import Any, NamedTuple, TypeVar, Union
 
-from eventlog.errors import CorruptEntry, LogLost, ThreadBusy, ThreadNotFound
+from eventlog.errors import CorruptEntry, LogLost, NewerSchema, ThreadBusy, ThreadNotFound
 from eventlog.feed.reading import flattened
 from eventlog.flow import Call, Command, Emit, Flow, load_script
 from eventlog.keys import Keyspace, ThreadKeys
@@ -101,11 +101,12 @@ def log_end(keys: ThreadKeys, *, damaged: bool = False) -> Flow[LogEnd | None]:
             "from a backup or an export, or call delete_thread to begin anew."
         )
     _, sequence, digest, entry_id, entries, known = reply
-    number = int(sequence) if sequence.isdigit() else 0
-    if known.isdigit() and number and int(known) > number and not damaged:
+    number = int(sequence) if sequence.isdigit() and len(sequence) < 20 else 0
+    if known.isdigit() and number and not damaged and (len(known) > 19 or int(known) > number):
         raise CorruptEntry(
-            f"The log of thread {thread!r} ends with entry {entry_id.decode()}; what came after was taken out by hand. Restore "
-            "the log from a backup, or delete the thread."
+            f"The log of thread {thread!r} ends with entry {entry_id.decode()}, number {number}, and its index knows of number "
+            f"{known.decode():.20}: entries were taken out, or put in, by hand. Verify the thread, restore its log from a backup, "
+            "or delete the thread."
         )
     return LogEnd(number, digest, entry_id, entries)
 
@@ -222,7 +223,10 @@ def consumed(flow: Generator[Any, Any, T], take: Callable[[Any], Flow[None]]) ->
 def threads_to_export(keyspace: Keyspace, threads: Sequence[str] | None, *, damaged: bool) -> Flow[list[ThreadKeys]]:
     """The keys of some threads, each once, or of all there are, by id. Raises `ThreadNotFound` for one that has no log."""
     if threads is None:
-        return [keyspace.thread(thread) for thread in sorted((yield from known_threads(keyspace)))]
+        found = [keyspace.thread(thread) for thread in sorted((yield from known_threads(keyspace)))]
+        for keys in {keys.shared: keys for keys in found}.values():
+            yield from known_runs(keys)  # a feed that is damaged is no fault of a thread's log
+        return found
     found = [keyspace.thread(thread.encode()) for thread in dict.fromkeys(threads)]
     for keys in found:
         if (yield from log_end(keys, damaged=damaged)) is None:
@@ -249,12 +253,12 @@ def export_file(
     Raises `FileTaken`, and as `export_thread`.
     """
     header = Header(int(time.time() * 1000), keyspace.prefix, package_version())
-    file = ExportFile(path, header, overwrite=overwrite)
+    file = ExportFile(path, header, overwrite=overwrite, unchecked=damaged)
     try:
         yield from on_file(file.check)
         found = yield from threads_to_export(keyspace, threads, damaged=damaged)
         left = yield from on_file(file.left)
-        kept = (yield from _unchanged(found, left)) if resume else []
+        kept = (yield from _unchanged(found, left, damaged=damaged)) if resume else []
         yield from on_file(lambda: file.go_on(kept))
         done = {one.head.thread: one.head.entries for one in kept}
         for thread, entries in done.items():
@@ -267,7 +271,7 @@ def export_file(
                 entries += yield from _export_into(file, keys, damaged=damaged)
                 count += 1
             except (ThreadNotFound, CorruptEntry, LogLost) as error:
-                if threads is not None:
+                if threads is not None or isinstance(error, NewerSchema):
                     raise
                 yield from on_file(file.undo)
                 if not isinstance(error, ThreadNotFound):
@@ -278,11 +282,14 @@ def export_file(
     yield Emit(Exported(count, entries, tuple(left_out)))
 
 
-def _unchanged(threads: Sequence[ThreadKeys], left: Sequence[Left]) -> Flow[list[Left]]:
+def _unchanged(threads: Sequence[ThreadKeys], left: Sequence[Left], *, damaged: bool) -> Flow[list[Left]]:
     """Of the threads that a part has, those before the first that is not wanted, or whose log has moved on. A round trip each."""
     wanted = {keys.thread.decode(): keys for keys in threads}
     for number, (head, _) in enumerate(left):
-        end = None if head.thread not in wanted else (yield from log_end(wanted[head.thread], damaged=True))
+        try:
+            end = None if head.thread not in wanted else (yield from log_end(wanted[head.thread], damaged=damaged))
+        except (CorruptEntry, LogLost):
+            end = None
         if end is None or end.digest != head.digest.encode():
             return list(left[:number])
     return list(left)

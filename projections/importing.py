@@ -8,7 +8,7 @@ that are there already are passed over.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple, Union
 
 from eventlog.errors import (
@@ -26,7 +26,7 @@ from eventlog.keys import Keyspace, ThreadKeys
 from projections.archive_files import Name, read_file
 from projections.archive_format import Entry, ThreadEnd, ThreadHead
 from projections.chain import Chain
-from projections.exporting import PAGE_BYTES, log_end
+from projections.exporting import PAGE_BYTES, READ_ENTRIES, log_end
 from projections.file_work import Progress, on_file
 from projections.staging import StagedIndex, stage_entries, staged_keys
 from projections.thread import rebuild_index, thread_script
@@ -137,6 +137,8 @@ def import_file(keyspace: Keyspace, path: Name, wanted: dict[str, Whole], *, ttl
     for thread, whole in wanted.items():
         if (yield from _is_there(path, keyspace.thread(thread.encode()), whole)):
             present.add(thread)
+    if present:
+        yield from _compare(keyspace, path, present)
     count = entries = 0
     items = read_threads(path)
     try:
@@ -163,6 +165,24 @@ def import_file(keyspace: Keyspace, path: Name, wanted: dict[str, Whole], *, ttl
     finally:
         items.close()  # type: ignore[attr-defined] # a generator
     yield Emit(Imported(count, entries, len(present)))
+
+
+def _compare(keyspace: Keyspace, path: Name, threads: Collection[str]) -> Flow[None]:
+    """Holds the logs of threads against those in a file. A round trip per page. Raises `ThreadExists` where one lacks an entry, or
+    has it otherwise.
+    """
+    items = read_threads(path)
+    try:
+        while (item := (yield from on_file(lambda: next(items, None)))) is not None:
+            if isinstance(item, ThreadHead):
+                keys, after = keyspace.thread(item.thread.encode()), b""
+            elif isinstance(item, Read) and keys.thread.decode() in threads:
+                found, _ = yield Call(READ_ENTRIES, [keys.log], [after, len(item.entries), 2 * PAGE_BYTES])
+                if [Entry(*one) for one in found] != item.entries:
+                    raise _exists(path, keys.thread.decode())
+                after = item.entries[-1].entry_id
+    finally:
+        items.close()  # type: ignore[attr-defined] # a generator
 
 
 def check_file(path: Name, threads: Sequence[str] | None) -> Flow[dict[str, Whole]]:
@@ -226,6 +246,7 @@ def _too_slow(keys: ThreadKeys) -> ThreadBusy:
 
 def _exists(path: Name, thread: str) -> ThreadExists:
     return ThreadExists(
-        f"Thread {thread!r} exists with another log than in file {str(path)!r}, and is left as it is. Delete it first, or import "
-        "the other threads by name."
+        f"Thread {thread!r} exists with another log than in file {str(path)!r}: damaged, pruned since, or another thread. Nothing "
+        "was imported over it. To restore it from the file, keep what is there (an export with damaged=True, --damaged), delete "
+        "the thread, and import again; or import the other threads by name."
     )

@@ -7,14 +7,16 @@ whoever reads meanwhile finds what was there before, or what is there then.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+from eventlog.codec import Malformed
 from eventlog.errors import ThreadBusy, ThreadNotFound
 from eventlog.flow import Call, Flow, load_script
 from eventlog.keys import Keyspace, ThreadKeys, ordered, split_place
 from projections.checkpoint import head_fields
 from projections.history import NEWEST
 from projections.pieces import Pieces
-from projections.read import READ, STORE_HEAD
+from projections.read import READ, STORE_HEAD, damaged
 from projections.registry import rebuild_registry
 from projections.thread import call, check_log, rebuild_index
 
@@ -54,8 +56,12 @@ def rebuild_thread(keys: ThreadKeys) -> Flow[Rebuilt]:
             f"Thread {keys.thread.decode()!r} has no log: it does not exist, or has expired. Check the id."
         )
     heads = 0
-    (newest,) = yield Call(NEWEST, [keys.order, keys.log], [])
-    for member in newest or ():
+    newest: Any = 0
+    while newest == 0:  # the order went away again
+        (newest,) = yield Call(NEWEST, [keys.order, keys.log], [])
+        if newest == 0:
+            yield from rebuild_index(keys)
+    for member in newest:
         heads += yield from _rebuild_head(keys, split_place(member[1:])[0].encode())
     return Rebuilt(keys.thread.decode(), index.entries, index.checkpoints, heads)
 
@@ -83,7 +89,11 @@ def _rebuild_head(keys: ThreadKeys, namespace: bytes) -> Flow[int]:
         if reply[0] == b"none":
             return 0
         _, digest, view, flat, versions, *_ = reply
-        stored = yield from call(keys, STORE_HEAD, [digest, *head_fields(view, Pieces(flat, versions))], heads)
+        try:
+            fields = head_fields(view, Pieces(flat, versions))
+        except (Malformed, ValueError) as error:
+            raise damaged(keys, error, view[5]) from error
+        stored = yield from call(keys, STORE_HEAD, [digest, *fields], heads)
         if stored[0] == b"ok":
             return 1
     raise _busy(keys)

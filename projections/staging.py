@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from secrets import token_hex
 
-from eventlog.flow import Argument, Call, Flow, load_script
+from eventlog.errors import EventLogError
+from eventlog.flow import Argument, Call, Command, Flow, load_script
 from eventlog.keys import ThreadKeys, ordered
 from projections.fold import Fold
 
-__all__ = ["STAGED_FOR", "StagedIndex", "stage_entries", "staged_keys"]
+__all__ = ["STAGED_FOR", "StagedIndex", "drop_staged", "stage_entries", "staged_keys"]
 
 STAGED_FOR = 600
 """Seconds after which what was laid ready and not put in place is dropped."""
@@ -70,6 +71,14 @@ class StagedIndex(Fold):
     def hide(self, place: bytes) -> None:
         """See `Fold`."""
         self._new_moves += (b"h", place)
+
+
+def drop_staged(keys: Sequence[bytes]) -> Flow[None]:
+    """Drops what was laid ready, or leaves it to drop itself where that fails. One round trip."""
+    try:
+        yield Command("UNLINK", keys[0], list(keys[1:]))
+    except EventLogError:
+        return
 
 
 def stage_entries(key: bytes, entries: Sequence[tuple[bytes, list[bytes]]]) -> Flow[None]:

@@ -5,7 +5,8 @@
 -- Reply: 1 if stored, by an earlier call that was sent again too; 0 if the log has moved on, or what was staged has dropped itself; -1 if the last entry that the old index knew was taken out of the log by hand.
 
 if redis.call('EXISTS', KEYS[8], KEYS[9]) < 2 then
-  return redis.call('HGET', INDEX, 'l') == ARGV[2] and 1 or 0
+  local has = redis.call('HMGET', INDEX, 'l', 'c')
+  return has[1] == ARGV[2] and has[2] == ARGV[3] and redis.call('ZSCORE', ORDER, '') and 1 or 0
 end
 local last = redis.call('XREVRANGE', LOG, '+', '-', 'COUNT', 1)[1]
 if not last or last[1] ~= ARGV[2] or redis.call('XLEN', LOG) ~= tonumber(ARGV[3]) then

@@ -25,7 +25,7 @@ from eventlog.flow import Argument, Call, Command, Flow, Script, load_script
 from eventlog.keys import ThreadKeys
 from projections.authentic import Names, signed_page
 from projections.fold import Index, settle
-from projections.staging import StagedIndex, staged_keys
+from projections.staging import StagedIndex, drop_staged, staged_keys
 from projections.versions import Versions, overlaid
 
 __all__ = ["call", "rebuild_index", "scan", "thread_script"]
@@ -126,6 +126,7 @@ def _explain(thread: str, arguments: Sequence[Argument], error: ServerUnavailabl
 
 CHECK_LOG = thread_script("check_log")
 STORE_INDEX = thread_script("store_index")
+READ_DIGEST = load_script("projections/read_digest")
 
 SCAN_LOG = load_script("eventlog/names", "projections/scan_log")
 
@@ -190,24 +191,46 @@ def rebuild_index(keys: ThreadKeys) -> Flow[StagedIndex | None]:
     """
     for _ in range(FRESH):
         index = StagedIndex(keys=staged_keys(keys, b"index", b"order"))
-        for _ in range(ATTEMPTS):
-            if not (yield from _fold_on(keys, index)):
-                break
-            settle(keys.thread.decode(), index)
-            stored = yield Call(STORE_INDEX, [*keys.all, *index.keys], [keys.thread, index.last, index.entries])
-            if stored == -1:
-                raise CorruptEntry(
-                    f"The log of thread {keys.thread.decode()!r} ends with entry {index.last.decode()}; what came after was taken "
-                    "out by hand. Restore the log from a backup, or delete the thread."
-                )
-            if stored:
-                return index
+        stored = False
+        try:
+            stored = yield from _put_in_place(keys, index)
+        except CorruptEntry:
+            if not index.entries or (yield from has_entry(keys, index.last, index.digest)):
+                raise
+            # another log is there: the thread was deleted, and begun anew
+        finally:
+            if not stored:
+                yield from drop_staged(index.keys)
+        if stored:
+            return index
         if not index.entries:
             return None
     raise ThreadBusy(
-        f"Thread {keys.thread.decode()!r} was written to each time before its index could be put in place, which is as it was. "
-        "Call again when it is less busy."
+        f"The log of thread {keys.thread.decode()!r} was pruned, replaced or written to each time before its index could be put in "
+        "place, which is as it was. Call again when it is less busy."
     )
+
+
+def _put_in_place(keys: ThreadKeys, index: StagedIndex) -> Flow[bool]:
+    """Folds the log into what is laid ready, and that on, until it is in place; False if all has to begin anew."""
+    for _ in range(ATTEMPTS):
+        if not (yield from _fold_on(keys, index)):
+            return False
+        settle(keys.thread.decode(), index)
+        stored = yield Call(STORE_INDEX, [*keys.all, *index.keys], [keys.thread, index.last, index.entries])
+        if stored == -1:
+            raise CorruptEntry(
+                f"The log of thread {keys.thread.decode()!r} ends with entry {index.last.decode()}; what came after was taken out "
+                "by hand. Restore the log from a backup, or delete the thread."
+            )
+        if stored:
+            return True
+    return False
+
+
+def has_entry(keys: ThreadKeys, entry_id: bytes, digest: bytes) -> Flow[bool]:
+    """Whether a log has an entry with this digest. One round trip."""
+    return bool((yield Call(READ_DIGEST, [keys.log], [entry_id])) == [digest])
 
 
 def _fold_on(keys: ThreadKeys, index: StagedIndex) -> Flow[bool]:

@@ -175,6 +175,8 @@ class Verification:
         self.last = b"0-0"
         self.first = b""
         """The first entry there is."""
+        self._firsts: dict[bytes, bytes] = {}
+        """The first entry that was signed for a thread, by its name."""
         self.read = b"0-0"
         """The last entry there is, whatever it is."""
         self.removed = 0
@@ -290,7 +292,9 @@ class Verification:
         return True
 
     def _check_seal(self, signer: Signer, entry_id: bytes, fields: list[bytes], sequence: int) -> None:
-        found = signer.examine(self._name_of(entry_id), entry_id, fields)
+        name = self._name_of(entry_id)
+        self._firsts.setdefault(name, entry_id)
+        found = signer.examine(name, entry_id, fields)
         seal = found.seal
         if seal is None or found.wrong:
             self.findings.append(Finding(found.wrong, _shown(entry_id), sequence, found.told))
@@ -327,21 +331,31 @@ class Verification:
         not removed, and an end that something knows to be later. `ended`: threads of which an earlier log has ended, or may have.
         """
         for entry_id, sequence, seen in self._not_there:
-            was_before = self._name_of(entry_id) in ended and self._was_before(seen)
-            if not was_before and not self._was_removed(seen):
+            name = self._name_of(entry_id)
+            if not (name in ended and self._was_before(seen, name)) and not self._was_removed(seen):
                 told = f"was written by one who had seen entry {_shown(seen)}, which is not there and was not removed"
                 self.find(ROLLED_BACK, entry_id, sequence, told)
         for gap in self._gaps:
             if not gap.closed:
                 numbers = f"{gap.first}" if gap.first == gap.last else f"{gap.first} to {gap.last}"
-                told = f"comes behind number {numbers}, which is not there and was not removed by this package"
+                one = gap.first == gap.last
+                told = (
+                    f"comes behind number{'' if one else 's'} {numbers}, which {'is' if one else 'are'} not there and "
+                )
+                told += f"{'was' if one else 'were'} not removed by this package"
                 self.find(MISSING, gap.entry_id, gap.last + 1, told)
-        if state.index_sequence > self.sequence:
+        if state.index_sequence > self.sequence and not self.entries:
+            told = f"The log is gone; its index knows of {state.index_sequence} events"
+            self.findings.append(Finding(TRUNCATED, _shown(self.last), 0, told))
+        elif state.index_sequence > self.sequence:
             self.find(
                 TRUNCATED, self.last, self.sequence, f"is the last; the index knows of number {state.index_sequence}"
             )
         elif state.stream_last and entry_order(state.stream_last) > entry_order(self.read):
-            told = f"is the last; the stream has had entry {_shown(state.stream_last)}"
+            told = (
+                f"is the last; the stream has had entry {_shown(state.stream_last)} behind it. If that was one of something else, "
+                "which was taken out, the next event clears this"
+            )
             self.find(TRUNCATED, self.last, self.sequence, told)
 
     def _was_removed(self, seen: bytes) -> bool:
@@ -349,10 +363,10 @@ class Verification:
         order = entry_order(seen)
         return any(gap.closed and entry_order(gap.before) < order < entry_order(gap.entry_id) for gap in self._gaps)
 
-    def _was_before(self, seen: bytes) -> bool:
-        """Whether an entry came before all that there is, and was not removed from it."""
-        begins_here = not (self._gaps and self._gaps[0].first == 1)
-        return begins_here and bool(self.first) and entry_order(seen) < entry_order(self.first)
+    def _was_before(self, seen: bytes, name: bytes) -> bool:
+        """Whether an entry came before all that was signed for a thread, and nothing was removed there."""
+        first = self._firsts.get(name, self.first)
+        return entry_order(seen) < entry_order(first) and all(gap.entry_id != first for gap in self._gaps)
 
     def _name_of(self, entry_id: bytes) -> bytes:
         return name_at(self._copied, self._name, entry_id)
@@ -485,12 +499,17 @@ def _verified(keys: ThreadKeys, state: _State, known: Announced | None, wanted: 
 
 def _ended(keys: ThreadKeys, names: set[bytes], state: _State, known: Announced | None) -> Flow[set[bytes]]:
     """Of some threads, those of which the feed says that an earlier log has ended, or may have; or whose logs expire."""
-    others = [name.decode() for name in names - {keys.thread}]
-    told = (yield from announced(keys.keyspace, others)) if others else {}
-    found = {name.encode() for name, one in told.items() if one.ended_before}
-    if state.left >= 0 or (known is not None and known.ended_before):
+    others = {name: name.decode() for name in names - {keys.thread}}
+    told = (yield from announced(keys.keyspace, list(others.values()))) if others else {}
+    found = {name for name, text in others.items() if _has_ended(told.get(text))}
+    if state.left >= 0 or _has_ended(known):
         found.add(keys.thread)
     return found
+
+
+def _has_ended(known: Announced | None) -> bool:
+    """Whether the feed says that an earlier log of a thread has ended, or may have: it does not know the thread, or went back."""
+    return known is None or known.ended_before or known.behind is not None
 
 
 def _check_gone(keys: ThreadKeys, known: Announced | None) -> Flow[None]:
@@ -518,5 +537,5 @@ def _look_up(keys: ThreadKeys, verification: Verification) -> Flow[None]:
 def _state(keys: ThreadKeys) -> Flow[_State]:
     """What the index and the stream know of the log's end, read together."""
     sequence, digest, log_last, stream_last, length, left = yield Call(LOG_STATE, [keys.log, keys.index], [])
-    number = int(sequence) if sequence.isdigit() else 0
+    number = int(sequence) if sequence.isdigit() and len(sequence) < 20 else 0
     return _State(number, digest, log_last, stream_last, length, min(left, 0) if left < 0 else 0)

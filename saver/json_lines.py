@@ -22,7 +22,7 @@ from os import PathLike
 from typing import Any, cast
 
 from eventlog.codec import Keyframe, Malformed, base_of, check_of, decompressed, encode_keyframe, is_delta
-from eventlog.errors import CorruptEntry, LogLost, ThreadNotFound
+from eventlog.errors import CorruptEntry, LogLost, NewerSchema, ThreadNotFound
 from eventlog.events import CheckpointSaved, Recorded, ValuesSaved, WritesSaved, decode_entry, entry_ms
 from eventlog.feed.reading import flattened
 from eventlog.flow import Command, Emit, Flow
@@ -72,7 +72,7 @@ def export_lines(
             try:
                 yield from consumed(export_thread(keys, damaged=damaged), lines.take)
             except (ThreadNotFound, CorruptEntry, LogLost) as error:
-                if threads is not None:
+                if threads is not None or isinstance(error, NewerSchema):
                     raise
                 yield from on_file(lambda: file.cut(size))  # noqa: B023 - done before the next
                 if not isinstance(error, ThreadNotFound):

@@ -181,11 +181,13 @@ def _migrate(
         names = sorted(names)
         if threads is not None and not names:
             raise InvalidArgument(f"The source has no thread {thread!r}. Check the id.")
+        done.threads += 1
+        if copy and (yield from move.is_other(names)):
+            continue
         if copy:
             yield from move.copy(names)
         if verify:
             yield from move.compare(names)
-        done.threads += 1
     return done
 
 
@@ -216,6 +218,18 @@ class _Move:
         self.done = done
         self.steps = steps
         self.held: dict[Name, _Held] = {}
+
+    def is_other(self, names: Sequence[Name]) -> Work[bool]:
+        """Whether the target has checkpoints of the thread that the source has not, which is told: two histories are not mixed."""
+        there = set((yield from source_of(self.target).checkpoints(self.thread_id)))
+        extra = there.difference(names)
+        if extra:
+            told = (
+                f"has {len(extra)} checkpoints in the target that are not in the source, so nothing was copied to it: either it is "
+                "another thread of the same id, or it went on there. Copy to another prefix, or delete it in the target first"
+            )
+            self.done._differ(self.thread_id, Name("", ""), told)
+        return bool(extra)
 
     def copy(self, names: Sequence[Name]) -> Work[None]:
         """Puts what the target lacks, parents first."""

@@ -5,15 +5,16 @@ The scripts, which is where servers differ, are the same for both. `--all-colour
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from zlib import crc32
 
 import pytest
 
-from tests.fix_servers import NAMES
 from tests.servers import preferred_binary, server_name
 
 _COLOURS = ("sync", "async")
+_FIXTURES = ("call", "colour")
+"""What the parameter is called."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,23 +27,43 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if config.getoption("all_colours"):
         return
     whole = {server_name(preferred_binary()), "cluster"}
-    left_out = [item for item in items if _is_left_out(item, whole)]
+    both = {name for name, colours in _colours(items).items() if len(colours) == len(_COLOURS)}
+    left_out = [item for item in items if _is_left_out(item, whole, both)]
     config.hook.pytest_deselected(items=left_out)
     gone = set(left_out)
     items[:] = [item for item in items if item not in gone]
 
 
-def _is_left_out(item: pytest.Item, whole: Iterable[str | None]) -> bool:
+def _colours(items: Iterable[pytest.Item]) -> dict[str, set[str]]:
+    """The colours that each test comes in, on each server."""
+    found: dict[str, set[str]] = {}
+    for item in items:
+        colour, name = _name_of(item)
+        if colour is not None:
+            found.setdefault(name, set()).add(colour)
+    return found
+
+
+def _name_of(item: pytest.Item) -> tuple[str | None, str]:
+    """A test's colour, None if it has none, and what it is called without."""
     callspec = getattr(item, "callspec", None)
     if callspec is None:
+        return None, item.nodeid
+    colour, rest = None, []
+    for name, value in sorted(callspec.params.items()):
+        plain = isinstance(value, (str, int, float, type(None)))
+        told = repr(value) if plain else getattr(value, "__name__", type(value).__name__)  # the same in every worker
+        if name in _FIXTURES:
+            colour = "async" if "async" in told.lower() else "sync"
+        else:
+            rest.append(f"{name}={told}")
+    return colour, f"{item.location[0]}::{getattr(item, 'originalname', item.name)}[{', '.join(rest)}]"
+
+
+def _is_left_out(item: pytest.Item, whole: Container[str | None], both: Container[str]) -> bool:
+    colour, name = _name_of(item)
+    if colour is None or name not in both:
         return False
-    ids = str(callspec.id).split("-")
-    server = callspec.params.get("server", callspec.params.get("single_server"))
-    colour = next((one for one in _COLOURS if one in ids), None)
-    if colour is None or not isinstance(server, str) or server in whole:
-        return False
-    rest = "-".join(one for one in ids if one not in _COLOURS and one not in server.split("-"))
-    turn = crc32(f"{item.location[0]}::{getattr(item, 'originalname', item.name)}[{rest}]".encode()) + NAMES.index(
-        server
-    )
-    return _COLOURS[turn % 2] != colour
+    params = item.callspec.params  # type: ignore[attr-defined]
+    server = params.get("server", params.get("single_server"))
+    return isinstance(server, str) and server not in whole and _COLOURS[crc32(name.encode()) % 2] != colour

@@ -724,6 +724,61 @@ def test_damaged_threads(any_server: Server, prefix: str, tmp_path: Path) -> Non
         assert saver.import_threads(tmp_path / "all").threads == 1
 
 
+def test_an_altered_log_is_not_taken_for_the_one_in_the_file(
+    saver: RedisStreamSaver, tmp_path: Path, audit: Audit
+) -> None:
+    """One that lacks an entry, or has another content, is another; once it is deleted, the file restores it."""
+    fill(saver, "t")
+    saver.export_threads(tmp_path / "e")
+    keys = audit.keyspace.thread(b"t")
+    entries = audit.client.xrange(keys.log)
+    for damage in ("missing", "altered"):
+        audit.client.delete(keys.log)
+        for at, (entry_id, fields) in enumerate(entries):
+            if at != 2 or damage == "altered":
+                audit.client.xadd(keys.log, {**fields, **({b"e": fields[b"e"] + b"x"} if at == 2 else {})}, id=entry_id)
+        with pytest.raises(ThreadExists, match="damaged, pruned since, or another"):
+            saver.import_threads(tmp_path / "e")
+    saver.delete_thread("t")
+    assert saver.import_threads(tmp_path / "e").threads == 1
+    audit.check("t")
+
+
+def test_a_part_of_evidence_is_not_continued(any_server: Server, prefix: str, tmp_path: Path) -> None:
+    """By an export that checks: what it has not checked is none of its own."""
+    with (
+        RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix, partitions=1) as saver,
+        Audit(any_server.url, prefix, 1) as audit,
+    ):
+        for thread in "ab":
+            saver.put(*put_of(thread, 1))
+            saver.put(*put_of(thread, 2, 1))
+        log = audit.keyspace.thread(b"a").log
+        audit.client.xdel(log, audit.client.xrange(log)[0][0])
+
+        def end_at_b(thread: str, *_: int) -> None:
+            if thread == "b":
+                raise RuntimeError(thread)
+
+        with pytest.raises(RuntimeError):
+            saver.export_threads(tmp_path / "e", damaged=True, progress=end_at_b)
+        assert [one.thread for one in saver.export_threads(tmp_path / "e").left_out] == ["a"]
+
+
+def test_a_damaged_feed_is_no_damaged_log(any_server: Server, prefix: str, tmp_path: Path) -> None:
+    """Where the registry has to be read from it, exporting all is an error rather than an export of nothing."""
+    with (
+        RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix, partitions=1) as saver,
+        Audit(any_server.url, prefix, 1) as audit,
+    ):
+        saver.put(*put_of("t", 1))
+        shared = audit.keyspace.partition(0)
+        audit.client.xadd(shared.feed, {b"what": b"is this"})
+        audit.client.delete(shared.runs)
+        with pytest.raises(CorruptEntry, match="feed"):
+            saver.export_threads(tmp_path / "e")
+
+
 def test_again_comes_before_anything_anew(saver: RedisStreamSaver, steps: Steps, audit: Audit) -> None:
     """Whoever takes the items is told that what it had of a thread does not count."""
     for number in range(1, 451):

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from eventlog.errors import CorruptEntry
 from eventlog.events import WritesSaved, decode_entry
 from eventlog.flow import Request
 from projections import copying, registry, removal
+from projections.rebuild import rebuild_thread
 from projections.removal import delete_thread
 from saver import RedisStreamSaver
 from tests.projections.conftest import Open
@@ -223,6 +225,55 @@ def test_a_copy_whose_parts_were_dropped(
         assert len(audit.check(target)) == 6
     assert again >= 3
     assert all(audit.client.pttl(key) > 0 for key in audit.everything() if b":stage:" in key)
+
+
+def test_a_copy_of_what_is_pruned_meanwhile(
+    saver: RedisStreamSaver, steps: Steps, audit: Audit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever that is, the copy is the source before or after, and verifies."""
+    monkeypatch.setattr(copying, "PAGE", 3)
+    for moment in range(1, 14):
+        source, target = f"t{moment}", f"copy {moment}"
+        put_line(saver, source, 9)
+        keys = [audit.keyspace.thread(name.encode()) for name in (source, target)]
+
+        def prune(source: str = source) -> None:
+            saver.prune([source], keep_last=4)
+
+        steps.run(copying.copy_thread(audit.keyspace, keys[0], keys[1], ttl=0), once(moment, prune))
+        found = saver.verify(target)
+        assert found.sound, (moment, found.findings)
+        assert len(numbers(saver, target)) in (4, 9)
+        audit.check(target)
+
+
+def test_a_rebuild_of_what_is_begun_anew_meanwhile(saver: RedisStreamSaver, steps: Steps, audit: Audit) -> None:
+    """Whenever a thread is deleted and put again, its new log is rebuilt, and nothing that was laid ready is left."""
+    for moment in range(1, 9):
+        thread = f"t{moment}"
+        put_line(saver, thread, 6)
+
+        def anew(thread: str = thread) -> None:
+            saver.delete_thread(thread)
+            put_line(saver, thread, 3)
+
+        steps.run(rebuild_thread(audit.keyspace.thread(thread.encode())), once(moment, anew))
+        assert numbers(saver, thread) in ([3, 2, 1], [6, 5, 4, 3, 2, 1])
+        assert saver.check(thread).ok
+        audit.check(thread)
+    assert not [key for key in audit.everything() if b":stage:" in key]
+
+
+def test_reads_of_a_damaged_log_leave_nothing_behind(saver: RedisStreamSaver, audit: Audit) -> None:
+    """Each fails, and drops what it had laid ready."""
+    put_line(saver, "t", 5)
+    log = audit.keyspace.thread(b"t").log
+    audit.client.xdel(log, audit.client.xrange(log)[2][0])
+    before = audit.everything()
+    for _ in range(3):
+        with pytest.raises(CorruptEntry):
+            saver.get_tuple(config("t"))
+    assert audit.everything() == before
 
 
 @pytest.mark.parametrize(

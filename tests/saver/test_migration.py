@@ -348,3 +348,17 @@ def test_any_other_saver(one_saver: RedisStreamSaver) -> None:
     done = migrate(Other(serde=inner.serde), one_saver)
     assert done.ok, done.differences
     assert done.threads == 5
+
+
+def test_another_thread_of_the_same_id_is_left_alone(one_saver: RedisStreamSaver) -> None:
+    """Two histories are not mixed: it is told, and nothing is written."""
+    source = InMemorySaver()
+    for thread in ("42", "43"):
+        source.put(config(thread), *step({"n": thread}))
+    one_saver.put(config("42"), *step({"n": "mine"}))
+    before = list(one_saver.list(config("42")))
+    done = migrate(source, one_saver)
+    (difference,) = done.differences
+    assert (difference.thread_id, done.ok, done.checkpoints) == ("42", False, 1)
+    assert "nothing was copied" in difference.what
+    assert list(one_saver.list(config("42"))) == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,7 @@ from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from eventlog import codec
-from eventlog.errors import EventLogError, InvalidArgument, SignatureInvalid
+from eventlog.errors import CorruptEntry, EventLogError, InvalidArgument, SignatureInvalid
 from eventlog.feed.feed import ActivityFeed
 from eventlog.keys import checkpoint_place, counted, ordered, value_name
 from eventlog.signing import SigningKey
@@ -390,3 +391,96 @@ def test_copies_that_end_before_their_source_became_a_copy(any_server: Server, p
             for thread, number in latest.items():
                 assert other.verify(thread).sound, other.verify(thread).findings
                 assert [one.checkpoint["id"] for one in other.list(config(thread), limit=1)] == [checkpoint_id(number)]
+
+
+def test_an_index_without_an_end_is_no_end(any_server: Server, prefix: str) -> None:
+    """A saver that read it goes on all the same."""
+    with opened(any_server, prefix) as saver, Audit(any_server.url, prefix, 1) as audit:
+        fill(saver)
+        keys = audit.keyspace.thread(b"t")
+        with opened(any_server, prefix) as other:
+            audit.client.hdel(keys.index, b"l")
+            other.get_tuple(config("t"))
+            other.rebuild("t")
+            other.put(*put_of("t", 9, 4))
+            assert other.verify("t").sound
+
+
+def test_a_nearer_value_that_an_index_leaves_out_is_refused(any_server: Server, prefix: str) -> None:
+    """Delta channels are not rebuilt from an older value than there is."""
+    with opened(any_server, prefix) as saver, Audit(any_server.url, prefix, 1) as audit:
+        state = step({"n": 1, "m": 1})
+        saved = saver.put(config("t"), *state)
+        for values in ({"n": 2}, {"m": 3}, {"m": 4}):
+            state = follow(state, values)
+            saved = saver.put(saved, *state)
+        wanted: Any = {"config": config("t"), "channels": ["n"]}
+        assert saver.get_delta_channel_history(**wanted)["n"]["seed"] == 2
+        keys = audit.keyspace.thread(b"t")
+        second = audit.client.xrange(keys.log)[1][0]
+        fields = audit.client.hgetall(keys.index)
+        audit.client.hdel(
+            keys.index, *(name for name, place in fields.items() if name[:1] == b"v" and place[:-8] == second)
+        )
+        with pytest.raises(SignatureInvalid):
+            saver.get_delta_channel_history(**wanted)
+
+
+def test_an_altered_history_is_not_signed_over(any_server: Server, prefix: str) -> None:
+    """A removal would make it look as if all were well."""
+    with opened(any_server, prefix) as saver, Audit(any_server.url, prefix, 1) as audit:
+        fill(saver, count=3)
+        tampering = Tampering(audit.client, audit.keyspace.thread(b"t"))
+        entries = tampering.entries()
+        tampering.write(chained([*entries[:3], *entries[4:]]))
+        audit.forget_views("t")
+        with opened(any_server, prefix) as other:
+            before = other.verify("t").findings
+            assert before
+            with pytest.raises(SignatureInvalid, match="Nothing was removed"):
+                other.prune(["t"])
+            with pytest.raises(SignatureInvalid, match="Nothing was removed"):
+                other.delete_for_runs(["r"])
+            assert other.verify("t").findings == before
+
+
+def test_a_copy_whose_last_entry_was_touched_is_verified(any_server: Server, prefix: str) -> None:
+    """With findings rather than an error."""
+    with opened(any_server, prefix) as saver, Audit(any_server.url, prefix, 1) as audit:
+        fill(saver, "s")
+        for target, touch in (
+            ("id", lambda entry: (entry[0][:-1] + b"1", entry[1])),
+            ("number", lambda entry: (entry[0], [b"n", b"x", *entry[1][2:]])),
+        ):
+            saver.copy_thread("s", target)
+            tampering = Tampering(audit.client, audit.keyspace.thread(target.encode()))
+            *rest, last = tampering.entries()
+            tampering.write([*rest, touch(last)])
+            assert not saver.verify(target).sound
+            with pytest.raises((SignatureInvalid, CorruptEntry)):
+                saver.list(config(target)).__next__()
+
+
+def test_begun_anew_is_not_rolled_back(any_server: Server, prefix: str) -> None:
+    """For a writer that knew the log before: after the feed was trimmed, after an expiry, and in copies of such."""
+    with opened(any_server, prefix) as saver, opened(any_server, prefix) as other:
+        fill(saver, "trimmed")
+        other.get_tuple(config("trimmed"))
+        saver.delete_thread("trimmed")
+        other.put(*put_of("trimmed", 1))
+        with ActivityFeed.from_conn_string(any_server.url, prefix=prefix) as feed:
+            feed.trim(0)
+        assert saver.verify("trimmed").sound, saver.verify("trimmed").findings
+        with opened(any_server, prefix, ttl=0.005) as mortal:
+            fill(mortal, "expired", count=2)
+            other.get_tuple(config("expired"))
+            time.sleep(0.5)
+            other.put(*put_of("expired", 3))
+        assert saver.verify("expired").sound, saver.verify("expired").findings
+        for source in ("trimmed", "expired"):
+            saver.copy_thread(source, f"copy of {source}")
+            saver.delete_thread(source)
+            with ActivityFeed.from_conn_string(any_server.url, prefix=prefix) as feed:
+                feed.trim(0)
+            found = saver.verify(f"copy of {source}")
+            assert found.sound, found.findings

@@ -151,7 +151,7 @@ def test_archive(everywhere: Agentlog, tmp_path: Path) -> None:
         ["import", "{truncated}"],
         ["import", "{newer}"],
         ["import", "{there}", "--thread", "nobody"],
-        ["import", "{moved on}"],
+        ["import", "{other}"],
         ["import", "{there}", "--ttl", "-3"],
         ["archive", "nobody", "{new}"],
         ["archive", "1", "{there}"],
@@ -164,9 +164,10 @@ def test_archive(everywhere: Agentlog, tmp_path: Path) -> None:
 def test_bad_input(agentlog: Agentlog, tmp_path: Path, words: list[str]) -> None:
     """Exit code 2, one line that says what is wrong, and nothing changed: no thread, no file."""
     put(agentlog.url, agentlog.prefix, "1", "2")
-    names = {name: tmp_path / name for name in ("new", "there", "foreign", "empty", "truncated", "newer", "moved on")}
-    agentlog("export", "1", str(names["moved on"]))
-    put(agentlog.url, agentlog.prefix, "1")
+    names = {name: tmp_path / name for name in ("new", "there", "foreign", "empty", "truncated", "newer", "other")}
+    agentlog("export", "1", str(names["other"]))
+    delete(agentlog, "1")
+    put(agentlog.url, agentlog.prefix, "1", count=2)
     agentlog("export", "1", str(names["there"]))
     whole = names["there"].read_bytes()
     names["foreign"].write_text("notes")
