@@ -427,7 +427,10 @@ def _unknown(thread: str, entry_id: bytes, kind: bytes, schema: bytes) -> Corrup
             f"{_named(thread, entry_id)} has schema version {int(schema)}; this version reads up to {int(SCHEMA)}. Upgrade this "
             "package."
         )
-    return CorruptEntry(f"{_named(thread, entry_id)} is of unknown kind {kind!r}, version {schema!r}. {_FOREIGN}")
+    if not kind:
+        return CorruptEntry(f"{_named(thread, entry_id)} is no event of this package. {_FOREIGN}")
+    told = f"kind {kind.decode(errors='replace')!r}, version {schema.decode(errors='replace')!r}"
+    return CorruptEntry(f"{_named(thread, entry_id)} is of unknown {told}. {_FOREIGN}")
 
 
 def _named(thread: str, entry_id: bytes) -> str:

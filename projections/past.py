@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Union
 
+from eventlog.chain import links
 from eventlog.codec import Malformed
 from eventlog.errors import CorruptEntry, EventGone, LogLost, SignatureInvalid, ThreadNotFound
 from eventlog.events import (
@@ -100,6 +101,7 @@ class Past:
         """The number up to which events had happened then: those right behind the one one is at may be gone."""
         self.last = b""
         """Entry of the event one is at."""
+        self._digest = b""
         self.end = 0
         """Where the log ended when it was begun, in ms."""
         self.index = Index()
@@ -179,7 +181,7 @@ class Past:
             raise self._cannot_go_on(self._damage[1])
 
     def _cannot_go_on(self, told: str) -> CorruptEntry:
-        return CorruptEntry(f"{told} What happened up to event {self.whole_to} can be read.")
+        return CorruptEntry(f"{told} What happened up to event {self.whole_to} can be read." if self.whole_to else told)
 
     def page(self, after: bytes, most: int) -> Flow[tuple[list[Recorded], int]]:
         """Events behind an entry, values left out, and whether there may be more."""
@@ -196,7 +198,24 @@ class Past:
             entries, _ = yield from signed_page(self._names, after, most, most_bytes)
         else:
             entries, _ = yield Call(READ_ENTRIES, [self.keys.log], [after, most, most_bytes])
-        return self._decoded(entries)
+        return self._linked(entries, self._decoded(entries))
+
+    def _linked(self, entries: Sequence[tuple[bytes, list[bytes]]], events: list[Recorded]) -> list[Recorded]:
+        """The events, which follow the one one is at, up to the first whose digest does not hold. Raises `CorruptEntry` where that
+        is the first of all.
+        """
+        sequence, digest = self.sequence, self._digest
+        for number, (recorded, (entry_id, flat)) in enumerate(zip(events, entries, strict=False)):
+            if recorded.sequence == sequence + 1 and not links(digest, entry_id, flat):
+                if number:
+                    return events[:number]
+                raise CorruptEntry(
+                    f"Entry {entry_id.decode()} of thread {self.thread!r} is not what its digest says, or its predecessor is not "
+                    "the one it followed on: one of them was altered. Restore the log from a backup. What comes behind can be read "
+                    f"from event {recorded.sequence + 1} on."
+                )
+            sequence, digest = recorded.sequence, recorded.digest
+        return events
 
     def _decoded(self, entries: Sequence[tuple[bytes, list[bytes]]]) -> list[Recorded]:
         """The events in some entries, up to the first that is none. Raises `CorruptEntry` where that is the first of all."""
@@ -274,6 +293,7 @@ class Past:
                 "before. If something other than this package added it, remove it with XDEL; else restore the log from a backup."
             )
         self.sequence, self.last, self.reached = recorded.sequence, recorded.entry_id, recorded.sequence
+        self._digest = recorded.digest
 
     def _whole(self, entry_id: bytes, event: CheckpointSaved) -> Flow[tuple[CheckpointSaved, int]]:
         """A checkpoint with its versions whole, and how many changes they are behind whole ones."""

@@ -83,7 +83,15 @@ class Command(typer.core.TyperCommand):
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """GROUP, without the braces of what must be there."""
-        return [one.strip("{}") for one in super().collect_usage_pieces(ctx)]
+        return [
+            one.replace("{", "")
+            .replace("}...", "")
+            .replace("}", "")
+            .replace("...]...", "]...")
+            .replace("[[", "[")
+            .replace("]]", "]")
+            for one in super().collect_usage_pieces(ctx)
+        ]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Arguments and options, without the types of arguments."""

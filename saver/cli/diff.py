@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from projections.verify import entry_order
 from saver.cli import output
 from saver.cli.app import Options, command
 from saver.cli.shown import change_object
@@ -31,19 +32,22 @@ def diff(
     *,
     namespace: Namespace = "",
     full: Full = False,
-) -> None:
+) -> int:
     """Shows what leads from one state to another.
 
-    Channel by channel, items of lists by their ids. Reads the log alone.
+    Channel by channel, items of lists by their ids. Exit code 3 if the log was altered up to there. Reads the log alone.
     """
     with opened(options, thread) as log:
         past = log.standing()
         first, last = (log.named(past, namespace or "", one) for one in (before, after))
         changes = differences(*log.values.changed(first, last))
+        code = 0 if log.is_whole(max(first.entry_id, last.entry_id, key=entry_order)) else 3
     if options.json:
         told = {"before": first.checkpoint_id, "after": last.checkpoint_id}
         output.json_line({**told, "changes": [change_object(one) for one in changes]})
-        return
+        return code
+    output.note(f"From {first.checkpoint_id} to {last.checkpoint_id}:")
     write_changes(changes, full=full, indent="")
     if not changes:
         output.note("There is no difference.")
+    return code

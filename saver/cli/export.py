@@ -21,7 +21,7 @@ from projections.file_work import ProgressCallback, carry_out
 from saver.cli import output
 from saver.cli.app import Options, command
 from saver.cli.keys import KeyFiles, signer_of
-from saver.cli.output import BadInput
+from saver.cli.output import BadInput, counted
 from saver.cli.progress import showing_progress
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def export(
         left_out = [one._asdict() for one in done.left_out]
         output.json_line({"file": file, **done._asdict(), "left_out": left_out})
     else:
-        output.line(f"{done.threads} threads with {done.entries} events are in {file}.")
+        output.line(f"{counted(done.threads, 'thread')} with {counted(done.entries, 'event')} in {file}.")
         for one in done.left_out:
             output.complain(f"left out: {one.why}", options.url)
     return 1 if done.left_out else 0
@@ -123,8 +123,8 @@ def import_(
     if options.json:
         output.json_line({"file": file, **done._asdict()})
     else:
-        present = f"; {done.present} were there already" if done.present else ""
-        output.line(f"{done.threads} threads with {done.entries} events were put in place{present}.")
+        present = f"; there already: {done.present}" if done.present else ""
+        output.line(f"{counted(done.threads, 'thread')} with {counted(done.entries, 'event')} put in place{present}.")
 
 
 @command(
@@ -159,7 +159,7 @@ def archive(
         output.json_line({"thread": thread, "file": file, **done._asdict()})
     else:
         output.line(
-            f"{done.entries} events are in {file}; {done.removed} checkpoints were removed from thread {thread}."
+            f"{counted(done.entries, 'event')} in {file}; {counted(done.removed, 'checkpoint')} removed from thread {thread}."
         )
 
 

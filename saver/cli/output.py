@@ -19,7 +19,7 @@ from rich.console import Console, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from eventlog.errors import CallerError
+from eventlog.errors import CallerError, CorruptEntry, SignatureInvalid
 from saver.cli.redaction import redacted
 
 __all__ = [
@@ -214,6 +214,11 @@ def note(text: str) -> None:
     _tell(plain(text))
 
 
+def counted(number: int, thing: str) -> str:
+    """A number of things in words."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 def size_text(size: int | None) -> str:
     """A number of bytes, or of characters, as people say it."""
     if size is None:
@@ -233,7 +238,11 @@ def complain(text: str, url: str | None = None) -> None:
 
 def fail(error: BaseException, url: str | None = None) -> int:
     """Tells of an error in a line on stderr; the exit code that goes with it."""
-    complain(str(error) or type(error).__name__, url)
+    hint = " agentlog verify tells more; agentlog export --damaged keeps the evidence."
+    complain(
+        (str(error) or type(error).__name__) + (hint if isinstance(error, (CorruptEntry, SignatureInvalid)) else ""),
+        url,
+    )
     return 2 if isinstance(error, (BadInput, CallerError)) else 3
 
 

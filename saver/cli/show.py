@@ -45,7 +45,7 @@ def show(
     """Shows a thread's state.
 
     Values, pending writes, metadata and who saved it: of the latest checkpoint, of the one named, or of the one that was the
-    latest at a moment. Exit code 1 if there is none. Reads the log alone.
+    latest at a moment. Exit code 1 if there is none, 3 if the log was altered up to there. Reads the log alone.
     """
     if checkpoint is not None and at is not None:
         raise BadInput("which state? Pass either CHECKPOINT or --at.")
@@ -63,7 +63,8 @@ def show(
         else:
             for line in _lines(log, stored, audit, options, full=full, values=not no_values):
                 output.line(line)
-    return 0
+        latest = checkpoint is None and when is None
+        return 0 if log.is_whole(None if latest else stored.entry_id) else 3
 
 
 def _stored(log: ThreadLog, namespace: str, checkpoint: str | None, when: Any) -> StoredCheckpoint | None:

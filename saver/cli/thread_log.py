@@ -21,6 +21,7 @@ from projections.checkpoint import StoredCheckpoint
 from projections.moments import Moment, When, moment_of
 from projections.past import Past, State, Unavailable
 from projections.replay import state_as_of
+from projections.verify import TRUNCATED, Finding, entry_order, verify_thread
 from saver.cli.app import Options
 from saver.cli.output import BadInput, complain, plain
 from saver.cli.times import time_of
@@ -84,6 +85,15 @@ class ThreadLog:
             self.run(past.go_to(moment_of(last)))
         return past
 
+    def is_whole(self, upto: bytes | None) -> bool:
+        """Whether the log is as it was written, up to an entry (None: all of it); what is wrong is told."""
+        found = self.run(verify_thread(self.keys))
+        wrong = [one for one in found.findings if upto is None or _is_upto(one, upto)]
+        if wrong:
+            more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+            complain(f"the log of thread {self.thread!r} was altered: {wrong[0].told}{more}. See agentlog verify.")
+        return not wrong
+
     def as_of(self, namespace: str, when: When) -> StoredCheckpoint | None:
         """The latest checkpoint as of a moment."""
         return self.run(state_as_of(self.keys, namespace, when))
@@ -123,6 +133,11 @@ def _there(state: State, name: str) -> StoredCheckpoint:
     if state is None:
         raise BadInput(f"there is no checkpoint {name!r:.100} any more.")
     return state
+
+
+def _is_upto(finding: Finding, entry_id: bytes) -> bool:
+    """Whether a finding is of a log up to an entry: the end that was cut off comes behind."""
+    return finding.kind != TRUNCATED and entry_order(finding.entry_id.encode()) <= entry_order(entry_id)
 
 
 @contextmanager

@@ -95,10 +95,10 @@ class Row:
 
     def notes(self) -> str:
         """What is special about it, in a line."""
-        parts = [*self.marks]
+        parts = [f"fork of {self.parent_id}" if one == "fork" else one for one in self.marks]
+        parts += [f"{name}={brief(self.audit[name], 60)}" for name in _WHO if name in self.audit]
         parts += [f"interrupt: {brief(_asked(one), 80)}" for one in self.interrupts]
         parts += [f"error: {brief(one, 80)}" for one in self.errors]
-        parts += [f"{name}={brief(self.audit[name], 60)}" for name in _WHO if name in self.audit]
         parts += [f"{name}={brief(one, 60)}" for name, one in self.audit.items() if name not in _WHO]
         return "; ".join(part for part in (self.told, *parts) if part)
 

@@ -102,13 +102,15 @@ def _show(options: Options, one: Verified, lines: Lines) -> None:
     if options.json:
         output.json_line(one.as_dict())
         return
-    verdict = "unchanged" if one.sound else f"{len(one.findings)} found"
+    verdict = "unchanged" if one.sound else output.counted(len(one.findings), "finding")
     numbers = [str(number) for number in (one.entries, one.removed, one.signed, one.sequence)]
     lines.write([one.thread_id, verdict, *numbers, one.digest], ["", "" if one.sound else "red", *[""] * 5])
     if one.unchecked:
         output.note(f"{one.unchecked} signatures of thread {one.thread_id!r} were not checked: pass --key-file.")
     for finding in one.findings:
         output.line(f"    {finding.kind}: {finding.told}")
+    if one.findings:
+        output.note(f"Keep the evidence before anything else: agentlog export {one.thread_id} FILE --damaged")
 
 
 @contextmanager

@@ -40,11 +40,11 @@ def test_export_and_import(everywhere: Agentlog, tmp_path: Path) -> None:
     file = str(tmp_path / "all.agentlog")
     done = everywhere("export", "--all", file)
     assert (done.code, done.err) == (0, "")
-    assert done.out == f"3 threads with 18 events are in {file}.\n"
+    assert done.out == f"3 threads with 18 events in {file}.\n"
     before = {thread: seen(everywhere, thread) for thread in ("1", "2", STEERING)}
     delete(everywhere, *before)
     done = everywhere("import", file)
-    assert (done.code, done.out) == (0, "3 threads with 18 events were put in place.\n")
+    assert (done.code, done.out) == (0, "3 threads with 18 events put in place.\n")
     assert {thread: seen(everywhere, thread) for thread in before} == before
     done = everywhere("import", file, "--json")
     assert done.objects == [{"file": file, "threads": 0, "entries": 0, "present": 3}]
@@ -123,7 +123,7 @@ def test_archive(everywhere: Agentlog, tmp_path: Path) -> None:
     before = seen(everywhere, "1")
     first, second = str(tmp_path / "first"), str(tmp_path / "second")
     done = everywhere("archive", "1", first, "--keep-last", "2")
-    assert (done.code, done.out) == (0, f"10 events are in {first}; 3 checkpoints were removed from thread 1.\n")
+    assert (done.code, done.out) == (0, f"10 events in {first}; 3 checkpoints removed from thread 1.\n")
     assert seen(everywhere, "1") == before[:2]
     done = everywhere("archive", "1", second, "--delete", "--json")
     assert done.objects == [{"thread": "1", "file": second, "entries": 5, "removed": 2}]

@@ -52,7 +52,7 @@ def test_what_was_altered(agentlog: Agentlog) -> None:
     done = agentlog("verify", STEERING)
     assert (done.code, "\x1b" in done.out) == (1, False)
     assert finding["entry_id"] in done.out
-    assert "1 found" in done.out
+    assert "1 finding" in done.out
 
 
 def test_digests_that_were_kept(agentlog: Agentlog) -> None:
