@@ -17,7 +17,7 @@ __all__ = ["ThreadInfo", "check_registry", "list_threads"]
 
 SIZES_OF = load_script("eventlog/names", "projections/sizes_of")
 MEMORY_OF = load_script("projections/memory_of")
-FEED_PAGE = load_script("projections/feed_page")
+THREADS_PAGE = load_script("projections/threads_page")
 PAGES = (16, 64, 256)
 """Threads in the first, second and any later page of a partition."""
 NAMES = 1000
@@ -115,7 +115,7 @@ class _Walk:
             count = PAGES[min(self.pages, len(PAGES) - 1)]
             self.pages += 1
             whole, flat = yield Call(
-                FEED_PAGE, [self.keys.threads], ["threads", self.bound, b"%d" % self.least, self.skip, count]
+                THREADS_PAGE, [self.keys.threads], [self.bound, b"%d" % self.least, self.skip, count]
             )
             if not whole and self.pages == 1:
                 told = yield from told_by(self.keys)

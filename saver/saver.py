@@ -458,9 +458,9 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
 
         `until`: the entry id or number of an event of its log, or a time; only what happened up to then is copied, that event
         included. The copy is the thread as it was then, and goes on from the latest checkpoint it had. None copies all.
-        Two round trips per 50 events or 4 MiB, and a few more.
+        Three round trips per 50 events or 4 MiB, and a few more.
 
-        Raises `ThreadNotFound` or `ThreadExists`; with `until`, `HistoryGone` if some of that history was pruned since, and
+        Raises `ThreadNotFound` or `ThreadExists`, `CorruptEntry` for a log that is damaged; with `until`, `HistoryGone` if some of that history was pruned since, and
         `InvalidArgument` where there is no such event.
         """
         flow = self._operations.copy_thread(source_thread_id, target_thread_id, until)
@@ -521,11 +521,12 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         """Puts threads of an export back exactly: the same ids, numbers and digests; how many, and how many were there already.
 
         The whole file is checked before anything is put in place. Each thread is put in place whole; after an import that was cut
-        short the same call does the rest. The saver's ttl, if it has one, begins then.
-        One round trip per 50 events or 4 MiB, and a few per thread. Memory: such a page, and the index of one thread.
+        short the same call does the rest. A thread that is there, entry by entry as the file has it, is passed over, also if it has
+        gone on since. The saver's ttl, if it has one, begins then.
+        Two round trips per 50 events or 4 MiB, and a few per thread. Memory: such a page.
 
         Raises `ExportUnreadable` for a file that is no whole export, `ThreadNotFound` for a thread that it lacks, `ThreadExists`
-        for one that is there with another log, and OSError where the file cannot be read.
+        for one that is there with another log, a damaged or a pruned one too, and OSError where the file cannot be read.
         """
         flow = self._operations.import_threads(path, thread_ids)
         return self._carry_out(flow, f"import of {str(path)!r}", progress)  # type: ignore[no-any-return]
