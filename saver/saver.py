@@ -460,8 +460,8 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         included. The copy is the thread as it was then, and goes on from the latest checkpoint it had. None copies all.
         Three round trips per 50 events or 4 MiB, and a few more.
 
-        Raises `ThreadNotFound` or `ThreadExists`, `CorruptEntry` for a log that is damaged; with `until`, `HistoryGone` if some of that history was pruned since, and
-        `InvalidArgument` where there is no such event.
+        Raises `ThreadNotFound` or `ThreadExists`, `CorruptEntry` for a log that is damaged; with `until`, `HistoryGone` if some of
+        that history was pruned since, and `InvalidArgument` where there is no such event.
         """
         flow = self._operations.copy_thread(source_thread_id, target_thread_id, until)
         self._runner.run(flow, f"thread {source_thread_id!r}")
