@@ -248,5 +248,5 @@ def _exists(path: Name, thread: str) -> ThreadExists:
     return ThreadExists(
         f"Thread {thread!r} exists with another log than in file {str(path)!r}: damaged, pruned since, or another thread. Nothing "
         "was imported over it. To restore it from the file, keep what is there (an export with damaged=True, --damaged), delete "
-        "the thread, and import again; or import the other threads by name."
+        "the thread (agentlog delete, delete_thread), and import again; or import the other threads by name."
     )

@@ -11,6 +11,7 @@ import typer.main
 from saver.cli import output
 from saver.cli.app import app
 from saver.cli.check import check
+from saver.cli.delete import delete
 from saver.cli.diff import diff
 from saver.cli.export import archive, export, import_
 from saver.cli.groups import drop, groups
@@ -32,6 +33,7 @@ __all__ = ["COMMANDS", "run"]
 COMMANDS = (
     archive,
     check,
+    delete,
     diff,
     drop,
     export,

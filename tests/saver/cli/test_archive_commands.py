@@ -303,3 +303,23 @@ def test_damaged_threads(agentlog: Agentlog, tmp_path: Path) -> None:
     told = [json.loads(line) for line in lines.read_text().splitlines()]
     assert [("damaged" in one) for one in told] == [False] * 4 + [True]
     assert told[-1]["fields"] == [["what", "aXMgdGhpcw=="]]
+
+
+def test_a_damaged_thread_is_restored(everywhere: Agentlog, tmp_path: Path) -> None:
+    """On every server, as the README says: evidence kept, deleted, imported; it reads and verifies as before."""
+    put(everywhere.url, everywhere.prefix, "1", "2", count=3)
+    file = str(tmp_path / "e")
+    everywhere("export", "--all", file)
+    before = seen(everywhere, "1")
+    with Audit(everywhere.url, everywhere.prefix) as audit:
+        log = audit.keyspace.thread(b"1").log
+        audit.client.xdel(log, audit.client.xrange(log)[1][0])
+    assert everywhere("import", file).code == 2
+    assert everywhere("export", "1", str(tmp_path / "evidence"), "--damaged").code == 0
+    assert everywhere("delete", "1").code == 2, "nobody to ask"
+    assert everywhere("delete", "1", "nobody", "--yes").code == 2
+    assert everywhere("delete", "1", "--yes", "--json").objects == [{"deleted": "1"}]
+    assert everywhere("delete", "1", "--yes").code == 2
+    assert everywhere("import", file, "--thread", "1").code == 0
+    assert seen(everywhere, "1") == before
+    assert everywhere("verify", "--all").code == 0
