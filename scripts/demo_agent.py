@@ -364,7 +364,7 @@ def _step(text: str) -> Any:
 def _stamp(step: Any) -> audit:
     """Who is behind a step, for the log."""
     if isinstance(step, Command):
-        return audit(actor="dana", reason="approval of a refund")
+        return audit(actor="dana", reason="decision on a refund")
     return audit(actor="customer") if step is not None else audit(actor="worker", reason="resumed from the log")
 
 
