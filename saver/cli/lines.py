@@ -19,7 +19,7 @@ __all__ = ["Field", "Lines"]
 MOST = 40
 """Up to how many columns the shorter values of a field are filled up, at least."""
 LEAST = 5
-"""Columns that a field keeps if it is not left out."""
+"""Columns that a field keeps if it is not left out, unless it says otherwise."""
 NOTHING = "-"
 """For an empty value, so that each line has as many words as any other."""
 
@@ -36,6 +36,8 @@ class Field:
     """Whether values stand to the right, as numbers do."""
     cut: int = 0
     """Where it is in the order in which fields are cut; 0 for never."""
+    least: int = LEAST
+    """To what it is cut; where that does not fit it is left out."""
 
 
 class Lines:
@@ -93,7 +95,7 @@ def _fitted(seen: Sequence[int], fields: Sequence[Field], room: int) -> list[int
         over = sum(widths) + len(kept) - 1 - room
         fitted = list(widths)
         for place in order:
-            less = max(0, min(over, fitted[place] - LEAST))
+            less = max(0, min(over, fitted[place] - fields[place].least))
             fitted[place] -= less
             over -= less
         if over <= 0 or not order:

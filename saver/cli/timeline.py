@@ -245,7 +245,7 @@ class Shown:
                 Field("kind", 10),
                 Field("step", 2, right=True),
                 Field("source", 6),
-                Field("checkpoint", 36, cut=4),
+                Field("checkpoint", 36, cut=4, least=19),
                 Field("nodes", 8, cut=3),
                 Field("channels", 8, cut=1),
                 Field("namespace", 8, cut=2),
