@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 from eventlog.errors import ExportUnreadable, ThreadBusy
 from eventlog.events import Recorded
-from eventlog.flow import Call, Emit, Flow
+from eventlog.flow import Emit, Flow
 from eventlog.keys import Keyspace, ThreadKeys
 from projections.archive_files import Name
-from projections.archive_format import Entry, ThreadHead
-from projections.exporting import PAGE_BYTES, READ_ENTRIES, Exported, consumed, export_file, log_end
+from projections.archive_format import ThreadHead
+from projections.exporting import Exported, consumed, export_file, log_end
 from projections.file_work import on_file
-from projections.importing import Read, read_threads
+from projections.importing import Read, follows, read_threads
 from projections.removal import (
     Choice,
     Describe,
@@ -147,8 +147,7 @@ def verify_file(keys: ThreadKeys, path: Name) -> Flow[tuple[ThreadHead, bool]]:
                 if head.thread != keys.thread.decode():
                     break
             elif isinstance(item, Read):
-                found, _ = yield Call(READ_ENTRIES, [keys.log], [after, len(item.entries), 2 * PAGE_BYTES])
-                if [Entry(*one) for one in found] != item.entries:
+                if not (yield from follows(keys, after, item)):
                     end = yield from log_end(keys)
                     assert head is not None
                     if end is not None and end.digest == head.digest.encode():

@@ -88,7 +88,11 @@ def copy_thread(
         index = yield from _read(source, staged, until)
         if index is None:
             continue
-        signed_for = None if until is None else (yield from _signed_for(source, index.last))
+        signed_for = None
+        if until is not None and source.signer is not None:
+            signed_for = yield from _signed_for(source, index.last)
+            if not (yield from has_entry(source, index.last, index.digest)):
+                continue  # it went away before that was read
         event = ThreadCopied(source.thread.decode(), index.sequence, index.digest.decode(), stamp(), signed_for)
         fields = target.signed(encode_event(event))
         runs = yield from runs_of(keyspace, source)
@@ -162,8 +166,6 @@ def _took_what_was_read(recorded: Recorded, index: StagedIndex) -> bool:
 
 def _signed_for(source: ThreadKeys, entry_id: bytes) -> Flow[str | None]:
     """The thread that an entry was signed for, if that is not the one whose log it is in, which is a copy."""
-    if source.signer is None:
-        return None
     name = name_at((yield from sources_of(source)), source.thread, entry_id)
     return None if name == source.thread else name.decode()
 

@@ -21,7 +21,7 @@ from eventlog.errors import (
     ThreadNotFound,
 )
 from eventlog.events import Recorded
-from eventlog.flow import Argument, Call, Emit, Flow, load_script
+from eventlog.flow import Argument, Call, Emit, Flow
 from eventlog.keys import Keyspace, ThreadKeys
 from projections.archive_files import Name, read_file
 from projections.archive_format import Entry, ThreadEnd, ThreadHead
@@ -29,12 +29,11 @@ from projections.chain import Chain
 from projections.exporting import PAGE_BYTES, READ_ENTRIES, log_end
 from projections.file_work import Progress, on_file
 from projections.staging import StagedIndex, stage_entries, staged_keys
-from projections.thread import rebuild_index, thread_script
+from projections.thread import has_entry, rebuild_index, thread_script
 
-__all__ = ["Imported", "check_file", "import_file", "read_threads"]
+__all__ = ["Imported", "Read", "check_file", "follows", "import_file", "read_threads"]
 
 IMPORT = thread_script("import_log")
-READ_DIGEST = load_script("projections/read_digest")
 PAGE = 50
 ATTEMPTS = 8
 
@@ -177,12 +176,17 @@ def _compare(keyspace: Keyspace, path: Name, threads: Collection[str]) -> Flow[N
             if isinstance(item, ThreadHead):
                 keys, after = keyspace.thread(item.thread.encode()), b""
             elif isinstance(item, Read) and keys.thread.decode() in threads:
-                found, _ = yield Call(READ_ENTRIES, [keys.log], [after, len(item.entries), 2 * PAGE_BYTES])
-                if [Entry(*one) for one in found] != item.entries:
+                if not (yield from follows(keys, after, item)):
                     raise _exists(path, keys.thread.decode())
                 after = item.entries[-1].entry_id
     finally:
         items.close()  # type: ignore[attr-defined] # a generator
+
+
+def follows(keys: ThreadKeys, after: bytes, page: Read) -> Flow[bool]:
+    """Whether a log has just these entries behind one. One round trip."""
+    found, _ = yield Call(READ_ENTRIES, [keys.log], [after, len(page.entries), 2 * PAGE_BYTES])
+    return [Entry(*one) for one in found] == page.entries
 
 
 def check_file(path: Name, threads: Sequence[str] | None) -> Flow[dict[str, Whole]]:
@@ -214,8 +218,7 @@ def _is_there(path: Name, keys: ThreadKeys, whole: Whole) -> Flow[bool]:
         return False
     if end is None:
         return False
-    digest = yield Call(READ_DIGEST, [keys.log], [whole.last])
-    if end.sequence < whole.head.sequence or digest != [whole.head.digest.encode()]:
+    if not (yield from has_entry(keys, whole.last, whole.head.digest.encode())):
         raise _exists(path, keys.thread.decode())
     return True
 

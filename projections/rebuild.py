@@ -7,7 +7,6 @@ whoever reads meanwhile finds what was there before, or what is there then.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from eventlog.codec import Malformed
 from eventlog.errors import ThreadBusy, ThreadNotFound
@@ -56,11 +55,13 @@ def rebuild_thread(keys: ThreadKeys) -> Flow[Rebuilt]:
             f"Thread {keys.thread.decode()!r} has no log: it does not exist, or has expired. Check the id."
         )
     heads = 0
-    newest: Any = 0
-    while newest == 0:  # the order went away again
+    for _ in range(ATTEMPTS):
         (newest,) = yield Call(NEWEST, [keys.order, keys.log], [])
-        if newest == 0:
-            yield from rebuild_index(keys)
+        if newest != 0:
+            break
+        yield from rebuild_index(keys)  # the order went away again
+    else:
+        raise _busy(keys)
     for member in newest:
         heads += yield from _rebuild_head(keys, split_place(member[1:])[0].encode())
     return Rebuilt(keys.thread.decode(), index.entries, index.checkpoints, heads)

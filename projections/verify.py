@@ -337,12 +337,9 @@ class Verification:
                 self.find(ROLLED_BACK, entry_id, sequence, told)
         for gap in self._gaps:
             if not gap.closed:
-                numbers = f"{gap.first}" if gap.first == gap.last else f"{gap.first} to {gap.last}"
                 one = gap.first == gap.last
-                told = (
-                    f"comes behind number{'' if one else 's'} {numbers}, which {'is' if one else 'are'} not there and "
-                )
-                told += f"{'was' if one else 'were'} not removed by this package"
+                numbers = f"number {gap.first} is" if one else f"numbers {gap.first} to {gap.last} are"
+                told = f"comes behind a gap: {numbers} missing, and not removed by this package"
                 self.find(MISSING, gap.entry_id, gap.last + 1, told)
         if state.index_sequence > self.sequence and not self.entries:
             told = f"The log is gone; its index knows of {state.index_sequence} events"

@@ -25,7 +25,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 import typer.core
 
-from eventlog.errors import EventLogError, GroupNotFound
+from eventlog.errors import CorruptEntry, EventLogError, GroupNotFound, SignatureInvalid
 from eventlog.feed.feed import ActivityFeed
 from eventlog.keys import PREFIX
 from saver.cli import output
@@ -76,22 +76,16 @@ _SHARED = [
     Parameter("local", Parameter.KEYWORD_ONLY, default=False, annotation=_Local),
 ]
 _GIVEN = [one.name for one in _SHARED]
+_NEXT = "agentlog verify tells more; agentlog export THREAD FILE --damaged keeps the evidence."
 
 
 class Command(typer.core.TyperCommand):
     """A command whose usage and help name its arguments as bare as its options."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """GROUP, without the braces of what must be there."""
-        return [
-            one.replace("{", "")
-            .replace("}...", "")
-            .replace("}", "")
-            .replace("...]...", "]...")
-            .replace("[[", "[")
-            .replace("]]", "]")
-            for one in super().collect_usage_pieces(ctx)
-        ]
+        """[OPTIONS], then the arguments as they are declared."""
+        arguments = [one for one in self.get_params(ctx) if isinstance(one, typer.core.TyperArgument)]
+        return ["[OPTIONS]", *(one.metavar or one.name or "" for one in arguments)]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Arguments and options, without the types of arguments."""
@@ -171,6 +165,9 @@ def _with_options(function: Callable[..., Any]) -> Callable[..., None]:
         except GroupNotFound as error:  # of which the library tells in terms of its calls
             told = f"There is no group {given['group']!r} under prefix {options.prefix!r}; see agentlog groups."
             code = output.fail(type(error)(told), options.url)
+        except (CorruptEntry, SignatureInvalid) as error:
+            concerns_a_log = given.get("thread") or given.get("names")  # rather than the feed
+            code = output.fail(type(error)(f"{error} {_NEXT}") if concerns_a_log else error, options.url)
         except (EventLogError, BadInput) as error:
             code = output.fail(error, options.url)
         if code:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
 import ormsgpack
 from langgraph.checkpoint.serde.base import SerializerProtocol
-from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
-from saver.cli.output import BadInput
-from saver.cli.values import AES_KEY
+from saver.cli.values import with_key
 
 __all__ = ["carrying_serializer"]
 
@@ -71,9 +68,4 @@ def carrying_serializer() -> SerializerProtocol:
 
     serde.dumps_typed = dumps_typed  # type: ignore[method-assign]
     serde.loads_typed = loads_typed  # type: ignore[method-assign]
-    if not os.environ.get(AES_KEY):
-        return serde
-    try:
-        return EncryptedSerializer.from_pycryptodome_aes(serde)
-    except (ImportError, ValueError) as error:
-        raise BadInput(f"{AES_KEY} is set, and cannot be used: {error}") from error
+    return with_key(serde)

@@ -51,7 +51,10 @@ def check(options: Options, thread: Threads = None, *, every: All = False) -> in
             count += 1
             wrong += _tell(options, checked, checked.differences)
     if not options.json:
-        output.line(f"{count} threads were checked: " + (f"{wrong} differences." if wrong else "no differences."))
+        output.line(
+            f"{output.counted(count, 'thread')} checked: "
+            + (f"{output.counted(wrong, 'difference')}." if wrong else "no differences.")
+        )
     return 1 if wrong else 0
 
 

@@ -35,7 +35,7 @@ def diff(
 ) -> int:
     """Shows what leads from one state to another.
 
-    Channel by channel, items of lists by their ids. Exit code 3 if the log was altered up to there. Reads the log alone.
+    Channel by channel, items of lists by their ids. Exit code 3 if the log was altered up to there. Writes nothing.
     """
     with opened(options, thread) as log:
         past = log.standing()

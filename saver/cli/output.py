@@ -19,7 +19,7 @@ from rich.console import Console, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from eventlog.errors import CallerError, CorruptEntry, SignatureInvalid
+from eventlog.errors import CallerError
 from saver.cli.redaction import redacted
 
 __all__ = [
@@ -238,11 +238,7 @@ def complain(text: str, url: str | None = None) -> None:
 
 def fail(error: BaseException, url: str | None = None) -> int:
     """Tells of an error in a line on stderr; the exit code that goes with it."""
-    hint = " agentlog verify tells more; agentlog export --damaged keeps the evidence."
-    complain(
-        (str(error) or type(error).__name__) + (hint if isinstance(error, (CorruptEntry, SignatureInvalid)) else ""),
-        url,
-    )
+    complain(str(error) or type(error).__name__, url)
     return 2 if isinstance(error, (BadInput, CallerError)) else 3
 
 

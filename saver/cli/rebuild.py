@@ -51,5 +51,5 @@ def rebuild(options: Options, thread: Threads = None, *, every: All = False) -> 
             if options.json:
                 output.json_line(asdict(rebuilt))
     if not options.json:
-        output.line(f"{count} threads were rebuilt.")
+        output.line(f"{output.counted(count, 'thread')} rebuilt.")
     return 1 if failed else 0

@@ -45,7 +45,7 @@ def show(
     """Shows a thread's state.
 
     Values, pending writes, metadata and who saved it: of the latest checkpoint, of the one named, or of the one that was the
-    latest at a moment. Exit code 1 if there is none, 3 if the log was altered up to there. Reads the log alone.
+    latest at a moment. Exit code 1 if there is none, 3 if the log was altered up to there. Writes nothing.
     """
     if checkpoint is not None and at is not None:
         raise BadInput("which state? Pass either CHECKPOINT or --at.")

@@ -51,7 +51,11 @@ def _trusted(code: int, data: bytes) -> Any:
 
 def careful_serializer() -> SerializerProtocol:
     """LangGraph's serializer, which makes nothing but what LangGraph trusts. Raises `BadInput` for a key that cannot be used."""
-    serde = JsonPlusSerializer(__unpack_ext_hook__=_revived)
+    return with_key(JsonPlusSerializer(__unpack_ext_hook__=_revived))
+
+
+def with_key(serde: SerializerProtocol) -> SerializerProtocol:
+    """A serializer that decrypts and encrypts too, if `LANGGRAPH_AES_KEY` is in the environment. Raises `BadInput`."""
     if not os.environ.get(AES_KEY):
         return serde
     try:

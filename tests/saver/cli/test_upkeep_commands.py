@@ -74,7 +74,7 @@ def test_nothing_there(agentlog: Agentlog) -> None:
 def test_check_and_rebuild(everywhere: Agentlog) -> None:
     """Damage is told with exit code 1, rebuilt, and gone; threads are named, or all are meant."""
     put(everywhere.url, everywhere.prefix, "a", "b", count=3)
-    assert everywhere("check", "--all").out == "2 threads were checked: no differences.\n"
+    assert everywhere("check", "--all").out == "2 threads checked: no differences.\n"
     with Audit(everywhere.url, everywhere.prefix) as audit:
         keys = audit.keyspace.thread(b"a")
         audit.client.hset(keys.index, b"n", b"77")
@@ -82,12 +82,12 @@ def test_check_and_rebuild(everywhere: Agentlog) -> None:
         done = everywhere("check", "a", "b")
         assert done.code == 1
         assert "thread a: index: sequence number: is 77, by the log 6" in done.lines
-        assert done.lines[-1] == "2 threads were checked: 2 differences."
+        assert done.lines[-1] == "2 threads checked: 2 differences."
         found = everywhere("check", "--all", "--json")
         assert found.code == 1
         assert found.objects[0]["registry"]
         assert "'a' is missing" in found.objects[0]["differences"][0]["what"]
-        assert everywhere("rebuild", "--all").out == "2 threads were rebuilt.\n"
+        assert everywhere("rebuild", "--all").out == "2 threads rebuilt.\n"
         done = everywhere("rebuild", "a", "--json")
         assert done.objects == [{"thread_id": "a", "events": 6, "checkpoints": 3, "heads": 1}]
         done = everywhere("check", "--all", "--json")
@@ -98,7 +98,7 @@ def test_check_and_rebuild(everywhere: Agentlog) -> None:
     assert done.code == 1
     assert "thread a: log: is gone" in done.out
     done = everywhere("rebuild", "--all")
-    assert (done.code, done.out) == (1, "1 threads were rebuilt.\n")
+    assert (done.code, done.out) == (1, "1 thread rebuilt.\n")
     assert "delete_thread" in done.err
     assert everywhere("rebuild", "a").code == 3
 
