@@ -18,11 +18,11 @@ A piece is how one version of a channel's value is stored: one letter for its fo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
-from io import BytesIO
+from secrets import token_bytes
 from threading import local
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import cbor2
 import zstandard
@@ -41,7 +41,10 @@ __all__ = [
     "encode_delta",
     "encode_keyframe",
     "is_plain",
+    "paired",
 ]
+
+T = TypeVar("T")
 
 EMPTY = b"E"
 """The piece of a channel that has no value at that version."""
@@ -84,16 +87,20 @@ _TAGS: dict[int, Any] = dict.fromkeys(
 )
 
 
+_MARK = token_bytes(16)
+"""Stands behind data while it is decoded; `loads` looks at nothing that follows what it was asked for."""
+_MARKED = b"\x82%b" + cbor2.dumps(_MARK)
+
+
 def decode(data: bytes) -> Any:
     """The plain data in `data`. Raises `Malformed` for anything else, trailing bytes included."""
-    stream = BytesIO(data)
     try:
-        value = cbor2.CBORDecoder(stream, tag_hook=_refuse, semantic_decoders=_TAGS, allow_indefinite=False).decode()
+        value, mark = cbor2.loads(_MARKED % data, tag_hook=_refuse, semantic_decoders=_TAGS, allow_indefinite=False)
     except Malformed:
         raise
     except (cbor2.CBORError, ValueError, TypeError, RecursionError, MemoryError, OverflowError) as error:
         raise Malformed(f"is not CBOR: {error}") from error
-    if stream.read(1):
+    if mark != _MARK:
         raise Malformed("has bytes after its end")
     return value
 
@@ -103,6 +110,7 @@ def is_plain(value: object) -> bool:
     return _is_plain(value, 0)
 
 
+_TEXT = frozenset((str,))
 _ALWAYS = frozenset((type(None), bool, float, bytes))
 
 
@@ -279,10 +287,16 @@ def _decoded(text: bytes) -> str:
         raise Malformed(f"holds text that is not UTF-8: {error}") from None
 
 
+def paired(flat: Iterable[T]) -> dict[T, T]:
+    """Names and values that follow each other, as a dict. Raises `ValueError` for a name without a value."""
+    parts = iter(flat)
+    return dict(zip(parts, parts, strict=True))
+
+
 def decode_texts(data: bytes) -> list[str]:
     """The texts in `data`. Raises `Malformed`."""
     items = decode(data)
-    if type(items) is not list or {*map(type, items)} - {str}:
+    if type(items) is not list or not _TEXT.issuperset(map(type, items)):
         raise Malformed("has another shape than this project writes")
     return items
 

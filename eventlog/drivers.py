@@ -23,7 +23,7 @@ from redis.asyncio.cluster import RedisCluster
 
 from eventlog.connections import Connections
 from eventlog.errors import EventLogError, NoSyncConnection, SaverClosed, is_exhausted, translate
-from eventlog.flow import Batch, Call, Command, Emit, Flow, Pause, Request, Wait, load_script
+from eventlog.flow import Batch, Begin, Call, Command, Emit, Finish, Flow, Pause, Request, Wait, load_script
 from eventlog.forks import renew_after_fork
 from eventlog.given import AsyncClient, SyncClient, is_cluster
 from eventlog.kept import KeptConnections, can_keep
@@ -139,6 +139,10 @@ class Runner:
         if isinstance(request, Pause):
             time.sleep(request.seconds)
             return None
+        if isinstance(request, Begin):
+            return self._begin(request.call)
+        if isinstance(request, Finish):
+            return request.begun.result()
         client = self.connections.sync_client()
         if isinstance(request, Wait) and is_cluster(client):
             return self._waits_on(client).wait(request)
@@ -156,6 +160,10 @@ class Runner:
             return None
         if not self.connections.has_async:  # the flow stays here, so that a caller who gives up takes no item along
             return await asyncio.to_thread(self._ask, request)
+        if isinstance(request, Begin):
+            return await self._abegin(request.call, subject)
+        if isinstance(request, Finish):
+            return await request.begun
         if isinstance(request, Wait) and isinstance(client := self.connections.async_client(), RedisCluster):
             return await self._async_waits_on(client).wait(request)
         while isinstance(request, Call) and request.shared:
@@ -167,6 +175,27 @@ class Runner:
             except ClientClosed:
                 self._refuse_closed(subject)
         return await _arun(self.connections.async_client(), request)
+
+    def _begin(self, call: Call) -> concurrent.futures.Future[Any]:
+        """A call that another thread carries out: most of its time goes by in the server and on the socket."""
+        begun: concurrent.futures.Future[Any] = concurrent.futures.Future()
+
+        def carry_out() -> None:
+            try:
+                begun.set_result(self._ask(call))
+            except BaseException as error:  # noqa: BLE001 - raised where the call is finished
+                begun.set_exception(error)
+
+        threading.Thread(target=carry_out, name="call begun", daemon=True).start()
+        return begun
+
+    async def _abegin(self, call: Call, subject: str) -> asyncio.Task[Any]:
+        begun = asyncio.ensure_future(self._aask(call, subject))
+        begun.add_done_callback(
+            lambda task: task.cancelled() or task.exception()
+        )  # told where the call is finished, if at all
+        await asyncio.sleep(0)  # it is sent
+        return begun
 
     def _waits_on(self, client: SyncClient) -> SyncWaits:
         with self._lock:

@@ -252,7 +252,7 @@ def decode_versions(data: bytes) -> dict[str, str]:
     texts = codec.decode_texts(data)
     if len(texts) % 2:
         raise codec.Malformed("names a channel without its version")
-    return dict(zip(texts[::2], texts[1::2], strict=True))
+    return codec.paired(texts)
 
 
 def decode_seen(data: bytes) -> dict[str, Any] | None:
@@ -272,11 +272,15 @@ def decode_write(idx: int, data: bytes) -> Write:
     return Write(idx, *codec.decode_write(data))
 
 
-def _envelope(fields: Fields, **types: type) -> dict[str, Any]:
+_ADDRESS = ("ns", str), ("id", str)
+_REMOVED = ("dropped", list), ("hidden", list), ("gone", list)
+
+
+def _envelope(fields: Fields, types: Iterable[tuple[str, type]]) -> dict[str, Any]:
     envelope = codec.decode(fields[b"e"])
     if not isinstance(envelope, dict):
         raise codec.Malformed("has an envelope that is not a map")
-    for name, kind in types.items():
+    for name, kind in types:
         if type(envelope.get(name)) is not kind:
             raise codec.Malformed(f"has an envelope without {name!r}")
     return envelope
@@ -285,7 +289,7 @@ def _envelope(fields: Fields, **types: type) -> dict[str, Any]:
 def _values(fields: Fields) -> dict[tuple[str, str], bytes]:
     values = {}
     for name, piece in fields.items():
-        if name[:1] == b"=":
+        if name.startswith(b"="):
             channel, token = split_value_name(name[1:])
             values[channel.decode(), token.decode()] = piece
     return values
@@ -293,12 +297,13 @@ def _values(fields: Fields) -> dict[tuple[str, str], bytes]:
 
 def _check_pieces(entry_id: bytes, pieces: Iterable[bytes]) -> None:
     """Raises `codec.Malformed` for a piece that is none, or that goes back to one that did not come before."""
+    own = entry_ms(entry_id)
     for piece in pieces:
         codec.check_in(piece)
         if codec.is_delta(piece):
             base, token = codec.base_of(piece)
             token.decode()
-            if entry_ms(base) >= entry_ms(entry_id):
+            if entry_ms(base) >= own:
                 raise codec.Malformed("holds a delta that was made against a later entry")
 
 
@@ -318,7 +323,7 @@ def _taken(envelope: dict[str, Any]) -> Removed:
 
 
 def _checkpoint(fields: Fields) -> Event:
-    body = _envelope(fields, ns=str, id=str)
+    body = _envelope(fields, _ADDRESS)
     parts = tuple(body.pop("parts", ()))
     parent, base = fields.get(b"p"), fields.get(b"b")
     return CheckpointSaved(
@@ -352,19 +357,19 @@ def _base(field: bytes) -> tuple[bytes, bytes]:
 
 
 def _writes(fields: Fields) -> Event:
-    envelope = _envelope(fields, ns=str, id=str)
+    envelope = _envelope(fields, _ADDRESS)
     writes = tuple(decode_write(int(name[1:]), data) for name, data in fields.items() if name[:1] == b"!")
     task_id, task_path, mark = fields[b"t"].decode(), fields[b"a"].decode(), fields.get(b"r", b"")
     return WritesSaved(envelope["ns"], envelope["id"], task_id, task_path, writes, mark, _audit(fields))
 
 
 def _values_saved(fields: Fields) -> Event:
-    envelope = _envelope(fields, ns=str, id=str)
+    envelope = _envelope(fields, _ADDRESS)
     return ValuesSaved(envelope["ns"], envelope["id"], _values(fields))
 
 
 def _copied(fields: Fields) -> Event:
-    envelope = _envelope(fields, source=str, seq=int, digest=str)
+    envelope = _envelope(fields, [("source", str), ("seq", int), ("digest", str)])
     signed_for = envelope.get("for")
     if signed_for is not None and not isinstance(signed_for, str):
         raise codec.Malformed("has an envelope whose 'for' is no text")
@@ -372,12 +377,12 @@ def _copied(fields: Fields) -> Event:
 
 
 def _pruned(fields: Fields) -> Event:
-    envelope = _envelope(fields, strategy=str, dropped=list, hidden=list, gone=list)
+    envelope = _envelope(fields, [("strategy", str), *_REMOVED])
     return HistoryPruned(envelope["strategy"], _taken(envelope), _audit(fields))
 
 
 def _runs_deleted(fields: Fields) -> Event:
-    envelope = _envelope(fields, runs=list, dropped=list, hidden=list, gone=list)
+    envelope = _envelope(fields, [("runs", list), *_REMOVED])
     if not all(isinstance(run, str) for run in envelope["runs"]):
         raise codec.Malformed("has an envelope whose 'runs' are no texts")
     return RunsDeleted(tuple(envelope["runs"]), _taken(envelope), _audit(fields))
@@ -403,7 +408,7 @@ def decode_entry(thread: str, entry_id: bytes, flat: list[bytes]) -> Recorded:
     """
     if not entry_id.endswith(b"-0"):
         raise CorruptEntry(f"{_named(thread, entry_id)} has an id that this package never gives. {_FOREIGN}")
-    fields = dict(zip(flat[::2], flat[1::2], strict=True))
+    fields = codec.paired(flat)
     kind, schema = fields.get(b"k", b""), fields.get(b"v", b"")
     while schema != SCHEMA and (upcast := UPCASTERS.get((kind, schema))):
         fields = upcast(fields)

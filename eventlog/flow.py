@@ -17,9 +17,11 @@ from typing import Any, TypeVar, Union
 __all__ = [
     "Argument",
     "Batch",
+    "Begin",
     "Call",
     "Command",
     "Emit",
+    "Finish",
     "Flow",
     "Pause",
     "Request",
@@ -74,6 +76,23 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class Begin:
+    """Send a call and go on while the server carries it out; the reply is what `Finish` takes.
+
+    Nobody waits for it where the flow ends before: only for what may be carried out in vain.
+    """
+
+    call: Call
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Wait for a call that was begun. The reply, and the errors, are the call's."""
+
+    begun: Any
+
+
+@dataclass(frozen=True, slots=True)
 class Wait:
     """Wait until one of some streams has an entry after the id named beside it, `ms` at most. The reply: the keys of
     those that have one, or may have one; none if the time is over.
@@ -97,7 +116,7 @@ class Emit:
     item: Any
 
 
-Request = Union[Call, Command, Batch, Wait, Pause, Emit]
+Request = Union[Call, Command, Batch, Begin, Finish, Wait, Pause, Emit]
 Flow = Generator[Request, Any, T]
 
 

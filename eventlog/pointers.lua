@@ -44,15 +44,26 @@ local function runs_told(pointer)
   return runs
 end
 
--- Folds a pointer, which has the entry id `id` and tells of `told` runs, into `threads`, `runs` and, if there is one, `expiries`.
-local function fold_pointer(threads, runs, expiries, id, pointer, told)
-  local thread = pointer.thread
-  if pointer.kind == 'deleted' or pointer.kind == 'expired' then
-    forget_thread(threads, runs, expiries, thread)
-  elseif pointer.kind ~= 'writes' or redis.call('ZSCORE', threads, 't' .. thread) then
-    redis.call('ZADD', threads, string.match(id, '^%d+'), 't' .. thread)
-    for _, run in ipairs(told) do
-      remember_run(runs, thread, run)
+-- Folds pointers of entries, each of which tells of the runs `told[i]`, into `threads`, `runs` and, if there is one, `expiries`.
+local function fold_pointers(threads, runs, expiries, entries, pointers, told)
+  local active, noted = {}, {} -- what was folded of a thread since it was forgotten last: ms of its last activity, its runs
+  for i, pointer in ipairs(pointers) do
+    local thread = pointer.thread
+    if pointer.kind == 'deleted' or pointer.kind == 'expired' then
+      active[thread], noted[thread] = nil, nil
+      forget_thread(threads, runs, expiries, thread)
+    elseif pointer.kind ~= 'writes' or active[thread] or redis.call('ZSCORE', threads, 't' .. thread) then
+      active[thread] = string.match(entries[i][1], '^%d+')
+      noted[thread] = noted[thread] or {}
+      for _, run in ipairs(told[i]) do
+        if not noted[thread][run] then
+          noted[thread][run] = true
+          remember_run(runs, thread, run)
+        end
+      end
     end
+  end
+  for thread, ms in pairs(active) do
+    redis.call('ZADD', threads, ms, 't' .. thread)
   end
 end

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from eventlog.feed.activity import Activity, Filters, read_pointer
-from eventlog.feed.reading import ends_of, read_on
-from eventlog.flow import Flow
+from eventlog.feed.activity import foreign
+from eventlog.feed.position import Mark
+from eventlog.feed.reading import astray, ends_of
+from eventlog.flow import Call, Flow, load_script
 from eventlog.keys import Keyspace
+from projections.pages import Pages
 
 __all__ = ["Announced", "announced"]
 
+ANNOUNCED = load_script("eventlog/names", "eventlog/pointers", "eventlog.feed/reading", "projections/announced")
 PAGE = 2000
 ORIGIN = "0-0"
 
@@ -40,35 +43,56 @@ def announced(keyspace: Keyspace, threads: Sequence[str] | None = None) -> Flow[
     """What the feed says last, by thread: of some threads, or of all that it knows.
 
     A round trip per 2,000 pointers of the partitions concerned; only reads. Of a feed that was trimmed, what is left counts.
-    Memory: a few words a thread.
+    Memory: a few words a thread. Raises `CorruptEntry` for a pointer that this project did not write.
     """
     found: dict[str, Announced] = {}
-    filters = Filters.of(threads=list(threads)) if threads is not None else Filters()
-    numbers = (
-        list(range(keyspace.partitions))
-        if threads is None
-        else sorted({keyspace.partition_of(thread.encode()) for thread in threads})
-    )
+    wanted = None if threads is None else [thread.encode() for thread in threads]
+    every = range(keyspace.partitions)
+    numbers = list(every) if wanted is None else sorted({keyspace.partition_of(thread) for thread in wanted})
     ends = yield from ends_of(keyspace, numbers)
     for number, (first, _) in ends.items():
-        mark, trimmed, more = first, first.id != ORIGIN, True
-        while more:
-            page = yield from read_on(keyspace, number, mark, filters, PAGE)
-            for entry_id, flat, _ in page.pointers:
-                activity = read_pointer(number, entry_id, flat)
-                found[activity.thread_id] = _next(found.get(activity.thread_id), activity, trimmed=trimmed)
-            mark, more = page.mark, page.more
+        yield from _told(keyspace, number, first, wanted or (), found)
     return found
 
 
-def _next(before: Announced | None, activity: Activity, *, trimmed: bool) -> Announced:
-    sequence, entry_id, kind = activity.sequence, activity.event_id, activity.kind
+def _told(
+    keyspace: Keyspace, number: int, first: Mark, wanted: Sequence[bytes], found: dict[str, Announced]
+) -> Flow[None]:
+    """Notes what the feed of a partition says behind an entry."""
+    keys = keyspace.partition(number)
+
+    def call(mark: Mark) -> Call:
+        return Call(ANNOUNCED, [keys.feed, keys.trimmed], [mark.id, mark.check, PAGE, *wanted])
+
+    def following(reply: Any) -> Call | None:
+        return call(Mark(reply[2].decode(), reply[3].decode())) if reply[0] == b"ok" and reply[4] else None
+
+    mark, trimmed = first, first.id != ORIGIN
+    pages = Pages(call(first), following)
+    while pages.more:
+        what, *reply = yield from pages.next()
+        if what != b"ok":
+            raise astray(what, number, mark)
+        told = iter(reply[0])
+        for own_id, name, *pointer in zip(*[told] * 6, strict=True):
+            try:
+                thread = name.decode()
+                found[thread] = _next(found.get(thread), *pointer, trimmed=trimmed)
+            except ValueError as error:
+                raise foreign(number, own_id, error) from error
+        mark = Mark(reply[1].decode(), reply[2].decode())
+
+
+def _next(
+    before: Announced | None, log_id: bytes, number: bytes, kind: bytes, digest: bytes, *, trimmed: bool
+) -> Announced:
+    entry_id, sequence = log_id.decode(), int(number)
     if not entry_id:
-        return Announced(sequence, "", kind, activity.digest or "", ended_before=True)
-    lasting = kind != "writes"
+        return Announced(sequence, "", kind.decode(), digest.decode(), ended_before=True)
+    lasting = kind != b"writes"
     if before is None:
-        return Announced(sequence, entry_id, lasting=lasting, ended_before=trimmed or kind == "imported")
-    if before.ended or kind in ("copied", "imported"):  # which begin a thread
+        return Announced(sequence, entry_id, lasting=lasting, ended_before=trimmed or kind == b"imported")
+    if before.ended or kind in (b"copied", b"imported"):  # which begin a thread
         return Announced(sequence, entry_id, lasting=lasting, ended_before=True)
     behind = before.behind
     if sequence <= before.sequence and (behind is None or before.sequence > behind[0]):

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from eventlog import codec
-from eventlog.codec import EMPTY, Malformed, base_of, delta_start, is_delta, split_counted
+from eventlog.codec import EMPTY, Malformed, base_of, delta_start, is_delta, paired, split_counted
 from eventlog.errors import CorruptEntry, SignatureInvalid
 from eventlog.events import ThreadCopied, decode_entry, decode_versions, entry_ms
 from eventlog.flow import Call, Flow, load_script
@@ -94,7 +94,7 @@ class _Entries:
                     )
                 yield from self.names.check(entry_id, flat)
                 self.flat[entry_id] = flat
-                self.known[entry_id] = dict(zip(flat[4::2], flat[5::2], strict=True))
+                self.known[entry_id] = paired(flat[4:])
 
     def field(self, entry_id: bytes, name: bytes) -> bytes | None:
         return self.known[entry_id].get(name)
@@ -162,7 +162,7 @@ def signed_page(
     `scan_log.lua` leaves them out. One round trip. Raises `SignatureInvalid` where the first is not signed as it should be; one
     further on ends the page.
     """
-    entries, last = yield Call(READ_ENTRIES, [names.keys.log], [after, most, most_bytes])
+    entries, more, _ = yield Call(READ_ENTRIES, [names.keys.log], [after, most, most_bytes])
     found: list[tuple[bytes, list[bytes]]] = []
     for entry_id, flat in entries:
         try:
@@ -172,7 +172,7 @@ def signed_page(
                 raise
             return found, 1
         found.append((entry_id, flat if values else _shortened(flat)))
-    return found, int(bool(entries) and entries[-1][0] != last)
+    return found, more
 
 
 def read_signed(keys: ThreadKeys, entry_ids: Sequence[bytes]) -> Flow[list[list[bytes]]]:
@@ -248,7 +248,7 @@ def _check_absent(keys: ThreadKeys, absent: set[tuple[str, bytes]]) -> Flow[None
     while more:
         entries, more = yield Call(SCAN_LOG, [keys.log], [after, SCAN, SCAN_BYTES])
         for after, flat in entries:
-            fields = dict(zip(flat[4::2], flat[5::2], strict=True))
+            fields = paired(flat[4:])
             for namespace, name in absent:
                 if name in fields and _named(keys, after, fields.get(b"e") or b"")[0] == namespace:
                     raise _differs(keys, after)

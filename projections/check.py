@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from eventlog.codec import Malformed, split_counted
+from eventlog.codec import Malformed, paired, split_counted
 from eventlog.errors import CorruptEntry, ThreadBusy, ThreadNotFound
 from eventlog.flow import Batch, Call, Command, Flow, load_script
 from eventlog.keys import (
@@ -160,7 +160,7 @@ def names_in(key: bytes, command: str) -> Flow[dict[bytes, bytes]]:
     cursor = b"0"
     while True:
         cursor, some = yield Call(VIEW_NAMES, [key], [command, cursor])
-        found.update(zip(some[::2], some[1::2], strict=True))
+        found.update(paired(some))
         if cursor == b"0":
             return found
 
@@ -336,7 +336,7 @@ def _head(keys: ThreadKeys, namespace: str) -> Flow[tuple[int, list[str]]]:
             return 0, []
         if before is not None and before[0] == reply[1]:
             return before[1:]
-        fields = dict(head) if isinstance(head, Mapping) else dict(zip(head[::2], head[1::2], strict=True))
+        fields = dict(head) if isinstance(head, Mapping) else paired(head)
         found = _against_log(fields, decode_view(keys, reply[2], Pieces(reply[3], reply[4]))) if fields else []
         if not found:
             return int(bool(fields)), []

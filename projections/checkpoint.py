@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from eventlog import codec
-from eventlog.codec import Malformed, split_counted
+from eventlog.codec import Malformed, paired, split_counted
 from eventlog.events import Write, decode_seen, decode_versions, decode_write
 from eventlog.keys import counted, split_place
 from projections.pieces import Pieces, StoredValue, assemble
@@ -78,7 +78,7 @@ def from_head(head: Mapping[bytes, bytes] | Sequence[bytes]) -> StoredCheckpoint
     """The checkpoint in a head (its fields, or names and values in turn). Raises `Incomplete` if the head lacks something or there
     is none, and `Malformed` for bytes this project did not write.
     """
-    fields = head if isinstance(head, Mapping) else dict(zip(head[::2], head[1::2], strict=True))
+    fields = head if isinstance(head, Mapping) else paired(head)
     if not fields:
         raise Incomplete("head")
     try:

@@ -123,7 +123,7 @@ def _read(source: ThreadKeys, staged: list[bytes], until: Until | None) -> Flow[
     after, end = b"", b""
     beyond = False
     while not beyond:
-        entries, last = yield Call(READ_ENTRIES, [source.log], [after, PAGE, PAGE_BYTES])
+        entries, _, last = yield Call(READ_ENTRIES, [source.log], [after, PAGE, PAGE_BYTES])
         end = end or last
         try:
             events = [chain.add(*entry) for entry in entries]
@@ -146,11 +146,11 @@ def _read(source: ThreadKeys, staged: list[bytes], until: Until | None) -> Flow[
         after = entries[-1][0]
         if entry_order(after) >= entry_order(end):
             break
+    if not (yield from index.settled()) or (until is None and index.missing() is not None and last != end):
+        return None
     if until is not None:
         yield from _check_prefix(source, index, until, beyond=beyond)
         return index
-    if index.missing() is not None and last != end:
-        return None
     if not index.checkpoints:
         raise _not_found(source)
     chain.finish()

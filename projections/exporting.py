@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
 from typing import Any, NamedTuple, TypeVar, Union
 
+from eventlog.codec import paired
 from eventlog.errors import CorruptEntry, LogLost, NewerSchema, ThreadBusy, ThreadNotFound
 from eventlog.feed.reading import flattened
 from eventlog.flow import Call, Command, Emit, Flow, load_script
@@ -155,7 +156,7 @@ def _pages(keys: ThreadKeys, end: LogEnd) -> Flow[Chain | None]:
     chain = Chain(keys.thread.decode())
     while chain.last != end.entry_id:
         after = b"" if not chain.entries else chain.last
-        entries, _ = yield Call(READ_ENTRIES, [keys.log], [after, PAGE, PAGE_BYTES])
+        entries, *_ = yield Call(READ_ENTRIES, [keys.log], [after, PAGE, PAGE_BYTES])
         page = [Entry(*entry) for entry in entries if not is_after(entry[0], end.entry_id)]
         if not page:
             return None
@@ -174,7 +175,7 @@ def _unchecked(keys: ThreadKeys, end: LogEnd) -> Flow[int]:
     """Emits the entries up to an end, whatever they are; how many."""
     after, count = b"", 0
     while after != end.entry_id:
-        entries, _ = yield Call(READ_ENTRIES, [keys.log], [after, PAGE, PAGE_BYTES])
+        entries, *_ = yield Call(READ_ENTRIES, [keys.log], [after, PAGE, PAGE_BYTES])
         page = [Entry(*entry) for entry in entries if not is_after(entry[0], end.entry_id)]
         if not page:
             break
@@ -192,7 +193,7 @@ def is_after(entry_id: bytes, other: bytes) -> bool:
 def _still_ends(keys: ThreadKeys, end: LogEnd) -> Flow[bool]:
     """Whether a log has the entry still that it ended with, and as many up to there."""
     found = yield Command("XRANGE", keys.log, [end.entry_id, end.entry_id])
-    if not found or dict(zip(*[iter(flattened(found)[0][1])] * 2, strict=True)).get(b"d", b"") != end.digest:
+    if not found or paired(flattened(found)[0][1]).get(b"d", b"") != end.digest:
         return False
     now = yield from log_end(keys)
     return now is not None and now.entries >= end.entries

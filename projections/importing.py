@@ -185,7 +185,7 @@ def _compare(keyspace: Keyspace, path: Name, threads: Collection[str]) -> Flow[N
 
 def follows(keys: ThreadKeys, after: bytes, page: Read) -> Flow[bool]:
     """Whether a log has just these entries behind one. One round trip."""
-    found, _ = yield Call(READ_ENTRIES, [keys.log], [after, len(page.entries), 2 * PAGE_BYTES])
+    found, *_ = yield Call(READ_ENTRIES, [keys.log], [after, len(page.entries), 2 * PAGE_BYTES])
     return [Entry(*one) for one in found] == page.entries
 
 
@@ -228,6 +228,8 @@ def _put_in_place(
 ) -> Flow[bool]:
     """Whether the log that was laid ready is the thread's now; False if that was there before."""
     log, index = staged
+    if not (yield from index.settled()):
+        raise _too_slow(keys)
     arguments: list[Argument] = [keys.thread, ttl, index.digest, index.last, *(run.encode() for run in head.runs)]
     for _ in range(ATTEMPTS):
         (status,) = yield Call(IMPORT, [*keys.all, log, *index.keys], arguments)

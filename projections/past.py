@@ -197,7 +197,7 @@ class Past:
         if self.keys.signer is not None:
             entries, _ = yield from signed_page(self._names, after, most, most_bytes)
         else:
-            entries, _ = yield Call(READ_ENTRIES, [self.keys.log], [after, most, most_bytes])
+            entries, *_ = yield Call(READ_ENTRIES, [self.keys.log], [after, most, most_bytes])
         return self._linked(entries, self._decoded(entries))
 
     def _linked(self, entries: Sequence[tuple[bytes, list[bytes]]], events: list[Recorded]) -> list[Recorded]:

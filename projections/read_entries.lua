@@ -2,7 +2,7 @@
 --
 -- KEYS: 1 log.
 -- ARGV: 1 entry id to begin after, '' for the start; 2 most entries; 3 bytes after which the stretch ends early.
--- Reply: {{entry id, fields}, ...}, entry id of the log's last entry or ''.
+-- Reply: {{entry id, fields}, ...}; 1 if there are more, or 0; entry id of the log's last entry or ''.
 
 local AT_ONCE = 64 -- entries read by one command, where they are small
 local SMALL = 65536 -- bytes that such a command is to come to; it comes to more only where long entries follow short ones
@@ -32,4 +32,4 @@ while more and count < most and bytes <= budget do
   size = math.max(1, math.min(AT_ONCE, 2 * size, math.floor(SMALL * taken / (bytes - before + 1))))
 end
 local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
-return { out, last and last[1] or '' }
+return { out, count > 0 and last[1] ~= after and 1 or 0, last and last[1] or '' }

@@ -40,11 +40,12 @@ if last == '' then
   last = trimmed or '0-0'
 end
 local entries = redis.call('XRANGE', feed, '(' .. last, '+', 'COUNT', most)
-for _, entry in ipairs(entries) do
-  local pointer = pointer_of(entry[2])
-  last = entry[1]
-  fold_pointer(threads, runs, expiries, last, pointer, runs_told(pointer))
+local pointers, told = {}, {}
+for i, entry in ipairs(entries) do
+  pointers[i], last = pointer_of(entry[2]), entry[1]
+  told[i] = runs_told(pointers[i])
 end
+fold_pointers(threads, runs, expiries, entries, pointers, told)
 redis.call('ZADD', threads, 0, '')
 redis.call('ZADD', runs, 0, '')
 redis.call('ZADD', expiries, 'inf', '')

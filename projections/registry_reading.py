@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from eventlog.codec import paired
 from eventlog.errors import CorruptEntry, ThreadBusy
 from eventlog.feed.reading import flattened
 from eventlog.feed.trimming import past_lost
@@ -101,7 +102,7 @@ def catch_up(keys: PartitionKeys, told: Told) -> Flow[None]:
         entries = yield Command("XRANGE", keys.feed, [b"(" + (told.last or b"0-0"), b"+", b"COUNT", PAGE])
         for entry_id, flat in flattened(entries) if entries else []:
             try:
-                told.add(entry_id, dict(zip(flat[::2], flat[1::2], strict=True)))
+                told.add(entry_id, paired(flat))
             except (KeyError, ValueError) as error:
                 raise CorruptEntry(
                     f"Entry {entry_id.decode()} of {keys.feed.decode()!r} is none that this package writes ({error!r}). "

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from secrets import token_hex
+from typing import Any
 
 from eventlog.errors import EventLogError
-from eventlog.flow import Argument, Call, Command, Flow, load_script
+from eventlog.flow import Argument, Begin, Call, Command, Finish, Flow, load_script
 from eventlog.keys import ThreadKeys, ordered
 from projections.fold import Fold
 
-__all__ = ["STAGED_FOR", "StagedIndex", "drop_staged", "stage_entries", "staged_keys"]
+__all__ = ["STAGED_FOR", "StagedIndex", "stage_entries", "staged_keys"]
 
 STAGED_FOR = 600
 """Seconds after which what was laid ready and not put in place is dropped."""
@@ -35,7 +37,9 @@ class StagedIndex(Fold):
     keys: Sequence[bytes] = ()
     """Those of index and order."""
     checkpoints: int = 0
-    """How many were listed at the last flush."""
+    """How many were listed at the last flush that was settled."""
+    _begun: Any = None
+    """The last flush, where it is under way."""
     _flushed: bytes = b""
     """The last entry there was then."""
     _new_values: dict[bytes, bytes] = field(default_factory=dict)
@@ -43,14 +47,32 @@ class StagedIndex(Fold):
     _new_moves: list[bytes] = field(default_factory=list)
 
     def flush(self) -> Flow[bool]:
-        """Folds what was added; False if what was folded before has dropped itself: then all has to begin anew. One round trip."""
+        """Has what was added folded, while the caller goes on; False if what was folded before has dropped itself: then all has to
+        begin anew. One round trip, which goes by until the next flush.
+        """
+        if not (yield from self.settled()):
+            return False
         fields = {**self._new_values, **self.state()}
         arguments: list[Argument] = [STAGED_FOR, self._flushed, self.last, len(fields), len(self._new_members)]
         arguments += [part for item in fields.items() for part in item]
-        self.checkpoints = yield Call(FOLD_PAGE, self.keys, [*arguments, *self._new_members, *self._new_moves])
+        self._begun = yield Begin(Call(FOLD_PAGE, self.keys, [*arguments, *self._new_members, *self._new_moves]))
         self._new_values, self._new_members, self._new_moves = {}, [], []
         self._flushed = self.last
+        return True
+
+    def settled(self) -> Flow[bool]:
+        """Waits until all that was flushed is folded; False as of `flush`."""
+        if self._begun is not None:
+            begun, self._begun = self._begun, None
+            self.checkpoints = yield Finish(begun)
         return self.checkpoints >= 0
+
+    def discard(self) -> Flow[None]:
+        """Drops what was folded, or leaves it to drop itself where that fails. One round trip."""
+        with suppress(EventLogError):  # whatever it was that failed, what is there is to go
+            yield from self.settled()
+        with suppress(EventLogError):
+            yield Command("UNLINK", self.keys[0], list(self.keys[1:]))
 
     def hold(self, name: bytes, place: bytes) -> None:
         """See `Fold`."""
@@ -71,14 +93,6 @@ class StagedIndex(Fold):
     def hide(self, place: bytes) -> None:
         """See `Fold`."""
         self._new_moves += (b"h", place)
-
-
-def drop_staged(keys: Sequence[bytes]) -> Flow[None]:
-    """Drops what was laid ready, or leaves it to drop itself where that fails. One round trip."""
-    try:
-        yield Command("UNLINK", keys[0], list(keys[1:]))
-    except EventLogError:
-        return
 
 
 def stage_entries(key: bytes, entries: Sequence[tuple[bytes, list[bytes]]]) -> Flow[None]:

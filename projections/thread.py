@@ -14,6 +14,7 @@ from typing import Any, cast
 from eventlog.errors import (
     AccessDenied,
     CorruptEntry,
+    EventLogError,
     LogLost,
     ServerError,
     ServerUnavailable,
@@ -25,7 +26,8 @@ from eventlog.flow import Argument, Call, Command, Flow, Script, load_script
 from eventlog.keys import ThreadKeys
 from projections.authentic import Names, signed_page
 from projections.fold import Index, settle
-from projections.staging import StagedIndex, drop_staged, staged_keys
+from projections.pages import pages_of
+from projections.staging import StagedIndex, staged_keys
 from projections.versions import Versions, overlaid
 
 __all__ = ["call", "rebuild_index", "scan", "thread_script"]
@@ -149,12 +151,12 @@ def scan(keys: ThreadKeys, keep: list[Recorded] | None = None, index: Index | No
     versions: dict[bytes, Versions] = {}
     after = index.last if index.entries else b""
     more = 1
-    names = Names(keys)
+    names, pages = Names(keys), pages_of(keys, SCAN_LOG, after, SCAN, SCAN_BYTES)
     while more:
         if keep is not None and keys.signer is not None:
             entries, more = yield from signed_page(names, after, SCAN, SCAN_BYTES, values=False)
         else:
-            entries, more = yield Call(SCAN_LOG, [keys.log], [after, SCAN, SCAN_BYTES])
+            entries, more = yield from pages.next()
         for recorded in _in_turn(keys, entries, index.sequence):
             after = recorded.entry_id
             index.add(recorded)
@@ -191,18 +193,16 @@ def rebuild_index(keys: ThreadKeys) -> Flow[StagedIndex | None]:
     """
     for _ in range(FRESH):
         index = StagedIndex(keys=staged_keys(keys, b"index", b"order"))
-        stored = False
         try:
-            stored = yield from _put_in_place(keys, index)
-        except CorruptEntry:
-            if not index.entries or (yield from has_entry(keys, index.last, index.digest)):
+            if (yield from _put_in_place(keys, index)):
+                return index
+        except EventLogError as error:
+            yield from index.discard()
+            damaged = isinstance(error, CorruptEntry)
+            if not damaged or not index.entries or (yield from has_entry(keys, index.last, index.digest)):
                 raise
-            # another log is there: the thread was deleted, and begun anew
-        finally:
-            if not stored:
-                yield from drop_staged(index.keys)
-        if stored:
-            return index
+            continue  # another log is there: the thread was deleted, and begun anew
+        yield from index.discard()
         if not index.entries:
             return None
     raise ThreadBusy(
@@ -236,16 +236,16 @@ def has_entry(keys: ThreadKeys, entry_id: bytes, digest: bytes) -> Flow[bool]:
 def _fold_on(keys: ThreadKeys, index: StagedIndex) -> Flow[bool]:
     """Folds what is behind the last event that was folded; False if there was nothing, or all has to begin anew."""
     begun, before = index.entries > 0, index.entries
-    more = 1
-    while more:
-        entries, more = yield Call(SCAN_LOG, [keys.log], [index.last if index.entries else b"", SCAN, SCAN_BYTES])
+    pages = pages_of(keys, SCAN_LOG, index.last if index.entries else b"", SCAN, SCAN_BYTES)
+    while pages.more:
+        entries, _ = yield from pages.next()
         for recorded in _in_turn(keys, entries, index.sequence):
             if begun and isinstance(recorded.event, (HistoryPruned, RunsDeleted)):
                 return False  # entries that were folded are gone
             index.add(recorded)
         if entries and not (yield from index.flush()):
             return False
-    return index.entries > before
+    return index.entries > before and (yield from index.settled())
 
 
 def _in_turn(keys: ThreadKeys, entries: Sequence[tuple[bytes, list[bytes]]], before: int) -> Iterator[Recorded]:

@@ -31,12 +31,24 @@ from typing import Any, NamedTuple
 from eventlog.chain import link
 from eventlog.codec import content_digest
 from eventlog.errors import EventLogError, ThreadNotFound
-from eventlog.events import HistoryPruned, Recorded, Removed, RunsDeleted, ThreadCopied, decode_entry, entry_ms
+from eventlog.events import (
+    CheckpointSaved,
+    HistoryPruned,
+    Recorded,
+    Removed,
+    RunsDeleted,
+    ThreadCopied,
+    ValuesSaved,
+    WritesSaved,
+    decode_entry,
+    entry_ms,
+)
 from eventlog.flow import Call, Flow, load_script
 from eventlog.keys import ThreadKeys
 from eventlog.signing import Seal, Signer
 from projections.announced import Announced, announced
 from projections.authentic import name_at, sources_of
+from projections.pages import pages_of
 from projections.thread import thread_script
 
 __all__ = ["Finding", "Verified", "verify_thread"]
@@ -52,6 +64,8 @@ RECENT = 1000
 USED = 256
 """Numbers of each writer that are remembered: calls that are under way together may arrive in another order."""
 ATTEMPTS = 5
+_KEEPING = frozenset((ValuesSaved.kind, CheckpointSaved.kind, WritesSaved.kind))
+"""Kinds of events that remove nothing and copy nothing: what such a one says is not looked into where the chain holds."""
 
 ALTERED, MISSING, REORDERED, INSERTED, TRUNCATED = "altered", "missing", "reordered", "inserted", "truncated"
 COPIED_OTHER = "closes a copy of another log than stands, or stood, before it"
@@ -194,8 +208,8 @@ class Verification:
         self.unseen: list[tuple[bytes, int, Seal]] = []
         """Entries, their numbers, and what their writers had seen, that is to be looked up."""
 
-    def add(self, entry_id: bytes, flat: list[bytes]) -> Recorded | None:
-        """Verifies the next entry of the stream; its event, None if it is none."""
+    def add(self, entry_id: bytes, flat: list[bytes]) -> None:
+        """Verifies the next entry of the stream."""
         self.read = entry_id
         try:
             if flat[:4:2] != [b"n", b"d"]:
@@ -206,31 +220,32 @@ class Verification:
             entry_ms(entry_id)
         except (ValueError, IndexError) as error:
             self.find(INSERTED, entry_id, 0, f"is none that this package writes: it {error}")
-            return None
+            return
         content = content_digest(fields)
         self.entries += 1
         self.first = self.first or entry_id
+        chained = False
         if sequence == self.sequence + 1:
-            if digest != link(self.digest, entry_id, sequence, content):
+            chained = digest == link(self.digest, entry_id, sequence, content)
+            if not chained:
                 told = "is not what its digest says, or its predecessor is not the one it followed on"
                 self.find(ALTERED, entry_id, sequence, told)
         elif sequence > self.sequence:
             self._gaps.append(_Gap(self.sequence + 1, sequence - 1, self.last, entry_id, digest, content))
         else:
             self._out_of_order(entry_id, sequence)
-        recorded = self._decoded(entry_id, flat, sequence)
+        recorded = None if chained and flat[5] in _KEEPING else self._decoded(entry_id, flat, sequence)
         if self._signer is not None:
             self._check_seal(self._signer, entry_id, fields, sequence)
             self._recent[entry_id] = digest
             if len(self._recent) > RECENT:
                 self._recent.popitem(last=False)
-        elif recorded is not None and recorded.signed:
+        elif b"g" in fields[::2]:
             self.unchecked += 1
         if sequence > self.sequence:
             if recorded is not None:
                 self._account(recorded, sequence)
             self.sequence, self.digest, self.last = sequence, digest, entry_id
-        return recorded
 
     def _out_of_order(self, entry_id: bytes, sequence: int) -> None:
         for gap in self._gaps:
@@ -467,8 +482,9 @@ def _verified(keys: ThreadKeys, state: _State, known: Announced | None, wanted: 
     behind = None if known is None or known.behind is None else known.behind
     has_behind = False
     after = b""
+    pages = pages_of(keys, READ_ENTRIES, after, PAGE, PAGE_BYTES)
     while state.log_last:
-        entries, _ = yield Call(READ_ENTRIES, [keys.log], [after, PAGE, PAGE_BYTES])
+        entries, *_ = yield from pages.next()
         for after, flat in entries:
             before = verification.sequence
             verification.add(after, flat)
@@ -485,7 +501,7 @@ def _verified(keys: ThreadKeys, state: _State, known: Announced | None, wanted: 
                 verification.passed(known)
             has_behind = has_behind or (sequence, after.decode()) == behind
         yield from _look_up(keys, verification)
-        if not entries or entry_order(after) >= entry_order(state.log_last):
+        if not pages.more or entry_order(after) >= entry_order(state.log_last):
             break
     verification.finish(state, (yield from _ended(keys, verification.not_there, state, known)))
     if known is not None:

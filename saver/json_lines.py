@@ -21,7 +21,7 @@ from math import isfinite
 from os import PathLike
 from typing import Any, cast
 
-from eventlog.codec import Keyframe, Malformed, base_of, check_of, decompressed, encode_keyframe, is_delta
+from eventlog.codec import Keyframe, Malformed, base_of, check_of, decompressed, encode_keyframe, is_delta, paired
 from eventlog.errors import CorruptEntry, LogLost, NewerSchema, ThreadNotFound
 from eventlog.events import CheckpointSaved, Recorded, ValuesSaved, WritesSaved, decode_entry, entry_ms
 from eventlog.feed.reading import flattened
@@ -213,7 +213,7 @@ class _Lines:
         found = yield Command("XRANGE", self._keys.log, [entry_id, entry_id])
         flat = flattened(found)[0][1] if found else []
         wanted = b"=" + value_name(channel.encode(), token.encode())
-        piece = dict(zip(flat[::2], flat[1::2], strict=True)).get(wanted)
+        piece = paired(flat).get(wanted)
         if piece is None:
             raise CorruptEntry(
                 f"The log of thread {self._thread!r} lacks entry {entry_id.decode()}, or what later ones need of it. If it was "

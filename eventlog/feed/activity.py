@@ -175,7 +175,7 @@ def read_pointer(
             thread, event_id, sequence, kind, namespace, checkpoint, source, step, run, channels, nodes = flat[1::2]
             digest = audit = None
         else:
-            named = dict(zip(flat[::2], flat[1::2], strict=True))
+            named = codec.paired(flat)
             thread, event_id, sequence, kind = (named[name] for name in _NAMES[:4])
             namespace, checkpoint, source, step, run, channels, nodes = (named.get(name, b"") for name in _NAMES[4:])
             digest = named.get(b"digest", b"").decode() or None
@@ -201,10 +201,7 @@ def read_pointer(
             "_feed": feed,
         }
     except (KeyError, ValueError) as error:
-        raise CorruptEntry(
-            f"Entry {entry_id.decode(errors='replace')} of the feed of partition {partition} is none that this package writes "
-            f"({error!r}). If something else added it, remove it with XDEL."
-        ) from error
+        raise foreign(partition, entry_id, error) from error
     activity = object.__new__(Activity)
     object.__setattr__(
         activity, "__dict__", values
@@ -212,9 +209,17 @@ def read_pointer(
     return activity
 
 
+def foreign(partition: int, entry_id: bytes, error: Exception) -> CorruptEntry:
+    """The error for an entry of a partition's feed that is no pointer."""
+    return CorruptEntry(
+        f"Entry {entry_id.decode(errors='replace')} of the feed of partition {partition} is none that this package writes "
+        f"({error!r}). If something else added it, remove it with XDEL."
+    )
+
+
 def check_of(flat: list[bytes]) -> bytes:
     """By what a pointer is told from another that has the same entry id; `pointer_check` of pointers.lua."""
-    named = dict(zip(flat[::2], flat[1::2], strict=True))
+    named = codec.paired(flat)
     return _check(*(named.get(name, b"") for name in _NAMES[:4])).encode()
 
 

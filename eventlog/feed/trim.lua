@@ -129,9 +129,7 @@ if taken > 0 then
   redis.call('XTRIM', FEED, 'MAXLEN', '=', length - taken)
   redis.call('ZADD', THREADS, 0, '')
   redis.call('ZADD', RUNS, 0, '')
-  for i = 1, taken do
-    fold_pointer(THREADS, RUNS, nil, entries[i][1], pointers[i], told[i])
-  end
+  fold_pointers(THREADS, RUNS, nil, entries, pointers, told)
   redis.call('HSET', TRIMMED, 'id', entries[taken][1], 'n', total, 'check', pointer_check(entries[taken][2]))
 end
 for _, thread in ipairs(forgotten) do

@@ -24,7 +24,7 @@ from eventlog.errors import (
     ServerUnavailable,
     translate,
 )
-from eventlog.flow import Batch, Call, Command, Emit, Flow, Script
+from eventlog.flow import Batch, Begin, Call, Command, Emit, Finish, Flow, Script
 
 SCRIPT = Script("x", b"return 1", "sha")
 
@@ -38,10 +38,13 @@ class Client:
 
     def execute_command(self, *words: Any) -> Any:
         self.asked.append(words)
-        answer = self.answers.popleft()
+        answer = self.answer(words)
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    def answer(self, _: tuple[Any, ...]) -> Any:
+        return self.answers.popleft()
 
 
 class AsyncClient(Client):
@@ -172,3 +175,24 @@ def test_every_error_has_a_type_and_a_subject(error: Exception, kind: type[Event
     typed = translate(error, "thread '1'")
     assert type(typed) is kind
     assert "thread '1'" in str(typed)
+
+
+@both
+def test_a_call_goes_on_while_the_flow_does(kind: type[Client]) -> None:
+    """It is sent where it is begun; reply and errors come where it is finished."""
+
+    def flow() -> Flow[Any]:
+        begun = yield Begin(Call(SCRIPT, [b"k"], [b"a"]))
+        between = yield Command("GET", b"k")
+        yield Begin(Call(SCRIPT, [b"k"], [b"nobody waits for it"]))
+        failing = yield Begin(Call(SCRIPT, [b"k"], [b"b"]))
+        with pytest.raises(ServerReadOnly, match="thread '1'"):
+            yield Finish(failing)
+        return (yield Finish(begun)), between
+
+    def answer(_: Client, words: tuple[Any, ...]) -> Any:
+        return {b"k": b"between", b"a": b"done"}.get(words[-1], rx.ReadOnlyError("READONLY"))
+
+    client = type("Knowing", (kind,), {"answer": answer})()
+    assert run(client, flow()) == (b"done", b"between")
+    assert {words[-1] for words in client.asked} >= {b"k", b"a", b"b"}

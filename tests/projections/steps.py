@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from eventlog.flow import Call, Flow, Request
+from eventlog.flow import Begin, Call, Flow, Request
 from saver import RedisStreamSaver
 
 T = TypeVar("T")
@@ -43,7 +43,8 @@ class Steps:
 
     def calls(self, script: str) -> list[Call]:
         """The requests of the last flow that ran a script of `projections`."""
-        return [request for request in self.requests if isinstance(request, Call) and is_call(request, script)]
+        calls = [request.call if isinstance(request, Begin) else request for request in self.requests]
+        return [call for call in calls if isinstance(call, Call) and is_call(call, script)]
 
     def _watched(self, flow: Flow[T], before: Callable[[Request], object] | None) -> Flow[T]:
         try:
@@ -63,5 +64,6 @@ class Steps:
 
 
 def is_call(request: Request, script: str) -> bool:
-    """Whether a request runs a script of `projections`."""
-    return isinstance(request, Call) and request.script.name == f"projections/{script}"
+    """Whether a request runs, or begins to run, a script of `projections`."""
+    call = request.call if isinstance(request, Begin) else request
+    return isinstance(call, Call) and call.script.name == f"projections/{script}"

@@ -16,6 +16,7 @@ from eventlog.flow import Request
 from projections import copying, registry, removal
 from projections.rebuild import rebuild_thread
 from projections.removal import delete_thread
+from projections.staging import STAGED_FOR
 from saver import RedisStreamSaver
 from tests.projections.conftest import Open
 from tests.projections.steps import Steps, is_call
@@ -262,6 +263,27 @@ def test_a_rebuild_of_what_is_begun_anew_meanwhile(saver: RedisStreamSaver, step
         assert saver.check(thread).ok
         audit.check(thread)
     assert not [key for key in audit.everything() if b":stage:" in key]
+
+
+def test_a_rebuild_that_is_interrupted(saver: RedisStreamSaver, audit: Audit) -> None:
+    """Wherever that is, it asks for nothing more, and leaves the views as they were; what was laid ready drops itself."""
+    put_line(saver, "t", 6)
+    before = audit.everything()
+    for moment in range(20):
+        flow = rebuild_thread(audit.keyspace.thread(b"t"))
+        try:
+            request = next(flow)
+            for _ in range(moment):
+                request = flow.send(saver._runner._ask(request))
+        except StopIteration:
+            break
+        flow.close()
+        assert {key for key in audit.everything() if b":stage:" not in key} == before
+        assert saver.check("t").ok
+    assert 6 < moment < 19
+    staged = audit.everything() - before
+    assert staged
+    assert all(0 < audit.client.ttl(key) <= STAGED_FOR for key in staged)
 
 
 def test_reads_of_a_damaged_log_leave_nothing_behind(saver: RedisStreamSaver, audit: Audit) -> None:

@@ -16,11 +16,13 @@ from hypothesis import strategies as st
 
 from eventlog.chain import link
 from eventlog.codec import content_digest
-from eventlog.errors import HistoryGone, InvalidArgument, ThreadNotFound
+from eventlog.errors import CorruptEntry, HistoryGone, InvalidArgument, ThreadNotFound
 from eventlog.signing import Signer, SigningKey
+from projections.announced import announced
 from projections.verify import Verification, Verified
 from saver import RedisStreamSaver
 from tests.projections.conftest import Open
+from tests.projections.steps import is_call
 from tests.projections.tampering import (
     Entry,
     Tamper,
@@ -215,6 +217,24 @@ def test_what_was_added_at_the_end_is_told_once(on: Open, audit: Audit) -> None:
     audit.client.xdel(log, added, audit.client.xrange(log)[-2][0])
     (finding,) = saver.verify("t").findings
     assert (finding.kind, finding.sequence) == ("truncated", 9)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"seq": "x"}, {"seq": ""}, {"id": b"\xff"}, {"thread": b"\xff"}, {"kind": None}, {"thread": None}],
+    ids=["number", "no number", "id", "thread", "no kind", "no thread"],
+)
+def test_what_is_no_pointer_is_named(on: Open, audit: Audit, wrong: dict[str, Any]) -> None:
+    """Where something else was put into the feed, verifying threads says which entry it is, and what to do."""
+    saver = on()
+    fill(saver)
+    feed = audit.keyspace.partition(0).feed
+    pointer = {"thread": "t", "id": "1-0", "seq": "1", "kind": "writes", **wrong}
+    added = audit.client.xadd(feed, {name: value for name, value in pointer.items() if value is not None})
+    with pytest.raises(CorruptEntry, match=rf"{added.decode()} of the feed of partition 0 .* remove it with XDEL"):
+        saver._runner.run(announced(audit.keyspace), "the feed")
+    audit.client.xdel(feed, added)
+    assert saver.verify("t").sound
 
 
 def test_a_log_that_was_deleted_by_hand_is_told_of(on: Open, audit: Audit) -> None:
@@ -443,7 +463,7 @@ def test_a_thread_that_is_pruned_while_it_is_verified(saver: RedisStreamSaver) -
     done: list[int] = []
 
     def meanwhile(request: Any) -> None:
-        calls.extend([1] if "read_entries" in getattr(getattr(request, "script", None), "name", "") else [])
+        calls.extend([1] if is_call(request, "read_entries") else [])
         if len(calls) == 2 and not done:
             done.append(1)
             saver.prune(["t"], keep_last=100)
