@@ -1,116 +1,31 @@
 """What the feed costs: reading it in a group, how late a handler hears of a put, and what groups and trimming add to a put.
 
-scripts/bench --feed runs this by itself. Variants take turns within a round, so that neighbours met the same machine; ratios are
-medians of the ratios of samples taken next to each other.
+scripts/bench --feed runs this by itself.
 """
 
 from __future__ import annotations
 
-import json
-import platform
-import statistics
-import tempfile
-import time
-from collections.abc import Iterable
-from dataclasses import asdict
-from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from bench_book import Book, p99
 from bench_feed_latency import LATENCIES, latency
 from bench_feed_plan import FeedPlan
 from bench_feed_put import PUTS, cost_of_put
 from bench_feed_reading import READINGS, reading
+from bench_rows import Bench, Row, Rows, measure_rows
 from bench_servers import Place
 from rich.console import Console
-from rich.table import Table
 
 __all__ = ["measure_feed"]
 
-
-class Row(NamedTuple):
-    """A figure of one variant, and the variant that it is compared with, if any."""
-
-    figure: str
-    variant: str
-    against: str | None = None
-
-
-ROWS: tuple[tuple[str, str, Iterable[Row]], ...] = (
-    ("Reading, events a second", "events/s", [Row(*row) for row in READINGS]),
-    ("From a put to the handler, idle, ms", "ms", [Row(*row) for row in LATENCIES]),
-    ("A put, ms", "ms", [Row(*row) for row in PUTS]),
+TABLES = (
+    Rows("Reading, events a second", "events/s", [Row(*row) for row in READINGS]),
+    Rows("From a put to the handler, idle, ms", "ms", [Row(*row) for row in LATENCIES]),
+    Rows("A put, ms", "ms", [Row(*row) for row in PUTS]),
 )
+BENCH = Bench("feed", (("reading", reading), ("latency", latency), ("puts", cost_of_put)), TABLES)
 
 
 def measure_feed(plan: FeedPlan, where: Place, out: Path | None, console: Console | None = None) -> dict[str, Any]:
-    """Runs it; prints a table, and writes `feed.json` beside what else is in the folder. What is in the file."""
-    began = time.monotonic()
-    book = Book()
-    told = Console(stderr=True)
-    for text, part in (("reading", reading), ("latency", latency), ("puts", cost_of_put)):
-        told.print(f"{text} ...", highlight=False)
-        where.clear()
-        part(plan, where, book)
-    folder = out or Path(tempfile.mkdtemp(prefix="checkpointer-bench-"))
-    folder.mkdir(parents=True, exist_ok=True)
-    data = {
-        "environment": {
-            "server": where.described(),
-            "python": platform.python_version(),
-            "machine": f"{platform.system()} {platform.machine()}",
-            "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "seconds": round(time.monotonic() - began, 1),
-        },
-        "plan": asdict(plan),
-        "figures": [figure for _, unit, rows in ROWS for row in rows if (figure := _figure(book, row, unit))],
-    }
-    path = folder / "feed.json"
-    path.write_text(json.dumps(data, indent=1) + "\n")
-    _show(console or Console(width=None if told.is_terminal else 120), data, book)
-    print(path)
-    return data
-
-
-def _figure(book: Book, row: Row, unit: str) -> dict[str, Any]:
-    values = book.values(row.figure, row.variant)
-    if not values:
-        return {}
-    ratio = None if row.against is None else book.compared((row.figure, row.variant), (row.figure, row.against))
-    return {
-        "figure": row.figure,
-        "variant": row.variant,
-        "unit": unit,
-        "median": statistics.median(values),
-        "mean": statistics.mean(values),
-        "p99": p99(values),
-        "samples": len(values),
-        "against": row.against,
-        "ratio": ratio,
-    }
-
-
-def _show(console: Console, data: dict[str, Any], book: Book) -> None:
-    about = data["environment"]
-    console.print(
-        f"{about['server']}, Python {about['python']}, {about['machine']}; {about['finished']}, {about['seconds']:.0f} s."
-    )
-    for title, unit, rows in ROWS:
-        table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="bold")
-        table.add_column(title)
-        for name in ("median", "p99" if unit == "ms" else "least", "mean", "ratio", "to", "samples"):
-            table.add_column(name, justify="left" if name == "to" else "right")
-        for row in rows:
-            if figure := _figure(book, row, unit):
-                tail = figure["p99"] if unit == "ms" else min(book.values(row.figure, row.variant))
-                ratio = "" if figure["ratio"] is None else f"{figure['ratio']:.2f}"
-                cells = [_short(value) for value in (figure["median"], tail, figure["mean"])]
-                table.add_row(f"{row.figure}: {row.variant}", *cells, ratio, row.against or "", str(figure["samples"]))
-        console.print()
-        console.print(table)
-    console.print()
-
-
-def _short(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3f}"
+    """Runs it; prints tables, and writes `feed.json`. What is in the file."""
+    return measure_rows(BENCH, plan, where, out, console)

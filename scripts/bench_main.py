@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from bench_audit import AuditPlan, measure_audit
 from bench_book import Book
 from bench_charts import draw
 from bench_chat import growing_chat, long_chat
@@ -80,6 +81,9 @@ def _command(
     long_steps: Annotated[int | None, typer.Option(min=20, help="Steps of the longest chat (1,000).")] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of the growing chat (9).")] = None,
     feed: Annotated[bool, typer.Option("--feed", help="The activity feed and its groups, and nothing else.")] = False,
+    audit: Annotated[
+        bool, typer.Option("--audit", help="Signing, verifying and rebuilding, and nothing else.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="What the texts and the steps to read are drawn from.")] = 7,
     url: Annotated[
         str | None, typer.Option(help="An empty database of a Redis or Valkey server; it is flushed between rounds.")
@@ -105,6 +109,9 @@ def _command(
             if feed:
                 told = FeedPlan(seed=seed)
                 measure_feed(told.quick() if quick else told, where, out)
+                return
+            if audit:
+                measure_audit(AuditPlan().quick() if quick else AuditPlan(), where, out)
                 return
             measure(plan, where, chosen, savers, out)
     except BenchError as error:
