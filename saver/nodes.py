@@ -11,11 +11,11 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-__all__ = ["NOTHING", "Known", "KnownCheckpoints", "nodes_of", "writer_of"]
+__all__ = ["NOTHING", "SENDS", "Known", "KnownCheckpoints", "nodes_of", "targets", "writer_of"]
 
 MOST = 1024
 """Checkpoints that are known at once."""
-_SENDS = "__pregel_tasks"
+SENDS = "__pregel_tasks"
 """The channel of what `Send`s are to start next."""
 _PULL, _PUSH = "~__pregel_pull, ", "~__pregel_push, "
 """What the path of a task begins with, before the node's name; before the number of its `Send`."""
@@ -47,11 +47,11 @@ class Known(NamedTuple):
     def of(cls, checkpoint: Mapping[str, Any], metadata: Mapping[str, Any]) -> Known:
         """What a checkpoint says, whose `versions_seen` stays as it is from now on."""
         seen, step = checkpoint.get("versions_seen"), metadata.get("step")
-        sends = checkpoint["channel_values"].get(_SENDS)
+        sends = checkpoint["channel_values"].get(SENDS)
         return cls(
             seen if isinstance(seen, dict) else {},
             step if type(step) is int else None,
-            () if sends is None else _targets(sends),
+            () if sends is None else targets(sends),
         )
 
 
@@ -89,7 +89,7 @@ def nodes_of(known: Known, source: object, before: Known | None) -> list[str]:
         return []
     earlier = before.seen
     ran = [node for node, versions in known.seen.items() if earlier.get(node) != versions and _is_node(node)]
-    return [*ran, *filter(_is_node, dict.fromkeys(before.sends))] if before.sends else ran
+    return list(dict.fromkeys([*ran, *filter(_is_node, before.sends)])) if before.sends else ran
 
 
 def writer_of(task_path: str, known: Known | None) -> list[str]:
@@ -114,7 +114,8 @@ def _is_node(name: object) -> bool:
     return isinstance(name, str) and name[:2] not in _NO_NODE
 
 
-def _targets(sends: object) -> Sequence[str]:
+def targets(sends: object) -> Sequence[str]:
+    """The nodes that `Send`s start, by number, '' for what is none."""
     if not isinstance(sends, (list, tuple)):
         return ()
     nodes = (getattr(send, "node", "") for send in sends)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from rich.text import Text
 
-from eventlog.codec import Keyframe
+from eventlog.codec import EMPTY, Keyframe, decompressed, is_delta
 from eventlog.events import (
     CheckpointSaved,
     HistoryPruned,
@@ -22,6 +22,7 @@ from eventlog.events import (
 from projections.checkpoint import StoredCheckpoint
 from projections.moments import Moment, time_of
 from projections.past import Past, State
+from projections.pieces import assemble
 from projections.replay import replay
 from saver.cli import output
 from saver.cli.app import Options
@@ -30,7 +31,7 @@ from saver.cli.shown import brief, change_line, change_object, plain_data
 from saver.cli.tail import STYLES
 from saver.cli.thread_log import ThreadLog
 from saver.differences import Change, differences
-from saver.nodes import Known, nodes_of, writer_of
+from saver.nodes import SENDS, Known, nodes_of, targets, writer_of
 
 __all__ = ["KINDS", "Row", "Shown", "rows_of"]
 
@@ -169,7 +170,8 @@ class _Rows:
         row.channels = list(dict.fromkeys(channel for channel, _ in event.values))
         body = event.body.get("checkpoint")
         seen = event.seen if event.seen is not None else body.get("versions_seen") if isinstance(body, dict) else None
-        known = Known(seen if isinstance(seen, dict) else {}, row.step if type(row.step) is int else None, ())
+        step = row.step if type(row.step) is int else None
+        known = Known(seen if isinstance(seen, dict) else {}, step, self._sends(event))
         if event.parent_id is None:
             before: Known | None = Known({}, None, ())
         else:
@@ -187,6 +189,18 @@ class _Rows:
         self._latest[event.namespace] = max(greatest, event.checkpoint_id), event.checkpoint_id
         if self._patch:
             row.changes = self._changes(event, state)
+
+    def _sends(self, event: CheckpointSaved) -> Sequence[str]:
+        """The nodes that a checkpoint has `Send`s start, by number."""
+        piece = next((piece for (channel, _), piece in event.values.items() if channel == SENDS), EMPTY)
+        if not self._values or piece == EMPTY:
+            return ()
+        if is_delta(piece):
+            found = self._read(event.namespace, event.checkpoint_id)
+            value = None if found is None else found.values.get(SENDS)
+        else:
+            value = assemble([decompressed(piece)])
+        return () if value is None else targets(self._log.values.one(SENDS, value))
 
     def _writes(self, row: Row, event: WritesSaved) -> None:
         row.namespace, row.checkpoint_id = event.namespace, event.checkpoint_id

@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
+from langgraph.graph import START, StateGraph
+from langgraph.types import Command, Send
 
 from eventlog import audit
 from saver import RedisStreamSaver
 from tests.saver.audit import Audit
 from tests.saver.cli.commands import STEERING, Agentlog, on_terminal
+from tests.saver.test_nodes import Log, fan_out
 from tests.saver.threads import config, follow, step
 from tests.servers import RunningServer, Server
 
@@ -67,6 +70,31 @@ def test_log_tells_each_event(everywhere: Agentlog) -> None:
     assert (told[3]["nodes"], told[3]["errors"]) == (["pay"], ["no network"])
     assert [one["marks"] for one in told] == [[], [], [], [], [], ["fork"]]
     assert "changes" not in told[0]
+
+
+def test_log_names_nodes_that_sends_started(agentlog: Agentlog) -> None:
+    """As the feed does, also where one `Send` follows the other; without values they are not looked at."""
+    with RedisStreamSaver.from_conn_string(agentlog.url, prefix=agentlog.prefix) as saver:
+        fan_out(saver).invoke({"log": ["in"]}, config("fan"), durability="sync")
+        handed_on(saver).invoke({"log": ["in"]}, config("on"), durability="sync")
+    fed = {(one["thread_id"], one["sequence"]): one["nodes"] for one in agentlog("tail", "--json").objects}
+    for thread in ("fan", "on"):
+        told = agentlog("log", thread, "--json").objects
+        assert {(thread, one["sequence"]): sorted(one["nodes"]) for one in told} == {
+            name: sorted(nodes) for name, nodes in fed.items() if name[0] == thread
+        }
+        assert {node for one in told for node in one["nodes"]} >= {"work", "check"}
+        bare = agentlog("log", thread, "--no-values", "--json").objects
+        assert all("work" not in one["nodes"] for one in bare if one["kind"] == "writes")
+
+
+def handed_on(checkpointer: Any) -> Any:
+    """Nodes that hand one task on to the other by `Send`, step after step."""
+    builder = StateGraph(Log)
+    builder.add_node("work", lambda state: Command(goto=[Send("check", {"log": ["a", "b", "c"], "n": 2})]))
+    builder.add_node("check", lambda state: {"log": ["check"]})
+    builder.add_conditional_edges(START, lambda state: [Send("work", {"log": ["a", "b", "c"], "n": 1})], ["work"])
+    return builder.compile(checkpointer=checkpointer)
 
 
 def test_log_with_patches(agentlog: Agentlog) -> None:
