@@ -12,6 +12,7 @@ from secrets import token_hex
 from eventlog.feed.trimming import past_lost
 from eventlog.flow import Batch, Call, Command, Flow, load_script
 from eventlog.keys import Keyspace, PartitionKeys, ThreadKeys, counted
+from projections.registry_reading import names_of
 from projections.staging import STAGED_FOR
 
 __all__ = ["threads_of", "threads_of_runs"]
@@ -30,7 +31,7 @@ def threads_of(keyspace: Keyspace) -> Flow[list[bytes]]:
     shared = [keyspace.partition(number) for number in range(keyspace.partitions)]
     yield from _complete(keyspace, shared)
     replies = yield Batch([Command("ZREVRANGE", keys.threads, [0, -1]) for keys in shared])
-    return [member[1:] for members in replies for member in members if member]
+    return [name for keys, members in zip(shared, replies, strict=True) for name in names_of(keys, members)]
 
 
 def threads_of_runs(keyspace: Keyspace, runs: Sequence[str]) -> Flow[dict[bytes, set[str]]]:

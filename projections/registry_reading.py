@@ -5,7 +5,7 @@ A view that is missing is folded here from the feed, and not put in place; `proj
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from eventlog.codec import paired
 from eventlog.errors import CorruptEntry, ThreadBusy
@@ -34,7 +34,7 @@ def known_threads(keyspace: Keyspace) -> Flow[list[bytes]]:
         if is_whole is None:
             found += (yield from told_by(keys)).threads
         else:
-            found += (member[1:] for member in members if member)
+            found += names_of(keys, members)
     return found
 
 
@@ -50,6 +50,25 @@ def known_runs(thread: ThreadKeys) -> Flow[list[bytes]]:
     if whole is None:
         return sorted((yield from told_by(thread.shared)).runs.get(thread.thread, ()))
     return [member[len(prefix) :] for member in members]
+
+
+def names_of(keys: PartitionKeys, members: Sequence[bytes]) -> list[bytes]:
+    """The threads in some members of a partition's view. Raises `CorruptEntry` for a name that no thread has."""
+    names = [member[1:] for member in members if member]
+    for name in names:
+        try:
+            name.decode()
+        except UnicodeDecodeError as error:
+            raise bent(keys, f"the name {name!r:.100}") from error
+    return names
+
+
+def bent(keys: PartitionKeys, what: str) -> CorruptEntry:
+    """The error for what this project does not write into a view of threads."""
+    return CorruptEntry(
+        f"The view {keys.threads.decode()!r} has {what}, which this package does not write. It is but a view: agentlog rebuild "
+        "--all makes it anew."
+    )
 
 
 class Told:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import NamedTuple
 
+from eventlog.codec import paired
 from eventlog.flow import Call, Emit, Flow, load_script
 from eventlog.keys import Keyspace, PartitionKeys
 from projections.check import CHECK_VIEWS, Difference, Views, names_in, shown
-from projections.registry_reading import Told, catch_up, told_by
+from projections.registry_reading import Told, bent, catch_up, names_of, told_by
 
 __all__ = ["ThreadInfo", "check_registry", "list_threads"]
 
@@ -23,6 +24,8 @@ PAGES = (16, 64, 256)
 NAMES = 1000
 """Threads, or members of a view, that are looked at in one call."""
 ATTEMPTS = 100
+LATEST = 253_402_300_799_999
+"""Ms since 1970 at the end of the year 9999."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ def list_threads(
     A thread that becomes active meanwhile comes as it was, or not again; none comes twice.
     Round trips: one per partition, then three per page of some threads of a partition; where a partition's registry is missing, one
     per 1000 pointers of its feed. Memory: a page of each partition; where a registry is missing, its threads.
+    Raises `CorruptEntry` where a view holds what this project does not write.
     """
     if limit is not None and limit <= 0:
         return
@@ -124,7 +128,9 @@ class _Walk:
                 )
                 self.finished = True
                 return
-            found = [_Known(int(float(ms)), name[1:]) for name, ms in zip(flat[::2], flat[1::2], strict=True) if name]
+            names = names_of(self.keys, flat[::2])
+            times = [_ms(self.keys, score) for name, score in paired(flat).items() if name]
+            found = [_Known(ms, name) for ms, name in zip(times, names, strict=True)]
             self.finished = len(flat) < 2 * count
             if flat:
                 bound = flat[-1].decode()
@@ -132,6 +138,13 @@ class _Walk:
                 self.skip = same + (self.skip if bound == self.bound else 0)
                 self.bound = bound
             self.buffer = found
+
+
+def _ms(keys: PartitionKeys, score: bytes) -> int:
+    """The time that a score says. Raises `CorruptEntry` for one that is none."""
+    if not 0 <= float(score) <= LATEST:
+        raise bent(keys, f"the score {score.decode()}, which is no time")
+    return int(float(score))
 
 
 def _described(

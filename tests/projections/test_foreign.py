@@ -10,7 +10,9 @@ import pytest
 from eventlog import codec
 from eventlog.errors import CorruptEntry, EventLogError
 from eventlog.events import encode_versions
+from projections.registry import rebuild_registry
 from saver import RedisStreamSaver
+from tests.projections.steps import Steps
 from tests.saver.audit import Audit, config, number_of, put_of
 
 READS: list[Callable[[RedisStreamSaver], object]] = [
@@ -140,3 +142,19 @@ def test_deep_metadata(saver: RedisStreamSaver, depth: int, kind: str) -> None:
     for found in (saver.get_tuple(config("t")), saver.get_tuple(config("t", 1)), *saver.list(config("t"))):
         assert found is not None
         assert str(dict(found.metadata)["deep"]) == str(nested(depth, kind))
+
+
+@pytest.mark.parametrize(("member", "score"), [(b"t\xff\xfe", 5), (b"tother", float("inf")), (b"tother", 1e300)])
+def test_odd_threads(saver: RedisStreamSaver, audit: Audit, member: bytes, score: float) -> None:
+    """What somebody put into the view of threads is told, with what to do, by what cannot go on; then all is as before."""
+    saver.put(*put_of("t", 1))
+    keys = audit.keyspace.partition(0)
+    audit.client.zadd(keys.threads, {member: score})
+    with pytest.raises(CorruptEntry, match=":threads.*rebuild --all"):
+        list(saver.threads())
+    if score == 5:
+        with pytest.raises(CorruptEntry, match=":threads.*rebuild --all"):
+            list(saver.list(None))
+    Steps(saver).run(rebuild_registry(audit.keyspace, keys))
+    assert [one.thread_id for one in saver.threads()] == ["t"]
+    assert len(list(saver.list(None))) == 1
