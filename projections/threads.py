@@ -241,7 +241,7 @@ def _members(told: Told) -> tuple[dict[bytes, int], set[bytes]]:
 
 
 def _agree(ms: int | None, score: bytes | None) -> bool:
-    return (ms is None) == (score is None) and (ms is None or score is None or int(float(score)) == ms)
+    return (ms is None) == (score is None) and (ms is None or score is None or float(score) == ms)
 
 
 def _ended(keyspace: Keyspace, threads: list[bytes]) -> Flow[set[bytes]]:

@@ -11,6 +11,7 @@ from eventlog import codec
 from eventlog.errors import CorruptEntry, EventLogError
 from eventlog.events import encode_versions
 from projections.registry import rebuild_registry
+from projections.threads import check_registry
 from saver import RedisStreamSaver
 from tests.projections.steps import Steps
 from tests.saver.audit import Audit, config, number_of, put_of
@@ -155,6 +156,10 @@ def test_odd_threads(saver: RedisStreamSaver, audit: Audit, member: bytes, score
     if score == 5:
         with pytest.raises(CorruptEntry, match=":threads.*rebuild --all"):
             list(saver.list(None))
+    (found,) = Steps(saver).run(check_registry(audit.keyspace, 0))
+    assert "the feed does not have it" in found.what
+    audit.client.zadd(keys.threads, {b"tt": score})
+    assert len(Steps(saver).run(check_registry(audit.keyspace, 0))) == 2
     Steps(saver).run(rebuild_registry(audit.keyspace, keys))
     assert [one.thread_id for one in saver.threads()] == ["t"]
     assert len(list(saver.list(None))) == 1
