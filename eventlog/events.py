@@ -168,8 +168,7 @@ class RunsDeleted:
 Event = Union[ValuesSaved, CheckpointSaved, WritesSaved, ThreadCopied, HistoryPruned, RunsDeleted]
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(NamedTuple):
     """An event in its place in the log."""
 
     entry_id: bytes

@@ -275,7 +275,7 @@ class Past:
         if isinstance(event, CheckpointSaved):
             event, depth = yield from self._whole(recorded.entry_id, event)
             yield from self._checkpoint(recorded.entry_id, event, depth)
-            return replace(recorded, event=event)
+            return recorded._replace(event=event)
         if isinstance(event, ValuesSaved):
             self._part(recorded.entry_id, event)
             return recorded

@@ -182,7 +182,7 @@ def _whole(thread: str, recorded: Recorded, versions: dict[bytes, Versions]) -> 
         own = overlaid(before, own)
         event = replace(event, versions=own.channels, seen=own.seen)
     versions[recorded.entry_id] = own
-    return recorded if event is recorded.event else replace(recorded, event=event)
+    return recorded if event is recorded.event else recorded._replace(event=event)
 
 
 def rebuild_index(keys: ThreadKeys) -> Flow[StagedIndex | None]:
