@@ -88,8 +88,8 @@ class _Removal:
 class Past:
     """A thread, event by event. Call `begin`, then either `add` each event in turn, or `go_to` a moment.
 
-    Memory: some latest checkpoints, 32 MiB of values and writes at most beyond the state last given, and a short name for each
-    namespace. Where something had to be looked up, or entries were pruned, the thread's index too (some 0.3 KiB an event).
+    Memory: some latest checkpoints, 8,192 values and writes, of 32 MiB at most, beyond the state last given, and a short name for
+    each namespace. Where something had to be looked up, or entries were pruned, the thread's index too (some 0.3 KiB an event).
     """
 
     def __init__(self, keys: ThreadKeys) -> None:

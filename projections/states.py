@@ -29,13 +29,15 @@ READ_PARTS = thread_script("read_parts", "view")
 
 KEPT_BYTES = 16 * 1024 * 1024
 """Bytes of values, and of writes, that are kept for what comes next; the state last given is kept beside them."""
+KEPT = 4096
+"""Values, and entries of writes, that are kept: small ones take less than what holds them."""
 
 Place = tuple[bytes, str, str]
 """Of a value: its entry, its channel, its version."""
 
 
 class _Kept(Generic[T]):
-    """The last things used, bounded in bytes."""
+    """The last things used, bounded in bytes and in number."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -52,11 +54,10 @@ class _Kept(Generic[T]):
 
     def put(self, name: Any, thing: T, size: int) -> None:
         """Keeps something."""
-        size += 200  # what holds it
         before = self._held.pop(name, None)
         self._bytes += size - (before[1] if before else 0)
         self._held[name] = thing, size
-        while self._bytes > self._limit:
+        while self._bytes > self._limit or len(self._held) > KEPT:
             self._bytes -= self._held.popitem(last=False)[1][1]
 
 
@@ -77,7 +78,7 @@ class Held:
 class States:
     """Puts the states of one thread together.
 
-    Memory: 32 MiB of values and writes at most, beyond the state last given.
+    Memory: 8,192 values and writes, of 32 MiB at most, beyond the state last given.
     """
 
     def __init__(self, keys: ThreadKeys) -> None:

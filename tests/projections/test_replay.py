@@ -454,7 +454,7 @@ def test_memory_does_not_grow_with_the_thread(long_threads: tuple[Bench, list[st
         return most
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("projections.states.KEPT_BYTES", 200_000)
+        patch.setattr("projections.states.KEPT", 200)
         peak("a")
         short, long = peak("a"), peak("b")
     assert long < short + 300_000 < 3_000_000
@@ -465,7 +465,7 @@ def test_states_do_not_depend_on_what_is_kept(any_server: Server) -> None:
     with Bench(any_server) as bench, pytest.MonkeyPatch.context() as patch:
         for operation in LINE:
             bench.play(operation)
-        patch.setattr("projections.states.KEPT_BYTES", 0)
+        patch.setattr("projections.states.KEPT", 0)
         patch.setattr("projections.past.VECTORS", 1)
         assert bench.check(exact=True) == 120
 
