@@ -16,7 +16,8 @@ A command is a function that takes `Options` first and returns its exit code, or
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from inspect import Parameter, Signature, signature
@@ -25,9 +26,12 @@ from typing import Annotated, Any, TypeVar
 import typer
 import typer.core
 
-from eventlog.errors import CorruptEntry, EventLogError, GroupNotFound, SignatureInvalid
+from eventlog.connections import Connections
+from eventlog.drivers import Runner
+from eventlog.errors import CorruptEntry, EventLogError, GroupNotFound, SignatureInvalid, ThreadNotFound
 from eventlog.feed.feed import ActivityFeed
-from eventlog.keys import PREFIX
+from eventlog.feed.reading import open_keyspace
+from eventlog.keys import PREFIX, Keyspace
 from saver.cli import output
 from saver.cli.output import BadInput
 
@@ -52,6 +56,18 @@ class Options:
     def open_feed(self) -> ActivityFeed:
         """The activity feed, to be closed. Raises `BadInput` without a URL, `InvalidArgument` for a bad one. No round trips."""
         return ActivityFeed.from_conn_string(self.server(), prefix=self.prefix)
+
+    @contextmanager
+    def open_prefix(self) -> Iterator[tuple[Runner, Keyspace]]:
+        """What runs flows, and the keys, of a prefix that was written under, to read it alone. A round trip. Raises as `open_feed`,
+        and `ThreadNotFound` where nothing was.
+        """
+        with closing(Connections.from_url(self.server())) as connections:
+            runner = Runner(connections, "command")
+            keyspace = runner.run(open_keyspace(self.prefix, None), f"prefix {self.prefix!r}")
+            if keyspace is None:
+                raise ThreadNotFound(f"Nothing was written under prefix {self.prefix!r} yet. Check --url and --prefix.")
+            yield runner, keyspace
 
     def server(self) -> str:
         """The URL. Raises `BadInput` if there is none."""

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import Annotated
 
 import typer
 
-from eventlog.connections import Connections
-from eventlog.drivers import Runner
 from eventlog.errors import CorruptEntry, LogLost, ThreadNotFound
-from eventlog.feed.reading import open_keyspace
 from eventlog.flow import Flow
 from eventlog.keys import ThreadKeys, text
 from projections.exporting import log_end
@@ -36,11 +32,7 @@ def delete(
     number and digest. Asks first.
     """
     names = list(dict.fromkeys(thread))
-    with closing(Connections.from_url(options.server())) as connections:
-        runner = Runner(connections, "command")
-        keyspace = runner.run(open_keyspace(options.prefix, None), f"prefix {options.prefix!r}")
-        if keyspace is None:
-            raise ThreadNotFound(f"Nothing was written under prefix {options.prefix!r}. Check --url and --prefix.")
+    with options.open_prefix() as (runner, keyspace):
         found = [keyspace.thread(text("THREAD", name)) for name in names]
         for keys in found:
             runner.run(_check_there(keys), f"thread {keys.thread.decode()!r}")

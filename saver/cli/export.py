@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eventlog.connections import Connections
 from eventlog.drivers import Runner
 from eventlog.errors import ThreadNotFound
-from eventlog.feed.reading import open_keyspace
 from eventlog.flow import Flow
 from eventlog.keys import PARTITIONS, Keyspace
 from eventlog.signing import Signer
@@ -60,11 +58,7 @@ def export(
         raise BadInput("which threads? Pass their ids before the file, or --all.")
     if values and not jsonl:
         raise BadInput("--values goes with --jsonl.")
-    with closing(Connections.from_url(options.server())) as connections, _usable(file):
-        runner = Runner(connections, "command")
-        keyspace = runner.run(open_keyspace(options.prefix, None), f"prefix {options.prefix!r}")
-        if keyspace is None:
-            raise _nothing_there(options)
+    with options.open_prefix() as (runner, keyspace), _usable(file):
         wanted = None if every else threads
         if jsonl:
             flow = _lines(keyspace, wanted, file, values=values, overwrite=force, damaged=damaged)
@@ -170,20 +164,18 @@ def _saver(
     """A saver with as many partitions as the prefix has."""
     from saver.saver import RedisStreamSaver  # noqa: PLC0415 - it loads LangGraph
 
-    url = options.server()
-    with closing(Connections.from_url(url)) as connections:
-        subject = f"prefix {options.prefix!r}"
-        keyspace = Runner(connections, "command").run(open_keyspace(options.prefix, None), subject)
-    if keyspace is None and must_exist:
-        raise _nothing_there(options)
-    partitions = PARTITIONS if keyspace is None else keyspace.partitions
+    partitions = PARTITIONS
+    try:
+        with options.open_prefix() as (_, keyspace):
+            partitions = keyspace.partitions
+    except ThreadNotFound:
+        if must_exist:
+            raise
     keys: Any = {} if signer is None else {"signing_key": signer.key, "accepted_keys": tuple(signer.keys.values())}
-    with RedisStreamSaver.from_conn_string(url, prefix=options.prefix, partitions=partitions, ttl=ttl, **keys) as saver:
+    with RedisStreamSaver.from_conn_string(
+        options.server(), prefix=options.prefix, partitions=partitions, ttl=ttl, **keys
+    ) as saver:
         yield saver
-
-
-def _nothing_there(options: Options) -> ThreadNotFound:
-    return ThreadNotFound(f"Nothing was written under prefix {options.prefix!r}. Check --url and --prefix.")
 
 
 @contextmanager

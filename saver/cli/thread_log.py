@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from eventlog.connections import Connections
 from eventlog.drivers import Runner
-from eventlog.errors import CorruptEntry, SignatureInvalid, ThreadNotFound
-from eventlog.feed.reading import open_keyspace
+from eventlog.errors import CorruptEntry, SignatureInvalid
 from eventlog.flow import Flow
 from eventlog.keys import ThreadKeys, text
 from projections.checkpoint import StoredCheckpoint
@@ -144,18 +142,9 @@ def _is_upto(finding: Finding, entry_id: bytes) -> bool:
 def opened(options: Options, thread: str) -> Iterator[ThreadLog]:
     """A thread's log. Raises `ThreadNotFound` where nothing was written under the prefix. Nothing is written."""
     text("THREAD", thread)
-    connections = Connections.from_url(options.server())
-    try:
-        runner = Runner(connections, "command")
-        keyspace = runner.run(open_keyspace(options.prefix, None), f"prefix {options.prefix!r}")
-        if keyspace is None:
-            raise ThreadNotFound(
-                f"Thread {thread!r}: nothing was written under prefix {options.prefix!r} yet. Check --prefix and --url."
-            )
+    with options.open_prefix() as (runner, keyspace):
         values = import_module("saver.cli.values").Values(thread)  # it loads LangGraph
         yield ThreadLog(thread, keyspace.thread(thread.encode()), values, runner, options)
-    finally:
-        connections.close()
 
 
 def when_of(text: str | None, options: Options, option: str) -> When | None:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 
-from eventlog.connections import Connections
 from eventlog.drivers import Runner
 from eventlog.errors import CallerError
-from eventlog.feed.reading import open_keyspace
 from eventlog.flow import Flow
 from eventlog.keys import Keyspace, text
-from eventlog.signing import Signer
 from projections.announced import announced
 from projections.registry_reading import known_threads
 from projections.verify import Verified, verify_thread
@@ -69,7 +65,9 @@ def verify(
     if expected and (every or len(thread or ()) != 1):
         raise BadInput("--digest goes with one thread.")
     sound = True
-    with _opened(options, signer_of(key_file)) as (runner, keyspace):
+    signer = signer_of(key_file)
+    with options.open_prefix() as (runner, found):
+        keyspace = Keyspace(options.prefix, found.partitions, signer)
         wanted = None if every else list(dict.fromkeys(thread or ()))
         lines = Lines(COLUMNS, headed=True)
         for one in _each(runner, keyspace, wanted, expected):
@@ -111,19 +109,6 @@ def _show(options: Options, one: Verified, lines: Lines) -> None:
         output.line(f"    {finding.kind}: {finding.told}")
     if one.findings:
         output.note(f"Keep the evidence before anything else: agentlog export {one.thread_id} FILE --damaged")
-
-
-@contextmanager
-def _opened(options: Options, signer: Signer | None) -> Iterator[tuple[Runner, Keyspace]]:
-    connections = Connections.from_url(options.server())
-    runner = Runner(connections, "command")
-    try:
-        keyspace = runner.run(open_keyspace(options.prefix, None), f"prefix {options.prefix!r}")
-        if keyspace is None:
-            raise BadInput(f"nothing was written under prefix {options.prefix!r} yet")
-        yield runner, Keyspace(options.prefix, keyspace.partitions, signer)
-    finally:
-        connections.close()
 
 
 def _expected(given: list[str] | None) -> dict[int, str]:

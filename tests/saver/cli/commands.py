@@ -141,7 +141,7 @@ class Terminal:
         self.text = ""
         self._own = own
 
-    def until(self, wanted: str, seconds: float = 20) -> str:
+    def until(self, wanted: str, seconds: float = 60) -> str:
         """What it showed, once that has `wanted`."""
         deadline = time.monotonic() + seconds
         while wanted not in self.text:
