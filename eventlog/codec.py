@@ -89,13 +89,14 @@ _TAGS: dict[int, Any] = dict.fromkeys(
 
 _MARK = token_bytes(16)
 """Stands behind data while it is decoded; `loads` looks at nothing that follows what it was asked for."""
-_MARKED = b"\x82%b" + cbor2.dumps(_MARK)
+_ENCODED_MARK = cbor2.dumps(_MARK)
 
 
 def decode(data: bytes) -> Any:
     """The plain data in `data`. Raises `Malformed` for anything else, trailing bytes included."""
     try:
-        value, mark = cbor2.loads(_MARKED % data, tag_hook=_refuse, semantic_decoders=_TAGS, allow_indefinite=False)
+        marked = b"".join((b"\x82", data, _ENCODED_MARK))
+        value, mark = cbor2.loads(marked, tag_hook=_refuse, semantic_decoders=_TAGS, allow_indefinite=False)
     except Malformed:
         raise
     except (cbor2.CBORError, ValueError, TypeError, RecursionError, MemoryError, OverflowError) as error:

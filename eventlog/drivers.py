@@ -1,7 +1,8 @@
 """The thin shell of I/O: two drivers run a flow over redis-py's sync and async clients.
 
 What both share is here once: scripts are called by digest and sent whole where the server does not know them; a call waits for
-a connection of an exhausted pool rather than fail; every error of redis-py becomes one of ours.
+a connection of an exhausted pool rather than fail; every error of redis-py becomes one of ours. A call that is begun is carried out
+by a thread of its own, async by a task.
 
 Calls take a shorter way where there is one: sync on connections kept out of the pool (`eventlog.kept`), async in writes shared
 with others (`eventlog.sharing`). Everything else, and every other client, goes through redis-py's `execute_command`.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -163,7 +165,7 @@ class Runner:
         if isinstance(request, Begin):
             return await self._abegin(request.call, subject)
         if isinstance(request, Finish):
-            return await request.begun
+            return await request.begun.task
         if isinstance(request, Wait) and isinstance(client := self.connections.async_client(), RedisCluster):
             return await self._async_waits_on(client).wait(request)
         while isinstance(request, Call) and request.shared:
@@ -186,16 +188,19 @@ class Runner:
             except BaseException as error:  # noqa: BLE001 - raised where the call is finished
                 begun.set_exception(error)
 
-        threading.Thread(target=carry_out, name="call begun", daemon=True).start()
+        try:
+            threading.Thread(target=carry_out, name="call begun", daemon=True).start()
+        except RuntimeError:  # there can be no more threads, as where Python is about to end
+            carry_out()
         return begun
 
-    async def _abegin(self, call: Call, subject: str) -> asyncio.Task[Any]:
+    async def _abegin(self, call: Call, subject: str) -> _Begun:
         begun = asyncio.ensure_future(self._aask(call, subject))
         begun.add_done_callback(
             lambda task: task.cancelled() or task.exception()
         )  # told where the call is finished, if at all
         await asyncio.sleep(0)  # it is sent
-        return begun
+        return _Begun(begun)
 
     def _waits_on(self, client: SyncClient) -> SyncWaits:
         with self._lock:
@@ -273,6 +278,18 @@ class Runner:
                 f"{subject}: the event loop of the async connection ended during a sync call. Whether it was carried out is not "
                 "known; call again on a loop that runs, or pass sync_connection=... as well."
             )
+
+
+class _Begun:
+    """A task that ends with the flow that began it, which alone holds this."""
+
+    def __init__(self, task: asyncio.Task[Any]) -> None:
+        self.task = task
+
+    def __del__(self) -> None:
+        if not self.task.done():
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self.task.get_loop().call_soon_threadsafe(self.task.cancel)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

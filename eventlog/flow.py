@@ -79,7 +79,8 @@ class Batch:
 class Begin:
     """Send a call and go on while the server carries it out; the reply is what `Finish` takes.
 
-    Nobody waits for it where the flow ends before: only for what may be carried out in vain.
+    Nobody waits for it where the flow ends before: only for what may be carried out in vain. A flow that emits items finishes it
+    before the next, since a child that is forked then would wait for ever.
     """
 
     call: Call

@@ -3,8 +3,8 @@
 --
 -- KEYS: 1 feed, 2 trimmed.
 -- ARGV: 1 entry id to read after; 2 its check, '' if not known; 3 most pointers; then the threads that are wanted, none for all.
--- Reply: {'ok', {its id, thread, entry id, number, kind, digest, ...}, id and check of the last pointer, 1 if more may follow}, '' for the
---   number of what is no pointer; {'trimmed'} or {'lost'} as reading.lua has it.
+-- Reply: {'ok', {its id, thread, entry id, number, kind, digest, ...}, id and check of the last pointer, 1 if more may follow}, '' for
+--   what a pointer lacks; {'trimmed'} or {'lost'} as reading.lua has it.
 
 local what = standing(KEYS[1], KEYS[2], ARGV[1], ARGV[2])
 if what ~= 'ok' then
@@ -29,10 +29,9 @@ local entries = redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', most
 local out, size = {}, 0
 for _, entry in ipairs(entries) do
   local thread, id, seq, kind, digest = told(entry[2])
-  local whole = thread and id and seq and kind
-  if not wanted or not whole or wanted[thread] then
+  if not wanted or (thread and wanted[thread]) then
     out[size + 1], out[size + 2], out[size + 3] = entry[1], thread or '', id or ''
-    out[size + 4], out[size + 5], out[size + 6] = whole and seq or '', kind or '', digest or ''
+    out[size + 4], out[size + 5], out[size + 6] = seq or '', kind or '', digest or ''
     size = size + 6
   end
 end

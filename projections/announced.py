@@ -43,7 +43,7 @@ def announced(keyspace: Keyspace, threads: Sequence[str] | None = None) -> Flow[
     """What the feed says last, by thread: of some threads, or of all that it knows.
 
     A round trip per 2,000 pointers of the partitions concerned; only reads. Of a feed that was trimmed, what is left counts.
-    Memory: a few words a thread. Raises `CorruptEntry` for a pointer that this project did not write.
+    Memory: a few words a thread. Raises `CorruptEntry` for one of these that this project did not write.
     """
     found: dict[str, Announced] = {}
     wanted = None if threads is None else [thread.encode() for thread in threads]
@@ -76,6 +76,8 @@ def _told(
         told = iter(reply[0])
         for own_id, name, *pointer in zip(*[told] * 6, strict=True):
             try:
+                if not (name and pointer[2]):
+                    raise ValueError("it names no thread, or no kind")
                 thread = name.decode()
                 found[thread] = _next(found.get(thread), *pointer, trimmed=trimmed)
             except ValueError as error:

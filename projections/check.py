@@ -116,13 +116,18 @@ def check_thread(keys: ThreadKeys) -> Flow[Checked]:
 
     """
     thread = keys.thread.decode()
+    told: Checked | None = None
     for _ in range(ATTEMPTS):
         try:
             index = yield from scan(keys)
+            without = None if index.entries else (yield from _without_log(keys))
         except CorruptEntry as error:
-            return Checked(thread, 0, 0, 0, 0, (Difference("log", str(error)),))
-        if not index.entries:
-            return (yield from _without_log(keys))
+            without = Checked(thread, 0, 0, 0, 0, (Difference("log", str(error)),))
+        if without is not None:
+            if without == told:
+                return without
+            told = without  # looked at twice: a thread that was deleted and begun anew just then looks so too
+            continue
         found = yield from _views(keys, index)
         if found is None:
             continue

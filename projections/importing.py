@@ -153,7 +153,7 @@ def import_file(keyspace: Keyspace, path: Name, wanted: dict[str, Whole], *, ttl
                 yield from stage_entries(staged[0], item.entries)
                 for recorded in item.events:
                     index.add(recorded)
-                if not (yield from index.flush()):
+                if not ((yield from index.flush()) and (yield from index.settled())):
                     raise _too_slow(keys)
                 done += len(item.entries)
                 yield Emit(Progress(keys.thread.decode(), done, of))
@@ -228,8 +228,6 @@ def _put_in_place(
 ) -> Flow[bool]:
     """Whether the log that was laid ready is the thread's now; False if that was there before."""
     log, index = staged
-    if not (yield from index.settled()):
-        raise _too_slow(keys)
     arguments: list[Argument] = [keys.thread, ttl, index.digest, index.last, *(run.encode() for run in head.runs)]
     for _ in range(ATTEMPTS):
         (status,) = yield Call(IMPORT, [*keys.all, log, *index.keys], arguments)

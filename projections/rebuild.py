@@ -40,7 +40,7 @@ def rebuild_thread(keys: ThreadKeys) -> Flow[Rebuilt]:
     """Makes index, order and the newest head of every namespace anew from the log.
 
     Round trips: two per 1000 events or 4 MiB of the log, two per namespace, and a few more for what is written meanwhile.
-    Memory: a page, the names of the namespaces, and a state at a time.
+    Memory: two pages, what is laid ready of a third, the names of the namespaces, and a state at a time.
 
     Raises:
         ThreadNotFound: there is no such thread.

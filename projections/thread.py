@@ -144,7 +144,7 @@ def scan(keys: ThreadKeys, keep: list[Recorded] | None = None, index: Index | No
 
     The events, without values, are added to `keep`; their versions are whole, and where the thread has a signer their signatures
     were checked (else `SignatureInvalid`). Given an `index`, it goes on where that ends.
-    Memory: a page, and the index: some 1.2 KiB a checkpoint with its writes, more if it changed many channels.
+    Memory: two pages, and the index: some 1.2 KiB a checkpoint with its writes, more if it changed many channels.
     """
     thread = keys.thread.decode()
     index = Index() if index is None else index
@@ -189,7 +189,8 @@ def rebuild_index(keys: ThreadKeys) -> Flow[StagedIndex | None]:
     """Makes index and order of a thread anew from its log, aside, and puts them in place when they have come to the log's end,
     whatever is appended meanwhile; what they were folded to, None if there is no log.
 
-    Round trips: two per 1000 events or 4 MiB. Memory: a page. Raises `CorruptEntry`, `ThreadBusy`.
+    Round trips: two per 1000 events or 4 MiB. Memory: two pages, and what is laid ready of a third.
+    Raises `CorruptEntry`, `ThreadBusy`.
     """
     for _ in range(FRESH):
         index = StagedIndex(keys=staged_keys(keys, b"index", b"order"))

@@ -64,8 +64,8 @@ RECENT = 1000
 USED = 256
 """Numbers of each writer that are remembered: calls that are under way together may arrive in another order."""
 ATTEMPTS = 5
-_KEEPING = frozenset((ValuesSaved.kind, CheckpointSaved.kind, WritesSaved.kind))
-"""Kinds of events that remove nothing and copy nothing: what such a one says is not looked into where the chain holds."""
+_KEEPING = frozenset((b"k", event.kind) for event in (ValuesSaved, CheckpointSaved, WritesSaved))
+"""How events begin that remove nothing and copy nothing: what such a one says is not looked into where the chain holds."""
 
 ALTERED, MISSING, REORDERED, INSERTED, TRUNCATED = "altered", "missing", "reordered", "inserted", "truncated"
 COPIED_OTHER = "closes a copy of another log than stands, or stood, before it"
@@ -234,7 +234,8 @@ class Verification:
             self._gaps.append(_Gap(self.sequence + 1, sequence - 1, self.last, entry_id, digest, content))
         else:
             self._out_of_order(entry_id, sequence)
-        recorded = None if chained and flat[5] in _KEEPING else self._decoded(entry_id, flat, sequence)
+        keeps = chained and tuple(flat[4:6]) in _KEEPING and b"k" not in flat[6::2]
+        recorded = None if keeps else self._decoded(entry_id, flat, sequence)
         if self._signer is not None:
             self._check_seal(self._signer, entry_id, fields, sequence)
             self._recent[entry_id] = digest
@@ -459,7 +460,7 @@ def verify_thread(
 
     `expected`: digests by sequence number that were kept elsewhere. `known`: what the feed says of the thread, read before; else it
     is read. A round trip per 500 entries or 1 MiB, one per 2,000 pointers of its feed, and a few more; with a signer one
-    for each entry whose writer had seen nothing of the last thousand. Only reads. Memory: see `Verification`; a page of entries.
+    for each entry whose writer had seen nothing of the last thousand. Only reads. Memory: see `Verification`; two pages of entries.
 
     Raises `ThreadNotFound`.
     """

@@ -628,7 +628,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
 
         Agents may write and read meanwhile: they find what was there before, or what is there then. Two round trips per 1000
         events or 4 MiB of the log, two per namespace, and those of the registry: one per 1000 events of the partition's feed.
-        Memory: the index. Raises `ThreadNotFound`, `LogLost`, `CorruptEntry` or `ThreadBusy`.
+        Memory: some pages of the log, and a state at a time. Raises `ThreadNotFound`, `LogLost`, `CorruptEntry` or `ThreadBusy`.
         """
         return self._runner.run(self._operations.rebuild_thread(thread_id), f"thread {thread_id!r}")
 

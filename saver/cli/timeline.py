@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.text import Text
 
-from eventlog.codec import EMPTY, Keyframe, decompressed, is_delta
+from eventlog.codec import Keyframe, Malformed, decompressed, is_delta
 from eventlog.events import (
     CheckpointSaved,
     HistoryPruned,
@@ -24,6 +24,7 @@ from projections.moments import Moment, time_of
 from projections.past import Past, State
 from projections.pieces import assemble
 from projections.replay import replay
+from projections.states import damaged_entry
 from saver.cli import output
 from saver.cli.app import Options
 from saver.cli.lines import Field, Lines
@@ -138,6 +139,8 @@ class _Rows:
         self._values = values
         self._known: OrderedDict[tuple[str, str], Known] = OrderedDict()
         self._states: OrderedDict[tuple[str, str], StoredCheckpoint] = OrderedDict()
+        self._sent: OrderedDict[tuple[str, str], Sequence[str]] = OrderedDict()
+        """By namespace and version of the channel that has them, the nodes that `Send`s start."""
         self._latest: dict[str, tuple[str, str]] = {}
         """By namespace, the greatest id and the one put last."""
         self._past: Past | None = None
@@ -171,7 +174,7 @@ class _Rows:
         body = event.body.get("checkpoint")
         seen = event.seen if event.seen is not None else body.get("versions_seen") if isinstance(body, dict) else None
         step = row.step if type(row.step) is int else None
-        known = Known(seen if isinstance(seen, dict) else {}, step, self._sends(event))
+        known = Known(seen if isinstance(seen, dict) else {}, step, self._sends(row.recorded, event))
         if event.parent_id is None:
             before: Known | None = Known({}, None, ())
         else:
@@ -190,16 +193,26 @@ class _Rows:
         if self._patch:
             row.changes = self._changes(event, state)
 
-    def _sends(self, event: CheckpointSaved) -> Sequence[str]:
-        """The nodes that a checkpoint has `Send`s start, by number."""
-        piece = next((piece for (channel, _), piece in event.values.items() if channel == SENDS), EMPTY)
-        if not self._values or piece == EMPTY:
+    def _sends(self, recorded: Recorded, event: CheckpointSaved) -> Sequence[str]:
+        """The nodes that a checkpoint has `Send`s start, by number. A fork may have those of an earlier one."""
+        token = event.versions.get(SENDS)
+        if not self._values or token is None:
             return ()
+        name = event.namespace, token
+        piece = event.values.get((SENDS, token))
+        if piece is not None:
+            _remember(self._sent, name, self._sent_by(recorded, event, piece))
+        return self._sent.get(name, ())
+
+    def _sent_by(self, recorded: Recorded, event: CheckpointSaved, piece: bytes) -> Sequence[str]:
         if is_delta(piece):
             found = self._read(event.namespace, event.checkpoint_id)
             value = None if found is None else found.values.get(SENDS)
         else:
-            value = assemble([decompressed(piece)])
+            try:
+                value = assemble([decompressed(piece)])
+            except Malformed as error:
+                raise damaged_entry(self._log.keys, error, recorded.entry_id) from error
         return () if value is None else targets(self._log.values.one(SENDS, value))
 
     def _writes(self, row: Row, event: WritesSaved) -> None:

@@ -237,6 +237,37 @@ def test_what_is_no_pointer_is_named(on: Open, audit: Audit, wrong: dict[str, An
     assert saver.verify("t").sound
 
 
+@pytest.mark.parametrize("wrong", [{"foo": "bar"}, {"thread": "other", "foo": "x"}, {"thread": "other", "seq": "x"}])
+def test_what_is_no_pointer_concerns_no_thread(on: Open, audit: Audit, wrong: dict[str, Any]) -> None:
+    """A thread is verified all the same."""
+    saver = on()
+    fill(saver)
+    audit.client.xadd(audit.keyspace.partition(0).feed, wrong)
+    assert saver.verify("t").sound
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [],
+        [b"x", b"writes", b"k", b"pruned"],
+        [b"k", b"writes", b"k", b"pruned", b"v", b"1", b"e", b"\xa0"],
+        [b"k", b"pruned", b"v", b"1", b"e", b"\xff"],
+    ],
+    ids=["nothing", "elsewhere", "two kinds", "no CBOR"],
+)
+def test_odd_fields_that_are_chained_are_told(fields: list[bytes]) -> None:
+    """What removes or copies, or may, is looked into, and what that is not, is told as altered."""
+    entries = log_of(2)
+    entry_id = b"2000000-0"
+    digest = link(entries[-1][1][3], entry_id, 3, content_digest(fields))
+    verification = Verification("t")
+    for entry in [*entries, (entry_id, [b"n", b"3", b"d", digest, *fields])]:
+        verification.add(*entry)
+    assert [one.kind for one in verification.findings] == ["altered"]
+    assert "2000000-0" in verification.findings[0].told
+
+
 def test_a_log_that_was_deleted_by_hand_is_told_of(on: Open, audit: Audit) -> None:
     """Alone, and with all that the thread had beside it."""
     saver = on()

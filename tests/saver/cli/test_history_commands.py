@@ -88,6 +88,20 @@ def test_log_names_nodes_that_sends_started(agentlog: Agentlog) -> None:
         assert all("work" not in one["nodes"] for one in bare if one["kind"] == "writes")
 
 
+def test_log_names_nodes_that_a_forks_sends_started(agentlog: Agentlog) -> None:
+    """Those that the checkpoint had which it goes back to."""
+    with RedisStreamSaver.from_conn_string(agentlog.url, prefix=agentlog.prefix) as saver:
+        graph = fan_out(saver)
+        graph.invoke({"log": ["in"]}, config("fan"), durability="sync")
+        before = next(one for one in graph.get_state_history(config("fan")) if "work" in one.next)
+        fork = graph.update_state(before.config, None, as_node="__copy__")
+        graph.invoke(None, fork, durability="sync")
+    told = agentlog("log", "fan", "--json").objects
+    forked = next(one["sequence"] for one in told if one["source"] == "fork")
+    ran = [one["nodes"] for one in told if one["kind"] == "writes" and one["sequence"] > forked]
+    assert sorted(ran) == [["check"], ["reduce"], ["work"], ["work"]]
+
+
 def handed_on(checkpointer: Any) -> Any:
     """Nodes that hand one task on to the other by `Send`, step after step."""
     builder = StateGraph(Log)
