@@ -156,6 +156,16 @@ class _Gap:
     closed: bool = False
 
 
+class _Unseen(NamedTuple):
+    """An entry, and what its writer had seen of the log, which is yet to be compared with it."""
+
+    entry_id: bytes
+    sequence: int
+    seal: Seal
+    is_first: bool
+    """Whether the log has no earlier one of its writer."""
+
+
 @dataclass(slots=True)
 class _Writer:
     """The numbers that a writer has used: the last ones, and the greatest."""
@@ -203,10 +213,12 @@ class Verification:
         self._writers: dict[bytes, _Writer] = {}
         self._recent: OrderedDict[bytes, bytes] = OrderedDict()
         """Digests of the last entries."""
-        self._not_there: list[tuple[bytes, int, bytes]] = []
-        """Entries, their numbers, and what their writers had seen, that is not there."""
-        self.unseen: list[tuple[bytes, int, Seal]] = []
-        """Entries, their numbers, and what their writers had seen, that is to be looked up."""
+        self._not_there: list[_Unseen] = []
+        """Where a writer had seen what is not there."""
+        self._another: list[_Unseen] = []
+        """Where a writer had seen another entry than the one that is there."""
+        self.unseen: list[_Unseen] = []
+        """What writers had seen, that is to be looked up."""
 
     def add(self, entry_id: bytes, flat: list[bytes]) -> None:
         """Verifies the next entry of the stream."""
@@ -316,45 +328,52 @@ class Verification:
             self.findings.append(Finding(found.wrong, _shown(entry_id), sequence, found.told))
             return
         self.signed += 1
+        one = _Unseen(entry_id, sequence, seal, is_first=seal.writer not in self._writers)
         if not self._writers.setdefault(seal.writer, _Writer()).uses(seal.count):
             told = "repeats a number of its writer: it was signed once, and stands here twice, or far from its place"
             self.find(REPEATED, entry_id, sequence, told)
         if seal.seen in self._recent:
-            self.seen_by_a_writer(entry_id, sequence, seal, self._recent[seal.seen])
+            self.seen_by_a_writer(one, self._recent[seal.seen])
         elif seal.seen:
-            self.unseen.append((entry_id, sequence, seal))
+            self.unseen.append(one)
 
     def find(self, kind: str, entry_id: bytes, sequence: int, told: str) -> None:
         """Notes that something is not as it should be."""
         shown = _shown(entry_id)
         self.findings.append(Finding(kind, shown, sequence, f"Entry {shown} {told}"))
 
-    def seen_by_a_writer(self, entry_id: bytes, sequence: int, seal: Seal, digest: bytes | None) -> None:
-        """Compares what a writer had seen, `seal.seen`, with the digest that the log has there, None if the entry is not there."""
+    def seen_by_a_writer(self, one: _Unseen, digest: bytes | None) -> None:
+        """Compares what a writer had seen with the digest that the log has there, None if the entry is not there."""
         if digest is None:
-            self._not_there.append((entry_id, sequence, seal.seen))
-        elif digest != seal.digest or entry_order(seal.seen) >= entry_order(entry_id):
-            told = f"was written by one who had seen another entry {_shown(seal.seen)} than the one that is there"
-            self.find(ROLLED_BACK, entry_id, sequence, told)
+            self._not_there.append(one)
+        elif digest != one.seal.digest or entry_order(one.seal.seen) >= entry_order(one.entry_id):
+            self._another.append(one)
 
     @property
     def not_there(self) -> set[bytes]:
         """Threads that entries were signed for whose writers had seen what is not there and was not removed."""
-        return {self._name_of(entry_id) for entry_id, _, seen in self._not_there if not self._was_removed(seen)}
+        missing = (one for one in self._not_there if not self._was_removed(one.seal.seen))
+        return {self._name_of(one.entry_id) for one in (*missing, *self._another)}
 
     def finish(self, state: _State, ended: Collection[bytes]) -> None:
         """What shows when all entries were read: gaps that nothing accounts for, what writers had seen that is not there and was
         not removed, and an end that something knows to be later. `ended`: threads of which an earlier log has ended, or may have.
         """
-        for entry_id, sequence, seen in self._not_there:
-            name = self._name_of(entry_id)
-            if not (name in ended and self._was_before(seen, name)) and not self._was_removed(seen):
+        for one in self._not_there:
+            seen = one.seal.seen
+            if not self._is_of_an_earlier_log(one, ended) and not self._was_removed(seen):
                 told = f"was written by one who had seen entry {_shown(seen)}, which is not there and was not removed"
-                self.find(ROLLED_BACK, entry_id, sequence, told)
+                self.find(ROLLED_BACK, one.entry_id, one.sequence, told)
+        for one in self._another:
+            if not self._is_of_an_earlier_log(one, ended):
+                told = (
+                    f"was written by one who had seen another entry {_shown(one.seal.seen)} than the one that is there"
+                )
+                self.find(ROLLED_BACK, one.entry_id, one.sequence, told)
         for gap in self._gaps:
             if not gap.closed:
-                one = gap.first == gap.last
-                numbers = f"number {gap.first} is" if one else f"numbers {gap.first} to {gap.last} are"
+                single = gap.first == gap.last
+                numbers = f"number {gap.first} is" if single else f"numbers {gap.first} to {gap.last} are"
                 told = f"comes behind a gap: {numbers} missing, and not removed by this package"
                 self.find(MISSING, gap.entry_id, gap.last + 1, told)
         if state.index_sequence > self.sequence and not self.entries:
@@ -375,6 +394,13 @@ class Verification:
         """Whether an entry lay where some were removed by order."""
         order = entry_order(seen)
         return any(gap.closed and entry_order(gap.before) < order < entry_order(gap.entry_id) for gap in self._gaps)
+
+    def _is_of_an_earlier_log(self, one: _Unseen, ended: Collection[bytes]) -> bool:
+        """Whether what a writer had seen may have been in an earlier log of the thread: it came before this log, or, as one that is
+        written to faster than once a ms is ahead of the clock, is what the writer brought along to its first event here.
+        """
+        name = self._name_of(one.entry_id)
+        return name in ended and (one.is_first or self._was_before(one.seal.seen, name))
 
     def _was_before(self, seen: bytes, name: bytes) -> bool:
         """Whether an entry came before all that was signed for a thread, and nothing was removed there."""
@@ -542,9 +568,9 @@ def _check_gone(keys: ThreadKeys, known: Announced | None) -> Flow[None]:
 
 def _look_up(keys: ThreadKeys, verification: Verification) -> Flow[None]:
     """Compares what writers had seen, where that is not among the last entries."""
-    for entry_id, sequence, seal in verification.unseen:
-        reply = yield Call(READ_DIGEST, [keys.log], [seal.seen])
-        verification.seen_by_a_writer(entry_id, sequence, seal, reply[0] if reply else None)
+    for one in verification.unseen:
+        reply = yield Call(READ_DIGEST, [keys.log], [one.seal.seen])
+        verification.seen_by_a_writer(one, reply[0] if reply else None)
     verification.unseen.clear()
 
 
