@@ -40,9 +40,12 @@ class PartFile:
 
     def check(self) -> None:
         """Raises `FileTaken` if the file is there and is not to be replaced."""
-        if self.path.is_dir() or (not self._overwrite and os.path.lexists(self.path)):
+        if self.path.is_dir():
+            raise FileTaken(f"{str(self.path)!r} is a directory. Name a file.")
+        if not self._overwrite and os.path.lexists(self.path):
             raise FileTaken(
-                f"File {str(self.path)!r} exists already. Name another, move it away, or have it replaced: --force, overwrite=True."
+                f"File {str(self.path)!r} exists already. Name another, move it away, or have an export replace it: --force, "
+                "overwrite=True."
             )
 
     def open_part(self) -> BinaryIO:

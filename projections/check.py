@@ -149,7 +149,9 @@ def _without_log(keys: ThreadKeys) -> Flow[Checked]:
     if end is None and (any(views) or known is not None):
         told = "is gone, though the thread was not deleted: restore it from a backup, or delete the thread"
         return Checked(thread, 0, 0, 0, 0, (Difference("log", told),))
-    raise ThreadNotFound(f"Thread {thread!r} has no log: it does not exist, or has expired. Check the id.")
+    raise ThreadNotFound(
+        f"Thread {thread!r} has no log: it does not exist, or has expired. Check the id, and the prefix."
+    )
 
 
 def read_views(

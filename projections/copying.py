@@ -189,7 +189,9 @@ def _check_prefix(source: ThreadKeys, index: StagedIndex, until: Until, *, beyon
 
 
 def _not_found(source: ThreadKeys) -> ThreadNotFound:
-    return ThreadNotFound(f"Thread {source.thread.decode()!r} has no checkpoints to copy. Check the id.")
+    return ThreadNotFound(
+        f"Thread {source.thread.decode()!r} has no checkpoints to copy. Check the id, and the prefix."
+    )
 
 
 def entry_order(entry_id: bytes) -> tuple[int, int]:

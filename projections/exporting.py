@@ -129,7 +129,7 @@ def export_thread(keys: ThreadKeys, *, damaged: bool = False) -> Flow[None]:
     for _ in range(ATTEMPTS):
         end = yield from log_end(keys, damaged=damaged)
         if end is None:
-            raise ThreadNotFound(f"Thread {thread!r} has no checkpoints to export. Check the id.")
+            raise ThreadNotFound(f"Thread {thread!r} has no checkpoints to export. Check the id, and the prefix.")
         runs = yield from known_runs(keys)
         named = tuple(run.decode() for run in runs)
         yield Emit(ThreadHead(thread, end.sequence, end.digest.decode(errors="replace"), end.entries, named))
@@ -144,7 +144,7 @@ def export_thread(keys: ThreadKeys, *, damaged: bool = False) -> Flow[None]:
             chain = None
         if chain is not None:
             if not chain.checkpoints:
-                raise ThreadNotFound(f"Thread {thread!r} has no checkpoints to export. Check the id.")
+                raise ThreadNotFound(f"Thread {thread!r} has no checkpoints to export. Check the id, and the prefix.")
             yield Emit(ThreadEnd(thread, end.entries))
             return
         yield Emit(Again(thread))
@@ -231,7 +231,9 @@ def threads_to_export(keyspace: Keyspace, threads: Sequence[str] | None, *, dama
     found = [keyspace.thread(thread.encode()) for thread in dict.fromkeys(threads)]
     for keys in found:
         if (yield from log_end(keys, damaged=damaged)) is None:
-            raise ThreadNotFound(f"Thread {keys.thread.decode()!r} has no checkpoints to export. Check the id.")
+            raise ThreadNotFound(
+                f"Thread {keys.thread.decode()!r} has no checkpoints to export. Check the id, and the prefix."
+            )
     return found
 
 

@@ -52,7 +52,7 @@ def rebuild_thread(keys: ThreadKeys) -> Flow[Rebuilt]:
     if index is None:
         yield from check_log(keys)
         raise ThreadNotFound(
-            f"Thread {keys.thread.decode()!r} has no log: it does not exist, or has expired. Check the id."
+            f"Thread {keys.thread.decode()!r} has no log: it does not exist, or has expired. Check the id, and the prefix."
         )
     heads = 0
     for _ in range(ATTEMPTS):

@@ -38,14 +38,16 @@ def replay(
     namespace: str | None = None,
     states: bool = True,
     present: Callable[[Recorded, State], Any] = lambda recorded, state: (recorded, state),
+    passed: Callable[[Recorded], object] = lambda _: None,
 ) -> Flow[None]:
     """Emits each event in turn, `(Recorded, State)`, or what `present` makes of both unless that is None: its pieces as they are
     stored, its versions whole; and what could be read of its namespace right after it, as `get_tuple` would have answered then.
     Ends with the last event there was when it began.
 
-    `after`: only events after this moment. `until`: only those up to this one. `namespace`: only events of this one, and those that
-    concern the whole thread, whose state is that of this namespace, else of the root. With `states=False` states are None, and
-    nothing is put together. Values that lie in events of their own are not there before their checkpoint is.
+    `after`: only events after this moment; `passed` is called with those before, their values left out. `until`: only those up to
+    this one. `namespace`: only events of this one, and those that concern the whole thread, whose state is that of this namespace,
+    else of the root. With `states=False` states are None, and nothing is put together. Values that lie in events of their own are
+    not there before their checkpoint is.
 
     Round trips: one per 500 events or 1 MiB, per 1000 or 4 MiB where they are left out; those of `Past`.
     Memory: a page, and that of `Past`: it does not grow with the thread, but for what is said there.
@@ -55,7 +57,7 @@ def replay(
     past = Past(keys)
     yield from past.begin()
     if after is not None:
-        yield from _pass(past, after)
+        yield from _pass(past, after, passed)
     while past.sequence == 0 or entry_ms(past.last) < past.end:
         events = yield from _page(past)
         if not events:
@@ -78,7 +80,7 @@ def replay(
     past.check_end()
 
 
-def _pass(past: Past, after: Moment) -> Flow[None]:
+def _pass(past: Past, after: Moment, passed: Callable[[Recorded], object]) -> Flow[None]:
     """Goes to the last event at or before a moment, event by event, so that nothing has to be looked up later."""
     more = 1
     while more:
@@ -86,7 +88,7 @@ def _pass(past: Past, after: Moment) -> Flow[None]:
         for recorded in events:
             if not after.covers(recorded) or entry_ms(recorded.entry_id) > past.end:
                 return
-            yield from past.add(recorded)
+            passed((yield from past.add(recorded)))
 
 
 def _page(past: Past) -> Flow[deque[Recorded]]:
@@ -142,6 +144,6 @@ def _too_early(thread: str, moment: Moment, first: Recorded) -> BeforeFirstEvent
         )
     return EventGone(
         f"Of thread {thread!r} the first event that was not pruned is number {first.sequence}, of {began}: its state as of "
-        f"{moment.words} is no longer known.",
+        f"{moment.words} is no longer known. Ask for a later moment; an export from before it was pruned has this one.",
         "pruned",
     )

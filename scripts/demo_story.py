@@ -254,7 +254,10 @@ def _conclude(stage: Stage, options: argparse.Namespace, seconds: float) -> None
     if options.keep:
         stage.say(f"Thread {stage.thread} is kept: RedisStreamSaver.embedded({options.keep!r})")
     elif options.url:
-        stage.say(f"Thread {stage.thread} is on your server: RedisStreamSaver.from_conn_string(url)")
+        stage.say(
+            f"Thread {stage.thread} is on your server: RedisStreamSaver.from_conn_string(url), or, with REDIS_URL set, "
+            f".venv/bin/agentlog log {stage.thread}"
+        )
     if stage.failures:
         stage.console.print(Text(f"Claims that FAILED: {stage.failures}.", style="bold red"))
     else:

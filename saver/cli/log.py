@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from saver.cli import output
 from saver.cli.app import Options, command
 from saver.cli.output import BadInput
 from saver.cli.thread_log import Full, Namespace, NoValues, ThreadName, bounds, opened
@@ -13,7 +14,10 @@ from saver.cli.timeline import KINDS, Shown, rows_of
 
 __all__ = ["Since", "Until", "log"]
 
-Since = Annotated[str | None, typer.Option(metavar="MOMENT", help="From this time, entry or sequence number on.")]
+Since = Annotated[
+    str | None,
+    typer.Option(metavar="MOMENT", help="From this time (UTC unless it says otherwise), entry or sequence number on."),
+]
 Until = Annotated[str | None, typer.Option(metavar="MOMENT", help="Up to this time, entry or sequence number.")]
 
 
@@ -51,12 +55,15 @@ def log(
     after, last = bounds(since, until, options)
     left = limit
     with opened(options, thread) as opened_log:
-        shown = Shown(options, full=full)
+        shown, any_shown = Shown(options, full=full), False
         for row in rows_of(opened_log, after, last, namespace=namespace, patch=patch, values=not no_values):
             if kind and row.kind not in kind:
                 continue
             shown.write(row)
+            any_shown = True
             if left is not None:
                 left -= 1
                 if not left:
                     return
+        if not any_shown:
+            output.note(f"Thread {thread!r} has no such events: see agentlog log without options.")

@@ -37,7 +37,10 @@ def show(
     *,
     namespace: Namespace = "",
     at: Annotated[
-        str | None, typer.Option("--at", metavar="MOMENT", help="As of this time, entry or sequence number.")
+        str | None,
+        typer.Option(
+            "--at", metavar="MOMENT", help="As of this time (UTC unless it says otherwise), entry or sequence number."
+        ),
     ] = None,
     full: Full = False,
     no_values: NoValues = False,

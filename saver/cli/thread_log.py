@@ -105,7 +105,8 @@ class ThreadLog:
             raise BadInput(f"{where} has no checkpoint whose id begins with {prefix!r:.100}. agentlog log lists them.")
         if len(found) > 1:
             raise BadInput(
-                f"{where} has {len(found)} checkpoints whose ids begin with {prefix!r:.100}: write more of it."
+                f"{where} has {len(found)} checkpoints whose ids begin with {prefix!r:.100}: write more of it, or @NUMBER for the "
+                "state after an event."
             )
         return _there(self.run(past.checkpoint(namespace, found[0])), prefix)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from rich.text import Text
 
-from eventlog.codec import Keyframe, Malformed, decompressed, is_delta
+from eventlog.codec import EMPTY, Keyframe, Malformed, decompressed, is_delta
 from eventlog.events import (
     CheckpointSaved,
     HistoryPruned,
@@ -32,7 +33,7 @@ from saver.cli.shown import brief, change_line, change_object, plain_data
 from saver.cli.tail import STYLES
 from saver.cli.thread_log import ThreadLog
 from saver.differences import Change, differences
-from saver.nodes import SENDS, Known, nodes_of, targets, writer_of
+from saver.nodes import NOTHING, SENDS, Known, nodes_of, targets, writer_of
 
 __all__ = ["KINDS", "Row", "Shown", "rows_of"]
 
@@ -124,7 +125,8 @@ def rows_of(
 ) -> Iterator[Row]:
     """The events of a thread. `patch`: with what each checkpoint changed of its parent. `values`: interrupts and errors too."""
     maker = _Rows(log, patch=patch, values=values)
-    for recorded, state in log.iterate(replay(log.keys, after=after, until=until, namespace=namespace, states=patch)):
+    flow = replay(log.keys, after=after, until=until, namespace=namespace, states=patch, passed=maker.passed)
+    for recorded, state in log.iterate(flow):
         row = maker.row(recorded, state)
         if not isinstance(recorded.event, ValuesSaved):
             yield row
@@ -137,10 +139,11 @@ class _Rows:
         self._log = log
         self._patch = patch
         self._values = values
-        self._known: OrderedDict[tuple[str, str], Known] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str], tuple[Known, str | None]] = OrderedDict()
+        """By namespace and id of a checkpoint, without what its `Send`s start, and the version of these."""
+        self._sent: OrderedDict[tuple[str, str], Callable[[], Sequence[str]]] = OrderedDict()
+        """By namespace and that version, what finds out which nodes they start."""
         self._states: OrderedDict[tuple[str, str], StoredCheckpoint] = OrderedDict()
-        self._sent: OrderedDict[tuple[str, str], Sequence[str]] = OrderedDict()
-        """By namespace and version of the channel that has them, the nodes that `Send`s start."""
         self._latest: dict[str, tuple[str, str]] = {}
         """By namespace, the greatest id and the one put last."""
         self._past: Past | None = None
@@ -148,10 +151,22 @@ class _Rows:
         self._all_seen = True
         """Whether every event so far was: else what is no fork may look like one."""
 
-    def row(self, recorded: Recorded, state: State) -> Row:
+    def passed(self, recorded: Recorded) -> None:
+        """Notes an event that is not shown, whose values were left out."""
+        self._notice(recorded)
         event = recorded.event
+        if isinstance(event, CheckpointSaved):
+            self._note(recorded, event, self._log.values.metadata(event), whole=False)
+            greatest, _ = self._latest.get(event.namespace, ("", ""))
+            self._latest[event.namespace] = max(greatest, event.checkpoint_id), event.checkpoint_id
+
+    def _notice(self, recorded: Recorded) -> None:
         self._all_seen = self._all_seen and recorded.sequence == self._sequence + 1
         self._sequence = recorded.sequence
+
+    def row(self, recorded: Recorded, state: State) -> Row:
+        event = recorded.event
+        self._notice(recorded)
         row = Row(recorded)
         if not isinstance(event, ValuesSaved):
             row.audit = event.audit or {}
@@ -167,20 +182,14 @@ class _Rows:
         return row
 
     def _checkpoint(self, row: Row, event: CheckpointSaved, state: State) -> None:
+        recorded = row.recorded
         metadata = self._log.values.metadata(event)
         row.namespace, row.checkpoint_id, row.parent_id = event.namespace, event.checkpoint_id, event.parent_id
         row.step, row.source = metadata.get("step"), metadata.get("source")
         row.channels = list(dict.fromkeys(channel for channel, _ in event.values))
-        body = event.body.get("checkpoint")
-        seen = event.seen if event.seen is not None else body.get("versions_seen") if isinstance(body, dict) else None
-        step = row.step if type(row.step) is int else None
-        known = Known(seen if isinstance(seen, dict) else {}, step, self._sends(row.recorded, event))
-        if event.parent_id is None:
-            before: Known | None = Known({}, None, ())
-        else:
-            before = self._known.get((event.namespace, event.parent_id))
+        known = self._note(recorded, event, metadata, whole=True)
+        before = NOTHING if event.parent_id is None else self._known_of(event.namespace, event.parent_id)
         row.nodes = nodes_of(known, row.source, before)
-        _remember(self._known, (event.namespace, event.checkpoint_id), known)
         greatest, last = self._latest.get(event.namespace, ("", ""))
         if event.checkpoint_id in (greatest, last):
             row.marks.append("overwrite")
@@ -193,19 +202,34 @@ class _Rows:
         if self._patch:
             row.changes = self._changes(event, state)
 
-    def _sends(self, recorded: Recorded, event: CheckpointSaved) -> Sequence[str]:
-        """The nodes that a checkpoint has `Send`s start, by number. A fork may have those of an earlier one."""
+    def _note(self, recorded: Recorded, event: CheckpointSaved, metadata: Mapping[str, Any], *, whole: bool) -> Known:
+        """What is known of a checkpoint, from now on. `whole`: its values were not left out."""
+        body, step = event.body.get("checkpoint"), metadata.get("step")
+        seen = event.seen if event.seen is not None else body.get("versions_seen") if isinstance(body, dict) else None
+        known = Known(seen if isinstance(seen, dict) else {}, step if type(step) is int else None, ())
         token = event.versions.get(SENDS)
-        if not self._values or token is None:
-            return ()
-        name = event.namespace, token
-        piece = event.values.get((SENDS, token))
-        if piece is not None:
-            _remember(self._sent, name, self._sent_by(recorded, event, piece))
-        return self._sent.get(name, ())
+        if token is not None and (piece := event.values.get((SENDS, token))) is not None:
+            _remember(self._sent, (event.namespace, token), partial(self._sent_by, recorded, event, piece, whole=whole))
+        _remember(self._known, (event.namespace, event.checkpoint_id), (known, token))
+        return known
 
-    def _sent_by(self, recorded: Recorded, event: CheckpointSaved, piece: bytes) -> Sequence[str]:
-        if is_delta(piece):
+    def _known_of(self, namespace: str, checkpoint_id: str) -> Known | None:
+        """What is known of a checkpoint. A fork may have the `Send`s of an earlier one."""
+        known, token = self._known.get((namespace, checkpoint_id), (None, None))
+        if known is None or token is None or not self._values:
+            return known
+        find = self._sent.get((namespace, token))
+        if find is None:
+            return known
+        sends = find()
+        _remember(self._sent, (namespace, token), lambda: sends)
+        return known._replace(sends=sends)
+
+    def _sent_by(self, recorded: Recorded, event: CheckpointSaved, piece: bytes, *, whole: bool) -> Sequence[str]:
+        """The nodes that a checkpoint has `Send`s start, by number."""
+        if piece == EMPTY:
+            return ()
+        if is_delta(piece) or not whole:
             found = self._read(event.namespace, event.checkpoint_id)
             value = None if found is None else found.values.get(SENDS)
         else:
@@ -217,7 +241,7 @@ class _Rows:
 
     def _writes(self, row: Row, event: WritesSaved) -> None:
         row.namespace, row.checkpoint_id = event.namespace, event.checkpoint_id
-        known = self._known.get((event.namespace, event.checkpoint_id))
+        known = self._known_of(event.namespace, event.checkpoint_id)
         row.step = None if known is None or known.step is None else known.step + 1
         row.nodes = writer_of(event.task_path, known)
         row.channels = list(dict.fromkeys(write.channel for write in event.writes))

@@ -72,6 +72,15 @@ def test_log_tells_each_event(everywhere: Agentlog) -> None:
     assert "changes" not in told[0]
 
 
+def test_log_says_where_there_is_nothing(agentlog: Agentlog) -> None:
+    """On stderr, and it is no error."""
+    history(agentlog)
+    for words in (["--namespace", "nope"], ["--since", "5", "--until", "4"], ["--kind", "pruned"]):
+        done = agentlog("log", "42", *words, "--json")
+        assert (done.code, done.out) == (0, "")
+        assert "'42' has no such events" in done.err
+
+
 def test_log_names_nodes_that_sends_started(agentlog: Agentlog) -> None:
     """As the feed does, also where one `Send` follows the other; without values they are not looked at."""
     with RedisStreamSaver.from_conn_string(agentlog.url, prefix=agentlog.prefix) as saver:
@@ -109,6 +118,21 @@ def handed_on(checkpointer: Any) -> Any:
     builder.add_node("check", lambda state: {"log": ["check"]})
     builder.add_conditional_edges(START, lambda state: [Send("work", {"log": ["a", "b", "c"], "n": 1})], ["work"])
     return builder.compile(checkpointer=checkpointer)
+
+
+def test_log_tells_the_same_wherever_it_begins(agentlog: Agentlog) -> None:
+    """Nodes, steps, forks and changes of an event, whatever of the log before it is shown."""
+    history(agentlog)
+    with RedisStreamSaver.from_conn_string(agentlog.url, prefix=agentlog.prefix) as saver:
+        graph = fan_out(saver)
+        graph.invoke({"log": ["in"]}, config("fan"), durability="sync")
+        graph.update_state(graph.get_state(config("fan")).config, {"log": ["more"]})
+        handed_on(saver).invoke({"log": ["in"]}, config("on"), durability="sync")
+    for thread in ("42", "fan", "on"):
+        for words in ((), ("--patch",)):
+            told = agentlog("log", thread, *words, "--json").objects
+            for since in range(2, len(told) + 1):
+                assert agentlog("log", thread, *words, "--since", str(since), "--json").objects == told[since - 1 :]
 
 
 def test_log_with_patches(agentlog: Agentlog) -> None:
