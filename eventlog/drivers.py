@@ -195,12 +195,9 @@ class Runner:
         return begun
 
     async def _abegin(self, call: Call, subject: str) -> _Begun:
-        begun = asyncio.ensure_future(self._aask(call, subject))
-        begun.add_done_callback(
-            lambda task: task.cancelled() or task.exception()
-        )  # told where the call is finished, if at all
+        begun = _Begun(asyncio.ensure_future(self._aask(call, subject)))
         await asyncio.sleep(0)  # it is sent
-        return _Begun(begun)
+        return begun
 
     def _waits_on(self, client: SyncClient) -> SyncWaits:
         with self._lock:
@@ -285,6 +282,9 @@ class _Begun:
 
     def __init__(self, task: asyncio.Task[Any]) -> None:
         self.task = task
+        task.add_done_callback(
+            lambda task: task.cancelled() or task.exception()
+        )  # told where it is finished, if at all
 
     def __del__(self) -> None:
         if not self.task.done():

@@ -118,13 +118,13 @@ def fill(where: Place, prefix: str, events: int, **options: Any) -> None:
 
 def reading(plan: AuditPlan, where: Place, book: Book) -> None:
     """How many events a second are read of a whole log."""
-    signed = {"signing_key": SECRET}
-    for prefix, options in (("plain", {}), ("signed", signed)):
+    variants: dict[str, dict[str, Any]] = {"plain": {}, "signed": {"signing_key": SECRET}}
+    for prefix, options in variants.items():
         fill(where, prefix, plan.events, **options)
     with contextlib.ExitStack() as stack:
         plain, keyed = (
             stack.enter_context(RedisStreamSaver.from_conn_string(where.url, prefix=prefix, **options))
-            for prefix, options in (("plain", {}), ("signed", signed))
+            for prefix, options in variants.items()
         )
         acts = {VERIFY: plain.verify, VERIFY_HMAC: keyed.verify, REBUILD: plain.rebuild, CHECK: plain.check}
         for round in range(-1, plan.rounds):  # the first is not counted

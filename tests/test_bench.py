@@ -33,6 +33,17 @@ with place(None, None, None) as where:
 """
 
 
+SMALL_AUDIT = """
+import sys
+from pathlib import Path
+from bench_audit import AuditPlan, measure_audit
+from bench_servers import place
+if __name__ == "__main__":
+    with place(None, None, None) as where:
+        measure_audit(AuditPlan(puts=20, block=10, events=40, rounds=2, short=20, long=40), where, Path(sys.argv[1]))
+"""
+
+
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Python with the benchmark's modules importable, and no progress bar in its output."""
     variables = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'scripts'}"}
@@ -110,6 +121,20 @@ def test_the_charts_are_there(ran: tuple[str, Path]) -> None:
     assert all(chart.startswith(b"\x89PNG") for chart in charts.values())
 
 
+def test_audit_is_measured(tmp_path: Path) -> None:
+    """What signing costs, how fast logs are read, and the memory that takes."""
+    script = tmp_path / "small_audit.py"
+    script.write_text(SMALL_AUDIT)
+    done = run(str(script), str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "audit.json").read_text())["figures"]
+    told = {(one["figure"], one["variant"]): one for one in figures}
+    assert len(told) == 13
+    assert all(one["samples"] for one in figures)
+    assert told["put", "HMAC"]["ratio"] > 0
+    assert "Ed25519" in done.stdout
+
+
 def test_a_server_that_holds_data_is_refused(any_server: Server, prefix: str) -> None:
     """It would be flushed."""
     with any_server.client() as client:
@@ -125,5 +150,17 @@ def test_help_names_every_option() -> None:
     """`--help` is complete."""
     done = run(str(ROOT / "scripts/bench_main.py"), "--help")
     assert done.returncode == 0
-    wanted = ("--quick", "--only", "--savers", "--steps", "--seed", "--url", "--postgres", "--redis-modules", "--out")
+    wanted = (
+        "--quick",
+        "--only",
+        "--feed",
+        "--audit",
+        "--savers",
+        "--steps",
+        "--seed",
+        "--url",
+        "--postgres",
+        "--redis-modules",
+        "--out",
+    )
     assert all(option in done.stdout for option in wanted)
