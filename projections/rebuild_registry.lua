@@ -6,7 +6,7 @@
 --   the views in place when no pointer is left. A thread that expired leaves no trace in the feed: the caller takes those out of
 --   what is staged before it asks for that.
 -- Reply: last entry id folded, '' to begin again, '1' if no pointer is left, '1' if the views are in place; 'lost' for the id if what
---   was kept of the trimmed part is gone.
+--   was kept of the trimmed part is gone; 'foreign', and which entry, if one is no pointer.
 
 local feed, threads, runs, expiries = KEYS[1], KEYS[5], KEYS[6], KEYS[7]
 
@@ -33,17 +33,23 @@ end
 if trimmed and last ~= '' and comes_before(last, trimmed) then -- what came next was taken out of the feed meanwhile
   return { '', 0, 0 }
 end
+local entries = redis.call('XRANGE', feed, '(' .. (last == '' and (trimmed or '0-0') or last), '+', 'COUNT', most)
+local pointers, told = {}, {}
+for i, entry in ipairs(entries) do
+  pointers[i] = pointer_of(entry[2])
+  told[i] = runs_told(pointers[i])
+  if not told[i] then
+    return { 'foreign', entry[1], 0 }
+  end
+end
 if last == '' then
   redis.call('ZUNIONSTORE', threads, 1, KEYS[9])
   redis.call('ZUNIONSTORE', runs, 1, KEYS[10])
   redis.call('DEL', expiries)
   last = trimmed or '0-0'
 end
-local entries = redis.call('XRANGE', feed, '(' .. last, '+', 'COUNT', most)
-local pointers, told = {}, {}
-for i, entry in ipairs(entries) do
-  pointers[i], last = pointer_of(entry[2]), entry[1]
-  told[i] = runs_told(pointers[i])
+if #entries > 0 then
+  last = entries[#entries][1]
 end
 fold_pointers(threads, runs, expiries, entries, pointers, told)
 redis.call('ZADD', threads, 0, '')

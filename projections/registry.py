@@ -12,7 +12,7 @@ from secrets import token_hex
 from eventlog.feed.trimming import past_lost
 from eventlog.flow import Batch, Call, Command, Flow, load_script
 from eventlog.keys import Keyspace, PartitionKeys, ThreadKeys, counted
-from projections.registry_reading import names_of
+from projections.registry_reading import names_of, no_pointer
 from projections.staging import STAGED_FOR
 
 __all__ = ["threads_of", "threads_of_runs"]
@@ -81,7 +81,8 @@ def rebuild_registry(keyspace: Keyspace, keys: PartitionKeys) -> Flow[None]:
     """Folds the feed of a partition into its views and puts them in place, catching up with what is appended meanwhile.
 
     One round trip per 1000 events of the feed, and per 1000 threads one or two more; all again where the feed was meanwhile trimmed
-    beyond what was folded. Raises `LogLost` if the feed was trimmed, and what was kept of it is gone.
+    beyond what was folded. Raises `LogLost` if the feed was trimmed, and what was kept of it is gone, and
+    `CorruptEntry` where it has what this project did not write.
     """
     token = token_hex(8).encode()
     staged = [keys.stage(token, part) for part in (b"threads", b"runs", b"expiries")]
@@ -93,6 +94,8 @@ def rebuild_registry(keyspace: Keyspace, keys: PartitionKeys) -> Flow[None]:
         after, ended, stored = yield Call(REBUILD_REGISTRY, all_keys, [after, PAGE, STAGED_FOR, caught_up])
         if after == b"lost":
             raise past_lost(keys)
+        if after == b"foreign":
+            raise no_pointer(keys, ended)
         if not after:
             caught_up = 0
         if ended and not caught_up:

@@ -63,6 +63,14 @@ def names_of(keys: PartitionKeys, members: Sequence[bytes]) -> list[bytes]:
     return names
 
 
+def no_pointer(keys: PartitionKeys, entry_id: bytes) -> CorruptEntry:
+    """The error for an entry of a partition's feed that this project does not write."""
+    return CorruptEntry(
+        f"Entry {entry_id.decode()} of {keys.feed.decode()!r} is none that this package writes. If something else added it, "
+        "remove it with XDEL."
+    )
+
+
 def bent(keys: PartitionKeys, what: str) -> CorruptEntry:
     """The error for what this project does not write into a view of threads."""
     return CorruptEntry(
@@ -123,10 +131,7 @@ def catch_up(keys: PartitionKeys, told: Told) -> Flow[None]:
             try:
                 told.add(entry_id, paired(flat))
             except (KeyError, ValueError) as error:
-                raise CorruptEntry(
-                    f"Entry {entry_id.decode()} of {keys.feed.decode()!r} is none that this package writes ({error!r}). "
-                    "If something else added it, remove it with XDEL."
-                ) from error
+                raise no_pointer(keys, entry_id) from error
         if len(entries or ()) < PAGE:
             return
 

@@ -64,6 +64,8 @@ RECENT = 1000
 USED = 256
 """Numbers of each writer that are remembered: calls that are under way together may arrive in another order."""
 ATTEMPTS = 5
+AHEAD = 1000
+"""Ms by which a log that ended is taken to have been ahead of the clock at most."""
 _KEEPING = frozenset((b"k", event.kind) for event in (ValuesSaved, CheckpointSaved, WritesSaved))
 """How events begin that remove nothing and copy nothing: what such a one says is not looked into where the chain holds."""
 
@@ -396,11 +398,15 @@ class Verification:
         return any(gap.closed and entry_order(gap.before) < order < entry_order(gap.entry_id) for gap in self._gaps)
 
     def _is_of_an_earlier_log(self, one: _Unseen, ended: Collection[bytes]) -> bool:
-        """Whether what a writer had seen may have been in an earlier log of the thread: it came before this log, or, as one that is
-        written to faster than once a ms is ahead of the clock, is what the writer brought along to its first event here.
+        """Whether what a writer had seen may have been in an earlier log of the thread: it came before this log, or, since one that
+        is written to faster than once a ms is ahead of the clock, soon after its beginning, and the writer brought it along to its
+        first event here.
         """
         name = self._name_of(one.entry_id)
-        return name in ended and (one.is_first or self._was_before(one.seal.seen, name))
+        if name not in ended:
+            return False
+        soon = entry_order(self._firsts.get(name, self.first))[0] + AHEAD
+        return (one.is_first and entry_order(one.seal.seen)[0] <= soon) or self._was_before(one.seal.seen, name)
 
     def _was_before(self, seen: bytes, name: bytes) -> bool:
         """Whether an entry came before all that was signed for a thread, and nothing was removed there."""

@@ -115,7 +115,11 @@ def test_other_data_is_not_plain(value: Any) -> None:
         ),
         cbor2.dumps(cbor2.CBORTag(4242, 1)),
         b"",
+        b"\x58\x11",
         b"\x81",
+        b"\x82\x01",
+        b"\xff",
+        b"%b",
         b"\x9f\xff",
         b"\x01\x01",
         b"\xd8\x23\x61(",
@@ -125,6 +129,18 @@ def test_tags_and_rubbish_are_refused(data: bytes) -> None:
     """No tag is acted upon, nothing is guessed, nothing after the end is overlooked."""
     with pytest.raises(Malformed):
         codec.decode(data)
+
+
+@pytest.mark.parametrize("mark", [b"%" * 16, b"%b" * 8, bytes(16), b"\xff" * 16])
+def test_whatever_the_mark_is(monkeypatch: pytest.MonkeyPatch, mark: bytes) -> None:
+    """What stands behind data while it is decoded is drawn by lot, once in a process."""
+    monkeypatch.setattr(codec, "_MARK", mark)
+    monkeypatch.setattr(codec, "_ENCODED_MARK", cbor2.dumps(mark))
+    for value in ({"a": [1, None, b"%"]}, b"", mark, [mark, mark]):
+        assert codec.decode(codec.encode(value)) == value
+        for wrong in (codec.encode(value) + b"\x00", codec.encode(value)[:-1]):
+            with pytest.raises(Malformed):
+                codec.decode(wrong)
 
 
 @given(st.binary(max_size=64))

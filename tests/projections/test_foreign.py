@@ -163,3 +163,19 @@ def test_odd_threads(saver: RedisStreamSaver, audit: Audit, member: bytes, score
     Steps(saver).run(rebuild_registry(audit.keyspace, keys))
     assert [one.thread_id for one in saver.threads()] == ["t"]
     assert len(list(saver.list(None))) == 1
+
+
+def test_odd_entries_in_the_feed(saver: RedisStreamSaver, audit: Audit) -> None:
+    """Where the views have to be made anew, they say which entry is in the way; nothing is left behind, and without it all is well."""
+    saver.put(*put_of("t", 1))
+    keys = audit.keyspace.partition(0)
+    added = audit.client.xadd(keys.feed, {"foo": "bar"})
+    audit.client.delete(keys.threads)
+    before = audit.everything()
+    for call in (lambda: list(saver.list(None)), lambda: list(saver.threads()), lambda: saver.rebuild("t")):
+        with pytest.raises(CorruptEntry, match=f"{added.decode()} of .*:feed.* XDEL"):
+            call()
+    assert audit.everything() == before
+    audit.client.xdel(keys.feed, added)
+    assert len(list(saver.list(None))) == 1
+    assert [one.thread_id for one in saver.threads()] == ["t"]
