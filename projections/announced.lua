@@ -1,6 +1,6 @@
--- Reads a partition's feed on from a position: of each pointer, where it says that its thread's log ends. It only reads. Preludes:
--- names.lua, pointers.lua, reading.lua.
+-- Reads a partition's feed on from a position: of each pointer, where it says that its thread's log ends. It only reads.
 --
+-- Preludes: eventlog/names, eventlog/pointers, eventlog/feed/reading.
 -- KEYS: 1 feed, 2 trimmed.
 -- ARGV: 1 entry id to read after; 2 its check, '' if not known; 3 most pointers; then the threads that are wanted, none for all.
 -- Reply: {'ok', {its id, thread, entry id, number, kind, digest, ...}, id and check of the last pointer, 1 if more may follow}, '' for

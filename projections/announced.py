@@ -14,7 +14,7 @@ from projections.pages import Pages
 
 __all__ = ["Announced", "announced"]
 
-ANNOUNCED = load_script("eventlog/names", "eventlog/pointers", "eventlog.feed/reading", "projections/announced")
+ANNOUNCED = load_script("projections/announced")
 PAGE = 2000
 ORIGIN = "0-0"
 

@@ -25,7 +25,7 @@ __all__ = ["Names", "check_ancestors", "check_bare", "check_views", "read_signed
 
 READ_NAMED = load_script("projections/read_named")
 READ_ENTRIES = load_script("projections/read_entries")
-SCAN_LOG = load_script("eventlog/names", "projections/scan_log")
+SCAN_LOG = load_script("projections/scan_log")
 SCAN, SCAN_BYTES = 1000, 4 * 1024 * 1024
 """Entries in one reply of a scan, and bytes in the log after which it ends early."""
 AT_ONCE = 50

@@ -1,5 +1,6 @@
 -- Tells whether a thread has a log.
 --
+-- Preludes: eventlog/names, eventlog/log.
 -- KEYS: those of log.lua.
 -- ARGV: 1 thread.
 -- Reply: {'ok'}; {'none'}; {'stale'} or {'lost'}.

@@ -20,12 +20,12 @@ from projections.chain import Chain
 from projections.fold import Fold
 from projections.registry import runs_of
 from projections.staging import StagedIndex, stage_entries, staged_keys
-from projections.thread import check_log, has_entry, rebuild_index, scan, thread_script
+from projections.thread import check_log, has_entry, rebuild_index, scan
 
 __all__ = ["Until", "copy_thread"]
 
 READ_ENTRIES = load_script("projections/read_entries")
-STORE_COPY = thread_script("store_copy")
+STORE_COPY = load_script("projections/store_copy")
 PAGE = 50
 PAGE_BYTES = 4 * 1024 * 1024
 ATTEMPTS = 20

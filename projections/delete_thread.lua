@@ -1,5 +1,6 @@
 -- Deletes every key of a thread, and leaves a tombstone in the feed.
 --
+-- Preludes: eventlog/names, eventlog/log.
 -- KEYS: those of log.lua; 8... heads of the namespaces named.
 -- ARGV: 1 thread; 2 digest of the log that is to be deleted, '' for any; 3 'anyway' to delete a log whose index is
 --   not its own, 'make room' to take all but the last entry, where the server is too full for a tombstone; 4 audit, '' for none; 5... namespaces.

@@ -23,7 +23,6 @@ from projections.archive_format import Entry, Header, ThreadEnd, ThreadHead
 from projections.chain import Chain
 from projections.file_work import Progress, on_file
 from projections.registry_reading import known_runs, known_threads
-from projections.thread import thread_script
 
 __all__ = [
     "Again",
@@ -39,7 +38,7 @@ __all__ = [
 ]
 
 READ_ENTRIES = load_script("projections/read_entries")
-LOG_END = thread_script("log_end")
+LOG_END = load_script("projections/log_end")
 PAGE = 200
 PAGE_BYTES = 4 * 1024 * 1024
 ATTEMPTS = 20

@@ -1,6 +1,7 @@
--- Folds a stretch of a log into an index and an order that are being laid ready, by the rules of `fold.py`. Prelude: names.lua.
+-- Folds a stretch of a log into an index and an order that are being laid ready, by the rules of `fold.py`.
 -- The same stretch again, right away, changes nothing.
 --
+-- Preludes: eventlog/names.
 -- KEYS: 1 staged index; 2 staged order.
 -- ARGV: 1 seconds after which they are dropped; 2 the last entry of the stretch before, '' if there was none; 3 the last entry of this;
 --   4 number of index fields; 5 number of members of writes; then these: field and value in turn; members; and what happened to

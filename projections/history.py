@@ -19,13 +19,13 @@ from projections.authentic import check_ancestors, check_bare, check_views
 from projections.checkpoint import PendingWrite, StoredCheckpoint, View, decode_envelope, pending_writes
 from projections.pieces import Pieces, StoredValue
 from projections.read import damaged, decode_view
-from projections.thread import call, check_log, rebuild_index, thread_script
+from projections.thread import call, check_log, rebuild_index
 
 __all__ = ["Ancestry", "Selection", "list_checkpoints", "read_ancestry"]
 
-READ_PAGE = thread_script("read_page", "view")
-NEWEST = load_script("eventlog/names", "projections/newest")
-READ_ANCESTORS = thread_script("read_ancestors", "view")
+READ_PAGE = load_script("projections/read_page")
+NEWEST = load_script("projections/newest")
+READ_ANCESTORS = load_script("projections/read_ancestors")
 
 PAGES = (8, 32, 128)
 """Checkpoints in the first, second and any later page of a walk that no limit bounds."""

@@ -1,5 +1,6 @@
 -- Puts an imported log in place as it is, and announces it.
 --
+-- Preludes: eventlog/names, eventlog/log.
 -- KEYS: those of log.lua; 8 staged log, 9 staged index, 10 staged order.
 -- ARGV: 1 thread; 2 ttl in ms, 0 for none; 3 digest and 4 id of the log's last entry; then the runs that wrote to the thread, which
 --   the feed is told as well, each behind its length.

@@ -21,7 +21,7 @@ from eventlog.errors import (
     ThreadNotFound,
 )
 from eventlog.events import Recorded
-from eventlog.flow import Argument, Call, Emit, Flow
+from eventlog.flow import Argument, Call, Emit, Flow, load_script
 from eventlog.keys import Keyspace, ThreadKeys
 from projections.archive_files import Name, read_file
 from projections.archive_format import Entry, ThreadEnd, ThreadHead
@@ -29,11 +29,11 @@ from projections.chain import Chain
 from projections.exporting import PAGE_BYTES, READ_ENTRIES, log_end
 from projections.file_work import Progress, on_file
 from projections.staging import StagedIndex, stage_entries, staged_keys
-from projections.thread import has_entry, rebuild_index, thread_script
+from projections.thread import has_entry, rebuild_index
 
 __all__ = ["Imported", "Read", "check_file", "follows", "import_file", "read_threads"]
 
-IMPORT = thread_script("import_log")
+IMPORT = load_script("projections/import_log")
 PAGE = 50
 ATTEMPTS = 8
 

@@ -1,5 +1,6 @@
 -- Tells where a log ends; writes nothing, whatever it finds amiss.
 --
+-- Preludes: eventlog/names, eventlog/log.
 -- KEYS: those of log.lua.
 -- ARGV: 1 thread.
 -- Reply: {'ok', its last entry's number and digest as that entry has them, entry id, number of entries, number of the last entry that

@@ -1,5 +1,6 @@
--- Finds the newest checkpoint of every namespace of some threads of one partition. Prelude: names.lua.
+-- Finds the newest checkpoint of every namespace of some threads of one partition.
 --
+-- Preludes: eventlog/names.
 -- KEYS: order key and log of each thread, in turn.
 -- Reply: for each thread a list of order members, or 0 where the log is there and its order is not.
 

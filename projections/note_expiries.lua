@@ -1,5 +1,6 @@
--- Takes threads that have ended out of staged views, and notes when others expire. Prelude: names.lua.
+-- Takes threads that have ended out of staged views, and notes when others expire.
 --
+-- Preludes: eventlog/names.
 -- KEYS: staged threads, runs, expiries.
 -- ARGV: 1 number of threads that have ended; these; then scores and threads.
 -- Reply: 1.

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from eventlog.codec import Malformed
 from eventlog.errors import CorruptEntry, EventLogError, LogLost
-from eventlog.flow import Argument, Command, Flow
+from eventlog.flow import Argument, Command, Flow, load_script
 from eventlog.keys import ThreadKeys, checkpoint_place, ordered, split_place
 from projections.authentic import check_views
 from projections.cache import KnownVersions, ValueCache
 from projections.checkpoint import Incomplete, StoredCheckpoint, View, from_head, from_view, head_fields
 from projections.pieces import Pieces
-from projections.thread import call, thread_script
+from projections.thread import call
 from projections.versions import Versions
 
 __all__ = ["read_checkpoint", "read_latest", "remember"]
 
-READ = thread_script("read_checkpoint", "view")
-STORE_HEAD = thread_script("store_head")
+READ = load_script("projections/read_checkpoint")
+STORE_HEAD = load_script("projections/store_head")
 
 
 def read_latest(keys: ThreadKeys, namespace: str, *, ttl: int = 0) -> Flow[StoredCheckpoint | None]:

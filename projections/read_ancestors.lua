@@ -1,5 +1,6 @@
 -- Walks from a checkpoint up its parents and gathers what some channels were built from.
 --
+-- Preludes: eventlog/names, eventlog/log, projections/view.
 -- KEYS: those of log.lua.
 -- ARGV: 1 thread; 2 namespace, 3 its place; 4 checkpoint id to start below, ordered ('' for the latest's);
 --   5 '1' to begin at that checkpoint itself rather than at its parent; 6 most steps, 7 bytes after which the walk pauses; 8... channels.

@@ -1,5 +1,6 @@
 -- Reads the latest checkpoint of a namespace from its head, or any checkpoint from the log.
 --
+-- Preludes: eventlog/names, eventlog/log, projections/view.
 -- KEYS: those of log.lua; 8 head of the namespace; 9 head of the root namespace.
 -- ARGV: 1 thread; 2 ttl in ms that reading gives a thread that is to expire, 0 for none; 3 namespace's place;
 --   4 checkpoint's place, '' for the latest; 5 '1' to read the latest from

@@ -1,5 +1,6 @@
 -- Reads checkpoints of one namespace, newest first by checkpoint id, or those named.
 --
+-- Preludes: eventlog/names, eventlog/log, projections/view.
 -- KEYS: those of log.lua.
 -- ARGV: 1 thread; 2 '1' with values and writes, else views are {envelope, place} only; 3 bytes after which the page ends early; 4 namespace's place; 5 checkpoint id,
 --   ordered, below which the page begins, '' for the newest; 6 most checkpoints; or instead of 4 to 6 the places wanted,

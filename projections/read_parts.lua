@@ -1,5 +1,6 @@
 -- Reads parts of a log by the entries they lie in, whatever views there are: it asks the log alone, and writes nothing.
 --
+-- Preludes: eventlog/names, eventlog/log, projections/view.
 -- KEYS: those of log.lua.
 -- ARGV: 1 thread; 2 number of values, then entry id, version token and channel of each; number of checkpoints, then the entry id of
 --   each; then the entry ids of writes.

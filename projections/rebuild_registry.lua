@@ -1,6 +1,7 @@
 -- Folds a stretch of a partition's feed into staged views, and at its end puts them in the place of those the partition has. They begin
--- as what is kept of the part of the feed that was trimmed. Preludes: names.lua, pointers.lua.
+-- as what is kept of the part of the feed that was trimmed.
 --
+-- Preludes: eventlog/names, eventlog/pointers.
 -- KEYS: 1 feed; 2 threads, 3 runs, 4 expiries; 5, 6, 7 the same, staged; 8 trimmed, 9 past threads, 10 past runs.
 -- ARGV: 1 entry id to begin after, '' for the start; 2 most pointers; 3 seconds after which what is staged is dropped; 4 '1' to put
 --   the views in place when no pointer is left. A thread that expired leaves no trace in the feed: the caller takes those out of

@@ -18,8 +18,8 @@ from projections.staging import STAGED_FOR
 __all__ = ["threads_of", "threads_of_runs"]
 
 EXPIRIES_OF = load_script("projections/expiries_of")
-REBUILD_REGISTRY = load_script("eventlog/names", "eventlog/pointers", "projections/rebuild_registry")
-NOTE_EXPIRIES = load_script("eventlog/names", "projections/note_expiries")
+REBUILD_REGISTRY = load_script("projections/rebuild_registry")
+NOTE_EXPIRIES = load_script("projections/note_expiries")
 PAGE = 1000
 
 

@@ -34,14 +34,14 @@ from eventlog.events import (
 from eventlog.flow import Argument, Call, Flow, load_script
 from eventlog.keys import ThreadKeys, checkpoint_place, counted, split_place, value_name
 from projections.fold import Index
-from projections.thread import SCAN, SCAN_BYTES, call, check_log, rebuild_index, scan, thread_script
+from projections.thread import SCAN, SCAN_BYTES, call, check_log, rebuild_index, scan
 from projections.verify import Verified, verify_thread
 
 __all__ = ["delete_thread", "remove_checkpoints"]
 
-REMOVE = thread_script("remove_checkpoints")
-DELETE_THREAD = thread_script("delete_thread")
-SCAN_LOG = load_script("eventlog/names", "projections/scan_log")
+REMOVE = load_script("projections/remove_checkpoints")
+DELETE_THREAD = load_script("projections/delete_thread")
+SCAN_LOG = load_script("projections/scan_log")
 
 AT_ONCE = 1000
 """Checkpoints taken out in one step."""

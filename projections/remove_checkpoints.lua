@@ -1,5 +1,6 @@
 -- Takes checkpoints out of a thread as planned, unless the log has moved on since the plan was made.
 --
+-- Preludes: eventlog/names, eventlog/log.
 -- KEYS: those of log.lua; 8... heads of the namespaces concerned.
 -- ARGV: 1 thread; 2 digest of the log that the plan was made for; 3 kind; 4 content digest, 5 number of fields, and fields of the event;
 --   then five lists, each behind its length: entry ids to delete, index fields to delete, index fields and values to set,

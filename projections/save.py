@@ -13,10 +13,10 @@ from xxhash import xxh3_128_digest
 from eventlog.codec import Keyframe, content_digest, framed
 from eventlog.errors import ValueTooLarge
 from eventlog.events import CheckpointSaved, ValuesSaved, WritesSaved, encode_event, value_fields
-from eventlog.flow import Argument, Flow
+from eventlog.flow import Argument, Flow, load_script
 from eventlog.keys import ThreadKeys, checkpoint_place, counted, ordered
 from projections.cache import KnownVersions, Prepared, ValueCache
-from projections.thread import call, thread_script
+from projections.thread import call
 from projections.versions import Versions, changed
 
 __all__ = ["About", "save_checkpoint", "save_writes"]
@@ -173,8 +173,8 @@ def _all_counted(*names: str) -> bytes:
     return b"".join(counted(name.encode(errors="replace")) for name in dict.fromkeys(names))
 
 
-SAVE_CHECKPOINT = thread_script("save_checkpoint", "pending")
-SAVE_WRITES = thread_script("save_writes", "pending")
+SAVE_CHECKPOINT = load_script("projections/save_checkpoint")
+SAVE_WRITES = load_script("projections/save_writes")
 
 
 def _packed(keys: ThreadKeys, events: Sequence[list[bytes]]) -> list[Argument]:

@@ -1,5 +1,6 @@
 -- Appends a checkpoint, folds it into the index and the head, and announces it: all of it or nothing.
 --
+-- Preludes: eventlog/names, eventlog/log, projections/pending.
 -- KEYS: those of log.lua; 8 head of the namespace; 9 head of the root namespace.
 -- ARGV: 1 thread; 2 ttl in ms, 0 for none; 3 namespace; 4 checkpoint id; 5 parent id or ''; 6 namespace's place; 7 checkpoint's
 --   place (namespace's, then id's); 8 source; 9 step; 10 run or ''; 11 channels and 12 nodes for the feed, counted; 13 number of events;

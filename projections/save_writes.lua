@@ -1,5 +1,6 @@
 -- Appends writes of a task, folds them into the index and the head, and announces them: all of it or nothing.
 --
+-- Preludes: eventlog/names, eventlog/log, projections/pending.
 -- KEYS: those of log.lua; 8 head of the namespace; 9 head of the root namespace.
 -- ARGV: 1 thread; 2 ttl in ms, 0 for none; 3 namespace; 4 checkpoint id; 5 namespace's place; 6 checkpoint's place; 7 task id,
 --   ordered; 8 step and 9 run for the feed, '' for none; 10 channels and 11 nodes for the feed, counted; 12 number of events;

@@ -1,6 +1,7 @@
 -- Reads a stretch of the log, values left out: of a piece its form is kept, and what a delta was made against; of a write nothing but its
--- name. Prelude: names.lua.
+-- name.
 --
+-- Preludes: eventlog/names.
 -- KEYS: 1 log.
 -- ARGV: 1 entry id to begin after, '' for the start; 2 most entries; 3 bytes in the log after which the stretch ends early.
 -- Reply: {{entry id, fields}, ...}; 1 if there may be more.

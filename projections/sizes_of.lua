@@ -1,5 +1,6 @@
--- Tells how large some threads of a partition are, and when they end. Prelude: names.lua. It only reads.
+-- Tells how large some threads of a partition are, and when they end. It only reads.
 --
+-- Preludes: eventlog/names.
 -- KEYS: log, index and order of each thread.
 -- Reply: for each {entries of its log, checkpoints or -1 where the order is missing, namespaces, ms until its log expires (-1: never,
 --   -2: there is none)}.

@@ -18,7 +18,7 @@ __all__ = ["STAGED_FOR", "StagedIndex", "stage_entries", "staged_keys"]
 STAGED_FOR = 600
 """Seconds after which what was laid ready and not put in place is dropped."""
 STAGE = load_script("projections/stage")
-FOLD_PAGE = load_script("eventlog/names", "projections/fold_page")
+FOLD_PAGE = load_script("projections/fold_page")
 
 
 def staged_keys(keys: ThreadKeys, *parts: bytes) -> list[bytes]:

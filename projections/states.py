@@ -12,20 +12,19 @@ from typing import Any, Generic, TypeVar
 from eventlog.codec import EMPTY, Malformed, base_of, decompressed, delta_start, encode_write, is_delta
 from eventlog.errors import CorruptEntry
 from eventlog.events import CheckpointSaved, Recorded, ValuesSaved, WritesSaved
-from eventlog.flow import Argument, Call, Flow
+from eventlog.flow import Argument, Call, Flow, load_script
 from eventlog.keys import ThreadKeys, checkpoint_place
 from projections.authentic import check_views
 from projections.checkpoint import StoredCheckpoint, pending_writes
 from projections.delta import apply_deltas
 from projections.pieces import Pieces, StoredValue, assemble
 from projections.read import damaged, decode_view
-from projections.thread import thread_script
 
 __all__ = ["READ_PARTS", "Held", "States", "damaged_entry"]
 
 T = TypeVar("T")
 
-READ_PARTS = thread_script("read_parts", "view")
+READ_PARTS = load_script("projections/read_parts")
 
 KEPT_BYTES = 16 * 1024 * 1024
 """Bytes of values, and of writes, that are kept for what comes next; the state last given is kept beside them."""

@@ -1,5 +1,6 @@
 -- Puts a copied log in place, closes it with the event that says where it came from, and announces it.
 --
+-- Preludes: eventlog/names, eventlog/log.
 -- KEYS: those of log.lua, of the target; 8 staged log, 9 staged index, 10 staged order.
 -- ARGV: 1 target thread; 2 ttl in ms, 0 for none; 3 kind; 4 content digest, 5 number of fields, and fields of the event;
 --   then the runs that wrote to the thread, which the feed is told as well, each behind its length.

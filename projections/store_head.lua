@@ -1,5 +1,6 @@
 -- Stores a head that was rebuilt from the log, unless the log has moved on: a slow reader never overwrites a newer head.
 --
+-- Preludes: eventlog/names, eventlog/log.
 -- KEYS: those of log.lua; 8 head of the namespace; 9 head of the root namespace.
 -- ARGV: 1 thread; 2 digest of the log that the head was read from; 3... its fields.
 -- Reply: {'ok'}; {'moved'} if the log has moved on.

@@ -1,5 +1,6 @@
 -- Puts an index and an order that were rebuilt from the log in the place of theirs, unless the log has moved on.
 --
+-- Preludes: eventlog/names, eventlog/log.
 -- KEYS: those of log.lua; 8 staged index; 9 staged order.
 -- ARGV: 1 thread; 2 last entry id of the log that was folded; 3 number of its entries.
 -- Reply: 1 if stored, by an earlier call that was sent again too; 0 if the log has moved on, or what was staged has dropped itself; -1 if the last entry that the old index knew was taken out of the log by hand.

@@ -30,7 +30,7 @@ from projections.pages import pages_of
 from projections.staging import StagedIndex, staged_keys
 from projections.versions import Versions, overlaid
 
-__all__ = ["call", "rebuild_index", "scan", "thread_script"]
+__all__ = ["call", "rebuild_index", "scan"]
 
 SCAN = 1000
 """Entries in one reply of a scan."""
@@ -42,13 +42,6 @@ ATTEMPTS = 200
 """How often a fold is tried to be put in place while the log moves on."""
 FRESH = 20
 """How often a fold is begun anew because entries were taken out of the log."""
-
-
-def thread_script(name: str, *preludes: str) -> Script:
-    """A script of this package that works on a thread's log, behind the preludes it builds on."""
-    return load_script(
-        "eventlog/names", "eventlog/log", *(f"projections/{prelude}" for prelude in preludes), f"projections/{name}"
-    )
 
 
 def call(
@@ -126,11 +119,11 @@ def _explain(thread: str, arguments: Sequence[Argument], error: ServerUnavailabl
         ) from error
 
 
-CHECK_LOG = thread_script("check_log")
-STORE_INDEX = thread_script("store_index")
+CHECK_LOG = load_script("projections/check_log")
+STORE_INDEX = load_script("projections/store_index")
 READ_DIGEST = load_script("projections/read_digest")
 
-SCAN_LOG = load_script("eventlog/names", "projections/scan_log")
+SCAN_LOG = load_script("projections/scan_log")
 
 
 def check_log(keys: ThreadKeys) -> Flow[bool]:

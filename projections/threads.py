@@ -16,7 +16,7 @@ from projections.registry_reading import Told, bent, catch_up, names_of, told_by
 
 __all__ = ["ThreadInfo", "check_registry", "list_threads"]
 
-SIZES_OF = load_script("eventlog/names", "projections/sizes_of")
+SIZES_OF = load_script("projections/sizes_of")
 MEMORY_OF = load_script("projections/memory_of")
 THREADS_PAGE = load_script("projections/threads_page")
 PAGES = (16, 64, 256)

@@ -49,7 +49,6 @@ from eventlog.signing import Seal, Signer
 from projections.announced import Announced, announced
 from projections.authentic import name_at, sources_of
 from projections.pages import pages_of
-from projections.thread import thread_script
 
 __all__ = ["Finding", "Verified", "verify_thread"]
 
@@ -57,7 +56,7 @@ READ_ENTRIES = load_script("projections/read_entries")
 LOG_STATE = load_script("projections/log_state")
 READ_DIGEST = load_script("projections/read_digest")
 EXPIRIES_OF = load_script("projections/expiries_of")
-LOG_END = thread_script("log_end")
+LOG_END = load_script("projections/log_end")
 PAGE, PAGE_BYTES = 500, 1024 * 1024
 RECENT = 1000
 """Entries whose digests are remembered, for what writers had seen."""

@@ -13,6 +13,7 @@ import pytest
 
 import eventlog
 from eventlog import errors
+from eventlog.flow import load_script
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -65,3 +66,12 @@ def test_every_script_has_a_header(path: Path) -> None:
         text = "\n".join(header)
         assert "-- KEYS" in text
         assert "Reply:" in text
+
+
+def test_a_script_names_its_preludes_in_its_header() -> None:
+    """A script is joined with the preludes that its header names, in that order."""
+    script = load_script("eventlog/feed/ends")
+    sources = [
+        (ROOT / f"{path}.lua").read_bytes() for path in ("eventlog/names", "eventlog/pointers", "eventlog/feed/ends")
+    ]
+    assert script.source == b"".join(sources)

@@ -23,9 +23,9 @@ from eventlog.errors import GroupNotFound, InvalidArgument
 from eventlog.feed.activity import Activity, Filters, unpack_pointer
 from eventlog.feed.failures import Failure
 from eventlog.feed.position import Mark
-from eventlog.feed.reading import Start, feed_script
+from eventlog.feed.reading import Start
 from eventlog.feed.registration import decoded, drop_in, filters_in, register, register_in, registration
-from eventlog.flow import Call, Command, Flow
+from eventlog.flow import Call, Command, Flow, load_script
 from eventlog.keys import Keyspace, ordered, text
 
 if TYPE_CHECKING:
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Group", "GroupInfo", "Lag", "Parked", "PartitionLag", "drop_group", "list_groups"]
 
-LAG = feed_script("lag")
-WAITING = feed_script("waiting", "eventlog/names")
-UNPARK = feed_script("unpark", "eventlog/names")
-PARKED = feed_script("parked")
-ALIVE = feed_script("alive")
+LAG = load_script("eventlog/feed/lag")
+WAITING = load_script("eventlog/feed/waiting")
+UNPARK = load_script("eventlog/feed/unpark")
+PARKED = load_script("eventlog/feed/parked")
+ALIVE = load_script("eventlog/feed/alive")
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,18 +42,17 @@ from eventlog.feed.failures import Failure
 from eventlog.feed.lane import STAY, Again, InHand, Lane
 from eventlog.feed.leases import Gained, Leases, Lost
 from eventlog.feed.position import Mark
-from eventlog.feed.reading import SCAN, after, as_page, astray, feed_script
-from eventlog.flow import Argument, Call, Command, Flow, Pause, Wait
+from eventlog.feed.reading import SCAN, after, as_page, astray
+from eventlog.flow import Argument, Call, Command, Flow, Pause, Wait, load_script
 from eventlog.keys import Keyspace, ordered, text
 
 __all__ = ["Lanes"]
 
 log = logging.getLogger("eventlog.feed")
 
-_READING = ("eventlog/names", "eventlog/pointers", "eventlog.feed/reading")
-LANE = feed_script("lane", *_READING)
-SETTLE = feed_script("settle", *_READING)
-WAITING = feed_script("waiting", "eventlog/names")
+LANE = load_script("eventlog/feed/lane")
+SETTLE = load_script("eventlog/feed/settle")
+WAITING = load_script("eventlog/feed/waiting")
 IDLE = 1.0
 """Seconds after which a lane is read though nothing came: what was retried from outside is noticed by that."""
 LEASELESS = 0.05
