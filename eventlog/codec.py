@@ -10,7 +10,7 @@ A piece is how one version of a channel's value is stored: one letter for its fo
     K    keyframe, the value whole: the serde type behind its length, the value's check, its bytes
     D    delta against an earlier piece of the channel: the entry id that piece lies in behind its length, then its version token,
          both behind their length as a 16-bit big-endian number; then the checks of that value and of this, and the edits that lead
-         from one to the other (see `projections.delta`)
+         from one to the other (see `projections.values.delta`)
     k, d the same, the bytes, or the edits, compressed with Zstandard
 
 "Behind its length" is a decimal number, a colon, then so many bytes. A check is 8 bytes, XXH3-64.

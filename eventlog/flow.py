@@ -1,7 +1,7 @@
 """Operations without I/O.
 
 An operation is a *flow*: a generator that yields what it wants of the server, receives the reply, and returns its result.
-Flows hold the whole logic of an operation, once, for sync and async alike; the drivers (`eventlog.drivers`) only carry
+Flows hold the whole logic of an operation, once, for sync and async alike; the drivers (`eventlog.transport.drivers`) only carry
 requests and replies. Raw replies are what RESP2 gives: bytes, int, None and lists of these.
 """
 

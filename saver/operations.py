@@ -25,6 +25,7 @@ from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 
 from eventlog.attribution import stamp
 from eventlog.codec import NEVER
+from eventlog.connect.server import check_server
 from eventlog.errors import InvalidArgument
 from eventlog.events import CheckpointSaved, HistoryPruned, Removed, RunsDeleted, Write, WritesSaved
 from eventlog.feed.activity import Activity
@@ -32,23 +33,22 @@ from eventlog.feed.reading import open_keyspace
 from eventlog.feed.trimming import Retention
 from eventlog.flow import Flow
 from eventlog.keys import Keyspace, ThreadKeys, text
-from eventlog.server import check_server
-from projections.archiving import Pruning, archive_thread
-from projections.cache import ValueCache
-from projections.check import Checked, check_thread
-from projections.copying import Until, copy_thread
-from projections.exporting import export_file
-from projections.history import Selection, list_checkpoints, read_ancestry
-from projections.importing import check_file, import_file
-from projections.moments import When, moment_of
-from projections.read import read_checkpoint, read_latest, remember
-from projections.rebuild import Rebuilt, rebuild_known
-from projections.registry import threads_of, threads_of_runs
-from projections.removal import Choice, delete_thread, remove_checkpoints
-from projections.replay import state_as_of
-from projections.save import About, save_checkpoint, save_writes
-from projections.threads import list_threads
-from projections.verify import Verified, verify_thread
+from projections.checkpoints.listing import Selection, list_checkpoints, read_ancestry
+from projections.checkpoints.pruning import Choice, delete_thread, remove_checkpoints
+from projections.checkpoints.read import read_checkpoint, read_latest, remember
+from projections.checkpoints.save import About, save_checkpoint, save_writes
+from projections.integrity.verify import Verified, verify_thread
+from projections.maintenance.check import Checked, check_thread
+from projections.maintenance.rebuild import Rebuilt, rebuild_known
+from projections.registry.listing import list_threads
+from projections.registry.rebuild import threads_of, threads_of_runs
+from projections.time_travel.moment import When, moment_of
+from projections.time_travel.replay import state_as_of
+from projections.transfer.archive import Pruning, archive_thread
+from projections.transfer.copy import Until, copy_thread
+from projections.transfer.export import export_file
+from projections.transfer.import_ import check_file, import_file
+from projections.values.cache import ValueCache
 from saver.activities import values_of
 from saver.configs import Address, address_of, configurable_of, id_of, thread_id_of
 from saver.history import replayed

@@ -31,11 +31,11 @@ from eventlog.codec import Keyframe, is_plain
 from eventlog.errors import CorruptEntry, InvalidArgument, ValueUnreadable, ValueUnwritable
 from eventlog.events import CheckpointSaved, Write, WritesSaved
 from eventlog.keys import text, version_token
-from projections.checkpoint import StoredCheckpoint
-from projections.history import Ancestry
-from projections.pieces import StoredValue
-from projections.save import Values
-from projections.versions import MANY, Versions, check_of_versions
+from projections.checkpoints.listing import Ancestry
+from projections.checkpoints.save import Values
+from projections.values.pieces import StoredValue
+from projections.values.stored import StoredCheckpoint
+from projections.values.versions import MANY, Versions, check_of_versions
 from saver.configs import Address
 
 __all__ = ["Translator", "config_of", "copied"]

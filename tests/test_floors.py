@@ -78,6 +78,6 @@ def test_lower_floors_load_without_langgraph() -> None:
     """The log can be tailed and folded where LangGraph is not installed."""
     code = (
         "import sys; sys.modules.update(dict.fromkeys(('langgraph', 'langchain_core')));"
-        "import eventlog, projections, projections.history, projections.removal, projections.copying"
+        "import eventlog, projections, projections.checkpoints.listing, projections.checkpoints.pruning, projections.transfer.copy"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

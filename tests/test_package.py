@@ -26,7 +26,12 @@ def test_the_wheel_holds_the_three_packages_and_nothing_else(tmp_path: Path) -> 
     names = zipfile.ZipFile(wheel).namelist()
     inside = {name for name in names if ".dist-info/" not in name}
     assert {name.partition("/")[0] for name in inside} == {"eventlog", "projections", "saver"}
-    assert {"eventlog/py.typed", "projections/py.typed", "saver/py.typed", "projections/save_checkpoint.lua"} <= inside
+    assert {
+        "eventlog/py.typed",
+        "projections/py.typed",
+        "saver/py.typed",
+        "projections/checkpoints/save_checkpoint.lua",
+    } <= inside
     expected = {
         str(path.relative_to(ROOT))
         for floor in ("eventlog", "projections", "saver")

@@ -11,9 +11,9 @@ import pytest
 
 from eventlog.errors import ThreadNotFound
 from eventlog.keys import checkpoint_place, ordered
-from projections.check import check_thread
-from projections.rebuild import rebuild_thread
-from projections.threads import check_registry
+from projections.maintenance.check import check_thread
+from projections.maintenance.rebuild import rebuild_thread
+from projections.registry.listing import check_registry
 from saver import RedisStreamSaver
 from tests.projections.conftest import Open
 from tests.projections.steps import Steps, is_call

@@ -18,8 +18,8 @@ from eventlog.chain import link
 from eventlog.codec import content_digest
 from eventlog.errors import CorruptEntry, HistoryGone, InvalidArgument, ThreadNotFound
 from eventlog.signing import Signer, SigningKey
-from projections.announced import announced
-from projections.verify import Verification, Verified
+from projections.integrity.feed_evidence import announced
+from projections.integrity.verify import Verification, Verified
 from saver import RedisStreamSaver
 from tests.projections.conftest import Open
 from tests.projections.steps import is_call
@@ -569,7 +569,7 @@ def test_memory_is_flat(*, signed: bool) -> None:
 
 def test_calls_that_arrive_in_another_order_are_no_repetition() -> None:
     """Numbers of a writer may be left out and come late; each counts once, and none from long ago."""
-    from projections.verify import USED, _Writer
+    from projections.integrity.verify import USED, _Writer
 
     writer = _Writer()
     assert [writer.uses(number) for number in (3, 1, 2, 10, 9, 3, 10)] == [True, True, True, True, True, False, False]

@@ -14,8 +14,8 @@ import cbor2
 import pytest
 import zstandard
 
-from projections.archive_files import read_file
-from projections.archive_format import Entry, Header, ThreadHead
+from projections.transfer.files import read_file
+from projections.transfer.format import Entry, Header, ThreadHead
 from saver import RedisStreamSaver
 from saver.cli import main
 from tests.saver.audit import Audit
