@@ -33,7 +33,8 @@ from eventlog.feed.reading import open_keyspace
 from eventlog.feed.trimming import Retention
 from eventlog.flow import Flow
 from eventlog.keys import Keyspace, ThreadKeys, text
-from projections.checkpoints.listing import Selection, list_checkpoints, read_ancestry
+from projections.checkpoints.ancestry import read_ancestry
+from projections.checkpoints.listing import Selection, list_checkpoints
 from projections.checkpoints.pruning import Choice, delete_thread, remove_checkpoints
 from projections.checkpoints.read import read_checkpoint, read_latest, remember
 from projections.checkpoints.save import About, save_checkpoint, save_writes

@@ -31,7 +31,7 @@ from eventlog.codec import Keyframe, is_plain
 from eventlog.errors import CorruptEntry, InvalidArgument, ValueUnreadable, ValueUnwritable
 from eventlog.events import CheckpointSaved, Write, WritesSaved
 from eventlog.keys import text, version_token
-from projections.checkpoints.listing import Ancestry
+from projections.checkpoints.ancestry import Ancestry
 from projections.checkpoints.save import Values
 from projections.values.pieces import StoredValue
 from projections.values.stored import StoredCheckpoint

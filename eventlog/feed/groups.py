@@ -26,7 +26,8 @@ from eventlog.feed.position import Mark
 from eventlog.feed.reading import Start
 from eventlog.feed.registration import decoded, drop_in, filters_in, register, register_in, registration
 from eventlog.flow import Call, Command, Flow, load_script
-from eventlog.keys import Keyspace, ordered, text
+from eventlog.framing import ordered
+from eventlog.keys import Keyspace, text
 
 if TYPE_CHECKING:
     from eventlog.feed.feed import ActivityFeed

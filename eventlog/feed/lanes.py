@@ -44,7 +44,8 @@ from eventlog.feed.leases import Gained, Leases, Lost
 from eventlog.feed.position import Mark
 from eventlog.feed.reading import SCAN, after, as_page, astray
 from eventlog.flow import Argument, Call, Command, Flow, Pause, Wait, load_script
-from eventlog.keys import Keyspace, ordered, text
+from eventlog.framing import ordered
+from eventlog.keys import Keyspace, text
 
 __all__ = ["Lanes"]
 

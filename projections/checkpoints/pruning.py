@@ -32,7 +32,8 @@ from eventlog.events import (
     encode_event,
 )
 from eventlog.flow import Argument, Call, Flow, load_script
-from eventlog.keys import ThreadKeys, checkpoint_place, counted, split_place, value_name
+from eventlog.framing import counted
+from eventlog.keys import ThreadKeys, checkpoint_place, split_place, value_name
 from projections.integrity.verify import Verified, verify_thread
 from projections.log.fold import Index
 from projections.log.index import SCAN, SCAN_BYTES, call, check_log, rebuild_index, scan

@@ -5,7 +5,8 @@ from __future__ import annotations
 from eventlog.codec import Malformed
 from eventlog.errors import CorruptEntry, EventLogError, LogLost
 from eventlog.flow import Argument, Command, Flow, load_script
-from eventlog.keys import ThreadKeys, checkpoint_place, ordered, split_place
+from eventlog.framing import ordered
+from eventlog.keys import ThreadKeys, checkpoint_place, split_place
 from projections.integrity.signed_reads import check_views
 from projections.log.index import call
 from projections.values.cache import KnownVersions, ValueCache

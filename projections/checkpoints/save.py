@@ -14,7 +14,8 @@ from eventlog.codec import Keyframe, content_digest, framed
 from eventlog.errors import ValueTooLarge
 from eventlog.events import CheckpointSaved, ValuesSaved, WritesSaved, encode_event, value_fields
 from eventlog.flow import Argument, Flow, load_script
-from eventlog.keys import ThreadKeys, checkpoint_place, counted, ordered
+from eventlog.framing import counted, ordered
+from eventlog.keys import ThreadKeys, checkpoint_place
 from projections.log.index import call
 from projections.values.cache import KnownVersions, Prepared, ValueCache
 from projections.values.versions import Versions, changed

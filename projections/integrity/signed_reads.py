@@ -13,63 +13,23 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from eventlog import codec
-from eventlog.codec import EMPTY, Malformed, base_of, delta_start, is_delta, paired, split_counted
+from eventlog.codec import EMPTY, Malformed, base_of, counted_part, is_delta, paired
 from eventlog.errors import CorruptEntry, SignatureInvalid
-from eventlog.events import ThreadCopied, decode_entry, decode_versions, entry_ms
+from eventlog.events import decode_versions
 from eventlog.flow import Call, Flow, load_script
 from eventlog.keys import ThreadKeys, split_place, value_name
+from projections.integrity.verify import verify_thread
+from projections.log.signatures import SCAN, SCAN_BYTES, SCAN_LOG, Names
 from projections.values.pieces import Pieces
 from projections.values.stored import View
 
-__all__ = ["Names", "check_ancestors", "check_bare", "check_views", "read_signed", "signed_page"]
+__all__ = ["check_ancestors", "check_bare", "check_views", "read_signed"]
 
-READ_NAMED = load_script("projections/log/read_named")
-READ_ENTRIES = load_script("projections/log/read_entries")
-SCAN_LOG = load_script("projections/log/scan_log")
-SCAN, SCAN_BYTES = 1000, 4 * 1024 * 1024
-"""Entries in one reply of a scan, and bytes in the log after which it ends early."""
+READ_NAMED = load_script("projections/integrity/read_named")
 AT_ONCE = 50
 """Entries fetched in one round trip."""
 
 Fields = dict[bytes, bytes]
-
-
-@dataclass(slots=True)
-class Names:
-    """What a thread was called when each of its entries was signed: its own, or, of a copy, that of the thread it comes from."""
-
-    keys: ThreadKeys
-    copied: list[tuple[int, bytes]] | None = None
-    """Where each copy was closed, by what entry ids sort by, and the name of its source; None: not looked up yet."""
-
-    def of(self, entry_id: bytes) -> bytes:
-        """The name that an entry should be signed for, as far as that was looked up."""
-        return name_at(self.copied or (), self.keys.thread, entry_id)
-
-    def check(self, entry_id: bytes, flat: Sequence[bytes]) -> Flow[None]:
-        """Checks an entry's signature. No round trip, but the first time in a copy: then two per thousand entries. Raises
-        `SignatureInvalid`.
-        """
-        signer, thread = self.keys.signer, self.keys.thread.decode()
-        assert signer is not None
-        try:
-            signer.check(self.of(entry_id), entry_id, flat[4:])
-        except SignatureInvalid as error:
-            if self.copied is None:
-                self.copied = yield from sources_of(self.keys)
-                if self.copied:
-                    yield from self.check(entry_id, flat)
-                    return
-            raise SignatureInvalid(f"Thread {thread!r}: {error}") from error
-
-
-def name_at(copied: Sequence[tuple[int, bytes]], own: bytes, entry_id: bytes) -> bytes:
-    """The thread that an entry was signed for, given where copies were closed: what stands before that is of the source."""
-    try:
-        ms = entry_ms(entry_id)
-    except Malformed:
-        return own
-    return next((source for closed, source in copied if ms < closed), own)
 
 
 @dataclass(slots=True)
@@ -109,7 +69,7 @@ class _Entries:
         while wanted:
             yield from self.fetch(wanted)
             wanted = [
-                split_counted(base, 0)[0] for entry_id in wanted if (base := self.field(entry_id, b"b")) is not None
+                counted_part(base, 0)[0] for entry_id in wanted if (base := self.field(entry_id, b"b")) is not None
             ]
 
     def versions(self, entry_id: bytes) -> dict[str, str]:
@@ -119,60 +79,12 @@ class _Entries:
         while at is not None:
             vectors.append(decode_versions(self.field(at, b"s") or b""))
             base = self.field(at, b"b")
-            at = None if base is None else split_counted(base, 0)[0]
+            at = None if base is None else counted_part(base, 0)[0]
         return {channel: token for vector in reversed(vectors) for channel, token in vector.items()}
 
 
 def _entries_of(keys: ThreadKeys) -> _Entries:
     return _Entries(keys, Names(keys))
-
-
-def sources_of(keys: ThreadKeys) -> Flow[list[tuple[int, bytes]]]:
-    """Where each copy that a thread comes from was closed, by what entry ids sort by, and the source's name, as signed entries of
-    its log say. A round trip per thousand entries.
-    """
-    signer = keys.signer
-    assert signer is not None
-    closing: list[tuple[bytes, list[bytes]]] = []
-    after, more = b"", 1
-    while more:
-        entries, more = yield Call(SCAN_LOG, [keys.log], [after, SCAN, SCAN_BYTES])
-        for after, flat in entries:
-            if len(flat) > 5 and flat[5] == ThreadCopied.kind:
-                closing.append((after, flat))
-    found: list[tuple[int, bytes]] = []
-    name = keys.thread
-    for entry_id, flat in reversed(closing):
-        if signer.examine(name, entry_id, flat[4:]).wrong:
-            continue  # what comes before it is then refused
-        try:
-            event = decode_entry(keys.thread.decode(), entry_id, flat).event
-        except CorruptEntry:
-            continue  # likewise
-        if isinstance(event, ThreadCopied):
-            name = (event.source if event.signed_for is None else event.signed_for).encode()
-            found.append((entry_ms(entry_id), name))
-    return found[::-1]
-
-
-def signed_page(
-    names: Names, after: bytes, most: int, most_bytes: int, *, values: bool = True
-) -> Flow[tuple[list[tuple[bytes, list[bytes]]], int]]:
-    """Entries behind one, their signatures checked, and whether there may be more. Without `values`, these are left out then, as
-    `scan_log.lua` leaves them out. One round trip. Raises `SignatureInvalid` where the first is not signed as it should be; one
-    further on ends the page.
-    """
-    entries, more, _ = yield Call(READ_ENTRIES, [names.keys.log], [after, most, most_bytes])
-    found: list[tuple[bytes, list[bytes]]] = []
-    for entry_id, flat in entries:
-        try:
-            yield from names.check(entry_id, flat)
-        except SignatureInvalid:
-            if not found:
-                raise
-            return found, 1
-        found.append((entry_id, flat if values else _shortened(flat)))
-    return found, more
 
 
 def read_signed(keys: ThreadKeys, entry_ids: Sequence[bytes]) -> Flow[list[list[bytes]]]:
@@ -182,25 +94,6 @@ def read_signed(keys: ThreadKeys, entry_ids: Sequence[bytes]) -> Flow[list[list[
     entries = _entries_of(keys)
     yield from entries.fetch(entry_ids)
     return [entries.flat[entry_id] for entry_id in entry_ids]
-
-
-def _shortened(flat: list[bytes]) -> list[bytes]:
-    made = list(flat)
-    for at in range(0, len(made), 2):
-        name, value = made[at][:1], made[at + 1]
-        if name == b"=":
-            made[at + 1] = _stub(value)
-        elif name == b"!":
-            made[at + 1] = b""
-    return made
-
-
-def _stub(piece: bytes) -> bytes:
-    try:
-        end = delta_start(piece) + 16 if is_delta(piece) else split_counted(piece, 1)[1] + 8
-    except Malformed:
-        end = 1
-    return piece[: 1 if piece == EMPTY else end]
 
 
 def check_views(keys: ThreadKeys, views: Sequence[View], pieces: Pieces) -> Flow[None]:
@@ -239,8 +132,6 @@ def _check_absent(keys: ThreadKeys, absent: set[tuple[str, bytes]]) -> Flow[None
 
     Rare, and dear: the log is read twice.
     """
-    from projections.integrity.verify import verify_thread  # noqa: PLC0415 - which reads what is authentic
-
     found = yield from verify_thread(keys)
     if not found.sound:
         raise SignatureInvalid(f"Thread {keys.thread.decode()!r}: {found.findings[0].told}. {_REMEDY}")
@@ -342,7 +233,7 @@ def _check_versions(entries: _Entries, entry_id: bytes, vectors: list[tuple[byte
         if told != (encoded, seen, check):
             raise _differs(entries.keys, at)
         base = entries.field(at, b"b")
-        at = None if base is None else split_counted(base, 0)[0]
+        at = None if base is None else counted_part(base, 0)[0]
     if at is not None:
         raise _differs(entries.keys, entry_id)
 

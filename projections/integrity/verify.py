@@ -47,8 +47,8 @@ from eventlog.flow import Call, Flow, load_script
 from eventlog.keys import ThreadKeys
 from eventlog.signing import Seal, Signer
 from projections.integrity.feed_evidence import Announced, announced
-from projections.integrity.signed_reads import name_at, sources_of
 from projections.log.pages import pages_of
+from projections.log.signatures import name_at, sources_of
 
 __all__ = ["Finding", "Verified", "verify_thread"]
 

@@ -39,7 +39,8 @@ from eventlog.events import (
     ValuesSaved,
     WritesSaved,
 )
-from eventlog.keys import checkpoint_place, counted, ordered, value_name
+from eventlog.framing import counted, ordered
+from eventlog.keys import checkpoint_place, value_name
 
 __all__ = ["Fold", "Index", "fold", "lacking", "settle"]
 

@@ -24,9 +24,9 @@ from eventlog.errors import (
 from eventlog.events import CheckpointSaved, HistoryPruned, Recorded, RunsDeleted, decode_entry
 from eventlog.flow import Argument, Call, Command, Flow, Script, load_script
 from eventlog.keys import ThreadKeys
-from projections.integrity.signed_reads import Names, signed_page
 from projections.log.fold import Index, settle
 from projections.log.pages import pages_of
+from projections.log.signatures import Names, signed_page
 from projections.log.staging import StagedIndex, staged_keys
 from projections.values.versions import Versions, overlaid
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from eventlog.errors import EventLogError
 from eventlog.flow import Argument, Begin, Call, Command, Finish, Flow, load_script
-from eventlog.keys import ThreadKeys, ordered
+from eventlog.framing import ordered
+from eventlog.keys import ThreadKeys
 from projections.log.fold import Fold
 
 __all__ = ["STAGED_FOR", "StagedIndex", "stage_entries", "staged_keys"]

@@ -10,29 +10,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from eventlog.codec import Malformed, paired, split_counted
+from eventlog.codec import Malformed, counted_part, paired
 from eventlog.errors import CorruptEntry, ThreadBusy, ThreadNotFound
 from eventlog.flow import Batch, Call, Command, Flow, load_script
-from eventlog.keys import (
-    PartitionKeys,
-    ThreadKeys,
-    checkpoint_place,
-    counted,
-    ordered,
-    split_place,
-    split_value_name,
-    unordered,
-)
+from eventlog.framing import counted, ordered, unordered
+from eventlog.keys import PartitionKeys, ThreadKeys, checkpoint_place, split_place, split_value_name
 from projections.checkpoints.read import READ, decode_view
 from projections.log.fold import Index
 from projections.log.index import scan
+from projections.log.scan_keys import names_in, shown
 from projections.values.pieces import Pieces
 from projections.values.stored import Incomplete, StoredCheckpoint, from_head
 
-__all__ = ["Checked", "Difference", "check_thread", "shown"]
+__all__ = ["Checked", "Difference", "check_thread"]
 
 CHECK_VIEWS = load_script("projections/maintenance/check_views")
-VIEW_NAMES = load_script("projections/log/view_names")
 PAGE = 1000
 ATTEMPTS = 100
 """How often what looks wrong is looked at again while the log moves on."""
@@ -161,17 +153,6 @@ def read_views(
     return Views(*(yield Call(CHECK_VIEWS, [stream, hash_, members], [len(fields), *fields, *names])))
 
 
-def names_in(key: bytes, command: str) -> Flow[dict[bytes, bytes]]:
-    """What a hash (`HSCAN`) or sorted set (`ZSCAN`) holds. A round trip per 1000 names."""
-    found: dict[bytes, bytes] = {}
-    cursor = b"0"
-    while True:
-        cursor, some = yield Call(VIEW_NAMES, [key], [command, cursor])
-        found.update(paired(some))
-        if cursor == b"0":
-            return found
-
-
 def _views(keys: ThreadKeys, index: Index) -> Flow[list[Difference] | None]:
     """What index and order have otherwise; None if the log has to be folded again."""
     doubts = _Doubts(list(index.hash()), list(index.members()))
@@ -272,17 +253,12 @@ def _said(what: str, found: bytes | None, wanted: bytes | None) -> str:
     return f"{what}: is {shown(found)}, by the log {shown(wanted)}"
 
 
-def shown(value: bytes) -> str:
-    """Bytes for people: text as it is, anything else in hex."""
-    return value.decode() if value.isascii() and value.decode().isprintable() else value.hex()
-
-
 def field_text(name: bytes) -> str:
     """What a field of an index says, in words."""
     if name in _STATE:
         return _STATE[name]
     try:
-        namespace, at = split_counted(name, 1)
+        namespace, at = counted_part(name, 1)
         channel, token = split_value_name(name[at:])
     except (Malformed, ValueError):
         return f"field {name!r}"

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from eventlog.codec import Malformed
 from eventlog.errors import ThreadBusy, ThreadNotFound
 from eventlog.flow import Call, Flow, load_script
-from eventlog.keys import Keyspace, ThreadKeys, ordered, split_place
+from eventlog.framing import ordered
+from eventlog.keys import Keyspace, ThreadKeys, split_place
 from projections.checkpoints.listing import NEWEST
 from projections.checkpoints.read import READ, STORE_HEAD, damaged
 from projections.log.index import call, check_log, rebuild_index

@@ -12,8 +12,9 @@ from eventlog.errors import CorruptEntry, ThreadBusy
 from eventlog.feed.reading import flattened
 from eventlog.feed.trimming import past_lost
 from eventlog.flow import Batch, Command, Flow
-from eventlog.keys import Keyspace, PartitionKeys, ThreadKeys, counted, split_counted
-from projections.maintenance.check import names_in
+from eventlog.framing import counted, split_counted
+from eventlog.keys import Keyspace, PartitionKeys, ThreadKeys
+from projections.log.scan_keys import names_in
 
 __all__ = ["Told", "catch_up", "known_runs", "known_threads", "told_by"]
 

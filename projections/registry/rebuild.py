@@ -11,7 +11,8 @@ from secrets import token_hex
 
 from eventlog.feed.trimming import past_lost
 from eventlog.flow import Batch, Call, Command, Flow, load_script
-from eventlog.keys import Keyspace, PartitionKeys, ThreadKeys, counted
+from eventlog.framing import counted
+from eventlog.keys import Keyspace, PartitionKeys, ThreadKeys
 from projections.log.staging import STAGED_FOR
 from projections.registry.read import names_of, no_pointer
 

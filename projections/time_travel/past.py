@@ -35,10 +35,11 @@ from eventlog.events import (
     entry_ms,
 )
 from eventlog.flow import Call, Flow, load_script
-from eventlog.keys import ThreadKeys, checkpoint_place, counted, ordered, split_place, value_name
-from projections.integrity.signed_reads import Names, signed_page
+from eventlog.framing import counted, ordered
+from eventlog.keys import ThreadKeys, checkpoint_place, split_place, value_name
 from projections.log.fold import Index, lacking
 from projections.log.index import SCAN, SCAN_BYTES, SCAN_LOG
+from projections.log.signatures import Names, signed_page
 from projections.time_travel.moment import Moment
 from projections.time_travel.states import READ_PARTS, Held, States, damaged_entry
 from projections.values.pieces import Pieces

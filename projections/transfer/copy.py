@@ -16,9 +16,9 @@ from eventlog.events import HistoryPruned, Recorded, RunsDeleted, ThreadCopied, 
 from eventlog.flow import Call, Flow, load_script
 from eventlog.keys import Keyspace, ThreadKeys
 from projections.integrity.chain import Chain
-from projections.integrity.signed_reads import name_at, sources_of
 from projections.log.fold import Fold
 from projections.log.index import check_log, has_entry, rebuild_index, scan
+from projections.log.signatures import name_at, sources_of
 from projections.log.staging import StagedIndex, stage_entries, staged_keys
 from projections.registry.rebuild import runs_of
 

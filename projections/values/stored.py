@@ -24,9 +24,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from eventlog import codec
-from eventlog.codec import Malformed, paired, split_counted
+from eventlog.codec import Malformed, counted_part, paired
 from eventlog.events import Write, decode_seen, decode_versions, decode_write
-from eventlog.keys import counted, split_place
+from eventlog.framing import counted
+from eventlog.keys import split_place
 from projections.values.pieces import Pieces, StoredValue, assemble
 from projections.values.versions import Versions, overlaid, verify
 
@@ -111,7 +112,7 @@ def _held(fields: Mapping[bytes, bytes], channel: bytes, token: bytes) -> Stored
         raise Incomplete(channel)
     tracked = fields.get(b"#" + channel)
     if tracked is None:
-        version, at = split_counted(first, 0)
+        version, at = counted_part(first, 0)
         if version != token:
             raise Incomplete(channel)
         return assemble([first[at:]], token)
@@ -133,7 +134,7 @@ def _writes_of_head(fields: Mapping[bytes, bytes]) -> Iterable[Writes]:
         packed = fields[b"!%d" % number]
         parts, at = [], 0
         while at < len(packed):
-            part, at = split_counted(packed, at)
+            part, at = counted_part(packed, at)
             parts.append(part)
         yield parts
 

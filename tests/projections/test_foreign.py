@@ -10,7 +10,7 @@ import pytest
 from eventlog import codec
 from eventlog.errors import CorruptEntry, EventLogError
 from eventlog.events import encode_versions
-from projections.registry.listing import check_registry
+from projections.maintenance.check_registry import check_registry
 from projections.registry.rebuild import rebuild_registry
 from saver import RedisStreamSaver
 from tests.projections.steps import Steps
