@@ -65,6 +65,8 @@ T = TypeVar("T")
 _UNSHARED = ValueCache(0, NEVER)
 """For values of which no two share anything, nor get shorter by compression: encrypted ones."""
 KEEP_LATEST, DELETE = "keep_latest", "delete"
+DELETE_ALL = "delete_all"
+"""The LangGraph server's name for `DELETE`."""
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
@@ -309,8 +311,11 @@ class Operations:
     ) -> Flow[None]:
         """Removes checkpoints of threads."""
         threads = _several("thread_ids", thread_ids)
-        if strategy not in (KEEP_LATEST, DELETE):
-            raise InvalidArgument(f"Unknown prune strategy {strategy!r}; it is {KEEP_LATEST!r} or {DELETE!r}.")
+        if strategy not in (KEEP_LATEST, DELETE, DELETE_ALL):
+            raise InvalidArgument(
+                f"Unknown prune strategy {strategy!r}; pass {KEEP_LATEST!r}, {DELETE!r} or {DELETE_ALL!r}, which means the same."
+            )
+        strategy = DELETE if strategy == DELETE_ALL else strategy
         _check_keep(keep_last, delete=strategy == DELETE, instead=f"strategy={DELETE!r}")
         translator = Translator(serde)
         for thread_id in threads:

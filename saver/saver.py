@@ -586,6 +586,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         """Removes old checkpoints of threads, and keeps what the others need: unchanged values, writes, delta channels' ancestors.
 
         `"keep_latest"` keeps the newest of each namespace, with `keep_last=N` the N newest; `"delete"` deletes the threads.
+        `"delete_all"`, the LangGraph server's name, means the same as `"delete"`.
         Round trips per thread: one per 1000 events or 4 MiB of its log, and one per 1000 checkpoints removed.
         Raises `ThreadBusy` if other writers kept changing a thread meanwhile.
         """

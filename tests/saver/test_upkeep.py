@@ -162,12 +162,13 @@ async def test_prune_frees_what_it_takes(
         assert client.xlen(keys_of(prefix, "t").log) == 4  # the first with `kept`, the last, its writes, and the event
 
 
-async def test_prune_delete(saver: RedisStreamSaver, server: Server, prefix: str, call: Call) -> None:
-    """The strategy "delete" leaves nothing of the threads named but what their partition shares."""
+@pytest.mark.parametrize("strategy", ["delete", "delete_all"])
+async def test_prune_delete(saver: RedisStreamSaver, server: Server, prefix: str, call: Call, strategy: str) -> None:
+    """The strategy "delete", by either name, leaves nothing of the threads but what their partition shares."""
     for thread in ("a", "b"):
         await put_line(call, saver, thread, ["r"] * 3)
         await put_line(call, saver, thread, ["r"] * 3, "sub")
-    await call(saver, "prune", ["a", "b", "nobody"], strategy="delete")
+    await call(saver, "prune", ["a", "b", "nobody"], strategy=strategy)
     assert await call(saver, "list", None) == []
     assert {key.rpartition(b":")[2] for key in keys_under(server, prefix)} == SHARED
 
@@ -176,10 +177,11 @@ async def test_prune_refused(one_saver: RedisStreamSaver, call: Call) -> None:
     """An unknown strategy or number, and a string for a list, are refused; no threads are nothing to do."""
     await put_line(call, one_saver, "t", ["r"] * 2)
     refused: list[tuple[Any, dict[str, Any], str]] = [
-        (["t"], {"strategy": "keep_none"}, "keep_none"),
+        (["t"], {"strategy": "keep_none"}, "'keep_none'.*'keep_latest', 'delete' or 'delete_all'"),
         (["t"], {"keep_last": 0}, "keep_last"),
         (["t"], {"keep_last": True}, "keep_last"),
         (["t"], {"keep_last": 2, "strategy": "delete"}, "keep_last"),
+        (["t"], {"keep_last": 2, "strategy": "delete_all"}, "keep_last"),
         ("t", {}, "thread_ids"),
         (None, {}, "thread_ids"),
     ]
