@@ -3,7 +3,7 @@
 -- KEYS: 1 log, 2 index.
 -- ARGV: none.
 -- Reply: the index's sequence number and digest, '' without one; id of the last entry, '' for none; the last id that the stream gave,
---   '' without one; number of entries; ms that the log has left, -1 for ever.
+--   '' without one; number of entries; ms that the log has left, -1 if it does not expire, -2 if there is none.
 
 local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
 local given = ''

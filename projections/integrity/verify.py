@@ -138,8 +138,8 @@ class _State(NamedTuple):
     log_last: bytes
     stream_last: bytes
     length: int
-    left: int
-    """Ms, -1 for ever."""
+    expires: bool
+    """Whether the log has a time to live; not how much is left, since states read at different times are compared."""
 
 
 @dataclass(slots=True)
@@ -547,7 +547,7 @@ def _ended(keys: ThreadKeys, names: set[bytes], state: _State, known: Announced 
     others = {name: name.decode() for name in names - {keys.thread}}
     told = (yield from announced(keys.keyspace, list(others.values()))) if others else {}
     found = {name for name, text in others.items() if _has_ended(told.get(text))}
-    if state.left >= 0 or _has_ended(known):
+    if state.expires or _has_ended(known):
         found.add(keys.thread)
     return found
 
@@ -583,4 +583,4 @@ def _state(keys: ThreadKeys) -> Flow[_State]:
     """What the index and the stream know of the log's end, read together."""
     sequence, digest, log_last, stream_last, length, left = yield Call(LOG_STATE, [keys.log, keys.index], [])
     number = int(sequence) if sequence.isdigit() and len(sequence) < 20 else 0
-    return _State(number, digest, log_last, stream_last, length, min(left, 0) if left < 0 else 0)
+    return _State(number, digest, log_last, stream_last, length, expires=left >= 0)
