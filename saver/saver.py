@@ -423,7 +423,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         """Whether a thread's log is as it was written: every entry's number, digest and, with a `signing_key`, signature.
 
         `expected`: digests by sequence number that were kept elsewhere. What is not in order is in the result's `findings`, each
-        with its entry id; what this does not prove is told in `integrity.verify`. Only reads: a round trip per 500 entries or 4
+        with its entry id; what this does not prove is told in `integrity.verify`. Only reads: a round trip per 500 events or 1
         MiB of the log, and per 2,000 pointers of the partition's feed. Raises `ThreadNotFound`.
         """
         return self._runner.run(self._operations.verify(thread_id, expected), f"thread {thread_id!r}")
