@@ -6,7 +6,7 @@ Every method hands the operation's flow (`saver.operations`) to the runner (`tra
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import datetime, timedelta
 from os import PathLike
@@ -47,6 +47,7 @@ from projections.values.cache import CACHE_BYTES, COMPRESS_ABOVE, ValueCache
 from saver.embedded import EmbeddedServer
 from saver.history import Replayed
 from saver.operations import Operations
+from saver.setting_up import SetUp
 from saver.ttl import TimeToLive
 from saver.versions import next_version
 
@@ -226,12 +227,19 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
             raise
         return made
 
-    def setup(self) -> None:
+    def setup(self) -> Awaitable[None]:
         """Checks server and prefix now rather than at the first call. One round trip.
+
+        The check is done, and its error raised, when this returns; awaiting the result is allowed and then does nothing.
+        One case differs: inside the event loop of a saver that has only an async connection, `await saver.setup()` does the
+        check. Without `await` the saver's first call does it there.
 
         Raises `LayoutMismatch` or `ServerMisconfigured` where they do not fit.
         """
+        if self._runner.must_await:
+            return SetUp(self.asetup)
         self._runner.run(self._operations.check(), "setup")
+        return SetUp()
 
     async def asetup(self) -> None:
         """Async twin of `setup`."""

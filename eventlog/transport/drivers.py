@@ -68,6 +68,15 @@ class Runner:
     def _begin_process(self) -> None:
         self._lock = threading.Lock()
 
+    @property
+    def must_await(self) -> bool:
+        """Whether only `arun` can work in this thread.
+
+        So it is on the event loop of an async connection without a sync one beside it.
+        """
+        here = _running_loop()
+        return here is not None and not self.connections.has_sync and self.connections.home_loop in (here, None)
+
     def run(self, flow: Flow[T], subject: str) -> T:
         """Result of `flow`. `subject` names what it is about in errors."""
         if self.connections.has_sync:
