@@ -163,7 +163,10 @@ class _Lines:
     def _envelope(self, event: CheckpointSaved) -> Mapping[str, Any]:
         if self._translator is None:
             return event.body
-        return {**event.body, "metadata": self._translator.metadata(self._thread, event.checkpoint_id, event.body)}
+        return {
+            **event.body,
+            "metadata": self._translator.stored_metadata(self._thread, event.checkpoint_id, event.body),
+        }
 
     def _shown(self, channel: str, value: StoredValue | Keyframe | None) -> dict[str, Any]:
         if value is None:

@@ -466,6 +466,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
 
         `until`: the entry id or number of an event of its log, or a time; only what happened up to then is copied, that event
         included. The copy is the thread as it was then, and goes on from the latest checkpoint it had. None copies all.
+        Where metadata names the source as its `thread_id`, reads of the copy give the copy's id.
         Three round trips per 50 events or 4 MiB, and a few more.
 
         Raises `ThreadNotFound` or `ThreadExists`, `CorruptEntry` for a log that is damaged; with `until`, `HistoryGone` if some of
