@@ -365,8 +365,10 @@ class Operations:
         for idx, channel, value in writes:
             (write,) = translator.writes_saved(address, [(channel, value)], task_id, task_path).writes
             found.append(write._replace(idx=idx))
-        mark = translator.writes_saved(address, [one[1:] for one in writes], task_id, task_path).mark
-        event = replace(event, writes=tuple(found), mark=mark)
+        idempotency_key = translator.writes_saved(
+            address, [one[1:] for one in writes], task_id, task_path
+        ).idempotency_key
+        event = replace(event, writes=tuple(found), idempotency_key=idempotency_key)
         about = self._about_writes(address.thread_id, event, config)
         keys = self._keys(address.thread_id)
         yield from self._first(save_writes(keys, event, ttl=self.ttl.on_write, about=about))
