@@ -72,8 +72,8 @@ def test_the_namespace_has_every_public_name(installed: Path, tmp_path: Path) ->
         tmp_path / "app.py",
         "import json, pickle, sys\n"
         "import langgraph.checkpoint.redis_streams as names\n"
-        "import eventlog, langgraph.checkpoint.base, projections, saver, saver.differences, saver.migration\n"
-        "homes = (eventlog, projections, saver, saver.differences, saver.migration)\n"
+        "import eventlog, langgraph.checkpoint.base, projections, saver, saver.differences, saver.migration.migrate\n"
+        "homes = (eventlog, projections, saver, saver.differences, saver.migration.migrate)\n"
         "found = {name: getattr(names, name) for name in names.__all__}\n"
         "assert all(any(vars(home).get(name) is it for home in homes) for name, it in found.items())\n"
         "assert set(found) <= set(dir(names))\n"

@@ -32,7 +32,12 @@ def test_the_wheel_holds_the_packages_and_nothing_else(tmp_path: Path) -> None:
     assert {name.partition("/")[0] for name in inside} == {"eventlog", "langgraph", "projections", "saver"}
     assert not {"langgraph/__init__.py", "langgraph/checkpoint/__init__.py"} & inside
     assert {"langgraph/checkpoint/redis_streams/__init__.py", "langgraph/checkpoint/redis_streams/py.typed"} <= inside
-    assert {"eventlog/py.typed", "projections/py.typed", "saver/py.typed", "projections/checkpoints/save_checkpoint.lua"} <= inside
+    assert {
+        "eventlog/py.typed",
+        "projections/py.typed",
+        "saver/py.typed",
+        "projections/checkpoints/save_checkpoint.lua",
+    } <= inside
     expected = {
         str(path.relative_to(ROOT)).removeprefix(NAMESPACE)
         for floor in ("eventlog", "projections", "saver")

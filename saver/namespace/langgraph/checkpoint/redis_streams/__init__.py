@@ -38,11 +38,11 @@ if TYPE_CHECKING:
         Lag,
         LayoutMismatch,
         LogLost,
-        Mark,
         Member,
         MissingExtra,
         NewerSchema,
         NoSyncConnection,
+        Offset,
         Parked,
         PartitionLag,
         PathInUse,
@@ -94,7 +94,7 @@ if TYPE_CHECKING:
     from saver.differences import (
         differences,
     )
-    from saver.migration import (
+    from saver.migration.migrate import (
         amigrate,
         migrate,
     )
@@ -130,11 +130,11 @@ __all__ = [
     "Lag",
     "LayoutMismatch",
     "LogLost",
-    "Mark",
     "Member",
     "MissingExtra",
     "NewerSchema",
     "NoSyncConnection",
+    "Offset",
     "Parked",
     "PartitionLag",
     "PathInUse",
@@ -189,8 +189,8 @@ _HOMES = {
     "EmbeddedServer": "saver",
     "RedisStreamSaver": "saver",
     "differences": "saver.differences",
-    "amigrate": "saver.migration",
-    "migrate": "saver.migration",
+    "amigrate": "saver.migration.migrate",
+    "migrate": "saver.migration.migrate",
 }
 """The modules of the names that `eventlog` does not have."""
 
