@@ -647,7 +647,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         return await self._runner.arun(self._operations.rebuild_thread(thread_id), f"thread {thread_id!r}")
 
     def get_next_version(self, current: str | None, channel: None) -> str:  # noqa: ARG002
-        """A version greater than `current`, unique across forks, 9 to 20 characters long. See `saver.versions`."""
+        """A version greater than `current`, unique across forks, that LangGraph's own savers continue. See `saver.versions`."""
         return cast("str", next_version(current))
 
     def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> Self:
