@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 
-pytest_plugins = ["tests.fix_servers", "tests.fix_matrix"]
+pytest_plugins = ["tests.fix_servers", "tests.fix_matrix", "tests.fix_postgres"]
 
 
 def pytest_configure() -> None:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from eventlog.errors import InvalidArgument
 from eventlog.feed.position import Position
 from eventlog.feed.reading import Start
-from projections import moments
+from projections.time_travel import moment
 from saver.cli.output import BadInput
 
 __all__ = ["duration_of", "start_of", "time_of"]
@@ -16,14 +16,14 @@ __all__ = ["duration_of", "start_of", "time_of"]
 def duration_of(text: str) -> timedelta:
     """A duration such as 7d, 12h, 1h30m or 45s. Raises `BadInput`."""
     try:
-        return moments.duration_of(text)
+        return moment.duration_of(text)
     except InvalidArgument as error:
         raise BadInput(str(error)) from None
 
 
 def time_of(text: str, local: bool) -> datetime | None:  # noqa: FBT001 - as the option
     """A time in UTC, None for any other text: ISO 8601, in UTC or the local zone if it names none, or that long ago."""
-    return moments.parsed_time(text, "local" if local else "utc")
+    return moment.parsed_time(text, "local" if local else "utc")
 
 
 def start_of(text: str, local: bool) -> Start:  # noqa: FBT001 - as the option
