@@ -61,6 +61,12 @@ class RunningPostgres:
             self.stop()
             raise
 
+    @property
+    def pid(self) -> int:
+        """The process id of the running server."""
+        assert self._process is not None
+        return self._process.pid
+
     def url(self, database: str = "postgres") -> str:
         """A connection string."""
         return f"postgresql:///{database}?host={self._home}&user=postgres"
@@ -86,8 +92,13 @@ class RunningPostgres:
         try:
             self._run(binaries / "postgres", "--version")
         except PermissionError:
-            shutil.copytree(binaries.parent, self._home / "install", symlinks=True)
-            return self._home / "install" / binaries.name
+            install, package = binaries.parent, binaries.parent.parent
+            copy = self._home / package.name / install.name
+            shutil.copytree(install, copy, symlinks=True)
+            libraries = package.with_name(f"{package.name}.libs")  # a wheel's, which binaries find by their own place
+            if libraries.exists():
+                shutil.copytree(libraries, self._home / libraries.name)
+            return copy / binaries.name
         return binaries
 
     def _run(self, *command: str | Path) -> None:
