@@ -1,10 +1,10 @@
 """The agent of scripts/demo: a shop's service desk that looks up orders and refunds them.
 
-A process makes one step of the conversation and ends. What it knows of earlier ones it has from the log:
+A process makes some steps of the conversation and ends. It knows earlier ones from the log only:
 
-    python scripts/story/agent.py --url URL --thread ID --ledger FILE say "Which of my orders can be refunded?"
-    python scripts/story/agent.py --url URL --thread ID --ledger FILE --steps continue
-    python scripts/story/agent.py --url URL --thread ID --ledger FILE answer yes
+    python -m scripts.story.agent --thread ID --ledger FILE --steps say="Which of my orders can be refunded?"
+    python -m scripts.story.agent --thread ID --ledger FILE --steps continue
+    python -m scripts.story.agent --thread ID --ledger FILE --steps answer=yes
 """
 
 from __future__ import annotations

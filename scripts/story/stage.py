@@ -1,4 +1,4 @@
-"""The stage of the demo: the processes that work on a thread, its log, and what is shown of them."""
+"""The stage of the demo: starts the processes that work on a thread, and shows their traces."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 from saver import RedisStreamSaver
+from saver.history import Replayed
 from scripts.story.agent import URL_VARIABLE, Ledger, desk_graph, euros
-from scripts.story.log import Entry, ThreadLog, entry_table
+from scripts.story.log import event_table, events_after
 
 WORKER = ["-m", "scripts.story.agent"]
 PATIENCE = 60.0
@@ -42,11 +43,11 @@ class Stage:
         self.config: Any = {"configurable": {"thread_id": thread}}
         self.ledger = Ledger(folder / "ledger.jsonl")
         self.what_if = Ledger(folder / "what-if.jsonl")
-        self.log = ThreadLog(url, thread)
+        self.saver = saver
         self.graph = desk_graph(saver, self.ledger)
-        self.entries: list[Entry] = []
+        self.events: list[Replayed] = []
         self.failures = 0
-        self._shown_entries = 0
+        self._shown_events = 0
         self._shown_messages: set[str] = set()
 
     # -- processes
@@ -80,7 +81,7 @@ class Stage:
 
     def follow(self) -> None:
         """Read what was appended to the log."""
-        self.entries += self.log.read(self.entries)
+        self.events += events_after(self.saver, self.thread, self.events)
 
     def state(self, config: Any = None) -> Any:
         """The state of the thread, or of one of its checkpoints."""
@@ -105,15 +106,15 @@ class Stage:
     def check(self, claim: str, holds: bool) -> None:  # noqa: FBT001
         """Show whether a claim holds."""
         self.failures += not holds
-        mark = Text("  ok      ", style="green") if holds else Text("  FAILED  ", style="bold red")
-        self._grid([[mark, Text(claim)]])
+        result = Text("  ok      ", style="green") if holds else Text("  FAILED  ", style="bold red")
+        self._grid([[result, Text(claim)]])
 
     def show_log(self) -> None:
-        """The entries that were not shown yet."""
-        new = self.entries[self._shown_entries :]
-        self._shown_entries = len(self.entries)
+        """The events that were not shown yet."""
+        new = self.events[self._shown_events :]
+        self._shown_events = len(self.events)
         self.console.print()
-        self.console.print(entry_table(new, self.entries, self.console.width))
+        self.console.print(event_table(new, self.events))
 
     def show_conversation(self) -> None:
         """The messages that were not shown yet."""
@@ -130,9 +131,9 @@ class Stage:
         for name in snapshots:
             table.add_column(name, overflow="fold")
         for fact in dict.fromkeys(fact for row in rows for fact in row):
-            told = [row.get(fact, "") for row in rows]
-            if any(told):
-                table.add_row(fact, *map(Text, told))
+            cells = [row.get(fact, "") for row in rows]
+            if any(cells):
+                table.add_row(fact, *map(Text, cells))
         self.console.print()
         self.console.print(table)
 

@@ -25,14 +25,14 @@ from eventlog import audit
 from eventlog.errors import EventLogError
 from saver import EmbeddedServer, RedisStreamSaver
 from scripts.story.agent import APPROVAL_LIMIT, Ledger, euros, find, refund_due
-from scripts.story.log import finished_tasks
+from scripts.story.log import delete_views, digests, events_after, finished_tasks
 from scripts.story.stage import CLAIMED, PATIENCE, DemoFailure, Stage
 
 QUESTION = "Which of my orders can be refunded?"
 CLAIM = f"They arrived damaged. Please refund {', '.join(CLAIMED)}."
 CARRIER_DOWN = ("A-1043", "A-1045")
 # LangGraph's interrupt does not work under ainvoke on Python 3.10, whose tasks take no context.
-COLOUR, INVOKE = (["--async"], "ainvoke") if sys.version_info >= (3, 11) else ([], "invoke")
+ASYNC, INVOKE = (["--async"], "ainvoke") if sys.version_info >= (3, 11) else ([], "invoke")
 DUE = sum(refund_due(find(order_id)) for order_id in CLAIMED)
 
 
@@ -57,7 +57,7 @@ def act_one(stage: Stage) -> Any:
     stage.console.print()
     stage.check(f"process {process.pid} was killed by SIGKILL", process.returncode == -signal.SIGKILL)
     stage.check("the state reads the same before and after the kill", alive == killed)
-    stage.check("two of the four branches had saved their writes", len(finished_tasks(stage.entries, "checks")) == 2)
+    stage.check("two of the four branches had saved their writes", len(finished_tasks(stage.events, "checks")) == 2)
     stage.check("all four had begun; two had set money aside", _counts(stage, "asked carrier", "set aside") == (4, 2))
     return killed
 
@@ -65,7 +65,7 @@ def act_one(stage: Stage) -> Any:
 def _await_half_of_the_fan_out(stage: Stage, process: subprocess.Popen[str]) -> None:
     """Follow the log until two branches are in it, and the books until all four have begun."""
     deadline = time.monotonic() + PATIENCE
-    while len(finished_tasks(stage.entries, "checks")) < 2 or _counts(stage, "asked carrier") != (4,):
+    while len(finished_tasks(stage.events, "checks")) < 2 or _counts(stage, "asked carrier") != (4,):
         if process.poll() is not None or time.monotonic() > deadline:
             raise DemoFailure("The agent did not get into the fan-out.")
         time.sleep(0.02)
@@ -75,8 +75,8 @@ def _await_half_of_the_fan_out(stage: Stage, process: subprocess.Popen[str]) -> 
 def act_two(stage: Stage, killed: Any) -> Any:
     """Another process goes on from the log, up to where a person has to answer; the state it stops in."""
     stage.title("2  Another process goes on")
-    before, asked = list(stage.entries), stage.ledger.lines()
-    pid = stage.run(*COLOUR, "--steps", "continue")
+    before, asked = digests(stage.events), stage.ledger.lines()
+    pid = stage.run(*ASYNC, "--steps", "continue")
     waiting = stage.state()
     stage.say(f"Process {pid} ran {INVOKE}(None) on the same thread; the carrier answers again.")
     stage.show_log()
@@ -88,12 +88,12 @@ def act_two(stage: Stage, killed: Any) -> Any:
     stage.check("the branches that had finished did not run again; only the unfinished did", again == set(CARRIER_DOWN))
     stage.check("money was set aside once for every order", set_aside == list(CLAIMED))
     stage.check(
-        "the killed process left nothing half written: the log only grew", stage.log.read()[: len(before)] == before
+        "the killed process left nothing half written: the log only grew", _whole_log(stage)[: len(before)] == before
     )
     stage.check(
         f"the four results add up to {euros(DUE)}", sum(one["cents"] for one in waiting.values["checks"]) == DUE
     )
-    namespaces = {entry.place[0] for entry in stage.entries if entry.place}
+    namespaces = {event.namespace or "" for event in stage.events}
     stage.check(
         "the subgraph's steps are in the same log, in its namespace", any(one.startswith("risk:") for one in namespaces)
     )
@@ -121,10 +121,10 @@ def act_three(stage: Stage) -> Any:
 def act_four(stage: Stage, waiting: Any, final: Any) -> None:
     """Back to where the person was asked: what if the review had found fraud?"""
     stage.title("4  Time travel: a fork")
-    before, entries = stage.history(), list(stage.entries)
+    before, log = stage.history(), digests(stage.events)
     with audit(actor="reviewer", reason="what if it were fraud?"):
         forked = stage.graph.update_state(waiting.config, {"risk": "fraud suspected"}, as_node="risk")
-    pid = stage.run(*COLOUR, "--steps", "continue", "answer=no", ledger=stage.what_if)
+    pid = stage.run(*ASYNC, "--steps", "continue", "answer=no", ledger=stage.what_if)
     stage.say(
         "update_state changed the risk at the checkpoint that waited for approval, which begins a branch; "
         f"process {pid} went on there and was told no. It keeps books of its own."
@@ -143,20 +143,22 @@ def act_four(stage: Stage, waiting: Any, final: Any) -> None:
         {one: after.get(one) for one in before} == before,
     )
     stage.check("the original branch ends as it did, approved and paid", original == final and final.values["approved"])
-    stage.check("the fork appended and changed no entry", stage.log.read()[: len(entries)] == entries)
+    stage.check("the fork appended and changed no entry", _whole_log(stage)[: len(log)] == log)
 
 
 def act_five(stage: Stage) -> None:
     """Nothing but the log is needed."""
     stage.title("5  The log is the truth")
     before = stage.history(), stage.state()
-    deleted = stage.log.delete_views(stage.entries)
+    deleted = delete_views(stage.url, stage.thread, stage.events)
     stage.say(f"The {deleted} keys derived from this thread's log (heads, index, order) were deleted.")
     stage.check("every state reads the same again, rebuilt from the log", (stage.history(), stage.state()) == before)
-    sequence = [entry.recorded.sequence for entry in stage.log.read()]
-    stage.check(
-        f"its {len(sequence)} entries are numbered without a gap", sequence == list(range(1, len(sequence) + 1))
-    )
+    sequence = [event.sequence for event in events_after(stage.saver, stage.thread, [])]
+    stage.check(f"its {len(sequence)} events are numbered without a gap", sequence == list(range(1, len(sequence) + 1)))
+
+
+def _whole_log(stage: Stage) -> list[bytes]:
+    return digests(events_after(stage.saver, stage.thread, []))
 
 
 def _counts(stage: Stage, *actions: str) -> tuple[int, ...]:
@@ -187,7 +189,6 @@ def main() -> int:
             saver = stack.enter_context(RedisStreamSaver.from_conn_string(url))
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="demo-")))
             stage = Stage(console, saver, url, f"refund-desk-{uuid.uuid4().hex[:8]}", folder)
-            stack.callback(stage.log.close)
             _introduce(stage, options)
             failures = _tell(stage)
             _conclude(stage, options, time.monotonic() - began)
@@ -232,7 +233,7 @@ def _introduce(stage: Stage, options: argparse.Namespace) -> None:
         "server alone, as in production."
     )
     stage.say(
-        "In the log, 'on' is the entry of a checkpoint's parent, or of the checkpoint that writes belong to; '>risk' is the "
+        "In the log, 'on' is the event of a checkpoint's parent, or of the checkpoint that writes belong to. '>risk' is the "
         "channel that makes the node risk run next."
     )
 
@@ -248,9 +249,8 @@ def _tell(stage: Stage) -> int:
 
 
 def _conclude(stage: Stage, options: argparse.Namespace, seconds: float) -> None:
-    size = sum(entry.size for entry in stage.entries)
     stage.console.print()
-    stage.say(f"{len(stage.entries)} events, {size:,} bytes, 4 processes of the agent, {seconds:.1f} s.")
+    stage.say(f"{len(stage.events)} events, 4 processes of the agent, {seconds:.1f} s.")
     if options.keep:
         stage.say(f"Thread {stage.thread} is kept: RedisStreamSaver.embedded({options.keep!r})")
     elif options.url:
