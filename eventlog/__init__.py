@@ -1,8 +1,7 @@
 """The log: events, their encoding, and the streams they lie in. Knows Redis and CBOR, not LangGraph."""
 
 from eventlog.attribution import audit
-from eventlog.connections import Connections
-from eventlog.drivers import Runner
+from eventlog.connect.connections import Connections
 from eventlog.errors import *  # noqa: F403
 from eventlog.errors import __all__ as _errors
 from eventlog.events import (
@@ -21,11 +20,12 @@ from eventlog.feed.activity import Activity
 from eventlog.feed.feed import ActivityFeed
 from eventlog.feed.groups import Group, GroupInfo, Lag, Parked, PartitionLag
 from eventlog.feed.member import Member
-from eventlog.feed.position import Mark, Position
+from eventlog.feed.position import Offset, Position
 from eventlog.feed.tail import Tail
 from eventlog.feed.trimming import HeldBack, Retention, Trimmed
 from eventlog.keys import Keyspace
 from eventlog.signing import SigningKey
+from eventlog.transport.drivers import Runner
 
 __all__ = [  # noqa: PLE0604
     "Activity",
@@ -39,7 +39,7 @@ __all__ = [  # noqa: PLE0604
     "HistoryPruned",
     "Keyspace",
     "Lag",
-    "Mark",
+    "Offset",
     "Member",
     "Parked",
     "PartitionLag",

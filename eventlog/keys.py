@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from eventlog.errors import InvalidArgument
+from eventlog.framing import counted, ordered, unordered
 
 if TYPE_CHECKING:
     from eventlog.signing import Signer
@@ -22,9 +23,8 @@ __all__ = [
     "Keyspace",
     "PartitionKeys",
     "ThreadKeys",
-    "checkpoint_place",
-    "ordered",
-    "split_place",
+    "checkpoint_sort_key",
+    "split_sort_key",
     "text",
     "value_name",
 ]
@@ -47,37 +47,19 @@ def text(field: str, value: str) -> bytes:
         ) from None
 
 
-def counted(part: bytes) -> bytes:
-    """`part` behind its length, so that what follows it cannot be mistaken for it."""
-    return b"%d:%b" % (len(part), part)
-
-
-def ordered(part: bytes) -> bytes:
-    """`part` in an encoding that ends itself and sorts, byte by byte, as `part` does. Source: FoundationDB's tuple layer."""
-    return part.replace(b"\0", b"\0\xff") + b"\0"
-
-
-def unordered(encoded: bytes) -> tuple[bytes, bytes]:
-    """The first `ordered` part of `encoded`, decoded, and what follows it."""
-    end = encoded.index(b"\0")
-    while encoded[end + 1 : end + 2] == b"\xff":
-        end = encoded.index(b"\0", end + 2)
-    return encoded[:end].replace(b"\0\xff", b"\0"), encoded[end + 1 :]
-
-
-def checkpoint_place(namespace: bytes, checkpoint_id: bytes) -> bytes:
+def checkpoint_sort_key(namespace: bytes, checkpoint_id: bytes) -> bytes:
     """Where a checkpoint stands in the order key: by namespace, then by checkpoint id."""
     return ordered(namespace) + ordered(checkpoint_id)
 
 
-def split_place(place: bytes) -> tuple[str, str, bytes]:
+def split_sort_key(place: bytes) -> tuple[str, str, bytes]:
     """Namespace, checkpoint id, and the entry id that follows them in an order member."""
     namespace, rest = unordered(place)
     checkpoint_id, entry_id = unordered(rest)
     return namespace.decode(), checkpoint_id.decode(), entry_id
 
 
-def version_token(version: str | float) -> str:
+def version_key(version: str | float) -> str:
     """Text that equals another's exactly where the versions are equal (1 and 1.0 are, "1" is neither)."""
     if isinstance(version, str):
         return "s" + version
@@ -96,22 +78,6 @@ def split_value_name(name: bytes) -> tuple[bytes, bytes]:
     length, _, rest = name.partition(b":")
     size = int(length)
     return rest[size:], rest[:size]
-
-
-def split_counted(parts: bytes) -> list[bytes]:
-    """The `counted` parts that stand one behind the other. Raises ValueError for anything else."""
-    found, at = [], 0
-    while at < len(parts):
-        colon = parts.index(b":", at)
-        size = parts[at:colon]
-        if not size.isdigit():
-            raise ValueError("a part has no length")
-        end = colon + 1 + int(size)
-        if end > len(parts):
-            raise ValueError("a part is shorter than its length says")
-        found.append(parts[colon + 1 : end])
-        at = end
-    return found
 
 
 @dataclass(frozen=True, slots=True)

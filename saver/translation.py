@@ -30,12 +30,12 @@ from eventlog.attribution import stamp
 from eventlog.codec import Keyframe, is_plain
 from eventlog.errors import CorruptEntry, InvalidArgument, ValueUnreadable, ValueUnwritable
 from eventlog.events import CheckpointSaved, Write, WritesSaved
-from eventlog.keys import text, version_token
-from projections.checkpoint import StoredCheckpoint
-from projections.history import Ancestry
-from projections.pieces import StoredValue
-from projections.save import Values
-from projections.versions import MANY, Versions, check_of_versions
+from eventlog.keys import text, version_key
+from projections.checkpoints.ancestry import Ancestry
+from projections.checkpoints.save import Values
+from projections.values.pieces import StoredValue
+from projections.values.stored import StoredCheckpoint
+from projections.values.versions import MANY, Versions, check_of_versions
 from saver.configs import Address
 
 __all__ = ["Translator", "config_of", "copied"]
@@ -45,6 +45,8 @@ _CLEAR = ("v", "ts", "versions_seen", "updated_channels")
 _ELSEWHERE = ("id", "channel_values", "channel_versions")
 _PROCESS_KEY = token_bytes(32)
 _DELTA_COUNTERS = "counters_since_delta_snapshot"
+_FOREIGN = "foreign"
+"""In an envelope: the metadata's `thread_id` was another thread's when it was put, and is read as it was put."""
 
 
 class Translator:
@@ -86,17 +88,19 @@ class Translator:
         seen = None if seen is None else copied(seen)
         body = self._body(address, checkpoint, () if seen is None else ("versions_seen",))
         body["metadata"] = self._beside(address, "metadata", full)
+        if _names_another(full, address.thread_id):
+            body[_FOREIGN] = True
         checkpoint_id = checkpoint["id"]
         if not isinstance(checkpoint_id, str) or not checkpoint_id:
             raise TypeError(
                 f"{address.subject}: the checkpoint's id must be a non-empty string, not {checkpoint_id!r}."
             )
         text("checkpoint id", checkpoint_id)
-        mark = b""
+        idempotency_key = b""
         if isinstance(self.serde, EncryptedSerializer):
             brought = {channel: values[channel] for channel in new_versions if channel in values}
             rest = {**checkpoint, "channel_values": {}}
-            mark = self._mark(address, [address.checkpoint_id, new_versions, brought, rest, full])
+            idempotency_key = self._idempotency_key(address, [address.checkpoint_id, new_versions, brought, rest, full])
         namespace = address.namespace or ""
         check = check_of_versions(Versions(versions, seen))
         event = CheckpointSaved(
@@ -105,7 +109,7 @@ class Translator:
             address.checkpoint_id,
             versions,
             body,
-            mark=mark,
+            idempotency_key=idempotency_key,
             seen=seen,
             check=check,
             audit=stamp(self._open(config.get("metadata"))),
@@ -131,14 +135,16 @@ class Translator:
         for position, (channel, value) in enumerate(writes):
             idx = WRITES_IDX_MAP.get(channel, position)
             found[idx] = Write(idx, _named(channel), *self._dump(address, channel, value))
-        mark = self._mark(address, [task_path, list(writes)])
+        idempotency_key = self._idempotency_key(address, [task_path, list(writes)])
         namespace, put = address.namespace or "", tuple(found.values())
-        return WritesSaved(namespace, address.checkpoint_id, task_id, task_path, put, mark, stamp(self._open(metadata)))
+        return WritesSaved(
+            namespace, address.checkpoint_id, task_id, task_path, put, idempotency_key, stamp(self._open(metadata))
+        )
 
-    def _mark(self, address: Address, call: list[Any]) -> bytes:
+    def _idempotency_key(self, address: Address, call: list[Any]) -> bytes:
         """What tells a call made again from another, where encryption makes its bytes differ: a digest under a key of this process.
 
-        Empty where the serializer does not encrypt. Without the key, which is never written, a mark tells nothing of the call.
+        Empty where the serializer does not encrypt. Without the key, which is never written, the key tells nothing of the call.
         """
         if not isinstance(self.serde, EncryptedSerializer):
             return b""
@@ -209,7 +215,17 @@ class Translator:
         )
 
     def metadata(self, thread_id: str, checkpoint_id: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The metadata in the body of a stored checkpoint."""
+        """The metadata of a stored checkpoint, as the thread's own.
+
+        A copied thread has its source's entries. Where their metadata names the source, it is read with the copy's `thread_id`.
+        """
+        metadata = self.stored_metadata(thread_id, checkpoint_id, body)
+        if _FOREIGN in body or not _names_another(metadata, thread_id):
+            return metadata
+        return {**metadata, "thread_id": thread_id}
+
+    def stored_metadata(self, thread_id: str, checkpoint_id: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The metadata in the body of a stored checkpoint, as it was put, in whatever thread that was."""
         subject = f"thread {thread_id!r}, checkpoint {checkpoint_id!r}"
         return self._load_beside(subject, body, "metadata")
 
@@ -265,6 +281,11 @@ def config_of(thread_id: str, namespace: str, checkpoint_id: str) -> RunnableCon
     return {"configurable": {"thread_id": thread_id, "checkpoint_ns": namespace, "checkpoint_id": checkpoint_id}}
 
 
+def _names_another(metadata: Mapping[str, Any], thread_id: str) -> bool:
+    """Whether metadata has a `thread_id`, and it is not this one."""
+    return "thread_id" in metadata and str(metadata["thread_id"]) != thread_id
+
+
 def _named(channel: object) -> str:
     if not isinstance(channel, str):
         raise TypeError(f"A channel's name must be a string, not {type(channel).__name__} ({channel!r:.80}).")
@@ -278,7 +299,7 @@ def _token(channel: str, version: object) -> str:
         raise TypeError(
             f"The version of channel {channel!r} must be a string or a number, not {type(version).__name__}."
         )
-    token = version_token(version)
+    token = version_key(version)
     if not token.isascii():
         text(f"version of channel {channel!r}", token)
     return token

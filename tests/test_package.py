@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -13,26 +14,47 @@ import pytest
 
 import eventlog
 from eventlog import errors
+from eventlog.flow import load_script
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_wheel_holds_the_three_packages_and_nothing_else(tmp_path: Path) -> None:
-    """Modules, scripts and type markers of the three floors."""
+NAMESPACE = "saver/namespace/"
+
+
+def test_the_wheel_holds_the_packages_and_nothing_else(tmp_path: Path) -> None:
+    """Modules, scripts and type markers of the three floors, and the part of LangGraph's namespace."""
     subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path], cwd=ROOT, check=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     inside = {name for name in names if ".dist-info/" not in name}
-    assert {name.partition("/")[0] for name in inside} == {"eventlog", "projections", "saver"}
-    assert {"eventlog/py.typed", "projections/py.typed", "saver/py.typed", "projections/save_checkpoint.lua"} <= inside
+    assert {name.partition("/")[0] for name in inside} == {"eventlog", "langgraph", "projections", "saver"}
+    assert not {"langgraph/__init__.py", "langgraph/checkpoint/__init__.py"} & inside
+    assert {"langgraph/checkpoint/redis_streams/__init__.py", "langgraph/checkpoint/redis_streams/py.typed"} <= inside
+    assert {
+        "eventlog/py.typed",
+        "projections/py.typed",
+        "saver/py.typed",
+        "projections/checkpoints/save_checkpoint.lua",
+    } <= inside
     expected = {
-        str(path.relative_to(ROOT))
+        str(path.relative_to(ROOT)).removeprefix(NAMESPACE)
         for floor in ("eventlog", "projections", "saver")
         for path in (ROOT / floor).rglob("*")
         if path.suffix in {".py", ".lua"} or path.name == "py.typed"
     }
     assert expected == inside
+
+
+def test_the_source_distribution_holds_the_namespace(tmp_path: Path) -> None:
+    """A wheel can be built from the source distribution."""
+    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", tmp_path], cwd=ROOT, check=True)
+    (sdist,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
+    folder = NAMESPACE + "langgraph/checkpoint/redis_streams/"
+    assert {folder + name for name in ("__init__.py", "cli.py", "py.typed")} <= inside
 
 
 @pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
@@ -65,3 +87,12 @@ def test_every_script_has_a_header(path: Path) -> None:
         text = "\n".join(header)
         assert "-- KEYS" in text
         assert "Reply:" in text
+
+
+def test_a_script_names_its_preludes_in_its_header() -> None:
+    """A script is joined with the preludes that its header names, in that order."""
+    script = load_script("eventlog/feed/ends")
+    sources = [
+        (ROOT / f"{path}.lua").read_bytes() for path in ("eventlog/names", "eventlog/pointers", "eventlog/feed/ends")
+    ]
+    assert script.source == b"".join(sources)

@@ -1,19 +1,16 @@
-"""What a member of a group does, without I/O: partitions are read, events handed out one by one, and what became of
-them written down.
+"""The work of a group's member, without I/O: partitions are read, and events handed out and settled.
 
 Theory of operation:
 
 1. A *lane* is a partition that the member leases. It is read in batches; the events of a batch are handed out in order.
 2. An event is *in hand* from the moment it is handed out until it is finished or has failed. There is one at a time.
-3. Finishing an event moves the lane's position in memory. It is *settled*, written down, when the batch is through, when something
-   is written for another reason, or when it has been open for `acknowledge_within`.
-4. An event that fails is laid aside with its thread: from then on events of that thread are laid behind it instead of
-being handed out, until
-   those that wait have been handed out in order. The lane goes on meanwhile.
-5. Every read and every settling names the lease's token and the entry last read. If the lease is another's, the lane
-is dropped as it
-   is; if the server does not have that entry (it failed over and lost it), the lane goes back to what the server has,
-   and `PositionLost` is raised once.
+3. Finishing an event moves the lane's position in memory. The position is *settled*, which means written to the server,
+   at the end of the batch, with any other write, or when it has been open for `acknowledge_within`.
+4. An event that fails is laid aside with its thread. Later events of that thread join it instead of being handed out,
+   until the waiting events have been handed out in order. The lane goes on meanwhile.
+5. Every read and every settling names the lease's token and the entry last read. If another member has the lease, the
+   lane is dropped as it is. If the server does not have that entry (it failed over and lost it), the lane goes back to
+   the server's position, and `PositionLost` is raised once.
 
 Warts: an event that was handled and not settled when its member died, or lost its lease, is handed out again.
 """
@@ -41,19 +38,19 @@ from eventlog.feed.activity import Activity, Filters, pack_pointer, read_pointer
 from eventlog.feed.failures import Failure
 from eventlog.feed.lane import STAY, Again, InHand, Lane
 from eventlog.feed.leases import Gained, Leases, Lost
-from eventlog.feed.position import Mark
-from eventlog.feed.reading import SCAN, after, as_page, astray, feed_script
-from eventlog.flow import Argument, Call, Command, Flow, Pause, Wait
-from eventlog.keys import Keyspace, ordered, text
+from eventlog.feed.position import Offset
+from eventlog.feed.reading import SCAN, after, as_page, astray
+from eventlog.flow import Argument, Call, Command, Flow, Pause, Wait, load_script
+from eventlog.framing import ordered
+from eventlog.keys import Keyspace, text
 
 __all__ = ["Lanes"]
 
 log = logging.getLogger("eventlog.feed")
 
-_READING = ("eventlog/names", "eventlog/pointers", "eventlog.feed/reading")
-LANE = feed_script("lane", *_READING)
-SETTLE = feed_script("settle", *_READING)
-WAITING = feed_script("waiting", "eventlog/names")
+LANE = load_script("eventlog/feed/lane")
+SETTLE = load_script("eventlog/feed/settle")
+WAITING = load_script("eventlog/feed/waiting")
 IDLE = 1.0
 """Seconds after which a lane is read though nothing came: what was retried from outside is noticed by that."""
 LEASELESS = 0.05
@@ -169,9 +166,7 @@ class Lanes:
         activity = self._next_again()
         if activity is None and not self._turn:
             yield from self._read()
-        if (
-            activity is None and self._others >= self._batch
-        ):  # what waits of one thread does not keep the others waiting
+        if activity is None and self._others >= self._batch:  # a thread with a backlog must not delay the others
             activity = yield from self._fetched()
         if activity is None:
             activity = self._buffered() or (yield from self._fetched())
@@ -216,12 +211,11 @@ class Lanes:
             self._let_go()
             return
         if isinstance(error, EventGone):
+            yield from self.finish()
             log.warning(
                 "Group %r: %s What is gone is not tried again: event %s counts as handled",
-                self._group,
-                error,
-                activity.event_id,
-            )  # fmt: skip yield from self.finish()
+                self._group, error, activity.event_id,
+            )  # fmt: skip
             return
         attempts = activity.attempt
         park = attempts >= self._max_attempts or (isinstance(error, EffectRefused) and error.halfway)
@@ -288,7 +282,7 @@ class Lanes:
             self._forget(self.lanes[news.number])
         keys = self._keyspace.partition(news.number).group(self._encoded)
         self.lanes[news.number] = Lane(
-            news.number, news.token, keys, news.mark, news.n, set(news.held), news.stamp, settled=news.mark.id
+            news.number, news.token, keys, news.offset, news.n, set(news.held), news.stamp, settled=news.offset.id
         )
 
     def _drop(self, lane: Lane) -> None:
@@ -404,18 +398,26 @@ class Lanes:
 
     def _read_lane(self, lane: Lane) -> Flow[None]:
         """Settles a lane and reads it on: one round trip; two if there is a filter and something to settle."""
-        then = None if self._filtered else after(lane.keys.shared.feed, lane.mark, self._batch)
+        then = None if self._filtered else after(lane.keys.shared.feed, lane.offset, self._batch)
         if lane.is_unsettled():
             reply = yield from self._settle(lane, then=then)
             if reply is None:
                 return
             if then is not None:
                 _, _, due, left, entries = reply
-                self._take_in(lane, as_page(entries, lane.mark, self._batch), due, left)
+                self._take_in(lane, as_page(entries, lane.offset, self._batch), due, left)
                 return
         shared = lane.keys.shared
         count = 0 if then else self._batch
-        words = [lane.token, lane.mark.id, lane.mark.check, count, lane.stamp, max(SCAN, self._batch), *self._filters]
+        words = [
+            lane.token,
+            lane.offset.id,
+            lane.offset.check,
+            count,
+            lane.stamp,
+            max(SCAN, self._batch),
+            *self._filters,
+        ]
         keys = [shared.feed, shared.trimmed, lane.keys.state, lane.keys.due]
         reply = yield Call(LANE, keys, words, then=then)
         told, entries = (reply, None) if then is None else reply
@@ -425,13 +427,13 @@ class Lanes:
         if told[0] != b"ok":
             raise self._gone_astray(lane, told[0])
         _, *page, due, left = told
-        self._take_in(lane, page if then is None else as_page(entries, lane.mark, self._batch), due, left)
+        self._take_in(lane, page if then is None else as_page(entries, lane.offset, self._batch), due, left)
 
     def _take_in(self, lane: Lane, page: Sequence[Any], due: list[bytes], left: int) -> None:
         """What was read of a lane, and what is due there."""
         pointers, entry_id, check, looked, more = page
-        lane.pointers, lane.next, lane.base, lane.before = pointers, 0, lane.n, lane.mark
-        lane.mark, lane.n, lane.more = Mark(entry_id.decode(), check.decode()), lane.n + looked, bool(more)
+        lane.pointers, lane.next, lane.base, lane.before = pointers, 0, lane.n, lane.offset
+        lane.offset, lane.n, lane.more = Offset(entry_id.decode(), check.decode()), lane.n + looked, bool(more)
         lane.due, lane.read_at = list(due), time.monotonic()
         lane.next_due = None if left < 0 else lane.read_at + left / 1000
         if pointers:
@@ -441,7 +443,7 @@ class Lanes:
         """The error for a lane whose server lost something. Its lease is asked anew where it is, to go on from there."""
         self._forget(lane)
         self._astray.append((lane.number, lane.token))
-        return astray(what, lane.number, lane.mark)
+        return astray(what, lane.number, lane.offset)
 
     def _wait(self) -> Flow[None]:
         yield from self._settle_all()
@@ -452,7 +454,7 @@ class Lanes:
         dues = [lane.next_due for lane in self.lanes.values() if lane.next_due is not None]
         seconds = min([IDLE, *(max(0.0, due - now) for due in dues)])
         streams = {lane.keys.shared.feed: lane for lane in self.lanes.values()}
-        asked = [(key, (lane.mark.id or "0-0").encode()) for key, lane in streams.items()]
+        asked = [(key, (lane.offset.id or "0-0").encode()) for key, lane in streams.items()]
         news = yield Wait(asked, max(1, int(seconds * 1000)))
         for key in news:
             if key in streams:
@@ -511,7 +513,7 @@ class Lanes:
     def _write(
         self,
         lane: Lane,
-        position: Mark = STAY,
+        position: Offset = STAY,
         n: int = 0,
         *,
         waits: Sequence[bytes] = (),
