@@ -187,6 +187,7 @@ def test_a_copy_is_complete_and_goes_on(served: Served) -> None:
     copy = served.client.threads.copy(thread)["thread_id"]
     origin = served.stored(thread)
     assert [_content(one) for one in served.stored(copy)] == [_content(one) for one in origin]
+    assert {one.metadata["thread_id"] for one in served.stored(copy)} == {copy}
     assert any(one.pending_writes for one in origin)
     assert served.resume(copy)["log"] == PAID
     assert served.client.threads.get_state(thread)["next"] == ["approve"]
@@ -197,7 +198,7 @@ def test_a_copy_is_complete_and_goes_on(served: Served) -> None:
 def _content(found: Any) -> Any:
     """What a checkpoint holds but for the thread it is in."""
     configs = [one and {**one["configurable"], "thread_id": ""} for one in (found.config, found.parent_config)]
-    return configs, found.checkpoint, found.metadata, found.pending_writes
+    return configs, found.checkpoint, {**found.metadata, "thread_id": ""}, found.pending_writes
 
 
 @pytest.mark.parametrize("how", ["delete", "prune"])
