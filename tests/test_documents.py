@@ -1,0 +1,143 @@
+"""The documents, run: every Python block and every command on a real server, every link followed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.document_stage import ROOT, Stage
+from tests.documents import Block, Command, agree, anchors, blocks, commands, links, normalized
+from tests.servers import RunningServer
+
+RUN = ("README", "GUIDE", "FEED", "AUDIT", "CLI", "OPERATIONS", "SECURITY", "COMPARISON", "PERFORMANCE")
+"""Documents whose blocks run, where they exist. Links are followed in all documents."""
+MOST_NOT_RUN = 4
+LANGUAGES = {"python", "sh", "console", "json", "text", "diff", "toml", "yaml", "redis", ""}
+
+RUN_FILES = [path for name in RUN if (path := ROOT / f"{name}.md").exists()]
+ALL_FILES = [*sorted(ROOT.glob("*.md")), ROOT / "tests/README.md"]
+
+
+@pytest.mark.parametrize("path", RUN_FILES, ids=lambda path: path.name)
+def test_every_block_runs(path: Path, private_server: Callable[..., RunningServer], tmp_path: Path) -> None:
+    """The blocks of a document run from top to bottom, and print the output that it shows."""
+    text = path.read_text()
+    with Stage(path.name, text, tmp_path, private_server) as stage:
+        stage.run(list(blocks(text)))
+
+
+@pytest.mark.parametrize("path", RUN_FILES, ids=lambda path: path.name)
+def test_every_block_has_a_language_that_is_known(path: Path) -> None:
+    """A block in an unknown language would not be run."""
+    unknown = [(one.line, one.language) for one in blocks(path.read_text()) if one.language not in LANGUAGES]
+    assert unknown == []
+
+
+def test_few_blocks_are_not_run() -> None:
+    """Each block that is not run names its reason, and there are few."""
+    found = [f"{path.name}:{one.line}: {one.not_run}" for path in RUN_FILES for one in blocks(path.read_text())]
+    left_out = [line for line in found if not line.endswith(": ")]
+    assert len(left_out) <= MOST_NOT_RUN, left_out
+
+
+@pytest.mark.parametrize("path", ALL_FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_leads_somewhere(path: Path) -> None:
+    """Files and anchors exist; addresses of other sites have a host."""
+    wrong = [target for target in links(path.read_text()) if not _leads_somewhere(path, target)]
+    assert wrong == []
+
+
+def _leads_somewhere(path: Path, target: str) -> bool:
+    if target.startswith(("https://", "http://")):
+        parts = urlsplit(target)
+        return parts.scheme == "https" and "." in parts.netloc
+    name, _, anchor = target.partition("#")
+    file = path.parent / name if name else path
+    return file.exists() and (not anchor or anchor in anchors(file.read_text()))
+
+
+# The reading of documents itself
+
+DOCUMENT = """\
+# A `title`, with [a link](other.md)
+
+Text with a [picture](charts/one.png "One") and `[code](nowhere)`.
+
+```python
+await nothing  # [not a link](nowhere)
+```
+
+## Notes
+## Notes
+
+<!-- not run: needs Sentinel -->
+```sh
+agentlog log 42 \\
+    --patch
+# a comment
+agentlog lag billing  # exit code 1 if it is late
+```
+
+<!-- runs until stopped -->
+```console
+$ agentlog tail --follow
+one
+$ agentlog threads
+```
+"""
+
+
+def test_blocks_have_lines_and_marks() -> None:
+    """Language, first line, and the comment directly before each block."""
+    found = [(one.language, one.line, one.not_run, one.endless) for one in blocks(DOCUMENT)]
+    assert found == [("python", 6, "", False), ("sh", 14, "needs Sentinel", False), ("console", 22, "", True)]
+
+
+def test_commands_have_continuations_outputs_and_exit_codes() -> None:
+    """A backslash continues a command; output follows `$ `; a comment names the exit code."""
+    _, shell, console = blocks(DOCUMENT)
+    first, second = commands(shell)
+    assert (first.text, first.output, first.exit_code) == ("agentlog log 42 \\\n    --patch", None, 0)
+    assert (second.line, second.exit_code) == (17, 1)
+    follow, threads = commands(console)
+    assert (follow.text, follow.output, follow.endless) == ("agentlog tail --follow", "one", True)
+    assert threads == Command("agentlog threads", 24, "")
+
+
+def test_links_and_anchors_are_githubs() -> None:
+    """Links outside of code; slugs of headings, numbered where they repeat."""
+    assert links(DOCUMENT) == ["other.md", "charts/one.png"]
+    assert anchors(DOCUMENT) == {"a-title-with-a-link", "notes", "notes-1"}
+
+
+def test_a_block_can_be_a_file() -> None:
+    """Its first line names it."""
+    assert Block("python", "# hello.py\nprint()\n", 1).file == "hello.py"
+    assert Block("python", "# A comment.\n", 1).file is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("2026-11-22T12:00:00.123Z  a", "2027-01-02T01:02:03Z a"),
+        ("1764412345678-0", "1764499999999-0"),
+        ("1f0c5a3e-7b8d-6c2a-9e4f-0123456789ab", "1f0c5a3e-7b8d-6c2a-8e4f-0123456789cd"),
+        ("refund-desk-0123abcd", "refund-desk-deadbeef"),
+        ("redis at localhost:6379", "redis at 127.0.0.1:12345"),
+        ("12 bytes in 3.5 s", "1,200 bytes in 4 s"),
+    ],
+)
+def test_variable_parts_are_equal(one: str, other: str) -> None:
+    """Times, ids, addresses, sizes and durations may differ between the document and the run."""
+    assert normalized(one) == normalized(other)
+
+
+def test_outputs_agree_but_for_lines_left_out() -> None:
+    """A line `...` stands for any number of lines; other lines must be there, in order."""
+    assert agree("a\n...\nd", "a\nb\nc\nd\n")
+    assert agree("a\n...\nd", "a\nd\n")
+    assert not agree("a\nd", "a\nb\nd\n")
+    assert not agree("count 3", "count 4")
