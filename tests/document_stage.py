@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.graph import START, MessagesState, StateGraph
 from typing_extensions import Self
 
 from tests.documents import Block, Command, agree, commands
@@ -42,7 +44,9 @@ class Stage:
         self._printed = ""
 
     def __enter__(self) -> Self:
-        """Start the servers that the document names beside localhost:6379."""
+        """Start the servers that the document names beside localhost:6379, and make the file that it migrates from."""
+        if "checkpoints.sqlite" in self._text:
+            _fill(self.directory / "checkpoints.sqlite")
         if "7100" in self._text:
             cluster = launch_cluster(preferred_binary())
             self._stack.callback(cluster.stop)
@@ -117,6 +121,10 @@ class Stage:
         )
         assert not error, self._where(block.line, error)
 
+    def use(self, code: str) -> None:
+        """Run code that uses the names which the document's blocks have defined."""
+        self._python(Block("python", code, 1), ())
+
     def _ask(self, **request: Any) -> tuple[str, str]:
         """Have the document's process run some code; its output, and the traceback if it failed."""
         if self._worker is None:
@@ -183,3 +191,14 @@ class Stage:
         kept = {name: value for name, value in os.environ.items() if name not in deciding}
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
         return {**kept, "PYTHONPATH": f"{ROOT}{os.pathsep}.", "PATH": path, "COLUMNS": "120", **self.environment}
+
+
+def _fill(path: Path) -> None:
+    """Make a file of LangGraph's SqliteSaver with two threads of one turn each."""
+    builder = StateGraph(MessagesState)
+    builder.add_node("answer", lambda _: {"messages": [("ai", "Hello yourself")]})
+    builder.add_edge(START, "answer")
+    with SqliteSaver.from_conn_string(str(path)) as saver:
+        graph: Any = builder.compile(checkpointer=saver)
+        for thread in ("old-1", "old-2"):
+            graph.invoke({"messages": [("human", "Hello")]}, {"configurable": {"thread_id": thread}})
