@@ -34,6 +34,7 @@ class Stage:
     def __init__(self, name: str, text: str, directory: Path, start_server: Callable[..., RunningServer]) -> None:
         self.name = name
         self.directory = directory
+        (directory / "scripts").symlink_to(ROOT / "scripts")
         self._text = text
         self._stack = contextlib.ExitStack()
         self._start_server = start_server
