@@ -1,8 +1,7 @@
 """The log: events, their encoding, and the streams they lie in. Knows Redis and CBOR, not LangGraph."""
 
 from eventlog.attribution import audit
-from eventlog.connections import Connections
-from eventlog.drivers import Runner
+from eventlog.connect.connections import Connections
 from eventlog.errors import *  # noqa: F403
 from eventlog.errors import __all__ as _errors
 from eventlog.events import (
@@ -26,6 +25,7 @@ from eventlog.feed.tail import Tail
 from eventlog.feed.trimming import HeldBack, Retention, Trimmed
 from eventlog.keys import Keyspace
 from eventlog.signing import SigningKey
+from eventlog.transport.drivers import Runner
 
 __all__ = [  # noqa: PLE0604
     "Activity",

@@ -10,7 +10,7 @@ A piece is how one version of a channel's value is stored: one letter for its fo
     K    keyframe, the value whole: the serde type behind its length, the value's check, its bytes
     D    delta against an earlier piece of the channel: the entry id that piece lies in behind its length, then its version token,
          both behind their length as a 16-bit big-endian number; then the checks of that value and of this, and the edits that lead
-         from one to the other (see `projections.delta`)
+         from one to the other (see `projections.values.delta`)
     k, d the same, the bytes, or the edits, compressed with Zstandard
 
 "Behind its length" is a decimal number, a colon, then so many bytes. A check is 8 bytes, XXH3-64.
@@ -215,7 +215,7 @@ def decompressed(piece: bytes) -> bytes:
 
 
 def _end_of_checks(piece: bytes) -> int:
-    at = delta_start(piece) + 16 if is_delta(piece) else split_counted(piece, 1)[1] + 8
+    at = delta_start(piece) + 16 if is_delta(piece) else counted_part(piece, 1)[1] + 8
     if at > len(piece):
         raise Malformed("ends before its check does")
     return at
@@ -242,13 +242,13 @@ def delta_start(piece: bytes) -> int:
 def base_of(piece: bytes) -> tuple[bytes, bytes]:
     """Entry id and version token of the piece that a delta was made against. Raises `Malformed`."""
     start = delta_start(piece)
-    entry_id, at = split_counted(piece, 3)
+    entry_id, at = counted_part(piece, 3)
     if not at <= start <= len(piece):
         raise Malformed("holds a delta that does not say what it was made against")
     return entry_id, piece[at:start]
 
 
-def split_counted(data: bytes, at: int) -> tuple[bytes, int]:
+def counted_part(data: bytes, at: int) -> tuple[bytes, int]:
     """The part behind its length that begins at `at`, and where it ends. Raises `Malformed`."""
     try:
         start = data.index(b":", at, at + 12) + 1
@@ -262,7 +262,7 @@ def split_counted(data: bytes, at: int) -> tuple[bytes, int]:
 
 def split_keyframe(piece: bytes) -> tuple[str, int]:
     """Serde type of a keyframe's piece, and where its bytes begin. Raises `Malformed`."""
-    type_, at = split_counted(piece, 1)
+    type_, at = counted_part(piece, 1)
     if len(piece) < at + 8:
         raise Malformed("ends before its check does")
     return _decoded(type_), at + 8
@@ -276,8 +276,8 @@ def encode_write(channel: str, type_: str, data: bytes) -> bytes:
 
 def decode_write(write: bytes) -> tuple[str, str, bytes]:
     """Channel, serde type and bytes of a write. Raises `Malformed`."""
-    name, at = split_counted(write, 0)
-    kind, at = split_counted(write, at)
+    name, at = counted_part(write, 0)
+    kind, at = counted_part(write, at)
     return _decoded(name), _decoded(kind), write[at:]
 
 

@@ -86,8 +86,11 @@ class ValueTooLarge(CallerError, ValueError):
     """A value is larger than the server takes; nothing was written."""
 
 
-class ValueUnwritable(CallerError, TypeError):
-    """The serializer cannot write a value; nothing was appended."""
+class ValueUnwritable(CallerError, TypeError, ValueError):
+    """The serializer cannot write a value; nothing was appended.
+
+    Serializers raise a `TypeError` or a `ValueError` for this, so it is both. The serializer's own error is the `__cause__`.
+    """
 
 
 class LayoutMismatch(CallerError):

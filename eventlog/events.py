@@ -30,7 +30,8 @@ from typing import Any, ClassVar, NamedTuple, Union
 
 from eventlog import codec
 from eventlog.errors import CorruptEntry, NewerSchema
-from eventlog.keys import counted, split_value_name
+from eventlog.framing import counted
+from eventlog.keys import split_value_name
 
 __all__ = [
     "CheckpointSaved",
@@ -351,7 +352,7 @@ def _audit(fields: Fields) -> dict[str, Any] | None:
 
 
 def _base(field: bytes) -> tuple[bytes, bytes]:
-    entry_id, at = codec.split_counted(field, 0)
+    entry_id, at = codec.counted_part(field, 0)
     return entry_id, field[at:]
 
 

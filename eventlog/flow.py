@@ -1,12 +1,13 @@
 """Operations without I/O.
 
 An operation is a *flow*: a generator that yields what it wants of the server, receives the reply, and returns its result.
-Flows hold the whole logic of an operation, once, for sync and async alike; the drivers (`eventlog.drivers`) only carry
+Flows hold the whole logic of an operation, once, for sync and async alike; the drivers (`eventlog.transport.drivers`) only carry
 requests and replies. Raw replies are what RESP2 gives: bytes, int, None and lists of these.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+_PRELUDES = re.compile(rb"^-- Preludes: (.+)\.$", re.MULTILINE)
 Argument = Union[bytes, str, int]
 
 
@@ -122,11 +124,20 @@ Flow = Generator[Request, Any, T]
 
 
 @cache
-def load_script(*paths: str) -> Script:
-    """The script in the last of some files, `package/name`, behind the preludes in the others."""
-    parts = []
-    for path in paths:
-        package, _, name = path.partition("/")
-        parts.append(files(package).joinpath(f"{name}.lua").read_bytes())
-    source = b"".join(parts)
-    return Script(paths[-1], source, sha1(source, usedforsecurity=False).hexdigest())
+def load_script(path: str) -> Script:
+    """A Lua script by its path, joined with the preludes that its header names.
+
+    Args:
+        path: the script's folder and name without ending, e.g. "eventlog/feed/lag".
+
+    """
+    own = _source(path)
+    named = _PRELUDES.search(own)
+    preludes = named.group(1).decode().split(", ") if named else []
+    source = b"".join([*map(_source, preludes), own])
+    return Script(path, source, sha1(source, usedforsecurity=False).hexdigest())
+
+
+def _source(path: str) -> bytes:
+    package, _, name = path.rpartition("/")
+    return files(package.replace("/", ".")).joinpath(f"{name}.lua").read_bytes()

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from eventlog.errors import InvalidArgument
+from eventlog.framing import counted, ordered, unordered
 
 if TYPE_CHECKING:
     from eventlog.signing import Signer
@@ -23,7 +24,6 @@ __all__ = [
     "PartitionKeys",
     "ThreadKeys",
     "checkpoint_place",
-    "ordered",
     "split_place",
     "text",
     "value_name",
@@ -45,24 +45,6 @@ def text(field: str, value: str) -> bytes:
         raise InvalidArgument(
             f"{field} {value!r} is not valid Unicode text; pass text that can be encoded as UTF-8."
         ) from None
-
-
-def counted(part: bytes) -> bytes:
-    """`part` behind its length, so that what follows it cannot be mistaken for it."""
-    return b"%d:%b" % (len(part), part)
-
-
-def ordered(part: bytes) -> bytes:
-    """`part` in an encoding that ends itself and sorts, byte by byte, as `part` does. Source: FoundationDB's tuple layer."""
-    return part.replace(b"\0", b"\0\xff") + b"\0"
-
-
-def unordered(encoded: bytes) -> tuple[bytes, bytes]:
-    """The first `ordered` part of `encoded`, decoded, and what follows it."""
-    end = encoded.index(b"\0")
-    while encoded[end + 1 : end + 2] == b"\xff":
-        end = encoded.index(b"\0", end + 2)
-    return encoded[:end].replace(b"\0\xff", b"\0"), encoded[end + 1 :]
 
 
 def checkpoint_place(namespace: bytes, checkpoint_id: bytes) -> bytes:
@@ -96,22 +78,6 @@ def split_value_name(name: bytes) -> tuple[bytes, bytes]:
     length, _, rest = name.partition(b":")
     size = int(length)
     return rest[size:], rest[:size]
-
-
-def split_counted(parts: bytes) -> list[bytes]:
-    """The `counted` parts that stand one behind the other. Raises ValueError for anything else."""
-    found, at = [], 0
-    while at < len(parts):
-        colon = parts.index(b":", at)
-        size = parts[at:colon]
-        if not size.isdigit():
-            raise ValueError("a part has no length")
-        end = colon + 1 + int(size)
-        if end > len(parts):
-            raise ValueError("a part is shorter than its length says")
-        found.append(parts[colon + 1 : end])
-        at = end
-    return found
 
 
 @dataclass(frozen=True, slots=True)

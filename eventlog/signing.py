@@ -29,7 +29,7 @@ from eventlog import codec
 from eventlog.codec import content_digest
 from eventlog.errors import InvalidArgument, MissingExtra, SignatureInvalid
 from eventlog.forks import renew_after_fork
-from eventlog.keys import counted, split_counted
+from eventlog.framing import counted, split_counted
 
 __all__ = ["FORGED", "UNSIGNED", "Examined", "Seal", "Signer", "SigningKey", "seal_of"]
 

@@ -1,7 +1,7 @@
 """Folds of a thread's log, and their stored views."""
 
-from projections.checkpoint import PendingWrite, StoredCheckpoint
 from projections.feed import FeedProjection
-from projections.fold import Index, fold
+from projections.log.fold import Index, fold
+from projections.values.stored import PendingWrite, StoredCheckpoint
 
 __all__ = ["FeedProjection", "Index", "PendingWrite", "StoredCheckpoint", "fold"]

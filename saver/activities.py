@@ -11,13 +11,13 @@ from eventlog.feed.activity import Activity
 from eventlog.feed.reading import flattened, load_event
 from eventlog.flow import Call, Flow, load_script
 from eventlog.keys import Keyspace, ThreadKeys
-from projections.authentic import read_signed
-from projections.read import read_checkpoint
+from projections.checkpoints.read import read_checkpoint
+from projections.integrity.signed_reads import read_signed
 from saver.translation import Translator
 
 __all__ = ["values_of"]
 
-COMMAND = load_script("eventlog/command")
+COMMAND = load_script("eventlog/transport/command")
 
 
 def values_of(translator: Translator, keyspace: Keyspace, activity: Activity) -> Flow[list[tuple[str, Any]]]:

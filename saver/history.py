@@ -12,9 +12,9 @@ from langgraph.checkpoint.base import CheckpointTuple
 from eventlog.events import CheckpointSaved, Event, Recorded, ValuesSaved, WritesSaved
 from eventlog.flow import Flow
 from eventlog.keys import ThreadKeys
-from projections.moments import When, moment_of, time_of
-from projections.past import State, Unavailable
-from projections.replay import replay
+from projections.time_travel.moment import When, moment_of, time_of
+from projections.time_travel.past import State, Unavailable
+from projections.time_travel.replay import replay
 from saver.translation import Translator
 
 __all__ = ["Replayed", "replayed"]
@@ -102,7 +102,7 @@ def replayed(
     until: When | None = None,
     states: bool = True,
 ) -> Flow[None]:
-    """Emits `Replayed` for each event, oldest first. Round trips, memory and errors as of `projections.replay.replay`.
+    """Emits `Replayed` for each event, oldest first. Round trips, memory and errors as of `projections.time_travel.replay.replay`.
 
     What a put appended as several events comes as one: with its checkpoint.
     """

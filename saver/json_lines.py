@@ -6,7 +6,7 @@
     writes    a list: index, channel, and the same
     damaged   of an entry that is no event, why, and its `fields`: names and values (base64)
 
-This is a view of a log, which cannot be imported; `projections.exporting` makes files that can.
+This is a view of a log, which cannot be imported; `projections.transfer.export` makes files that can.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from eventlog.events import CheckpointSaved, Recorded, ValuesSaved, WritesSaved,
 from eventlog.feed.reading import flattened
 from eventlog.flow import Command, Emit, Flow
 from eventlog.keys import Keyspace, ThreadKeys, value_name
-from projections.archive_files import PartFile
-from projections.archive_format import Entry, ThreadHead
-from projections.exporting import Again, Exported, LeftOut, Page, consumed, export_thread, threads_to_export
-from projections.file_work import Progress, on_file
-from projections.pieces import StoredValue, assemble
+from projections.transfer.blocking import Progress, on_file
+from projections.transfer.export import Again, Exported, LeftOut, Page, consumed, export_thread, threads_to_export
+from projections.transfer.files import PartFile
+from projections.transfer.format import Entry, ThreadHead
+from projections.values.pieces import StoredValue, assemble
 from saver.translation import Translator
 
 __all__ = ["export_lines", "plain_data"]
@@ -57,7 +57,7 @@ def export_lines(
 
     `translator`: what values are deserialized with, None to leave them as they are. `damaged`: logs that are damaged too, as they
     are: an entry that is no event has `damaged`, which says why, and its `fields`. Of all, those are else left out and named. Reads
-    only. Memory: a page, and 64 MiB of values. Raises `ValueUnreadable`, and as `projections.exporting.export_file`.
+    only. Memory: a page, and 64 MiB of values. Raises `ValueUnreadable`, and as `projections.transfer.export.export_file`.
     """
     file = PartFile(path, overwrite=overwrite)
     count = entries = size = 0
@@ -163,7 +163,10 @@ class _Lines:
     def _envelope(self, event: CheckpointSaved) -> Mapping[str, Any]:
         if self._translator is None:
             return event.body
-        return {**event.body, "metadata": self._translator.metadata(self._thread, event.checkpoint_id, event.body)}
+        return {
+            **event.body,
+            "metadata": self._translator.stored_metadata(self._thread, event.checkpoint_id, event.body),
+        }
 
     def _shown(self, channel: str, value: StoredValue | Keyframe | None) -> dict[str, Any]:
         if value is None:

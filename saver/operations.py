@@ -25,6 +25,7 @@ from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 
 from eventlog.attribution import stamp
 from eventlog.codec import NEVER
+from eventlog.connect.server import check_server
 from eventlog.errors import InvalidArgument
 from eventlog.events import CheckpointSaved, HistoryPruned, Removed, RunsDeleted, Write, WritesSaved
 from eventlog.feed.activity import Activity
@@ -32,23 +33,23 @@ from eventlog.feed.reading import open_keyspace
 from eventlog.feed.trimming import Retention
 from eventlog.flow import Flow
 from eventlog.keys import Keyspace, ThreadKeys, text
-from eventlog.server import check_server
-from projections.archiving import Pruning, archive_thread
-from projections.cache import ValueCache
-from projections.check import Checked, check_thread
-from projections.copying import Until, copy_thread
-from projections.exporting import export_file
-from projections.history import Selection, list_checkpoints, read_ancestry
-from projections.importing import check_file, import_file
-from projections.moments import When, moment_of
-from projections.read import read_checkpoint, read_latest, remember
-from projections.rebuild import Rebuilt, rebuild_known
-from projections.registry import threads_of, threads_of_runs
-from projections.removal import Choice, delete_thread, remove_checkpoints
-from projections.replay import state_as_of
-from projections.save import About, save_checkpoint, save_writes
-from projections.threads import list_threads
-from projections.verify import Verified, verify_thread
+from projections.checkpoints.ancestry import read_ancestry
+from projections.checkpoints.listing import Selection, list_checkpoints
+from projections.checkpoints.pruning import Choice, delete_thread, remove_checkpoints
+from projections.checkpoints.read import read_checkpoint, read_latest, remember
+from projections.checkpoints.save import About, save_checkpoint, save_writes
+from projections.integrity.verify import Verified, verify_thread
+from projections.maintenance.check import Checked, check_thread
+from projections.maintenance.rebuild import Rebuilt, rebuild_known
+from projections.registry.listing import list_threads
+from projections.registry.rebuild import threads_of, threads_of_runs
+from projections.time_travel.moment import When, moment_of
+from projections.time_travel.replay import state_as_of
+from projections.transfer.archive import Pruning, archive_thread
+from projections.transfer.copy import Until, copy_thread
+from projections.transfer.export import export_file
+from projections.transfer.import_ import check_file, import_file
+from projections.values.cache import ValueCache
 from saver.activities import values_of
 from saver.configs import Address, address_of, configurable_of, id_of, thread_id_of
 from saver.history import replayed
@@ -64,6 +65,8 @@ T = TypeVar("T")
 _UNSHARED = ValueCache(0, NEVER)
 """For values of which no two share anything, nor get shorter by compression: encrypted ones."""
 KEEP_LATEST, DELETE = "keep_latest", "delete"
+DELETE_ALL = "delete_all"
+"""The LangGraph server's name for `DELETE`."""
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
@@ -308,8 +311,11 @@ class Operations:
     ) -> Flow[None]:
         """Removes checkpoints of threads."""
         threads = _several("thread_ids", thread_ids)
-        if strategy not in (KEEP_LATEST, DELETE):
-            raise InvalidArgument(f"Unknown prune strategy {strategy!r}; it is {KEEP_LATEST!r} or {DELETE!r}.")
+        if strategy not in (KEEP_LATEST, DELETE, DELETE_ALL):
+            raise InvalidArgument(
+                f"Unknown prune strategy {strategy!r}; pass {KEEP_LATEST!r}, {DELETE!r} or {DELETE_ALL!r}, which means the same."
+            )
+        strategy = DELETE if strategy == DELETE_ALL else strategy
         _check_keep(keep_last, delete=strategy == DELETE, instead=f"strategy={DELETE!r}")
         translator = Translator(serde)
         for thread_id in threads:

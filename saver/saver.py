@@ -1,12 +1,12 @@
 """RedisStreamSaver: the LangGraph face of the log.
 
-Every method hands the operation's flow (`saver.operations`) to the runner (`eventlog.drivers`), in one colour or the other.
+Every method hands the operation's flow (`saver.operations`) to the runner (`transport.drivers`), in one colour or the other.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import datetime, timedelta
 from os import PathLike
@@ -26,27 +26,28 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from typing_extensions import Self
 
 from eventlog.codec import NEVER
-from eventlog.connections import Connections
-from eventlog.drivers import Runner
+from eventlog.connect.connections import Connections
 from eventlog.errors import InvalidArgument
 from eventlog.feed.activity import Activity
 from eventlog.feed.trimming import Retention
 from eventlog.flow import Flow
 from eventlog.keys import PARTITIONS, PREFIX, Keyspace
 from eventlog.signing import Signer, SigningKey
-from projections.archiving import Archived
-from projections.cache import CACHE_BYTES, COMPRESS_ABOVE, ValueCache
-from projections.check import Checked
-from projections.exporting import Exported
-from projections.file_work import ProgressCallback, acarry_out, carry_out
-from projections.importing import Imported
-from projections.moments import When
-from projections.rebuild import Rebuilt
-from projections.threads import ThreadInfo
-from projections.verify import Verified
+from eventlog.transport.drivers import Runner
+from projections.integrity.verify import Verified
+from projections.maintenance.check import Checked
+from projections.maintenance.rebuild import Rebuilt
+from projections.registry.listing import ThreadInfo
+from projections.time_travel.moment import When
+from projections.transfer.archive import Archived
+from projections.transfer.blocking import ProgressCallback, acarry_out, carry_out
+from projections.transfer.export import Exported
+from projections.transfer.import_ import Imported
+from projections.values.cache import CACHE_BYTES, COMPRESS_ABOVE, ValueCache
 from saver.embedded import EmbeddedServer
 from saver.history import Replayed
 from saver.operations import Operations
+from saver.setting_up import SetUp
 from saver.ttl import TimeToLive
 from saver.versions import next_version
 
@@ -226,12 +227,19 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
             raise
         return made
 
-    def setup(self) -> None:
+    def setup(self) -> Awaitable[None]:
         """Checks server and prefix now rather than at the first call. One round trip.
+
+        The check is done, and its error raised, when this returns; awaiting the result is allowed and then does nothing.
+        One case differs: inside the event loop of a saver that has only an async connection, `await saver.setup()` does the
+        check. Without `await` the saver's first call does it there.
 
         Raises `LayoutMismatch` or `ServerMisconfigured` where they do not fit.
         """
+        if self._runner.must_await:
+            return SetUp(self.asetup)
         self._runner.run(self._operations.check(), "setup")
+        return SetUp()
 
     async def asetup(self) -> None:
         """Async twin of `setup`."""
@@ -305,7 +313,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         """Each event of a thread's log once more, oldest first, with what `get_tuple` would have answered right after it.
 
         `since` and `until` are moments as of `get_tuple_as_of`, both included. Ends with the last event there was when it began.
-        Round trips: one per 500 events or 1 MiB. Memory does not grow with the thread, but for what `projections.past` says.
+        Round trips: one per 500 events or 1 MiB. Memory does not grow with the thread, but for what `time_travel.past` says.
         Raises `ThreadNotFound`, or `EventGone` if the thread is deleted meanwhile.
         """
         flow = self._operations.replay(self.serde, thread_id, namespace, since, until)
@@ -423,7 +431,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         """Whether a thread's log is as it was written: every entry's number, digest and, with a `signing_key`, signature.
 
         `expected`: digests by sequence number that were kept elsewhere. What is not in order is in the result's `findings`, each
-        with its entry id; what this does not prove is told in `projections.verify`. Only reads: a round trip per 500 entries or 4
+        with its entry id; what this does not prove is told in `integrity.verify`. Only reads: a round trip per 500 events or 1
         MiB of the log, and per 2,000 pointers of the partition's feed. Raises `ThreadNotFound`.
         """
         return self._runner.run(self._operations.verify(thread_id, expected), f"thread {thread_id!r}")
@@ -458,6 +466,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
 
         `until`: the entry id or number of an event of its log, or a time; only what happened up to then is copied, that event
         included. The copy is the thread as it was then, and goes on from the latest checkpoint it had. None copies all.
+        Where metadata names the source as its `thread_id`, reads of the copy give the copy's id.
         Three round trips per 50 events or 4 MiB, and a few more.
 
         Raises `ThreadNotFound` or `ThreadExists`, `CorruptEntry` for a log that is damaged; with `until`, `HistoryGone` if some of
@@ -489,7 +498,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         since. A log that is damaged is an error where its thread is named; of all threads it is left out, which the result's
         `left_out` says. With `damaged` such logs are written as they are, as evidence: importing refuses them.
         Values stay as they are stored: an encrypted thread is encrypted in the file. The form:
-        `projections/archive_format.py`. `progress` is called with a thread, the events done and of how many. One round trip per
+        `projections/transfer/format.py`. `progress` is called with a thread, the events done and of how many. One round trip per
         200 events or 4 MiB, and a few per thread. Memory: such a page.
 
         Raises `FileTaken` if the file exists, `ThreadNotFound`, `CorruptEntry`, `LogLost`, and OSError where the file cannot be
@@ -586,6 +595,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         """Removes old checkpoints of threads, and keeps what the others need: unchanged values, writes, delta channels' ancestors.
 
         `"keep_latest"` keeps the newest of each namespace, with `keep_last=N` the N newest; `"delete"` deletes the threads.
+        `"delete_all"`, the LangGraph server's name, means the same as `"delete"`.
         Round trips per thread: one per 1000 events or 4 MiB of its log, and one per 1000 checkpoints removed.
         Raises `ThreadBusy` if other writers kept changing a thread meanwhile.
         """

@@ -31,11 +31,11 @@ from eventlog.codec import Keyframe, is_plain
 from eventlog.errors import CorruptEntry, InvalidArgument, ValueUnreadable, ValueUnwritable
 from eventlog.events import CheckpointSaved, Write, WritesSaved
 from eventlog.keys import text, version_token
-from projections.checkpoint import StoredCheckpoint
-from projections.history import Ancestry
-from projections.pieces import StoredValue
-from projections.save import Values
-from projections.versions import MANY, Versions, check_of_versions
+from projections.checkpoints.ancestry import Ancestry
+from projections.checkpoints.save import Values
+from projections.values.pieces import StoredValue
+from projections.values.stored import StoredCheckpoint
+from projections.values.versions import MANY, Versions, check_of_versions
 from saver.configs import Address
 
 __all__ = ["Translator", "config_of", "copied"]
@@ -45,6 +45,8 @@ _CLEAR = ("v", "ts", "versions_seen", "updated_channels")
 _ELSEWHERE = ("id", "channel_values", "channel_versions")
 _PROCESS_KEY = token_bytes(32)
 _DELTA_COUNTERS = "counters_since_delta_snapshot"
+_FOREIGN = "foreign"
+"""In an envelope: the metadata's `thread_id` was another thread's when it was put, and is read as it was put."""
 
 
 class Translator:
@@ -86,6 +88,8 @@ class Translator:
         seen = None if seen is None else copied(seen)
         body = self._body(address, checkpoint, () if seen is None else ("versions_seen",))
         body["metadata"] = self._beside(address, "metadata", full)
+        if _names_another(full, address.thread_id):
+            body[_FOREIGN] = True
         checkpoint_id = checkpoint["id"]
         if not isinstance(checkpoint_id, str) or not checkpoint_id:
             raise TypeError(
@@ -209,7 +213,17 @@ class Translator:
         )
 
     def metadata(self, thread_id: str, checkpoint_id: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The metadata in the body of a stored checkpoint."""
+        """The metadata of a stored checkpoint, as the thread's own.
+
+        A copied thread has its source's entries. Where their metadata names the source, it is read with the copy's `thread_id`.
+        """
+        metadata = self.stored_metadata(thread_id, checkpoint_id, body)
+        if _FOREIGN in body or not _names_another(metadata, thread_id):
+            return metadata
+        return {**metadata, "thread_id": thread_id}
+
+    def stored_metadata(self, thread_id: str, checkpoint_id: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The metadata in the body of a stored checkpoint, as it was put, in whatever thread that was."""
         subject = f"thread {thread_id!r}, checkpoint {checkpoint_id!r}"
         return self._load_beside(subject, body, "metadata")
 
@@ -263,6 +277,11 @@ def copied(seen: Mapping[str, Any]) -> dict[str, Any]:
 def config_of(thread_id: str, namespace: str, checkpoint_id: str) -> RunnableConfig:
     """The config that names a checkpoint."""
     return {"configurable": {"thread_id": thread_id, "checkpoint_ns": namespace, "checkpoint_id": checkpoint_id}}
+
+
+def _names_another(metadata: Mapping[str, Any], thread_id: str) -> bool:
+    """Whether metadata has a `thread_id`, and it is not this one."""
+    return "thread_id" in metadata and str(metadata["thread_id"]) != thread_id
 
 
 def _named(channel: object) -> str:

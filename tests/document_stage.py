@@ -147,13 +147,13 @@ class Stage:
         if not command.text.startswith(PROGRAMS):
             assert command.output is None, self._where(command.line, f"nothing runs {command.text!r}")
             return
-        text = self._here(command.text).replace("scripts/demo", f"python {ROOT}/scripts/demo_story.py")
+        text = self._here(command.text).replace("scripts/demo", "python -m scripts.story.story")
         if text.startswith("export "):
             self._export(text)
             return
         code, out = self._run(text, endless=command.endless or block.endless)
         assert code == command.exit_code, self._where(command.line, f"exit code {code} of {text!r}:\n{out}")
-        if "demo_story" in text:
+        if "scripts.story" in text:
             self._thread = next(iter(THREAD.findall(out)), "")
         if command.output is not None:
             assert agree(self._here(command.output), out), self._where(command.line, f"{text!r} prints\n{out}")

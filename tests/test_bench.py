@@ -20,24 +20,24 @@ ROOT = Path(__file__).parents[1]
 SMALL = """
 import sys
 from pathlib import Path
-import bench_main
-from bench_plan import Plan
-from bench_servers import place
+from scripts.benchmark import main
+from scripts.benchmark.plan import Plan
+from scripts.benchmark.servers import place
 plan = Plan(
     steps=24, long_steps=40, rounds=2, reads=2, turns=4, turn_rounds=2, wide_steps=12, document_steps=11,
     document_bytes=1 << 16, state_rounds=1, tasks=10, events=60, small_samples=4, conversations=(4, 8),
     conversation_turns=3, conversation_rounds=2, deletions=2,
 )
 with place(None, None, None) as where:
-    bench_main.measure(plan, where, list(bench_main.WORKLOADS), "this,floor,memory", Path(sys.argv[1]))
+    main.measure(plan, where, list(main.WORKLOADS), "this,floor,memory", Path(sys.argv[1]))
 """
 
 
 SMALL_AUDIT = """
 import sys
 from pathlib import Path
-from bench_audit import AuditPlan, measure_audit
-from bench_servers import place
+from scripts.benchmark.audit import AuditPlan, measure_audit
+from scripts.benchmark.servers import place
 if __name__ == "__main__":
     with place(None, None, None) as where:
         measure_audit(AuditPlan(puts=20, block=10, events=40, rounds=2, short=20, long=40), where, Path(sys.argv[1]))
@@ -46,7 +46,7 @@ if __name__ == "__main__":
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Python with the benchmark's modules importable, and no progress bar in its output."""
-    variables = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'scripts'}"}
+    variables = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, *arguments]
     return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=100, check=False)
 
@@ -139,7 +139,7 @@ def test_a_server_that_holds_data_is_refused(any_server: Server, prefix: str) ->
     """It would be flushed."""
     with any_server.client() as client:
         client.set(prefix, "mine")
-        done = run(str(ROOT / "scripts/bench_main.py"), "--url", any_server.url)
+        done = run("-m", "scripts.benchmark.main", "--url", any_server.url)
         assert client.getdel(prefix) == b"mine"
     assert done.returncode == 1
     assert "holds" in done.stderr
@@ -148,7 +148,7 @@ def test_a_server_that_holds_data_is_refused(any_server: Server, prefix: str) ->
 
 def test_help_names_every_option() -> None:
     """`--help` is complete."""
-    done = run(str(ROOT / "scripts/bench_main.py"), "--help")
+    done = run("-m", "scripts.benchmark.main", "--help")
     assert done.returncode == 0
     wanted = (
         "--quick",

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """The demo with these arguments, on something that is not a terminal."""
-    return start([sys.executable, str(ROOT / "scripts/demo_story.py"), *arguments], **environment)
+    return start([sys.executable, "-m", "scripts.story.story", *arguments], **environment)
 
 
 def start(command: Sequence[str], **environment: str) -> subprocess.CompletedProcess[str]:
@@ -115,11 +115,12 @@ def test_a_server_that_is_not_there_is_an_error_without_traceback() -> None:
 def test_a_claim_that_does_not_hold_fails_the_run() -> None:
     """It is shown as failed, and the exit code is 1."""
     program = (
-        "import sys, demo_story\n"
-        "demo_story._tell = lambda stage: stage.check('black is white', False) or stage.failures\n"
-        "sys.exit(demo_story.main())\n"
+        "import sys\n"
+        "from scripts.story import story\n"
+        "story._tell = lambda stage: stage.check('black is white', False) or stage.failures\n"
+        "sys.exit(story.main())\n"
     )
-    done = start([sys.executable, "-c", program], PYTHONPATH=f"{ROOT}{os.pathsep}{ROOT / 'scripts'}")
+    done = start([sys.executable, "-c", program])
     assert done.returncode == 1
     assert "  FAILED   black is white" in done.stdout
     assert done.stdout.rstrip().endswith("Claims that FAILED: 1.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sqlite3
 import subprocess
 import sys
@@ -15,19 +14,10 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 
 from eventlog import ActivityFeed
 from saver import RedisStreamSaver
+from scripts.examples import usage
 from tests.servers import Server
 
 ROOT = Path(__file__).parent.parent
-
-
-def load(name: str) -> Any:
-    """A script as a module."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def talk(saver: RedisStreamSaver, thread: str, user: str, turns: int) -> None:
@@ -49,7 +39,6 @@ def talk(saver: RedisStreamSaver, thread: str, user: str, turns: int) -> None:
 
 def test_usage_counts_steps_and_tokens_per_user(any_server: Server, prefix: str, tmp_path: Path) -> None:
     """Each user's steps and tokens, once each, over several runs and a rebuild while the old table serves."""
-    usage = load("example_usage")
     with (
         RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix) as saver,
         ActivityFeed.from_conn_string(any_server.url, prefix=prefix) as feed,
@@ -71,7 +60,6 @@ def test_usage_is_killed_between_any_two_statements_and_counts_once(
     any_server: Server, prefix: str, tmp_path: Path
 ) -> None:
     """A fold that dies halfway leaves the table as it was."""
-    usage = load("example_usage")
     with (
         RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix) as saver,
         ActivityFeed.from_conn_string(any_server.url, prefix=prefix) as feed,
@@ -79,7 +67,7 @@ def test_usage_is_killed_between_any_two_statements_and_counts_once(
         talk(saver, "1", "ann", 2)
         database = usage.connect(tmp_path / "usage.db")
 
-        class Dies(usage.Usage):  # type: ignore[name-defined, misc]
+        class Dies(usage.Usage):
             left = 3
 
             def _add(self, user: str, steps: int, tokens: int) -> None:
@@ -100,7 +88,7 @@ def test_usage_is_killed_between_any_two_statements_and_counts_once(
 def test_usage_runs_from_the_command_line(any_server: Server, tmp_path: Path) -> None:
     """The script prints a table and leaves a database."""
     done = subprocess.run(
-        [sys.executable, ROOT / "scripts/example_usage.py", any_server.url, tmp_path / "usage.db"],
+        [sys.executable, ROOT / "scripts/examples/usage.py", any_server.url, tmp_path / "usage.db"],
         env={"PYTHONPATH": str(ROOT), "PATH": ""},
         capture_output=True,
         text=True,
@@ -111,12 +99,12 @@ def test_usage_runs_from_the_command_line(any_server: Server, tmp_path: Path) ->
     assert sqlite3.connect(tmp_path / "usage.db").execute("SELECT count(*) FROM generations").fetchone() == (1,)
 
 
-@pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "scripts").glob("example_*.py")))
-def test_every_example_tells_how_it_is_used(script: str) -> None:
+@pytest.mark.parametrize("script", sorted((ROOT / "scripts/examples").glob("*.py")), ids=lambda path: path.name)
+def test_every_example_tells_how_it_is_used(script: Path) -> None:
     """--help of each."""
-    pytest.importorskip("psycopg") if "billing" in script else None
+    pytest.importorskip("psycopg") if "billing" in script.name else None
     done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / script, "--help"],
+        [sys.executable, script, "--help"],
         env={"PYTHONPATH": str(ROOT), "PATH": ""},
         capture_output=True,
         text=True,
@@ -124,4 +112,4 @@ def test_every_example_tells_how_it_is_used(script: str) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert script in done.stdout
+    assert script.name in done.stdout

@@ -6,6 +6,7 @@ import ast
 import inspect
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -13,44 +14,140 @@ import pytest
 from saver import RedisStreamSaver
 
 ROOT = Path(__file__).parent.parent
-ALLOWED = {
-    "eventlog": {"eventlog"},
-    "projections": {"eventlog", "projections"},
-    "saver": {"eventlog", "projections", "saver"},
+FLOORS = ["eventlog", "projections", "saver"]
+"""From the bottom up."""
+ROOMS = {
+    "eventlog": ["connect", "transport", "feed"],
+    "projections": [
+        "values",
+        "log",
+        "integrity",
+        "registry",
+        "checkpoints",
+        "time_travel",
+        "transfer",
+        "maintenance",
+    ],
+    "saver": ["migration", "cli"],
 }
-FLOORS = set(ALLOWED)
+"""The rooms of each floor, from the bottom up."""
+TOP_ABOVE_ROOMS = {"projections.feed"}
+"""Modules beside the rooms of a floor that may import from these."""
 
 
-def imported(path: Path) -> set[str]:
-    """Top-level packages that a module imports."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module.partition(".")[0])
+def module_files() -> dict[str, Path]:
+    """Every module of the three floors by its dotted name."""
+    found = {}
+    for floor in FLOORS:
+        for path in (ROOT / floor).rglob("*.py"):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return found
 
 
-@pytest.mark.parametrize("floor", sorted(FLOORS))
+FILES = module_files()
+
+
+def imports_of(path: Path) -> set[str]:
+    """Dotted names that a module imports anywhere, also inside functions and for type checkers only."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                submodule = f"{node.module}.{alias.name}"
+                found.add(submodule if submodule in FILES else node.module)
+    return found
+
+
+def top_packages(path: Path) -> set[str]:
+    """Top-level packages that a module imports."""
+    return {name.partition(".")[0] for name in imports_of(path)}
+
+
+def circles(graph: Mapping[str, set[str]]) -> list[tuple[str, ...]]:
+    """Groups of nodes that reach each other."""
+    reached: dict[str, set[str]] = {}
+    for start in graph:
+        found: set[str] = set()
+        left = [start]
+        while left:
+            for following in graph[left.pop()] & graph.keys() - found:
+                found.add(following)
+                left.append(following)
+        reached[start] = found
+    return sorted(
+        {
+            tuple(sorted({name, *(other for other in reached[name] if name in reached[other])}))
+            for name in graph
+            if name in reached[name]
+        }
+    )
+
+
+@pytest.mark.parametrize("floor", FLOORS)
 def test_imports_go_down_only(floor: str) -> None:
     """saver -> projections -> eventlog, and never up."""
+    allowed = FLOORS[: FLOORS.index(floor) + 1]
     for path in (ROOT / floor).rglob("*.py"):
-        assert imported(path) & FLOORS <= ALLOWED[floor], path.name
+        assert top_packages(path) & set(FLOORS) <= set(allowed), path.name
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """No import circle anywhere, and none that a lazy import or a type checker's import hides."""
+    assert circles({name: imports_of(path) - {name} for name, path in FILES.items()}) == []
+
+
+def test_circles_are_found() -> None:
+    """The search finds a circle of three and leaves the rest alone."""
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}, "e": set()}
+    assert circles(graph) == [("a", "b", "c")]
+
+
+def room_of(module: str) -> int | None:
+    """Position of a module's room on its floor; None for a module beside the rooms."""
+    floor, _, rest = module.partition(".")
+    room = rest.partition(".")[0]
+    return ROOMS[floor].index(room) if room in ROOMS[floor] else None
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_rooms_import_rooms_below_them(floor: str) -> None:
+    """A room imports from itself and the rooms below it; modules beside the rooms import from none."""
+    wrong = []
+    for module, path in FILES.items():
+        if module == floor or not module.startswith(f"{floor}."):
+            continue
+        own = room_of(module)
+        for other in imports_of(path):
+            if not other.startswith(f"{floor}.") or module in TOP_ABOVE_ROOMS:
+                continue
+            target = room_of(other)
+            if target is not None and (own is None or target > own):
+                wrong.append(f"{module} -> {other}")
+    assert wrong == []
+
+
+def test_every_folder_is_a_room() -> None:
+    """The folders of each floor are the rooms named here."""
+    for floor, rooms in ROOMS.items():
+        folders = {path.parent.relative_to(ROOT / floor).parts[0] for path in (ROOT / floor).glob("*/*.py")}
+        assert folders == set(rooms)
 
 
 def test_the_log_knows_nothing_of_langgraph() -> None:
     """The lower floors import neither langgraph nor langchain."""
     for floor in ("eventlog", "projections"):
         for path in (ROOT / floor).rglob("*.py"):
-            assert not imported(path) & {"langgraph", "langchain_core"}, path.name
+            assert not top_packages(path) & {"langgraph", "langchain_core"}, path.name
 
 
 def test_top_level_holds_nothing_else() -> None:
     """No folder but the three floors, tests and scripts."""
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
     folders = {name.partition("/")[0] for name in tracked if "/" in name and not name.startswith(".")}
-    assert folders <= FLOORS | {"tests", "scripts"}
+    assert folders <= {*FLOORS, "tests", "scripts"}
 
 
 def public_methods() -> list[str]:
@@ -78,6 +175,6 @@ def test_lower_floors_load_without_langgraph() -> None:
     """The log can be tailed and folded where LangGraph is not installed."""
     code = (
         "import sys; sys.modules.update(dict.fromkeys(('langgraph', 'langchain_core')));"
-        "import eventlog, projections, projections.history, projections.removal, projections.copying"
+        "import eventlog, projections, projections.checkpoints.listing, projections.checkpoints.pruning, projections.transfer.copy"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -13,6 +13,7 @@ import pytest
 
 import eventlog
 from eventlog import errors
+from eventlog.flow import load_script
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -25,7 +26,12 @@ def test_the_wheel_holds_the_three_packages_and_nothing_else(tmp_path: Path) -> 
     names = zipfile.ZipFile(wheel).namelist()
     inside = {name for name in names if ".dist-info/" not in name}
     assert {name.partition("/")[0] for name in inside} == {"eventlog", "projections", "saver"}
-    assert {"eventlog/py.typed", "projections/py.typed", "saver/py.typed", "projections/save_checkpoint.lua"} <= inside
+    assert {
+        "eventlog/py.typed",
+        "projections/py.typed",
+        "saver/py.typed",
+        "projections/checkpoints/save_checkpoint.lua",
+    } <= inside
     expected = {
         str(path.relative_to(ROOT))
         for floor in ("eventlog", "projections", "saver")
@@ -65,3 +71,12 @@ def test_every_script_has_a_header(path: Path) -> None:
         text = "\n".join(header)
         assert "-- KEYS" in text
         assert "Reply:" in text
+
+
+def test_a_script_names_its_preludes_in_its_header() -> None:
+    """A script is joined with the preludes that its header names, in that order."""
+    script = load_script("eventlog/feed/ends")
+    sources = [
+        (ROOT / f"{path}.lua").read_bytes() for path in ("eventlog/names", "eventlog/pointers", "eventlog/feed/ends")
+    ]
+    assert script.source == b"".join(sources)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import signal
@@ -14,7 +13,11 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("typer", reason="needs the extra: bench")
+from scripts.soaking.chaos import Chaos, Disturbance, Move
+from scripts.soaking.claims import claims
+from scripts.soaking.evidence import Evidence, Repeat
+from scripts.soaking.member import Handling
+from scripts.soaking.plan import Plan
 
 ROOT = Path(__file__).parents[1]
 SHORT = (
@@ -25,7 +28,7 @@ SHORT = (
 
 def command(*options: str) -> list[str]:
     """The soak with these options."""
-    return [sys.executable, str(ROOT / "scripts/soak_main.py"), *options]
+    return [sys.executable, "-m", "scripts.soaking.main", *options]
 
 
 def surroundings(folder: Path) -> dict[str, str]:
@@ -135,20 +138,13 @@ def test_help_names_every_option() -> None:
     assert all(option in done.stdout for option in wanted)
 
 
-@pytest.fixture
-def scripts(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Imports one of the soak's modules by name."""
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    return importlib.import_module
-
-
-def faithful(scripts: Any) -> tuple[Any, Any, Any]:
+def faithful() -> tuple[Any, Any, Any]:
     """A plan of six events on two threads, a chaos in which one member was killed, and evidence of all going well."""
-    plan = scripts("soak_plan").Plan(events=6, threads=2, writers=1, lease=1)
-    chaos = object.__new__(scripts("soak_chaos").Chaos)
-    kill = scripts("soak_chaos").Disturbance("kill", "record-0-0", 10.0, 10.0)
+    plan = Plan(events=6, threads=2, writers=1, lease=1)
+    chaos = object.__new__(Chaos)
+    kill = Disturbance("kill", "record-0-0", 10.0, 10.0)
     chaos.disturbances, chaos.moves, chaos.failures = [kill], [], []
-    found = scripts("soak_evidence").Evidence()
+    found = Evidence()
     for thread in plan.names:
         found.logs[thread] = [(number, f"{number}-0") for number in (1, 2, 3)]
         found.feed[thread] = list(found.logs[thread])
@@ -160,23 +156,22 @@ def faithful(scripts: Any) -> tuple[Any, Any, Any]:
     return plan, chaos, found
 
 
-def failing(scripts: Any, plan: Any, chaos: Any, found: Any) -> list[str]:
+def failing(plan: Any, chaos: Any, found: Any) -> list[str]:
     """The claims that do not hold."""
-    return [claim.text for claim in scripts("soak_claims").claims(plan, chaos, found) if not claim.holds]
+    return [claim.text for claim in claims(plan, chaos, found) if not claim.holds]
 
 
-def repeat(scripts: Any, before: str, after: str, at: float) -> Any:
+def repeat(before: str, after: str, at: float) -> Any:
     """An event that two members handled, the second at a time."""
-    handling = scripts("soak_member").Handling
-    one, other = handling(9.9, "agent-000", 2, "2-0", before), handling(at, "agent-000", 2, "2-0", after)
-    return scripts("soak_evidence").Repeat(one, other)
+    one, other = Handling(9.9, "agent-000", 2, "2-0", before), Handling(at, "agent-000", 2, "2-0", after)
+    return Repeat(one, other)
 
 
-def test_true_evidence_fails_no_claim(scripts: Any) -> None:
+def test_true_evidence_fails_no_claim() -> None:
     """With what a killed member had in hand handled again."""
-    plan, chaos, found = faithful(scripts)
-    found.repeats = [repeat(scripts, "record-0-0", "record-1-0", 11.0)]
-    assert failing(scripts, plan, chaos, found) == []
+    plan, chaos, found = faithful()
+    found.repeats = [repeat("record-0-0", "record-1-0", 11.0)]
+    assert failing(plan, chaos, found) == []
 
 
 @pytest.mark.parametrize(
@@ -193,11 +188,11 @@ def test_true_evidence_fails_no_claim(scripts: Any) -> None:
         ("positions", "2", "its positions"),
     ],
 )
-def test_false_evidence_fails_its_claim(scripts: Any, what: str, wrong: Any, words: str) -> None:
+def test_false_evidence_fails_its_claim(what: str, wrong: Any, words: str) -> None:
     """Something lost, added or out of order, of one thread."""
-    plan, chaos, found = faithful(scripts)
+    plan, chaos, found = faithful()
     getattr(found, what)["agent-001"] = wrong
-    assert any(words in text for text in failing(scripts, plan, chaos, found))
+    assert any(words in text for text in failing(plan, chaos, found))
 
 
 @pytest.mark.parametrize(
@@ -205,17 +200,17 @@ def test_false_evidence_fails_its_claim(scripts: Any, what: str, wrong: Any, wor
     [("record-1-0", 11.0), ("record-0-0", 9.95), ("record-0-0", 30.0)],
     ids=["of a member that was not killed", "before the kill", "long after"],
 )
-def test_a_repetition_without_a_kill_behind_it_fails(scripts: Any, before: str, at: float) -> None:
+def test_a_repetition_without_a_kill_behind_it_fails(before: str, at: float) -> None:
     """Nothing is handled twice for no reason."""
-    plan, chaos, found = faithful(scripts)
-    found.repeats = [repeat(scripts, before, "record-2-0", at)]
-    assert any("handled again (1)" in text for text in failing(scripts, plan, chaos, found))
+    plan, chaos, found = faithful()
+    found.repeats = [repeat(before, "record-2-0", at)]
+    assert any("handled again (1)" in text for text in failing(plan, chaos, found))
 
 
-def test_partitions_that_stay_a_dead_members_fail(scripts: Any) -> None:
+def test_partitions_that_stay_a_dead_members_fail() -> None:
     """Or that come to others too late."""
-    plan, chaos, found = faithful(scripts)
-    move = scripts("soak_chaos").Move("record-0-0", "record", 10.0, set(), 20.0)
+    plan, chaos, found = faithful()
+    move = Move("record-0-0", "record", 10.0, set(), 20.0)
     chaos.moves = [move]
-    (text,) = failing(scripts, plan, chaos, found)
+    (text,) = failing(plan, chaos, found)
     assert "others' after 10.0 s at most" in text

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from eventlog import codec
 from eventlog.errors import CorruptEntry, InvalidArgument
 from eventlog.feed.position import Mark, Position
-from eventlog.keys import counted, split_counted, text
+from eventlog.framing import counted, split_counted
+from eventlog.keys import text
 
 if TYPE_CHECKING:
     from eventlog.feed.feed import ActivityFeed

@@ -1,5 +1,6 @@
 -- Tells where a partition's feed begins and ends.
 --
+-- Preludes: eventlog/names, eventlog/pointers.
 -- KEYS: 1 feed, 2 trimmed.
 -- ARGV: none.
 -- Reply: id and check of the last entry that was trimmed, '0-0' and '' if none was; the same of the last entry there was.

@@ -10,8 +10,7 @@ from typing import Any
 
 from typing_extensions import Self
 
-from eventlog.connections import Connections
-from eventlog.drivers import Runner
+from eventlog.connect.connections import Connections
 from eventlog.errors import EventLogError, FeedClosed, InvalidArgument
 from eventlog.events import Recorded
 from eventlog.feed.activity import Activity, Filters
@@ -22,6 +21,7 @@ from eventlog.feed.tail import SUBJECT, Tail
 from eventlog.feed.trimming import Retention, Trimmed, trim_feed
 from eventlog.flow import Flow, Pause, Wait
 from eventlog.keys import PREFIX, Keyspace
+from eventlog.transport.drivers import Runner
 
 __all__ = ["ActivityFeed"]
 

@@ -23,10 +23,11 @@ from eventlog.errors import GroupNotFound, InvalidArgument
 from eventlog.feed.activity import Activity, Filters, unpack_pointer
 from eventlog.feed.failures import Failure
 from eventlog.feed.position import Mark
-from eventlog.feed.reading import Start, feed_script
+from eventlog.feed.reading import Start
 from eventlog.feed.registration import decoded, drop_in, filters_in, register, register_in, registration
-from eventlog.flow import Call, Command, Flow
-from eventlog.keys import Keyspace, ordered, text
+from eventlog.flow import Call, Command, Flow, load_script
+from eventlog.framing import ordered
+from eventlog.keys import Keyspace, text
 
 if TYPE_CHECKING:
     from eventlog.feed.feed import ActivityFeed
@@ -34,11 +35,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Group", "GroupInfo", "Lag", "Parked", "PartitionLag", "drop_group", "list_groups"]
 
-LAG = feed_script("lag")
-WAITING = feed_script("waiting", "eventlog/names")
-UNPARK = feed_script("unpark", "eventlog/names")
-PARKED = feed_script("parked")
-ALIVE = feed_script("alive")
+LAG = load_script("eventlog/feed/lag")
+WAITING = load_script("eventlog/feed/waiting")
+UNPARK = load_script("eventlog/feed/unpark")
+PARKED = load_script("eventlog/feed/parked")
+ALIVE = load_script("eventlog/feed/alive")
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,17 +173,15 @@ class Group:
         Args:
             name: for people to tell members by; each member made counts as another, even under one name.
             batch: most events read in a round trip.
-            lease: seconds after which the partitions of a member that died are others'. Members renew theirs at every third of it.
+            lease: seconds after which the partitions of a member that died are others'. Members renew theirs at every
+                third of it.
             max_attempts: how many times an event is tried before it is parked.
             backoff: seconds before the first retry, twice as many before each further one, an hour at most; or a
-            function of the number
-                of attempts made.
-            acknowledge_within: seconds within which an event that was handled is written down as such; until then a
-            member that is killed
-                leaves it to be handled again. 0: at once, a round trip each.
+                function of the number of attempts made.
+            acknowledge_within: seconds within which the acknowledgement of a handled event is written; until then a
+                member that is killed leaves the event to be handled again. 0: at once, a round trip each.
             stop_on_sigterm: whether SIGTERM ends the iteration after the event in hand. Only where SIGTERM has no
-            handler yet, and in the
-                main thread.
+                handler yet, and in the main thread.
             patience: seconds to wait for a server that cannot be reached before its error is raised.
 
         """

@@ -1,6 +1,7 @@
 -- Reads a partition's feed on for the member that leases it, if it filters, and tells which threads' failed events are to be tried again. Where
 -- it does not filter, the member reads the feed itself right behind this, in the same write: a reply that a script has to make is dear.
 --
+-- Preludes: eventlog/names, eventlog/pointers, eventlog/feed/reading.
 -- KEYS: 1 feed, 2 trimmed, 3 state, 4 due.
 -- ARGV: 1 token; 2 entry id to read after, 3 its check; 4 most pointers, 0 to read none; 5 stamp of what was written down last; 6 most pointers looked at; then the filters.
 -- Reply: {'ok', pointers, id and check of the last looked at, how many were, '1' if more may follow, threads that are due, ms until the

@@ -1,19 +1,16 @@
-"""What a member of a group does, without I/O: partitions are read, events handed out one by one, and what became of
-them written down.
+"""The work of a group's member, without I/O: partitions are read, and events handed out and settled.
 
 Theory of operation:
 
 1. A *lane* is a partition that the member leases. It is read in batches; the events of a batch are handed out in order.
 2. An event is *in hand* from the moment it is handed out until it is finished or has failed. There is one at a time.
-3. Finishing an event moves the lane's position in memory. It is *settled*, written down, when the batch is through, when something
-   is written for another reason, or when it has been open for `acknowledge_within`.
-4. An event that fails is laid aside with its thread: from then on events of that thread are laid behind it instead of
-being handed out, until
-   those that wait have been handed out in order. The lane goes on meanwhile.
-5. Every read and every settling names the lease's token and the entry last read. If the lease is another's, the lane
-is dropped as it
-   is; if the server does not have that entry (it failed over and lost it), the lane goes back to what the server has,
-   and `PositionLost` is raised once.
+3. Finishing an event moves the lane's position in memory. The position is *settled*, which means written to the server,
+   at the end of the batch, with any other write, or when it has been open for `acknowledge_within`.
+4. An event that fails is laid aside with its thread. Later events of that thread join it instead of being handed out,
+   until the waiting events have been handed out in order. The lane goes on meanwhile.
+5. Every read and every settling names the lease's token and the entry last read. If another member has the lease, the
+   lane is dropped as it is. If the server does not have that entry (it failed over and lost it), the lane goes back to
+   the server's position, and `PositionLost` is raised once.
 
 Warts: an event that was handled and not settled when its member died, or lost its lease, is handed out again.
 """
@@ -42,18 +39,18 @@ from eventlog.feed.failures import Failure
 from eventlog.feed.lane import STAY, Again, InHand, Lane
 from eventlog.feed.leases import Gained, Leases, Lost
 from eventlog.feed.position import Mark
-from eventlog.feed.reading import SCAN, after, as_page, astray, feed_script
-from eventlog.flow import Argument, Call, Command, Flow, Pause, Wait
-from eventlog.keys import Keyspace, ordered, text
+from eventlog.feed.reading import SCAN, after, as_page, astray
+from eventlog.flow import Argument, Call, Command, Flow, Pause, Wait, load_script
+from eventlog.framing import ordered
+from eventlog.keys import Keyspace, text
 
 __all__ = ["Lanes"]
 
 log = logging.getLogger("eventlog.feed")
 
-_READING = ("eventlog/names", "eventlog/pointers", "eventlog.feed/reading")
-LANE = feed_script("lane", *_READING)
-SETTLE = feed_script("settle", *_READING)
-WAITING = feed_script("waiting", "eventlog/names")
+LANE = load_script("eventlog/feed/lane")
+SETTLE = load_script("eventlog/feed/settle")
+WAITING = load_script("eventlog/feed/waiting")
 IDLE = 1.0
 """Seconds after which a lane is read though nothing came: what was retried from outside is noticed by that."""
 LEASELESS = 0.05
@@ -169,9 +166,7 @@ class Lanes:
         activity = self._next_again()
         if activity is None and not self._turn:
             yield from self._read()
-        if (
-            activity is None and self._others >= self._batch
-        ):  # what waits of one thread does not keep the others waiting
+        if activity is None and self._others >= self._batch:  # a thread with a backlog must not delay the others
             activity = yield from self._fetched()
         if activity is None:
             activity = self._buffered() or (yield from self._fetched())
@@ -216,12 +211,11 @@ class Lanes:
             self._let_go()
             return
         if isinstance(error, EventGone):
+            yield from self.finish()
             log.warning(
                 "Group %r: %s What is gone is not tried again: event %s counts as handled",
-                self._group,
-                error,
-                activity.event_id,
-            )  # fmt: skip yield from self.finish()
+                self._group, error, activity.event_id,
+            )  # fmt: skip
             return
         attempts = activity.attempt
         park = attempts >= self._max_attempts or (isinstance(error, EffectRefused) and error.halfway)

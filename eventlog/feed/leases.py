@@ -15,17 +15,16 @@ from typing import Any, Union
 
 from eventlog.errors import GroupNotFound
 from eventlog.feed.position import Mark
-from eventlog.feed.reading import feed_script
 from eventlog.feed.registration import register_in, registration
-from eventlog.flow import Argument, Call, Flow
+from eventlog.flow import Argument, Call, Flow, load_script
 from eventlog.keys import Keyspace
 
 __all__ = ["Gained", "Leases", "Lost"]
 
 log = logging.getLogger("eventlog.feed")
 
-JOIN = feed_script("join")
-LEASE = feed_script("lease")
+JOIN = load_script("eventlog/feed/join")
+LEASE = load_script("eventlog/feed/lease")
 EAGER = 0.3
 """Seconds between looks of a member that has less than its share."""
 

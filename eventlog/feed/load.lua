@@ -1,5 +1,6 @@
 -- Reads an event of a thread's log, or tells why it is not there.
 --
+-- Preludes: eventlog/names.
 -- KEYS: 1 log, 2 index, 3 expiries.
 -- ARGV: 1 thread; 2 entry id; 3 sequence number.
 -- Reply: {'ok', fields}; {'pruned', {}} if the log goes on without it, {'expired', {}} if the thread is noted to have ended, else {'deleted', {}}.

@@ -267,10 +267,10 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
 
         `name` stands for a key of the group's own in the event's partition (`Group.effect_keys` has all of them);
         `arguments` follow it.
+
         Commands: HSET, HSETNX, HDEL, HINCRBY, HINCRBYFLOAT, SET, INCRBY, DECRBY, INCRBYFLOAT, APPEND, ZADD, ZINCRBY,
-        ZREM, SADD, SREM, RPUSH,
-        LPUSH, LTRIM, XADD, PEXPIRE, DEL. No round trip; asking for the next event then takes one, and raises
-        `EffectRefused` where the server refuses a command, which counts as a failure of the handler.
+        ZREM, SADD, SREM, RPUSH, LPUSH, LTRIM, XADD, PEXPIRE, DEL. No round trip; asking for the next event then takes
+        one, and raises `EffectRefused` where the server refuses a command, which counts as a failure of the handler.
         """
         if not isinstance(command, str) or command.upper() not in EFFECTS:
             raise InvalidArgument(f"{command!r} is no effect; effects are {', '.join(sorted(EFFECTS))}.")

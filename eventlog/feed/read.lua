@@ -1,5 +1,6 @@
 -- Reads a partition's feed on from a position.
 --
+-- Preludes: eventlog/names, eventlog/pointers, eventlog/feed/reading.
 -- KEYS: 1 feed, 2 trimmed.
 -- ARGV: 1 entry id to read after; 2 its check, '' if not known; 3 most pointers; 4 most pointers looked at; then the filters.
 -- Reply: {'ok', pointers, id and check of the last looked at, how many were, '1' if more may follow}; {'trimmed'} or {'lost'} as reading.lua has it.

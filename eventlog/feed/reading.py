@@ -22,7 +22,7 @@ from eventlog.errors import (
 from eventlog.events import Recorded, decode_entry
 from eventlog.feed.activity import Activity, Filters, check_of
 from eventlog.feed.position import ORIGIN, Mark, Position
-from eventlog.flow import Argument, Batch, Call, Command, Flow, Pause, Script, load_script
+from eventlog.flow import Argument, Batch, Call, Command, Flow, Pause, load_script
 from eventlog.keys import LAYOUT, Keyspace
 
 __all__ = ["Start", "ends_of", "load_event", "marks_of", "open_keyspace", "read_on", "steadfast"]
@@ -35,15 +35,9 @@ SCAN = 2000
 """Pointers that a filter looks at in one call."""
 
 
-def feed_script(name: str, *preludes: str) -> Script:
-    """A script of this package, behind the preludes it builds on."""
-    return load_script(*preludes, f"eventlog.feed/{name}")
-
-
-_READING = ("eventlog/names", "eventlog/pointers", "eventlog.feed/reading")
-READ = feed_script("read", *_READING)
-ENDS = feed_script("ends", "eventlog/names", "eventlog/pointers")
-LOAD = feed_script("load", "eventlog/names")
+READ = load_script("eventlog/feed/read")
+ENDS = load_script("eventlog/feed/ends")
+LOAD = load_script("eventlog/feed/load")
 PASSING = (ServerUnavailable, ServerLoading, ServerReadOnly)
 """Errors of a server that restarts or fails over."""
 

@@ -1,5 +1,6 @@
 -- Registers a consumer group in a partition: how far it counts as done. A group that is registered already is left as it is.
 --
+-- Preludes: eventlog/names, eventlog/pointers, eventlog/feed/reading.
 -- KEYS: 1 feed, 2 trimmed, 3 positions, 4 state.
 -- ARGV: 1 group; 2 where it begins: 'beginning' (the first there is), 'end', or an entry id that it is done with; 3 with an id: its check,
 --   '' if not known; 4 and the id of an entry that follows it, 5 how many follow it up to that one.

@@ -9,15 +9,15 @@ from eventlog import codec
 from eventlog.errors import CorruptEntry, InvalidArgument, PositionLost, PositionTrimmed
 from eventlog.feed.activity import Filters
 from eventlog.feed.position import Mark
-from eventlog.feed.reading import Start, astray, feed_script, marks_of
-from eventlog.flow import Call, Command, Flow
+from eventlog.feed.reading import Start, astray, marks_of
+from eventlog.flow import Call, Command, Flow, load_script
 from eventlog.keys import Keyspace
 
 __all__ = ["drop_in", "filters_in", "register", "register_in", "registration"]
 
-REGISTER = feed_script("register", "eventlog/names", "eventlog/pointers", "eventlog.feed/reading")
-COUNT = feed_script("count")
-DROP = feed_script("drop")
+REGISTER = load_script("eventlog/feed/register")
+COUNT = load_script("eventlog/feed/count")
+DROP = load_script("eventlog/feed/drop")
 
 
 def registration(keyspace: Keyspace, group: str) -> Flow[dict[str, Any] | None]:

@@ -1,5 +1,6 @@
 -- Writes down what a member has done: how far it is in the partition, what waits, what was tried again, what failed, and effects.
 --
+-- Preludes: eventlog/names, eventlog/pointers, eventlog/feed/reading.
 -- KEYS: 1 positions, 2 state, 3 held, 4 failures, 5 due, 6 feed, 7 trimmed; then the keys that effects are on.
 -- ARGV: 1 group; 2 token; 3 stamp of what was written down before, 4 stamp of this; 5 id, 6 check and 7 number of the position, 5 is '' to
 --   leave it; 8 how many events were handled; then four lists, each behind its length:

@@ -1,6 +1,6 @@
--- Takes entries out of the front of a partition's feed, once what they say of its threads is kept elsewhere. Preludes: names.lua,
--- pointers.lua.
+-- Takes entries out of the front of a partition's feed, once what they say of its threads is kept elsewhere.
 --
+-- Preludes: eventlog/names, eventlog/pointers.
 -- KEYS: 1 feed, 2 trimmed, 3 positions, 4 past threads, 5 past runs, 6 threads.
 -- ARGV: 1 ms for which an entry is kept, 2 most entries that are kept, '' each for no such bound: an entry that is beyond one of them
 --   may go, once every group is done with it; 3 most entries to take.

@@ -18,7 +18,7 @@ from eventlog.keys import Keyspace, PartitionKeys
 
 __all__ = ["HeldBack", "Retention", "Trimmed", "trim_feed", "trim_partition"]
 
-TRIM = load_script("eventlog/names", "eventlog/pointers", "eventlog.feed/trim")
+TRIM = load_script("eventlog/feed/trim")
 FORMS = 'a timedelta, a number of entries, or {"age": timedelta or seconds, "count": entries}'
 MILLISECOND = timedelta(milliseconds=1)
 

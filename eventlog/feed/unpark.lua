@@ -1,5 +1,6 @@
 -- Lets a thread whose event failed go on: with that event once more, or without it.
 --
+-- Preludes: eventlog/names.
 -- KEYS: 1 held, 2 failures, 3 due.
 -- ARGV: 1 thread; 2 the event; 3 'retry' or 'skip'; 4 with 'retry': what is to be known of the failure from now on.
 -- Reply: 1; 0 if that event is not the one that the thread waits for.

@@ -1,5 +1,6 @@
 -- Tells what waits of a thread.
 --
+-- Preludes: eventlog/names.
 -- KEYS: 1 held, 2 failures, 3 due.
 -- ARGV: 1 thread; 2 most events.
 -- Reply: the events, what is known of the failure of the first ('' if it has not failed), when it is due, how many wait in all.

@@ -26,12 +26,12 @@ from typing import Annotated, Any, TypeVar
 import typer
 import typer.core
 
-from eventlog.connections import Connections
-from eventlog.drivers import Runner
+from eventlog.connect.connections import Connections
 from eventlog.errors import CorruptEntry, EventLogError, GroupNotFound, SignatureInvalid, ThreadNotFound
 from eventlog.feed.feed import ActivityFeed
 from eventlog.feed.reading import open_keyspace
 from eventlog.keys import PREFIX, Keyspace
+from eventlog.transport.drivers import Runner
 from saver.cli import output
 from saver.cli.output import BadInput
 

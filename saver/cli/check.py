@@ -10,8 +10,9 @@ import typer
 from eventlog.errors import ThreadNotFound
 from eventlog.feed.feed import ActivityFeed
 from eventlog.keys import Keyspace
-from projections.check import Checked, Difference, check_thread
-from projections.threads import check_registry, list_threads
+from projections.maintenance.check import Checked, Difference, check_thread
+from projections.maintenance.check_registry import check_registry
+from projections.registry.listing import list_threads
 from saver.cli import output
 from saver.cli.app import Options, command
 from saver.cli.output import BadInput

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eventlog.drivers import Runner
 from eventlog.errors import ThreadNotFound
 from eventlog.flow import Flow
 from eventlog.keys import PARTITIONS, Keyspace
 from eventlog.signing import Signer
-from projections.exporting import Exported, export_file
-from projections.file_work import ProgressCallback, carry_out
+from eventlog.transport.drivers import Runner
+from projections.transfer.blocking import ProgressCallback, carry_out
+from projections.transfer.export import Exported, export_file
 from saver.cli import output
 from saver.cli.app import Options, command
 from saver.cli.keys import KeyFiles, signer_of

@@ -13,12 +13,12 @@ from saver.cli.app import Options, command
 from saver.cli.output import BadInput
 from saver.cli.progress import showing_progress
 from saver.cli.redaction import redacted
-from saver.opening import SOURCES, open_source
+from saver.migration.opening import SOURCES, open_source
 
 if TYPE_CHECKING:
     from langgraph.checkpoint.serde.base import SerializerProtocol
 
-    from saver.migration import Difference, Migrated, Progress
+    from saver.migration.migrate import Difference, Migrated, Progress
     from saver.saver import RedisStreamSaver
 
 __all__ = ["migrate"]
@@ -46,7 +46,7 @@ def migrate(
     Run again, it completes what was cut short. The source is only read. Exit code 1 if a difference is found.
     """
     from saver.cli.carrying import carrying_serializer  # noqa: PLC0415 - these load LangGraph
-    from saver.migration import compare, migrate  # noqa: PLC0415
+    from saver.migration.migrate import compare, migrate  # noqa: PLC0415
 
     url = options.server()
     try:

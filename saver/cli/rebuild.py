@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from eventlog.errors import CorruptEntry, LogLost, ThreadNotFound
-from projections.rebuild import rebuild_known, rebuild_thread
-from projections.registry import rebuild_registry
+from projections.maintenance.rebuild import rebuild_known, rebuild_thread
+from projections.registry.rebuild import rebuild_registry
 from saver.cli import output
 from saver.cli.app import Options, command
 from saver.cli.check import All, Threads, opened, thread_ids

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from projections.moments import time_of
+from projections.time_travel.moment import time_of
 from saver.cli import output
 from saver.cli.app import Options, command
 from saver.cli.log import Since, Until

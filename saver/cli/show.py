@@ -10,9 +10,9 @@ import typer
 from eventlog.codec import Keyframe
 from eventlog.errors import EventGone
 from eventlog.events import CheckpointSaved
-from projections.checkpoint import StoredCheckpoint
-from projections.moments import time_of
-from projections.past import Past, Unavailable
+from projections.time_travel.moment import time_of
+from projections.time_travel.past import Past, Unavailable
+from projections.values.stored import StoredCheckpoint
 from saver.cli import output
 from saver.cli.app import Options, command
 from saver.cli.output import BadInput

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from eventlog.drivers import Runner
 from eventlog.errors import CorruptEntry, SignatureInvalid
 from eventlog.flow import Flow
 from eventlog.keys import ThreadKeys, text
-from projections.checkpoint import StoredCheckpoint
-from projections.moments import Moment, When, moment_of
-from projections.past import Past, State, Unavailable
-from projections.replay import state_as_of
-from projections.verify import TRUNCATED, Finding, entry_order, verify_thread
+from eventlog.transport.drivers import Runner
+from projections.integrity.verify import TRUNCATED, Finding, entry_order, verify_thread
+from projections.time_travel.moment import Moment, When, moment_of
+from projections.time_travel.past import Past, State, Unavailable
+from projections.time_travel.replay import state_as_of
+from projections.values.stored import StoredCheckpoint
 from saver.cli.app import Options
 from saver.cli.output import BadInput, complain, plain
 from saver.cli.times import time_of

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from eventlog.flow import Flow
-from projections.threads import ThreadInfo, list_threads
+from projections.registry.listing import ThreadInfo, list_threads
 from saver.cli import output
 from saver.cli.app import Options, command
 from saver.cli.lines import Field, Lines

@@ -20,12 +20,12 @@ from eventlog.events import (
     ValuesSaved,
     WritesSaved,
 )
-from projections.checkpoint import StoredCheckpoint
-from projections.moments import Moment, time_of
-from projections.past import Past, State
-from projections.pieces import assemble
-from projections.replay import replay
-from projections.states import damaged_entry
+from projections.time_travel.moment import Moment, time_of
+from projections.time_travel.past import Past, State
+from projections.time_travel.replay import replay
+from projections.time_travel.states import damaged_entry
+from projections.values.pieces import assemble
+from projections.values.stored import StoredCheckpoint
 from saver.cli import output
 from saver.cli.app import Options
 from saver.cli.lines import Field, Lines

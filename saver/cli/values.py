@@ -19,8 +19,8 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from eventlog.codec import Keyframe
 from eventlog.errors import CorruptEntry, ValueUnreadable
 from eventlog.events import CheckpointSaved
-from projections.checkpoint import StoredCheckpoint
-from projections.pieces import StoredValue
+from projections.values.pieces import StoredValue
+from projections.values.stored import StoredCheckpoint
 from saver.cli.output import BadInput
 from saver.cli.shown import Unknown, Unreadable
 from saver.translation import Translator

@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
-from eventlog.drivers import Runner
 from eventlog.errors import CallerError
 from eventlog.flow import Flow
 from eventlog.keys import Keyspace, text
-from projections.announced import announced
-from projections.registry_reading import known_threads
-from projections.verify import Verified, verify_thread
+from eventlog.transport.drivers import Runner
+from projections.integrity.feed_evidence import announced
+from projections.integrity.verify import Verified, verify_thread
+from projections.registry.read import known_threads
 from saver.cli import output
 from saver.cli.app import Options, command
 from saver.cli.keys import KeyFiles, signer_of

@@ -26,7 +26,7 @@ import redis.cluster
 import redis.retry
 import redis.sentinel
 
-from eventlog.connections import Connections
+from eventlog.connect.connections import Connections
 from eventlog.errors import InvalidArgument
 
 SERVER = "/usr/bin/redis-server"

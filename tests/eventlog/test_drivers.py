@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 import redis.exceptions as rx
 
-from eventlog import patience
-from eventlog.drivers import Runner
 from eventlog.errors import (
     AccessDenied,
     AuthenticationFailed,
@@ -25,6 +23,8 @@ from eventlog.errors import (
     translate,
 )
 from eventlog.flow import Batch, Begin, Call, Command, Emit, Finish, Flow, Script
+from eventlog.transport import patience
+from eventlog.transport.drivers import Runner
 
 SCRIPT = Script("x", b"return 1", "sha")
 

@@ -17,11 +17,11 @@ import redis.exceptions as rx
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from eventlog.connections import Connections
-from eventlog.drivers import Runner
+from eventlog.connect.connections import Connections
 from eventlog.errors import CorruptEntry, PoolExhausted, ServerFailedCommand, ServerUnavailable
 from eventlog.flow import Batch, Call, Command, Flow, Script
-from eventlog.kept import KeptConnections
+from eventlog.transport.drivers import Runner
+from eventlog.transport.kept import KeptConnections
 from tests.proxy import Cut, Proxy
 from tests.servers import RunningServer, Server
 

@@ -9,16 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventlog.errors import InvalidArgument
-from eventlog.keys import (
-    Keyspace,
-    checkpoint_place,
-    ordered,
-    split_place,
-    split_value_name,
-    unordered,
-    value_name,
-    version_token,
-)
+from eventlog.framing import ordered, unordered
+from eventlog.keys import Keyspace, checkpoint_place, split_place, split_value_name, value_name, version_token
 
 ids = st.text(st.sampled_from("\0\x01a:*{}\U0001f600é"), max_size=6) | st.text(max_size=12)
 

@@ -21,9 +21,7 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from eventlog import patience, sharing
-from eventlog.connections import Connections
-from eventlog.drivers import Runner
+from eventlog.connect.connections import Connections
 from eventlog.errors import (
     CorruptEntry,
     EventLogError,
@@ -34,7 +32,9 @@ from eventlog.errors import (
     ServerUnavailable,
 )
 from eventlog.flow import Argument, Call, Command, Flow, Script
-from eventlog.wire import Wire
+from eventlog.transport import patience, sharing
+from eventlog.transport.drivers import Runner
+from eventlog.transport.wire import Wire
 from tests.proxy import Cut, Proxy
 from tests.servers import RunningServer, Server
 

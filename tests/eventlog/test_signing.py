@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventlog.errors import InvalidArgument, MissingExtra, SignatureInvalid
-from eventlog.keys import counted, split_counted
+from eventlog.framing import counted, split_counted
 from eventlog.signing import FORGED, UNSIGNED, Signer, SigningKey, seal_of
 
 SECRET = b"a secret of sixteen bytes or more"

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from eventlog import Connections, CorruptEntry, InvalidArgument, Keyspace, LogLost, Runner
 from eventlog.errors import AccessDenied
 from eventlog.feed.trimming import HeldBack, Retention, Trimmed, trim_feed, trim_partition
-from eventlog.keys import counted
+from eventlog.framing import counted
 from tests.servers import RunningServer, Server
 
 Pointer = tuple[str, str, str]

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from eventlog.connect.urls import Address, parse_address
 from eventlog.errors import InvalidArgument
-from eventlog.urls import Address, parse_address
 
 
 @pytest.mark.parametrize(

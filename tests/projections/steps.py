@@ -66,4 +66,4 @@ class Steps:
 def is_call(request: Request, script: str) -> bool:
     """Whether a request runs, or begins to run, a script of `projections`."""
     call = request.call if isinstance(request, Begin) else request
-    return isinstance(call, Call) and call.script.name == f"projections/{script}"
+    return isinstance(call, Call) and call.script.name.rpartition("/")[2] == script

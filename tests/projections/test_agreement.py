@@ -11,13 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from eventlog.connections import Connections
-from eventlog.drivers import Runner
+from eventlog.connect.connections import Connections
 from eventlog.keys import Keyspace, ThreadKeys
-from projections.checkpoint import Incomplete, StoredCheckpoint, from_head
-from projections.fold import Index
-from projections.read import read_checkpoint, read_latest
-from projections.thread import scan
+from eventlog.transport.drivers import Runner
+from projections.checkpoints.read import read_checkpoint, read_latest
+from projections.log.fold import Index
+from projections.log.index import scan
+from projections.values.stored import Incomplete, StoredCheckpoint, from_head
 from saver import RedisStreamSaver
 from tests.projections.traffic import NAMESPACES, THREADS, Operation, Player, Put, traffic
 from tests.servers import Server

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventlog.errors import ExportUnreadable
-from projections.archive_format import (
+from projections.transfer.format import (
     SEAL,
     VERSION,
     Encoder,

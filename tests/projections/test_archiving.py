@@ -9,9 +9,9 @@ import pytest
 
 from eventlog.errors import ExportUnreadable, FileTaken, InvalidArgument, ThreadBusy, ThreadNotFound
 from eventlog.flow import Call
-from projections.archive_files import read_file
-from projections.archive_format import ThreadHead
-from projections.file_work import carry_out
+from projections.transfer.blocking import carry_out
+from projections.transfer.files import read_file
+from projections.transfer.format import ThreadHead
 from saver import RedisStreamSaver
 from tests.projections.steps import Steps, is_call
 from tests.saver.audit import Audit, config, number_of, put_of

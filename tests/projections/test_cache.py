@@ -18,8 +18,8 @@ from eventlog.codec import (
     is_delta,
     split_keyframe,
 )
-from projections.cache import MOST_DELTAS, Prepared, ValueCache, _size
-from projections.pieces import StoredValue, assemble
+from projections.values.cache import MOST_DELTAS, Prepared, ValueCache, _size
+from projections.values.pieces import StoredValue, assemble
 
 PLAIN = 2**63
 

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from eventlog.errors import ThreadNotFound
-from eventlog.keys import checkpoint_place, ordered
-from projections.check import check_thread
-from projections.rebuild import rebuild_thread
-from projections.threads import check_registry
+from eventlog.framing import ordered
+from eventlog.keys import checkpoint_place
+from projections.maintenance.check import check_thread
+from projections.maintenance.check_registry import check_registry
+from projections.maintenance.rebuild import rebuild_thread
 from saver import RedisStreamSaver
 from tests.projections.conftest import Open
 from tests.projections.steps import Steps, is_call

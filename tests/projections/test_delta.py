@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventlog.codec import Malformed, check_of
-from projections.delta import apply_delta, apply_deltas, make_delta
+from projections.values.delta import apply_delta, apply_deltas, make_delta
 
 ITEMS = st.one_of(
     st.integers(-(2**63), 2**63 - 1),

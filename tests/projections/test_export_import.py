@@ -32,11 +32,11 @@ from eventlog.errors import (
 from eventlog.feed.trimming import Retention, trim_partition
 from eventlog.flow import Call
 from eventlog.keys import Keyspace
-from projections.archive_files import read_file
-from projections.archive_format import Encoder, Entry, ThreadEnd, ThreadHead
-from projections.exporting import Again, Page, export_file, export_thread
-from projections.file_work import carry_out
-from projections.registry_reading import known_runs, known_threads
+from projections.registry.read import known_runs, known_threads
+from projections.transfer.blocking import carry_out
+from projections.transfer.export import Again, Page, export_file, export_thread
+from projections.transfer.files import read_file
+from projections.transfer.format import Encoder, Entry, ThreadEnd, ThreadHead
 from saver import RedisStreamSaver
 from tests.projections.conftest import Open
 from tests.projections.steps import Steps, is_call

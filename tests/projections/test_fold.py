@@ -10,8 +10,8 @@ from eventlog.codec import EMPTY, NO_CHECK, encode_keyframe
 from eventlog.errors import CorruptEntry
 from eventlog.events import CheckpointSaved, Event, HistoryPruned, Recorded, Removed, WritesSaved
 from eventlog.keys import split_place
-from projections.fold import Index, fold
-from projections.removal import History, place_of, plan
+from projections.checkpoints.pruning import History, place_of, plan
+from projections.log.fold import Index, fold
 
 ids = st.sampled_from("abcdef")
 

@@ -10,8 +10,8 @@ import pytest
 from eventlog import codec
 from eventlog.errors import CorruptEntry, EventLogError
 from eventlog.events import encode_versions
-from projections.registry import rebuild_registry
-from projections.threads import check_registry
+from projections.maintenance.check_registry import check_registry
+from projections.registry.rebuild import rebuild_registry
 from saver import RedisStreamSaver
 from tests.projections.steps import Steps
 from tests.saver.audit import Audit, config, number_of, put_of

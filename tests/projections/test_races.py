@@ -13,10 +13,12 @@ import pytest
 from eventlog.errors import CorruptEntry
 from eventlog.events import WritesSaved, decode_entry
 from eventlog.flow import Request
-from projections import copying, registry, removal
-from projections.rebuild import rebuild_thread
-from projections.removal import delete_thread
-from projections.staging import STAGED_FOR
+from projections.checkpoints import pruning
+from projections.checkpoints.pruning import delete_thread
+from projections.log.staging import STAGED_FOR
+from projections.maintenance.rebuild import rebuild_thread
+from projections.registry import rebuild as registry
+from projections.transfer import copy
 from saver import RedisStreamSaver
 from tests.projections.conftest import Open
 from tests.projections.steps import Steps, is_call
@@ -133,7 +135,7 @@ def test_pruning_in_more_steps_than_attempts(
     saver: RedisStreamSaver, steps: Steps, audit: Audit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many steps a removal takes, the log is read once where nobody else writes."""
-    monkeypatch.setattr(removal, "AT_ONCE", 2)
+    monkeypatch.setattr(pruning, "AT_ONCE", 2)
     put_line(saver, "t", 130)
     steps.run(steps.pruning("t"))
     assert len(steps.calls("remove_checkpoints")) == 65
@@ -146,7 +148,7 @@ def test_pruning_while_another_writes(
     saver: RedisStreamSaver, on: Open, steps: Steps, audit: Audit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A writer that comes between every other two steps holds a removal up, and does not stop it."""
-    monkeypatch.setattr(removal, "AT_ONCE", 2)
+    monkeypatch.setattr(pruning, "AT_ONCE", 2)
     put_line(saver, "t", 60)
     other, seen = on(), [0]
 
@@ -212,14 +214,14 @@ def test_a_copy_whose_parts_were_dropped(
     saver: RedisStreamSaver, steps: Steps, audit: Audit, monkeypatch: pytest.MonkeyPatch, part: bytes
 ) -> None:
     """Whenever what was laid ready of a copy is dropped, it is laid ready again: the copy is whole."""
-    monkeypatch.setattr(copying, "PAGE", 2)
+    monkeypatch.setattr(copy, "PAGE", 2)
     put_line(saver, "t", 5)
     saver.get_tuple(config("t"))
     source = audit.keyspace.thread(b"t")
     again = 0
     for moment in range(1, 16):
         target = f"copy {moment}"
-        flow = copying.copy_thread(audit.keyspace, source, audit.keyspace.thread(target.encode()), ttl=0)
+        flow = copy.copy_thread(audit.keyspace, source, audit.keyspace.thread(target.encode()), ttl=0)
         steps.run(flow, once(moment, lambda: drop_staged(audit, part)))
         again += len(steps.calls("store_copy")) == 2
         assert numbers(saver, target) == [5, 4, 3, 2, 1], moment
@@ -232,7 +234,7 @@ def test_a_copy_of_what_is_pruned_meanwhile(
     saver: RedisStreamSaver, steps: Steps, audit: Audit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whenever that is, the copy is the source before or after, and verifies."""
-    monkeypatch.setattr(copying, "PAGE", 3)
+    monkeypatch.setattr(copy, "PAGE", 3)
     for moment in range(1, 14):
         source, target = f"t{moment}", f"copy {moment}"
         put_line(saver, source, 9)
@@ -241,7 +243,7 @@ def test_a_copy_of_what_is_pruned_meanwhile(
         def prune(source: str = source) -> None:
             saver.prune([source], keep_last=4)
 
-        steps.run(copying.copy_thread(audit.keyspace, keys[0], keys[1], ttl=0), once(moment, prune))
+        steps.run(copy.copy_thread(audit.keyspace, keys[0], keys[1], ttl=0), once(moment, prune))
         found = saver.verify(target)
         assert found.sound, (moment, found.findings)
         assert len(numbers(saver, target)) in (4, 9)

@@ -15,16 +15,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typing_extensions import Self
 
-from eventlog.connections import Connections
-from eventlog.drivers import Runner
+from eventlog.connect.connections import Connections
 from eventlog.errors import BeforeFirstEvent, CorruptEntry, EventGone, InvalidArgument, SignatureInvalid, ThreadNotFound
 from eventlog.events import CheckpointSaved, Recorded, ValuesSaved, WritesSaved
 from eventlog.keys import Keyspace, ThreadKeys
 from eventlog.signing import Signer, SigningKey
-from projections.moments import moment_of, time_of
-from projections.past import Past, State, Unavailable
-from projections.read import read_latest
-from projections.replay import replay, state_as_of
+from eventlog.transport.drivers import Runner
+from projections.checkpoints.read import read_latest
+from projections.time_travel.moment import moment_of, time_of
+from projections.time_travel.past import Past, State, Unavailable
+from projections.time_travel.replay import replay, state_as_of
 from saver import RedisStreamSaver
 from tests.projections.traffic import NAMESPACES, THREADS, Operation, Player, Put, Upkeep, Writes, traffic
 from tests.saver.audit import config, put_of
@@ -454,7 +454,7 @@ def test_memory_does_not_grow_with_the_thread(long_threads: tuple[Bench, list[st
         return most
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("projections.states.KEPT", 200)
+        patch.setattr("projections.time_travel.states.KEPT", 200)
         peak("a")
         short, long = peak("a"), peak("b")
     assert long < short + 300_000 < 3_000_000
@@ -465,8 +465,8 @@ def test_states_do_not_depend_on_what_is_kept(any_server: Server) -> None:
     with Bench(any_server) as bench, pytest.MonkeyPatch.context() as patch:
         for operation in LINE:
             bench.play(operation)
-        patch.setattr("projections.states.KEPT", 0)
-        patch.setattr("projections.past.VECTORS", 1)
+        patch.setattr("projections.time_travel.states.KEPT", 0)
+        patch.setattr("projections.time_travel.past.VECTORS", 1)
         assert bench.check(exact=True) == 120
 
 

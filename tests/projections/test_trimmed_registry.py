@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from eventlog.errors import LogLost
 from eventlog.feed.trimming import Retention, Trimmed, trim_feed, trim_partition
 from eventlog.keys import PartitionKeys
-from projections import registry
+from projections.registry import rebuild as registry
 from saver import RedisStreamSaver
 from tests.projections.conftest import Open
 from tests.projections.steps import Steps

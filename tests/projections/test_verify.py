@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 from eventlog.chain import link
 from eventlog.codec import content_digest
 from eventlog.errors import CorruptEntry, HistoryGone, InvalidArgument, ThreadNotFound
+from eventlog.flow import Request
 from eventlog.signing import Signer, SigningKey
-from projections.announced import announced
-from projections.verify import Verification, Verified
+from projections.integrity.feed_evidence import announced
+from projections.integrity.verify import Verification, Verified
 from saver import RedisStreamSaver
 from tests.projections.conftest import Open
-from tests.projections.steps import is_call
+from tests.projections.steps import Steps, is_call
 from tests.projections.tampering import (
     Entry,
     Tamper,
@@ -292,6 +293,28 @@ def test_a_deleted_log_that_is_back_is_told_of(on: Open, audit: Audit) -> None:
     tampering.write(entries)
     (finding,) = saver.verify("t").findings
     assert (finding.kind, finding.entry_id) == ("inserted", entries[0][0].decode())
+
+
+@pytest.mark.parametrize("ttl", [None, 60], ids=["lasting", "expiring"])
+def test_a_damaged_log_is_read_once_while_only_its_time_to_live_changes(
+    on: Open, audit: Audit, ttl: float | None
+) -> None:
+    """The time to live that is left is no change of the log, so verifying does not begin again."""
+    saver = on(ttl=ttl)
+    fill(saver)
+    keys = audit.keyspace.thread(b"t")
+    audit.client.xdel(keys.log, audit.client.xrange(keys.log)[4][0])
+    steps = Steps(saver)
+
+    def shorten(_: Request) -> None:
+        left = audit.client.pttl(keys.log)
+        if left > 0:
+            audit.client.pexpire(keys.log, left - 1000)
+
+    found = steps.run(saver._operations.verify("t", None), shorten)
+    assert kinds(found) == ["missing"]
+    assert len(steps.calls("read_entries")) == 1
+    assert (audit.client.pttl(keys.log) > 0) == (ttl is not None)
 
 
 # tampering
@@ -569,7 +592,7 @@ def test_memory_is_flat(*, signed: bool) -> None:
 
 def test_calls_that_arrive_in_another_order_are_no_repetition() -> None:
     """Numbers of a writer may be left out and come late; each counts once, and none from long ago."""
-    from projections.verify import USED, _Writer
+    from projections.integrity.verify import USED, _Writer
 
     writer = _Writer()
     assert [writer.uses(number) for number in (3, 1, 2, 10, 9, 3, 10)] == [True, True, True, True, True, False, False]

@@ -10,7 +10,7 @@ from typing_extensions import Self
 
 from eventlog import Connections, HistoryPruned, Keyspace, Recorded, Runner, RunsDeleted
 from eventlog.keys import split_value_name
-from projections.thread import scan
+from projections.log.index import scan
 
 WORDS = tuple(f"{number} and what all versions of a value share, stored as deltas" for number in range(9))
 Put = tuple[Any, Any, Any, Any]

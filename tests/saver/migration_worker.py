@@ -9,7 +9,7 @@ from contextlib import closing
 from langgraph.checkpoint.sqlite import SqliteSaver
 
 from saver import RedisStreamSaver
-from saver.migration import Progress, migrate
+from saver.migration.migrate import Progress, migrate
 
 
 def main(path: str, url: str, prefix: str) -> None:

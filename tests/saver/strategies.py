@@ -116,6 +116,7 @@ metadata = st.fixed_dictionaries(
         "step": st.integers(-2, 3),
         "parents": st.dictionaries(st.sampled_from(["", "a", "a|b:1"]), text, max_size=2),
         "run_id": st.sampled_from(["run-1", "run-2"]),
+        "thread_id": st.sampled_from(["t", "whole", "nobody", 1, None]),
         "counters_since_delta_snapshot": st.dictionaries(text, st.tuples(integers, integers), max_size=2),
         **dict.fromkeys(METADATA_KEYS, plain),
     },

@@ -11,7 +11,7 @@ from langchain_core.messages import HumanMessage
 from langgraph.graph import END, START, MessagesState, StateGraph
 
 from eventlog import BeforeFirstEvent, EventGone, InvalidArgument, SignatureInvalid, ThreadNotFound, audit
-from projections.past import Unavailable
+from projections.time_travel.past import Unavailable
 from saver import RedisStreamSaver
 from saver.history import Replayed
 from tests.saver.colours import Call

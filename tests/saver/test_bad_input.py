@@ -11,7 +11,7 @@ import pytest
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-import projections.save
+import projections.checkpoints.save
 from eventlog.errors import EventLogError, InvalidArgument, ValueTooLarge, ValueUnwritable
 from saver import RedisStreamSaver
 from tests.saver.colours import Call
@@ -211,13 +211,13 @@ async def test_over_the_limit(
 ) -> None:
     """A value, or a put, larger than a server takes is refused before it is sent, by thread."""
     big = config("t"), *step({"x": b"z" * 3_000})
-    monkeypatch.setattr(projections.save, "LARGEST_VALUE", 2_000)
+    monkeypatch.setattr(projections.checkpoints.save, "LARGEST_VALUE", 2_000)
     with pytest.raises(ValueTooLarge, match=r"'t'.*3,0\d\d bytes"):
         await call(held, "put", *big)
     with pytest.raises(ValueTooLarge, match="'t'"):
         await call(held, "put_writes", config("t", "", "c"), [("x", b"z" * 3_000)], "task")
-    monkeypatch.setattr(projections.save, "LARGEST_VALUE", 5_000)
-    monkeypatch.setattr(projections.save, "LARGEST_EVENT", 5_000)
+    monkeypatch.setattr(projections.checkpoints.save, "LARGEST_VALUE", 5_000)
+    monkeypatch.setattr(projections.checkpoints.save, "LARGEST_EVENT", 5_000)
     with pytest.raises(ValueTooLarge, match="'t'"):
         await call(held, "put", config("t"), *step({"x": b"z" * 3_000, "y": b"z" * 3_000}))
     with any_server.client() as client:

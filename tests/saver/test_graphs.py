@@ -20,11 +20,13 @@ from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableLambda
 from langgraph.channels.delta import DeltaChannel
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.func import entrypoint, task
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, Overwrite, Send, StateUpdate, interrupt
 from typing_extensions import TypedDict
 
+from eventlog.errors import ValueUnwritable
 from saver import RedisStreamSaver
 from tests.saver.agents import ask, human, weather_agent
 from tests.saver.colours import Call, call_async
@@ -650,3 +652,34 @@ async def test_one_saver_in_two_graphs(saver: RedisStreamSaver, call: Call) -> N
     await call(saver, "delete_thread", "1")
     assert (await call(counting, "get_state", {"configurable": {"thread_id": 1}})).values == {}
     assert {"2", "3"} == {found.config["configurable"]["thread_id"] for found in await call(saver, "list", None)}
+
+
+class Refuses(JsonPlusSerializer):
+    """A serializer that does not write one value."""
+
+    def __init__(self, refused: str) -> None:
+        super().__init__()
+        self.refused = refused
+
+    def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
+        if self.refused in repr(obj):
+            raise ValueError(f"refused to write {self.refused}")
+        return super().dumps_typed(obj)
+
+
+@pytest.mark.parametrize("refused", ["asked", "answered"], ids=["input", "write of a node"])
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+@pytest.mark.parametrize("method", ["invoke", "stream"])
+async def test_serializer_that_refuses(
+    one_saver: RedisStreamSaver, call: Call, method: str, durability: str, refused: str
+) -> None:
+    """A serializer's ValueError ends the run as a ValueError with its words and as its cause, wherever it was raised."""
+    one_saver.serde = Refuses(refused)
+    builder = StateGraph(Log).add_node("node", lambda _: {"log": ["answered"]})
+    graph = builder.add_edge(START, "node").compile(checkpointer=one_saver)
+    with pytest.raises(ValueError, match=f"'t'.*refused to write {refused}") as raised:
+        await call(graph, method, {"log": ["asked"]}, CONFIG, durability=durability)
+    assert isinstance(raised.value, ValueUnwritable)
+    assert type(raised.value.__cause__) is ValueError
+    with pytest.raises(ValueError, match=f"refused to write {refused}"):
+        await call(graph, "update_state", CONFIG, {"log": [refused]}, as_node="node")

@@ -26,7 +26,7 @@ from typing_extensions import TypedDict
 
 from eventlog.errors import InvalidArgument
 from saver import RedisStreamSaver
-from saver.migration import Difference, acompare, amigrate, compare, migrate
+from saver.migration.migrate import Difference, acompare, amigrate, compare, migrate
 from tests.saver.audit import Audit
 from tests.saver.threads import config, step
 from tests.servers import Server

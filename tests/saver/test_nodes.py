@@ -14,7 +14,8 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, Send, interrupt
 from typing_extensions import TypedDict
 
-from eventlog.keys import Keyspace, split_counted
+from eventlog.framing import split_counted
+from eventlog.keys import Keyspace
 from saver import RedisStreamSaver
 from saver.nodes import MOST, NOTHING, Known, KnownCheckpoints, nodes_of, writer_of
 from tests.saver.agents import ask, human, weather_agent

@@ -14,7 +14,8 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from eventlog import codec
 from eventlog.errors import CorruptEntry, EventLogError, InvalidArgument, SignatureInvalid
 from eventlog.feed.feed import ActivityFeed
-from eventlog.keys import checkpoint_place, counted, ordered, value_name
+from eventlog.framing import counted, ordered
+from eventlog.keys import checkpoint_place, value_name
 from eventlog.signing import SigningKey
 from saver import RedisStreamSaver
 from tests.projections.tampering import Entry, Tampering, bent, chained, later, with_field

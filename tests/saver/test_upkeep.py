@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
 from typing import Annotated, Any
 
 import pytest
 from langgraph.channels.delta import DeltaChannel
+from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.graph import START, StateGraph
 from typing_extensions import TypedDict
 
@@ -112,6 +114,53 @@ async def test_copy_is_independent(saver: RedisStreamSaver, call: Call) -> None:
     assert await seen(call, saver, "source") == copied
 
 
+async def metadata_threads(call: Call, saver: Any, thread: str) -> list[Any]:
+    """The `thread_id` in the metadata of each checkpoint, newest first; it is the same in every way of reading."""
+    listed = await call(saver, "list", config(thread))
+    found = [one.metadata.get("thread_id") for one in listed]
+    for one, name in zip(listed, found, strict=True):
+        assert (await call(saver, "get_tuple", one.config)).metadata == one.metadata
+        assert one in await call(saver, "list", config(thread), filter={"thread_id": name})
+    latest = await call(saver, "get_tuple", config(thread))
+    assert latest == listed[0]
+    assert (
+        await call(saver, "get_tuple_as_of", config(thread), datetime.now(timezone.utc) + timedelta(days=1)) == latest
+    )
+    events = [event for event in await call(saver, "replay", thread) if event.metadata is not None]
+    assert [event.metadata.get("thread_id") for event in events] == found[::-1]
+    assert [event.state.metadata.get("thread_id") for event in events] == found[::-1]
+    return found
+
+
+@pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "encrypted"])
+async def test_metadata_of_a_copy_names_the_copy(saver: RedisStreamSaver, call: Call, *, encrypted: bool) -> None:
+    """A `thread_id` in metadata that was the source's is the copy's there; another thread's, or none, stays as put."""
+    if encrypted:
+        saver.serde = EncryptedSerializer.from_pycryptodome_aes(key=b"0123456789abcdef")
+    latest: Any = config("source")
+    put: list[dict[str, Any]] = [{"thread_id": "source"}, {"thread_id": "elsewhere"}, {}, {"thread_id": "source"}]
+    for number, named in enumerate(put):
+        latest = await call(saver, "put", latest, *step({"n": number}, **named))
+    await call(saver, "copy_thread", "source", "copy")
+    await call(saver, "copy_thread", "copy", "copy of a copy")
+    for thread in ("source", "copy", "copy of a copy"):
+        assert await metadata_threads(call, saver, thread) == [thread, None, "elsewhere", thread]
+    assert await call(saver, "list", config("copy"), filter={"thread_id": "source"}) == []
+    assert len(await call(saver, "list", None, filter={"thread_id": "source"})) == 2
+    latest = await call(saver, "get_tuple", config("copy"))
+    await call(saver, "put", latest.config, *step({"n": 9}, thread_id="source"))
+    assert (await metadata_threads(call, saver, "copy"))[:2] == ["source", "copy"]
+    assert (await call(saver, "verify", "copy")).sound
+
+
+async def test_a_number_as_thread_id_of_metadata(one_saver: RedisStreamSaver, call: Call) -> None:
+    """A thread's number in metadata is its own id: it comes back as it was put, and a copy has its own id there."""
+    await call(one_saver, "put", config(7), *step({"n": 1}, thread_id=7))
+    await call(one_saver, "copy_thread", "7", "copy")
+    assert await metadata_threads(call, one_saver, "7") == [7]
+    assert await metadata_threads(call, one_saver, "copy") == ["copy"]
+
+
 async def test_copy_refused(one_saver: RedisStreamSaver, call: Call) -> None:
     """A source that is not there, a target that is, and a thread onto itself are refused, and change nothing."""
     await put_line(call, one_saver, "a", ["r"])
@@ -162,12 +211,13 @@ async def test_prune_frees_what_it_takes(
         assert client.xlen(keys_of(prefix, "t").log) == 4  # the first with `kept`, the last, its writes, and the event
 
 
-async def test_prune_delete(saver: RedisStreamSaver, server: Server, prefix: str, call: Call) -> None:
-    """The strategy "delete" leaves nothing of the threads named but what their partition shares."""
+@pytest.mark.parametrize("strategy", ["delete", "delete_all"])
+async def test_prune_delete(saver: RedisStreamSaver, server: Server, prefix: str, call: Call, strategy: str) -> None:
+    """The strategy "delete", by either name, leaves nothing of the threads but what their partition shares."""
     for thread in ("a", "b"):
         await put_line(call, saver, thread, ["r"] * 3)
         await put_line(call, saver, thread, ["r"] * 3, "sub")
-    await call(saver, "prune", ["a", "b", "nobody"], strategy="delete")
+    await call(saver, "prune", ["a", "b", "nobody"], strategy=strategy)
     assert await call(saver, "list", None) == []
     assert {key.rpartition(b":")[2] for key in keys_under(server, prefix)} == SHARED
 
@@ -176,10 +226,11 @@ async def test_prune_refused(one_saver: RedisStreamSaver, call: Call) -> None:
     """An unknown strategy or number, and a string for a list, are refused; no threads are nothing to do."""
     await put_line(call, one_saver, "t", ["r"] * 2)
     refused: list[tuple[Any, dict[str, Any], str]] = [
-        (["t"], {"strategy": "keep_none"}, "keep_none"),
+        (["t"], {"strategy": "keep_none"}, "'keep_none'.*'keep_latest', 'delete' or 'delete_all'"),
         (["t"], {"keep_last": 0}, "keep_last"),
         (["t"], {"keep_last": True}, "keep_last"),
         (["t"], {"keep_last": 2, "strategy": "delete"}, "keep_last"),
+        (["t"], {"keep_last": 2, "strategy": "delete_all"}, "keep_last"),
         ("t", {}, "thread_ids"),
         (None, {}, "thread_ids"),
     ]

@@ -15,7 +15,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from eventlog import Activity, ActivityFeed, Group, GroupNotFound, Keyspace, Lag, Member
-from eventlog.keys import counted
+from eventlog.framing import counted
 from tests.servers import Server, connect
 
 AT_ONCE: dict[str, Any] = {"retry": Retry(NoBackoff(), 0)}

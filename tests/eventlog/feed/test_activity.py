@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from eventlog import Activity, ActivityFeed, CorruptEntry, InvalidArgument
 from eventlog.feed.activity import KINDS, Filters, check_of, pack_pointer, read_pointer, unpack_pointer
-from eventlog.keys import counted
+from eventlog.framing import counted
 from tests.eventlog.feed.feeds import Made, Worker, eventually, through
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)

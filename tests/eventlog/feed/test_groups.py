@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 import uuid
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from eventlog import Activity, ActivityFeed, EventGone, Group, GroupNotFound, InvalidArgument, Position
+from eventlog import Activity, ActivityFeed, EventGone, Group, GroupNotFound, InvalidArgument, Member, Position
 from eventlog.errors import PositionLost, PositionTrimmed
 from saver import RedisStreamSaver
 from tests.eventlog.feed.feeds import (
@@ -336,6 +337,91 @@ def test_events_that_are_gone_block_nothing(any_server: Server, prefix: str, col
         worker.stop()
         assert sorted(reasons) == ["deleted"] * 5 + ["pruned"] * 3
         assert (group.lag().handled, group.parked()) == (10, [])
+
+
+async def one_event(member: Member, colour: str, handle: Callable[[Activity], object]) -> None:
+    """Handles one event in a loop's body, within 20 s; an error ends the loop."""
+
+    def loop() -> None:
+        with member:
+            for activity in member:
+                handle(activity)
+                member.acknowledge()
+                return
+
+    async def aloop() -> None:
+        async with member:
+            async for activity in member:
+                handle(activity)
+                await member.aacknowledge()
+                return
+
+    await (in_thread(loop) if colour == "sync" else asyncio.wait_for(aloop(), 20))
+
+
+@pytest.mark.parametrize("acknowledge_within", [0.05, 0])
+async def test_a_loop_that_lets_event_gone_out_has_handled_it(
+    any_server: Server, prefix: str, colour: str, acknowledge_within: float
+) -> None:
+    """A body that raises `EventGone` ends its loop, and the next member goes on after that event."""
+    with (
+        RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix, partitions=1) as saver,
+        ActivityFeed.from_conn_string(any_server.url, prefix=prefix) as feed,
+    ):
+        saver.put(*put_of("gone", 1, None))
+        saver.put(*put_of("gone", 2, 1))
+        saver.delete_thread("gone")
+        saver.put(*put_of("kept", 1, None))
+        group = feed.group("g")
+        handed: list[tuple[str, str]] = []
+
+        async def one_loop() -> None:
+            await one_event(group.member("m", acknowledge_within=acknowledge_within, **QUICK), colour, handle)
+
+        def handle(activity: Activity) -> None:
+            handed.append((activity.thread_id, activity.kind))
+            activity.load()
+
+        for _ in range(3):  # a member that is handed one event over and over fails here, and does not hang
+            with pytest.raises(EventGone):
+                await one_loop()
+        await one_loop()
+        assert handed == [*[("gone", "checkpoint")] * 2, ("gone", "deleted"), ("kept", "checkpoint")]
+        lag = await group.alag()
+        assert (lag.handled, lag.pending, lag.waiting, await group.aparked()) == (4, 0, 0, [])
+
+
+async def test_an_event_that_is_gone_when_it_is_retried_frees_its_thread(
+    any_server: Server, prefix: str, colour: str
+) -> None:
+    """An event that failed, and is gone at its second attempt, counts as handled; its thread goes on."""
+    with (
+        RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix, partitions=1) as saver,
+        ActivityFeed.from_conn_string(any_server.url, prefix=prefix) as feed,
+    ):
+        saver.put(*put_of("t", 1, None))
+        saver.put(*put_of("t", 2, 1))
+        group = feed.group("g", kinds="checkpoint")
+        handed: list[tuple[int, int]] = []
+
+        def handle(activity: Activity) -> None:
+            handed.append((activity.sequence, activity.attempt))
+            if len(handed) == 1:
+                raise ValueError("the first attempt fails")
+            activity.load()
+
+        async def one_loop() -> None:
+            await one_event(group.member("m", **QUICK), colour, handle)
+
+        with pytest.raises(ValueError, match="first attempt"):
+            await one_loop()
+        saver.prune(["t"])
+        with pytest.raises(EventGone):
+            await one_loop()
+        await one_loop()
+        assert handed == [(1, 1), (1, 2), (2, 1)]
+        lag = await group.alag()
+        assert (lag.handled, lag.pending, lag.waiting, await group.aparked()) == (2, 0, 0, [])
 
 
 @given(

@@ -10,7 +10,7 @@ import pytest
 
 from eventlog import Connections, Runner
 from eventlog.flow import Flow, Pause, Wait
-from eventlog.waiting import LONGEST, block_for, keys_in, words
+from eventlog.transport.waiting import LONGEST, block_for, keys_in, words
 from tests.eventlog.feed.feeds import Made, in_thread
 from tests.servers import Server
 

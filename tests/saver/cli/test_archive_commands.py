@@ -14,8 +14,8 @@ import cbor2
 import pytest
 import zstandard
 
-from projections.archive_files import read_file
-from projections.archive_format import Entry, Header, ThreadHead
+from projections.transfer.files import read_file
+from projections.transfer.format import Entry, Header, ThreadHead
 from saver import RedisStreamSaver
 from saver.cli import main
 from tests.saver.audit import Audit
@@ -76,6 +76,18 @@ def test_files_name_no_server(agentlog: Agentlog, tmp_path: Path) -> None:
     assert header.prefix == agentlog.prefix
     assert abs(header.created - time.time() * 1000) < 60_000
     assert agentlog.url not in repr(header)
+
+
+def test_json_lines_of_a_copy(agentlog: Agentlog, tmp_path: Path) -> None:
+    """Lines say what the log has: the metadata of a copy names its source there, as it was put."""
+    with RedisStreamSaver.from_conn_string(agentlog.url, prefix=agentlog.prefix) as saver:
+        saver.put(config("t"), *step({"n": 1}, thread_id="t"))
+        saver.copy_thread("t", "copy")
+    lines = tmp_path / "lines"
+    assert agentlog("export", "copy", str(lines), "--jsonl", "--values").code == 0
+    (told,) = [one for one in map(json.loads, lines.read_text().splitlines()) if one["kind"] == "checkpoint"]
+    assert told["thread"] == "copy"
+    assert told["envelope"]["metadata"]["thread_id"] == "t"
 
 
 def test_json_lines(agentlog: Agentlog, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 
 from eventlog.errors import MissingExtra
 from saver import RedisStreamSaver
-from saver.opening import open_source
+from saver.migration.opening import open_source
 from tests.saver.audit import Audit
 from tests.saver.cli.commands import STEERING, Agentlog, on_terminal, put
 from tests.saver.threads import config, follow, step

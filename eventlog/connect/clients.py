@@ -1,0 +1,207 @@
+"""Making redis-py clients: from an address, or as the twin of an asyncio client that belongs to another event loop.
+
+Nothing here opens a connection, except that redis-py's sync cluster client asks for the slots as it is made.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+import redis.asyncio
+import redis.asyncio.cluster
+import redis.asyncio.retry
+import redis.asyncio.sentinel
+import redis.cluster
+import redis.retry
+import redis.sentinel
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisClusterException
+
+from eventlog.connect.given import AsyncClient, SyncClient
+from eventlog.connect.urls import Address
+from eventlog.errors import InvalidArgument
+
+__all__ = ["check_options", "make_async", "make_sync", "sentinels_of", "twin"]
+
+
+@dataclass(frozen=True)
+class _Colour:
+    """The redis-py classes of one colour; untyped, since which of them have types depends on redis-py's version."""
+
+    client: Any
+    pool: Any
+    connection: Mapping[str, Any]
+    cluster: Any
+    node: Any
+    sentinel: Any
+    retry: Any
+
+
+_SYNC = _Colour(
+    client=redis.Redis,
+    pool=redis.BlockingConnectionPool,
+    connection={"redis": redis.Connection, "rediss": redis.SSLConnection, "unix": redis.UnixDomainSocketConnection},
+    cluster=redis.cluster.RedisCluster,
+    node=redis.cluster.ClusterNode,
+    sentinel=redis.sentinel.Sentinel,
+    retry=redis.retry.Retry,
+)
+_ASYNC = _Colour(
+    client=redis.asyncio.Redis,
+    pool=redis.asyncio.BlockingConnectionPool,
+    connection={
+        "redis": redis.asyncio.Connection,
+        "rediss": redis.asyncio.SSLConnection,
+        "unix": redis.asyncio.UnixDomainSocketConnection,
+    },
+    cluster=redis.asyncio.cluster.RedisCluster,
+    node=redis.asyncio.cluster.ClusterNode,
+    sentinel=redis.asyncio.sentinel.Sentinel,
+    retry=redis.asyncio.retry.Retry,
+)
+
+# What a redis-py pool puts among its connection options for itself; an equal pool makes its own.
+_TIED_TO_POOL = frozenset(
+    {
+        "connection_pool",
+        "himport_registry",
+        "maint_notifications_pool_handler",
+        "maintenance_notification_hash",
+        "maintenance_state",
+        "orig_host_address",
+        "orig_socket_connect_timeout",
+        "orig_socket_timeout",
+        "oss_cluster_maint_notifications_handler",
+    }
+)
+# During maintenance a pool speaks to a stand-in; these hold what it was told at first.
+_BEFORE_MAINTENANCE = {
+    "orig_host_address": "host",
+    "orig_socket_timeout": "socket_timeout",
+    "orig_socket_connect_timeout": "socket_connect_timeout",
+}
+
+
+def make_sync(address: Address) -> SyncClient:
+    """A sync client for `address`, for the caller to close. Only a cluster client makes a round trip, for the slots."""
+    made: SyncClient = _make(address, _SYNC)
+    return made
+
+
+def make_async(address: Address) -> AsyncClient:
+    """An asyncio client for `address`, for the caller to close. No round trips."""
+    made: AsyncClient = _make(address, _ASYNC)
+    return made
+
+
+def check_options(address: Address) -> None:
+    """Raises InvalidArgument where redis-py does not know an option of `address`, or not its value. No round trips."""
+    try:
+        client: Any = make_async(address)
+        if address.deployment != "cluster":
+            client.connection_pool.make_connection()
+    except (TypeError, ValueError, redis.RedisError, RedisClusterException) as error:
+        raise InvalidArgument(
+            f"redis-py does not take the options of the connection URL or those beside it: {error}. "
+            "To fix it: correct or remove the option."
+        ) from error
+
+
+def twin(client: AsyncClient) -> AsyncClient:
+    """A client equal to `client` that shares no connection with it, for the caller to close. No round trips."""
+    if isinstance(client, redis.asyncio.cluster.RedisCluster):
+        return _cluster_twin(client)
+    made = type(client).from_pool(_pool_twin(client.connection_pool))
+    made.response_callbacks.update(client.response_callbacks)
+    return made
+
+
+def sentinels_of(client: SyncClient | AsyncClient) -> list[Any]:
+    """The clients with which `client` asks the Sentinels; none where it does not stand behind Sentinel."""
+    manager = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
+    return [] if manager is None else list(manager.sentinels)
+
+
+def _make(address: Address, colour: _Colour) -> Any:
+    tls = address.wire == "rediss"
+    options = {**address.options, "retry": _retry(address.options.get("retry"), colour)}
+    if address.deployment == "cluster":
+        nodes = [colour.node(host, port) for host, port in address.nodes]
+        return colour.cluster(startup_nodes=nodes, ssl=tls, **options)  # a retry of None is redis-py's default here
+    # redis-py's pools, unlike its clients, do not retry unless told to.
+    options["retry"] = options["retry"] or colour.client().get_retry()
+    if address.deployment == "sentinel":
+        # The next Sentinel is the retry; waiting for one that is down would only delay it.
+        asking = {"retry": colour.retry(NoBackoff(), 0), **address.sentinel_options, "ssl": tls}
+        manager = colour.sentinel(address.nodes, sentinel_kwargs=asking, ssl=tls)
+        return manager.master_for(address.service, **options)
+    pool = colour.pool(connection_class=colour.connection[address.wire], **options)
+    return colour.client.from_pool(pool)
+
+
+def _retry(given: Any, colour: _Colour) -> Any:
+    """The caller's retry policy in the colour needed: redis-py has a class for each."""
+    if given is None or isinstance(given, colour.retry):
+        return given
+    return colour.retry(given._backoff, given._retries, supported_errors=given._supported_errors)
+
+
+def _pool_twin(pool: Any) -> Any:
+    given = pool.connection_kwargs
+    options = {name: value for name, value in given.items() if name not in _TIED_TO_POOL}
+    if given.get("orig_host_address") is not None:
+        options.update({name: given[kept] for kept, name in _BEFORE_MAINTENANCE.items()})
+    options.update(
+        _maintenance_setting(pool), connection_class=pool.connection_class, max_connections=pool.max_connections
+    )
+    if isinstance(pool, redis.asyncio.BlockingConnectionPool):
+        options["timeout"] = pool.timeout
+    if isinstance(pool, redis.asyncio.sentinel.SentinelConnectionPool):
+        options.update(is_master=pool.is_master, check_connection=pool.check_connection)
+        return type(pool)(pool.service_name, _sentinel_twin(pool.sentinel_manager), **options)
+    return type(pool)(**options)
+
+
+def _maintenance_setting(pool: Any) -> dict[str, Any]:
+    enabled = getattr(pool, "maint_notifications_enabled", None)
+    if enabled is None or enabled():
+        return {}
+    from redis.maint_notifications import MaintNotificationsConfig  # noqa: PLC0415 - not in the oldest redis-py supported
+
+    return {"maint_notifications_config": MaintNotificationsConfig(enabled=False)}
+
+
+def _sentinel_twin(manager: Any) -> Any:
+    """The same Sentinels, asked over connections of their own: those of the original belong to its event loop."""
+    made = copy.copy(manager)
+    made.sentinels = [twin(client) for client in manager.sentinels]
+    return made
+
+
+def _cluster_twin(client: Any) -> AsyncClient:
+    known = inspect.signature(redis.asyncio.cluster.RedisCluster.__init__).parameters
+    options = {name: value for name, value in client.connection_kwargs.items() if name in known}
+    manager = client.nodes_manager
+    replicas = client.load_balancing_strategy
+    if replicas is None and client.read_from_replicas:
+        replicas = redis.cluster.LoadBalancingStrategy.ROUND_ROBIN
+    options.update(
+        startup_nodes=[
+            redis.asyncio.cluster.ClusterNode(node.host, node.port) for node in list(manager.startup_nodes.values())
+        ],
+        ssl=issubclass(client.connection_kwargs["connection_class"], redis.asyncio.SSLConnection),
+        retry=copy.deepcopy(client.retry),
+        require_full_coverage=manager.require_full_coverage,
+        dynamic_startup_nodes=manager._dynamic_startup_nodes,
+        address_remap=manager.address_remap,
+        reinitialize_steps=client.reinitialize_steps,
+        load_balancing_strategy=replicas,
+    )
+    made: AsyncClient = type(client)(**options)
+    made.response_callbacks.update(client.response_callbacks)
+    return made

@@ -1,0 +1,1 @@
+"""Carries the requests of a flow to the server and back."""

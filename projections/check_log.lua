@@ -1,8 +1,0 @@
--- Tells whether a thread has a log.
---
--- KEYS: those of log.lua.
--- ARGV: 1 thread.
--- Reply: {'ok'}; {'none'}; {'stale'} or {'lost'}.
-
-local state, why = open()
-return { why or (state.first and 'none' or 'ok') }

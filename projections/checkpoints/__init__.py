@@ -1,0 +1,1 @@
+"""Put, get, list, prune and delete: the calls that LangGraph makes."""

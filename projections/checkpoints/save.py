@@ -1,0 +1,201 @@
+"""Appending checkpoints and writes: one script call each, which folds the event into index and head as well."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from itertools import islice
+from typing import NamedTuple, Union
+
+from xxhash import xxh3_128_digest
+
+from eventlog.codec import Keyframe, content_digest, framed
+from eventlog.errors import ValueTooLarge
+from eventlog.events import CheckpointSaved, ValuesSaved, WritesSaved, encode_event, value_fields
+from eventlog.flow import Argument, Flow, load_script
+from eventlog.framing import counted, ordered
+from eventlog.keys import ThreadKeys, checkpoint_place
+from projections.log.index import call
+from projections.values.cache import KnownVersions, Prepared, ValueCache
+from projections.values.versions import Versions, changed
+
+__all__ = ["About", "save_checkpoint", "save_writes"]
+
+FIELDS = 1000
+"""Values or writes in one stream entry; more are spread over several, appended together."""
+LARGEST_VALUE = 512 * 1024 * 1024
+"""Bytes in one value: the server's default `proto-max-bulk-len`."""
+LARGEST_EVENT = 1000 * 1024 * 1024
+"""Bytes in one append: below the server's `client-query-buffer-limit` and what a stream entry may hold."""
+NAMED = 64
+"""Channels, and nodes, that a pointer in the feed names: it is small, whatever it points to."""
+
+
+Values = Mapping[tuple[str, str], Union[Keyframe, None]]
+"""Value by (channel, version token), None for a version without one."""
+
+
+class About(NamedTuple):
+    """What the feed is told beside what an event says itself, '' for what is not known."""
+
+    source: str = ""
+    step: str = ""
+    run: str = ""
+    nodes: Sequence[str] = ()
+    """Those that ran to make a checkpoint; the one whose task wrote."""
+
+
+def save_checkpoint(
+    keys: ThreadKeys, event: CheckpointSaved, values: Values, *, cache: ValueCache, ttl: int, about: About
+) -> Flow[None]:
+    """Appends a checkpoint with the values that changed. One round trip; two if a delta was made against a value that the log no
+    longer has, or has another of: then all values are sent whole.
+
+    `ttl` in ms, 0 for none. Saving the same content under the same id again appends nothing.
+
+    Raises:
+        ValueTooLarge: nothing was written.
+        LogLost, CorruptEntry: see `projections.log.index.call`.
+
+    """
+    namespace, checkpoint_id = event.namespace.encode(), event.checkpoint_id.encode()
+    parent = (event.parent_id or "").encode()
+    place = ordered(namespace)
+    known: list[Argument] = [ttl, namespace, checkpoint_id, parent, place, place + ordered(checkpoint_id)]
+    source, step, run, nodes = about
+    known += (source.encode(), step.encode(), run.encode(), _named([channel for channel, _ in values]), _named(nodes))
+    heads = [keys.head(namespace), keys.head(b"")]
+    for whole in (False, True):
+        prepared = {
+            name: cache.prepare(keys.thread, event.namespace, name[0], name[1].encode(), value, whole=whole)
+            for name, value in values.items()
+        }
+        base = None if whole else cache.versions(keys.thread, event.namespace)
+        events, depth = _events(event, values, prepared, base)
+        plain = (part for (channel, _), one in prepared.items() if one.plain for part in (channel.encode(), one.plain))
+        reply = yield from call(keys, SAVE_CHECKPOINT, [*known, *_packed(keys, events), *plain], heads, shared=True)
+        if reply[0] != b"base":
+            break
+    if reply[0] == b"same":  # saved by an earlier call, perhaps with other bytes
+        return
+    _, *entry_ids, digest = reply
+    keys.note(entry_ids[-1], digest)
+    versions = Versions(event.versions, event.seen)
+    cache.know_versions(keys.thread, event.namespace, KnownVersions(versions, entry_ids[-1], event.check, depth))
+    sizes = [sum(map(len, fields)) for fields in events]
+    for position, ((channel, _), piece) in enumerate(prepared.items()):
+        part = position // FIELDS
+        cache.stored(keys.thread, event.namespace, channel, piece, entry_ids[part], sizes[part])
+
+
+def _events(
+    event: CheckpointSaved,
+    values: Values,
+    prepared: Mapping[tuple[str, str], Prepared],
+    base: KnownVersions | None,
+) -> tuple[list[list[bytes]], int]:
+    """The fields of the events that hold a checkpoint, values beyond a thousand in events of their own before it; and how many
+    checkpoints its versions are behind whole ones then.
+    """
+    saved, depth = event, 0
+    if base is not None:
+        changes = changed(base.versions, Versions(event.versions, event.seen))
+        if changes is not None:
+            depth = base.depth + 1
+            since = base.entry_id, base.check
+            saved = replace(event, versions=changes.channels, seen=changes.seen, base=since)
+    fields = encode_event(saved)
+    mark = event.mark or _mark(event, fields, values, prepared)
+    if not event.mark:
+        fields += (b"r", mark)
+    pieces = {name: one.piece for name, one in prepared.items()}
+    if len(pieces) <= FIELDS:
+        fields += value_fields(pieces)
+        return [fields], depth
+    rest = iter(pieces.items())
+    parts: list[list[bytes]] = []
+    while len(parts) < (len(pieces) - 1) // FIELDS:
+        parts.append(encode_event(ValuesSaved(event.namespace, event.checkpoint_id, dict(islice(rest, FIELDS)))))
+    digests = tuple(map(content_digest, parts))
+    return [*parts, encode_event(replace(saved, values=dict(rest), parts=digests, mark=mark))], depth
+
+
+def _mark(
+    event: CheckpointSaved,
+    fields: Sequence[bytes],
+    values: Values,
+    prepared: Mapping[tuple[str, str], Prepared],
+) -> bytes:
+    """What tells a call that is made again, in whatever form its values and versions are stored."""
+    _, _, _, _, _, envelope, _, versions, *_ = fields
+    parts = [envelope, event.check or versions, (event.parent_id or "").encode()]
+    for ((channel, token), value), one in zip(values.items(), prepared.values(), strict=True):
+        parts += (channel.encode(), token.encode(), b"" if value is None else value.type.encode(), one.check)
+    return xxh3_128_digest(framed(parts))
+
+
+def save_writes(keys: ThreadKeys, event: WritesSaved, *, ttl: int, about: About) -> Flow[None]:
+    """Appends writes of a task. One round trip. Writes that change nothing append nothing. Raises as `save_checkpoint`."""
+    namespace, checkpoint_id = event.namespace.encode(), event.checkpoint_id.encode()
+    spread = [
+        replace(event, writes=event.writes[first : first + FIELDS]) for first in range(0, len(event.writes), FIELDS)
+    ]
+    _, step, run, nodes = about
+    arguments: list[Argument] = [
+        ttl,
+        namespace,
+        checkpoint_id,
+        ordered(namespace),
+        checkpoint_place(namespace, checkpoint_id),
+        ordered(event.task_id.encode()),
+        step.encode(),
+        run.encode(),
+        _named([write.channel for write in event.writes]),
+        _named(nodes),
+        *_packed(keys, [encode_event(part) for part in spread]),
+    ]
+    reply = yield from call(keys, SAVE_WRITES, arguments, [keys.head(namespace), keys.head(b"")], shared=True)
+    if reply[0] == b"ok":
+        keys.note(reply[1], reply[2])
+
+
+def _named(names: Sequence[str]) -> bytes:
+    """The first names, each once, as a pointer in the feed has them: each behind its length."""
+    if not names:
+        return b""
+    if len(names) > NAMED:
+        names = list(islice(dict.fromkeys(names), NAMED))
+    return _all_counted(*names)
+
+
+@lru_cache(1024)
+def _all_counted(*names: str) -> bytes:
+    return b"".join(counted(name.encode(errors="replace")) for name in dict.fromkeys(names))
+
+
+SAVE_CHECKPOINT = load_script("projections/checkpoints/save_checkpoint")
+SAVE_WRITES = load_script("projections/checkpoints/save_writes")
+
+
+def _packed(keys: ThreadKeys, events: Sequence[list[bytes]]) -> list[Argument]:
+    """Events as the scripts take them: their number, then digest, number of fields and fields of each."""
+    packed: list[Argument] = [len(events)]
+    total = 0
+    for event in events:
+        fields = keys.signed(event)
+        size = sum(map(len, fields))
+        total += size
+        if size > LARGEST_VALUE or total > LARGEST_EVENT:
+            _check_sizes(keys, max(map(len, fields)), total)
+        packed += (content_digest(fields), len(fields), *fields)
+    return packed
+
+
+def _check_sizes(keys: ThreadKeys, largest: int, total: int) -> None:
+    if largest > LARGEST_VALUE or total > LARGEST_EVENT:
+        raise ValueTooLarge(
+            f"Thread {keys.thread.decode()!r}: a value of {largest:,} bytes in a put of {total:,} bytes is over what the server "
+            f"takes ({LARGEST_VALUE:,} and {LARGEST_EVENT:,}). Nothing was written. Keep large data in an object store and its "
+            "address in the state."
+        )

@@ -1,0 +1,279 @@
+"""What is read, held against the signed entries it comes from, before any of it is deserialized.
+
+A saver with a key does not believe views: heads, indexes and what scripts put together can be written by whoever can write to the
+server. It fetches the entries that a reply was made of, checks their signatures, and that the reply says what they say: of this
+thread, this namespace, this checkpoint, this version of a channel. That a checkpoint lacks a value is checked against the log.
+What is not checked is whether views leave writes out, or lead to the newest entries there are: verifying, and comparing views with
+the log, tells that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from eventlog import codec
+from eventlog.codec import EMPTY, Malformed, base_of, counted_part, is_delta, paired
+from eventlog.errors import CorruptEntry, SignatureInvalid
+from eventlog.events import decode_versions
+from eventlog.flow import Call, Flow, load_script
+from eventlog.keys import ThreadKeys, split_place, value_name
+from projections.integrity.verify import verify_thread
+from projections.log.signatures import SCAN, SCAN_BYTES, SCAN_LOG, Names
+from projections.values.pieces import Pieces
+from projections.values.stored import View
+
+__all__ = ["check_ancestors", "check_bare", "check_views", "read_signed"]
+
+READ_NAMED = load_script("projections/integrity/read_named")
+AT_ONCE = 50
+"""Entries fetched in one round trip."""
+
+Fields = dict[bytes, bytes]
+
+
+@dataclass(slots=True)
+class _Entries:
+    """Entries whose signatures were checked."""
+
+    keys: ThreadKeys
+    names: Names
+    known: dict[bytes, Fields] = field(default_factory=dict)
+    flat: dict[bytes, list[bytes]] = field(default_factory=dict)
+
+    def fetch(self, wanted: Iterable[bytes]) -> Flow[None]:
+        missing = [entry_id for entry_id in dict.fromkeys(wanted) if entry_id not in self.known]
+        for first in range(0, len(missing), AT_ONCE):
+            some = missing[first : first + AT_ONCE]
+            replies = yield Call(READ_NAMED, [self.keys.log], some)
+            for entry_id, flat in zip(some, replies, strict=True):
+                if not flat:
+                    raise CorruptEntry(
+                        f"The log of thread {self.keys.thread.decode()!r} lacks entry {entry_id.decode(errors='replace')}. Restore "
+                        "the log from a backup, or delete the thread."
+                    )
+                yield from self.names.check(entry_id, flat)
+                self.flat[entry_id] = flat
+                self.known[entry_id] = paired(flat[4:])
+
+    def field(self, entry_id: bytes, name: bytes) -> bytes | None:
+        return self.known[entry_id].get(name)
+
+    def named(self, entry_id: bytes) -> tuple[str, str]:
+        """Namespace and checkpoint id that an entry is of."""
+        return _named(self.keys, entry_id, self.field(entry_id, b"e") or b"")
+
+    def bases(self, entry_ids: Iterable[bytes]) -> Flow[None]:
+        """Fetches what the versions of some checkpoints' entries changed from, down to whole ones."""
+        wanted = list(entry_ids)
+        while wanted:
+            yield from self.fetch(wanted)
+            wanted = [
+                counted_part(base, 0)[0] for entry_id in wanted if (base := self.field(entry_id, b"b")) is not None
+            ]
+
+    def versions(self, entry_id: bytes) -> dict[str, str]:
+        """Version token by channel of a checkpoint, whose bases were fetched."""
+        vectors: list[dict[str, str]] = []
+        at: bytes | None = entry_id
+        while at is not None:
+            vectors.append(decode_versions(self.field(at, b"s") or b""))
+            base = self.field(at, b"b")
+            at = None if base is None else counted_part(base, 0)[0]
+        return {channel: token for vector in reversed(vectors) for channel, token in vector.items()}
+
+
+def _entries_of(keys: ThreadKeys) -> _Entries:
+    return _Entries(keys, Names(keys))
+
+
+def read_signed(keys: ThreadKeys, entry_ids: Sequence[bytes]) -> Flow[list[list[bytes]]]:
+    """The fields of some entries, their signatures checked. One round trip. Raises `SignatureInvalid`, or `CorruptEntry` for one
+    that the log lacks.
+    """
+    entries = _entries_of(keys)
+    yield from entries.fetch(entry_ids)
+    return [entries.flat[entry_id] for entry_id in entry_ids]
+
+
+def check_views(keys: ThreadKeys, views: Sequence[View], pieces: Pieces) -> Flow[None]:
+    """Checks checkpoints that a script read from the log. A round trip per 50 entries that they come from, and one for each step
+    that versions go back; none if the thread has no signer. Raises `SignatureInvalid` or `CorruptEntry`.
+    """
+    if keys.signer is None or not views:
+        return
+    entries = _entries_of(keys)
+    own = [split_place(view[5])[2] for view in views]
+    yield from entries.bases(own)
+    yield from entries.fetch([*pieces.entry_ids(), *(writes[0] for view in views for writes in view[4])])
+    absent: set[tuple[str, bytes]] = set()
+    for view, entry_id in zip(views, own, strict=True):
+        _same(keys, entry_id, view[0], entries.field(entry_id, b"e"))
+        _same(keys, entry_id, view[2] or None, entries.field(entry_id, b"p"))
+        _check_place(keys, view[5], view[0])
+        _check_versions(entries, entry_id, pieces.encoded_versions(view[1]))
+        namespace = entries.named(entry_id)[0]
+        try:
+            versions, _ = pieces.versions(view[1])
+        except (Malformed, ValueError) as error:
+            raise _differs(keys, entry_id) from error
+        for (channel, token), number in zip(versions.channels.items(), view[3], strict=True):
+            _check_chain(entries, namespace, channel.encode(), token.encode(), pieces, number)
+            if not number:
+                absent.add((namespace, b"=" + value_name(channel.encode(), token.encode())))
+        for writes in view[4]:
+            _check_writes(entries, writes, view[0])
+    if absent:
+        yield from _check_absent(keys, absent)
+
+
+def _check_absent(keys: ThreadKeys, absent: set[tuple[str, bytes]]) -> Flow[None]:
+    """That the log is whole, and has no values where an index led to none: one may have been taken out of both.
+
+    Rare, and dear: the log is read twice.
+    """
+    found = yield from verify_thread(keys)
+    if not found.sound:
+        raise SignatureInvalid(f"Thread {keys.thread.decode()!r}: {found.findings[0].told}. {_REMEDY}")
+    after, more = b"", 1
+    while more:
+        entries, more = yield Call(SCAN_LOG, [keys.log], [after, SCAN, SCAN_BYTES])
+        for after, flat in entries:
+            fields = paired(flat[4:])
+            for namespace, name in absent:
+                if name in fields and _named(keys, after, fields.get(b"e") or b"")[0] == namespace:
+                    raise _differs(keys, after)
+
+
+def check_bare(keys: ThreadKeys, views: Sequence[Sequence[bytes]]) -> Flow[None]:
+    """Checks envelopes of checkpoints, each with its place."""
+    if keys.signer is None or not views:
+        return
+    entries = _entries_of(keys)
+    own = [split_place(place)[2] for _, place in views]
+    yield from entries.fetch(own)
+    for (envelope, place), entry_id in zip(views, own, strict=True):
+        _same(keys, entry_id, envelope, entries.field(entry_id, b"e"))
+        _check_place(keys, place, envelope)
+
+
+def check_ancestors(  # noqa: PLR0917
+    keys: ThreadKeys,
+    place: tuple[str, str | None],
+    origin: bytes,
+    channels: Sequence[str],
+    steps: Sequence[Sequence[list[bytes]]],
+    pieces: Pieces,
+) -> Flow[None]:
+    """Checks what a walk up the ancestors found: values, writes, and that each is its predecessor's parent.
+
+    `place`: namespace and id of the checkpoint that it began at, None where there is none. `origin`: that one's entry, where it is
+    none of the steps itself.
+    """
+    if keys.signer is None:
+        return
+    entries = _entries_of(keys)
+    own = [step[2][0] for step in steps]
+    yield from entries.bases([*([origin] if origin else []), *own])
+    yield from entries.fetch([*pieces.entry_ids(), *(bytes(writes[0]) for step in steps for writes in step[1])])
+    namespace, wanted = place
+    for entry_id in [*([origin] if origin else []), *own]:
+        named, checkpoint_id = entries.named(entry_id)
+        if named != namespace or wanted not in (None, checkpoint_id):
+            raise _differs(keys, entry_id)
+        parent = entries.field(entry_id, b"p")
+        wanted = "" if parent is None else parent.decode()
+    seeded: set[str] = set()
+    for step, entry_id in zip(steps, own, strict=True):
+        values, writes, _ = step
+        versions = entries.versions(entry_id)
+        told = {channels[int(position) - 1] for position in values[::2]}
+        for channel in versions.keys() & set(channels) - seeded - told:
+            piece = entries.field(entry_id, b"=" + value_name(channel.encode(), versions[channel].encode()))
+            if piece not in (None, EMPTY):
+                raise _differs(keys, entry_id)  # a nearer value than the one that was found
+        seeded |= told
+        for position, number in zip(values[::2], values[1::2], strict=True):
+            channel = channels[int(position) - 1]
+            if channel not in versions:
+                raise _differs(keys, entry_id)
+            _check_chain(entries, namespace, channel.encode(), versions[channel].encode(), pieces, int(number))
+        for written in writes:
+            _check_writes(entries, written, entries.field(entry_id, b"e") or b"")  # type: ignore[arg-type]
+
+
+def _check_chain(  # noqa: PLR0917
+    entries: _Entries, namespace: str, channel: bytes, token: bytes, pieces: Pieces, number: int
+) -> None:
+    """That a piece, and those it goes back to, are what the entries have of the channel, in the namespace."""
+    while number:
+        entry_id, piece = pieces.entry_id(number), pieces.stored(number)
+        if entries.field(entry_id, b"=" + value_name(channel, token)) != piece:
+            raise _differs(entries.keys, entry_id)
+        if entries.named(entry_id)[0] != namespace:
+            raise _differs(entries.keys, entry_id)
+        number = pieces.base_number(number)
+        if not number:
+            if is_delta(piece):
+                raise _differs(entries.keys, entry_id)
+            return
+        base, token = base_of(piece)
+        if pieces.entry_id(number) != base:
+            raise _differs(entries.keys, entry_id)
+
+
+def _check_versions(entries: _Entries, entry_id: bytes, vectors: list[tuple[bytes, bytes, bytes]]) -> None:
+    """That versions are those of an entry and of what it changed from."""
+    at: bytes | None = entry_id
+    for encoded, seen, check in reversed(vectors):
+        if at is None:
+            raise _differs(entries.keys, entry_id)
+        decode_versions(encoded)
+        told = (entries.field(at, b"s"), entries.field(at, b"q") or b"", entries.field(at, b"y") or b"")
+        if told != (encoded, seen, check):
+            raise _differs(entries.keys, at)
+        base = entries.field(at, b"b")
+        at = None if base is None else counted_part(base, 0)[0]
+    if at is not None:
+        raise _differs(entries.keys, entry_id)
+
+
+def _check_writes(entries: _Entries, writes: Sequence[bytes], envelope: bytes) -> None:
+    """That writes are those of an entry that is of the same checkpoint."""
+    entry_id, task, path, *fields = writes
+    told = entries.known[entry_id]
+    own = [part for name, value in told.items() if name[:1] == b"!" for part in (name, value)]
+    if (told.get(b"t"), told.get(b"a"), own) != (task, path, fields):
+        raise _differs(entries.keys, entry_id)
+    if _named(entries.keys, entry_id, told.get(b"e") or b"") != _named(entries.keys, entry_id, envelope):
+        raise _differs(entries.keys, entry_id)
+
+
+def _check_place(keys: ThreadKeys, place: bytes, envelope: bytes) -> None:
+    namespace, checkpoint_id, entry_id = split_place(place)
+    if _named(keys, entry_id, envelope) != (namespace, checkpoint_id):
+        raise _differs(keys, entry_id)
+
+
+def _named(keys: ThreadKeys, entry_id: bytes, envelope: bytes) -> tuple[str, str]:
+    """Namespace and checkpoint id that an envelope, which is signed, names."""
+    try:
+        found = codec.decode(envelope)
+        return found["ns"], found["id"]
+    except (Malformed, TypeError, KeyError) as error:
+        raise _differs(keys, entry_id) from error
+
+
+def _same(keys: ThreadKeys, entry_id: bytes, one: bytes | None, other: bytes | None) -> None:
+    if one != other:
+        raise _differs(keys, entry_id)
+
+
+def _differs(keys: ThreadKeys, entry_id: bytes) -> SignatureInvalid:
+    return SignatureInvalid(
+        f"Thread {keys.thread.decode()!r}: what was read is not what entry {entry_id.decode(errors='replace')} was signed with: "
+        "an index was altered. Nothing of it was deserialized. Rebuild the thread's views and verify it."
+    )
+
+
+_REMEDY = "Nothing of it was deserialized. Verify the thread, and restore its log from an export or a backup."

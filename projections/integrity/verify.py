@@ -1,0 +1,586 @@
+"""Was a log altered? Every entry held against its number, its predecessor's digest, and its signature.
+
+Theory of operation.
+
+1. Entries are numbered without a gap, in the order of their ids, and each one's digest covers its predecessor's digest, its own id
+   and number, and all its content. So an entry whose digest is not what comes out is altered, or its predecessor is not the one it
+   followed on.
+2. A gap is in order if a removal further on names it: with the digest that the entries before the gap's end had. What follows a gap
+   is chained to that digest, and is checked when the removal has been read. What a removal names is not there.
+3. The end: the index, the stream's own last id, the feed, or a digest that was exported know of more than is there: the log was
+   cut. The feed also tells that it was cut and went on: a number was announced twice.
+4. With keys: every entry is signed, for this thread or for the one that it was copied from, by a writer that uses each of its
+   numbers once; and what the writer had seen of the log when it signed is still there, or was removed by order.
+
+A log that agents write to is verified up to where it ended at the beginning. If something is found and the log has changed
+meanwhile (pruned, deleted, begun anew), it is verified once more.
+
+What it does not prove: that nothing was cut off the end together with all that knew of it (keep digests elsewhere:
+`Verified.digest`); that what an agent wrote was true; without keys, that not everything was written anew, digests and all, by
+someone who can write to the server; with HMAC, that it was not someone else who has the secret.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import OrderedDict, deque
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from eventlog.chain import link
+from eventlog.codec import content_digest
+from eventlog.errors import EventLogError, ThreadNotFound
+from eventlog.events import (
+    CheckpointSaved,
+    HistoryPruned,
+    Recorded,
+    Removed,
+    RunsDeleted,
+    ThreadCopied,
+    ValuesSaved,
+    WritesSaved,
+    decode_entry,
+    entry_ms,
+)
+from eventlog.flow import Call, Flow, load_script
+from eventlog.keys import ThreadKeys
+from eventlog.signing import Seal, Signer
+from projections.integrity.feed_evidence import Announced, announced
+from projections.log.pages import pages_of
+from projections.log.signatures import name_at, sources_of
+
+__all__ = ["Finding", "Verified", "verify_thread"]
+
+READ_ENTRIES = load_script("projections/log/read_entries")
+LOG_STATE = load_script("projections/integrity/log_state")
+READ_DIGEST = load_script("projections/log/read_digest")
+EXPIRIES_OF = load_script("projections/integrity/expiries_of")
+LOG_END = load_script("projections/integrity/log_end")
+PAGE, PAGE_BYTES = 500, 1024 * 1024
+RECENT = 1000
+"""Entries whose digests are remembered, for what writers had seen."""
+USED = 256
+"""Numbers of each writer that are remembered: calls that are under way together may arrive in another order."""
+ATTEMPTS = 5
+AHEAD = 1000
+"""Ms by which a log that ended is taken to have been ahead of the clock at most."""
+_KEEPING = frozenset((b"k", event.kind) for event in (ValuesSaved, CheckpointSaved, WritesSaved))
+"""How events begin that remove nothing and copy nothing: what such a one says is not looked into where the chain holds."""
+
+ALTERED, MISSING, REORDERED, INSERTED, TRUNCATED = "altered", "missing", "reordered", "inserted", "truncated"
+COPIED_OTHER = "closes a copy of another log than stands, or stood, before it"
+REPEATED, ROLLED_BACK, CHANGED, REMOVED = "repeated", "rolled back", "changed", "removed"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is not as this project left it."""
+
+    kind: str
+    """altered, missing, reordered, inserted, truncated, rolled back; with keys: unsigned, forged, repeated; against an exported
+    digest: changed, or removed where the entry is gone by order and can no longer be compared.
+    """
+    entry_id: str
+    """The entry concerned, or, of what is missing, the one behind it."""
+    sequence: int
+    told: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What verifying a thread found."""
+
+    thread_id: str
+    entries: int
+    sequence: int
+    """Number of the last entry."""
+    entry_id: str
+    digest: str
+    """The chain's digest there: kept elsewhere, it proves later that the history up to there is unchanged."""
+    removed: int
+    """Entries that are gone by order: pruned, or deleted with their runs."""
+    signed: int
+    """Signatures that were checked, and are right."""
+    findings: tuple[Finding, ...]
+    unchecked: int = 0
+    """Signatures that were not looked at, for want of a key."""
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing was found."""
+        return not self.findings
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "thread_id": self.thread_id,
+            "sound": self.sound,
+            "entries": self.entries,
+            "sequence": self.sequence,
+            "entry_id": self.entry_id,
+            "digest": self.digest,
+            "removed": self.removed,
+            "signed": self.signed,
+            "unchecked": self.unchecked,
+            "findings": [
+                {"kind": one.kind, "entry_id": one.entry_id, "sequence": one.sequence, "told": one.told}
+                for one in self.findings
+            ],
+        }
+
+
+class _State(NamedTuple):
+    """Where a log, its index, and its stream say that it ends."""
+
+    index_sequence: int
+    index_digest: bytes
+    log_last: bytes
+    stream_last: bytes
+    length: int
+    expires: bool
+    """Whether the log has a time to live; not how much is left, since states read at different times are compared."""
+
+
+@dataclass(slots=True)
+class _Gap:
+    """Numbers that are not there, the entries before and behind them, and of the latter what its chain is checked with later."""
+
+    first: int
+    last: int
+    before: bytes
+    entry_id: bytes
+    digest: bytes
+    content: str
+    copied: tuple[int, bytes] | None = None
+    """What the entry behind says that it copied, if it closes a copy."""
+    closed: bool = False
+
+
+class _Unseen(NamedTuple):
+    """An entry, and what its writer had seen of the log, which is yet to be compared with it."""
+
+    entry_id: bytes
+    sequence: int
+    seal: Seal
+    is_first: bool
+    """Whether the log has no earlier one of its writer."""
+
+
+@dataclass(slots=True)
+class _Writer:
+    """The numbers that a writer has used: the last ones, and the greatest."""
+
+    highest: int = 0
+    used: deque[int] = field(default_factory=lambda: deque(maxlen=USED))
+
+    def uses(self, number: int) -> bool:
+        """Notes a number; False if it was used before, or so long ago that it would have to have been."""
+        if number <= self.highest and (number in self.used or (len(self.used) == USED and number < min(self.used))):
+            return False
+        self.highest = max(self.highest, number)
+        self.used.append(number)
+        return True
+
+
+class Verification:
+    """Verifies one log, entry by entry. Pure.
+
+    Memory: what was found, the gaps there are and what accounts for them, and some numbers for each writer.
+    """
+
+    def __init__(self, thread: str, signer: Signer | None = None, copied: Sequence[tuple[int, bytes]] = ()) -> None:
+        self.thread = thread
+        self._name = thread.encode()
+        self._copied = copied
+        self._signer = signer
+        self.entries = 0
+        self.sequence = 0
+        self.digest = b""
+        self.last = b"0-0"
+        self.first = b""
+        """The first entry there is."""
+        self._firsts: dict[bytes, bytes] = {}
+        """The first entry that was signed for a thread, by its name."""
+        self.read = b"0-0"
+        """The last entry there is, whatever it is."""
+        self.removed = 0
+        self.signed = 0
+        self.unchecked = 0
+        self.findings: list[Finding] = []
+        self._gaps: list[_Gap] = []
+        self.gone: dict[int, tuple[int, str]] = {}
+        """By the last number of a range that was removed: its first, and the digest of its last."""
+        self._writers: dict[bytes, _Writer] = {}
+        self._recent: OrderedDict[bytes, bytes] = OrderedDict()
+        """Digests of the last entries."""
+        self._not_there: list[_Unseen] = []
+        """Where a writer had seen what is not there."""
+        self._another: list[_Unseen] = []
+        """Where a writer had seen another entry than the one that is there."""
+        self.unseen: list[_Unseen] = []
+        """What writers had seen, that is to be looked up."""
+
+    def add(self, entry_id: bytes, flat: list[bytes]) -> None:
+        """Verifies the next entry of the stream."""
+        self.read = entry_id
+        try:
+            if flat[:4:2] != [b"n", b"d"]:
+                raise ValueError("does not begin with a number and a digest")
+            sequence, digest, fields = int(flat[1]), flat[3], flat[4:]
+            if flat[1] != b"%d" % sequence or sequence < 1:
+                raise ValueError("has a number that this package does not give")
+            entry_ms(entry_id)
+        except (ValueError, IndexError) as error:
+            self.find(INSERTED, entry_id, 0, f"is none that this package writes: it {error}")
+            return
+        content = content_digest(fields)
+        self.entries += 1
+        self.first = self.first or entry_id
+        chained = False
+        if sequence == self.sequence + 1:
+            chained = digest == link(self.digest, entry_id, sequence, content)
+            if not chained:
+                told = "is not what its digest says, or its predecessor is not the one it followed on"
+                self.find(ALTERED, entry_id, sequence, told)
+        elif sequence > self.sequence:
+            self._gaps.append(_Gap(self.sequence + 1, sequence - 1, self.last, entry_id, digest, content))
+        else:
+            self._out_of_order(entry_id, sequence)
+        keeps = chained and tuple(flat[4:6]) in _KEEPING and b"k" not in flat[6::2]
+        recorded = None if keeps else self._decoded(entry_id, flat, sequence)
+        if self._signer is not None:
+            self._check_seal(self._signer, entry_id, fields, sequence)
+            self._recent[entry_id] = digest
+            if len(self._recent) > RECENT:
+                self._recent.popitem(last=False)
+        elif b"g" in fields[::2]:
+            self.unchecked += 1
+        if sequence > self.sequence:
+            if recorded is not None:
+                self._account(recorded, sequence)
+            self.sequence, self.digest, self.last = sequence, digest, entry_id
+
+    def _out_of_order(self, entry_id: bytes, sequence: int) -> None:
+        for gap in self._gaps:
+            if gap.first <= sequence <= gap.last and not gap.closed:
+                told = f"has number {sequence}, which belongs before entry {gap.entry_id.decode()}"
+                self.find(REORDERED, entry_id, sequence, told)
+                if gap.first == gap.last:
+                    self._gaps.remove(gap)
+                return
+        self.find(INSERTED, entry_id, sequence, f"has number {sequence}, which another entry has, or had")
+
+    def _decoded(self, entry_id: bytes, flat: list[bytes], sequence: int) -> Recorded | None:
+        try:
+            return decode_entry(self.thread, entry_id, flat)
+        except EventLogError as error:
+            self.find(ALTERED, entry_id, sequence, f"cannot be read: {error}")
+            return None
+
+    def _account(self, recorded: Recorded, sequence: int) -> None:
+        event = recorded.event
+        if isinstance(event, (HistoryPruned, RunsDeleted)):
+            self._note_removed(recorded.entry_id, sequence, event.removed)
+        elif isinstance(event, ThreadCopied):
+            closed = event.sequence, event.digest.encode()
+            if (
+                sequence > self.sequence + 1
+            ):  # what it copied was removed since, and is compared with what the removal says
+                self._gaps[-1].copied = closed
+            elif closed != (self.sequence, self.digest):
+                self.find(ALTERED, recorded.entry_id, sequence, COPIED_OTHER)
+
+    def _note_removed(self, entry_id: bytes, sequence: int, removed: Removed) -> None:
+        """Closes the gaps that a removal accounts for. What it names has to be gone."""
+        firsts = [gap.first for gap in self._gaps]
+        for first, last, digest in removed.gone:
+            at = bisect_right(firsts, first) - 1
+            if at < 0 or last > self._gaps[at].last:
+                told = f"removed numbers {first} to {last}, of which some are there"
+                self.find(INSERTED, entry_id, sequence, told)
+            self.gone[last] = first, digest
+        for gap in self._gaps:
+            if not gap.closed and self._is_accounted_for(gap):
+                gap.closed = True
+                self.removed += gap.last - gap.first + 1
+                before = self.gone[gap.last][1].encode()
+                if gap.copied not in (None, (gap.last, before)):
+                    self.find(ALTERED, gap.entry_id, gap.last + 1, COPIED_OTHER)
+                if gap.digest != link(before, gap.entry_id, gap.last + 1, gap.content):
+                    told = "is not what its digest says, or what was removed before it is not what it followed on"
+                    self.find(ALTERED, gap.entry_id, gap.last + 1, told)
+
+    def _is_accounted_for(self, gap: _Gap) -> bool:
+        at = gap.last
+        while at >= gap.first:
+            first, _ = self.gone.get(at, (at + 1, ""))
+            if first > at:
+                return False
+            at = first - 1
+        return True
+
+    def _check_seal(self, signer: Signer, entry_id: bytes, fields: list[bytes], sequence: int) -> None:
+        name = self._name_of(entry_id)
+        self._firsts.setdefault(name, entry_id)
+        found = signer.examine(name, entry_id, fields)
+        seal = found.seal
+        if seal is None or found.wrong:
+            self.findings.append(Finding(found.wrong, _shown(entry_id), sequence, found.told))
+            return
+        self.signed += 1
+        one = _Unseen(entry_id, sequence, seal, is_first=seal.writer not in self._writers)
+        if not self._writers.setdefault(seal.writer, _Writer()).uses(seal.count):
+            told = "repeats a number of its writer: it was signed once, and stands here twice, or far from its place"
+            self.find(REPEATED, entry_id, sequence, told)
+        if seal.seen in self._recent:
+            self.seen_by_a_writer(one, self._recent[seal.seen])
+        elif seal.seen:
+            self.unseen.append(one)
+
+    def find(self, kind: str, entry_id: bytes, sequence: int, told: str) -> None:
+        """Notes that something is not as it should be."""
+        shown = _shown(entry_id)
+        self.findings.append(Finding(kind, shown, sequence, f"Entry {shown} {told}"))
+
+    def seen_by_a_writer(self, one: _Unseen, digest: bytes | None) -> None:
+        """Compares what a writer had seen with the digest that the log has there, None if the entry is not there."""
+        if digest is None:
+            self._not_there.append(one)
+        elif digest != one.seal.digest or entry_order(one.seal.seen) >= entry_order(one.entry_id):
+            self._another.append(one)
+
+    @property
+    def not_there(self) -> set[bytes]:
+        """Threads that entries were signed for whose writers had seen what is not there and was not removed."""
+        missing = (one for one in self._not_there if not self._was_removed(one.seal.seen))
+        return {self._name_of(one.entry_id) for one in (*missing, *self._another)}
+
+    def finish(self, state: _State, ended: Collection[bytes]) -> None:
+        """What shows when all entries were read: gaps that nothing accounts for, what writers had seen that is not there and was
+        not removed, and an end that something knows to be later. `ended`: threads of which an earlier log has ended, or may have.
+        """
+        for one in self._not_there:
+            seen = one.seal.seen
+            if not self._is_of_an_earlier_log(one, ended) and not self._was_removed(seen):
+                told = f"was written by one who had seen entry {_shown(seen)}, which is not there and was not removed"
+                self.find(ROLLED_BACK, one.entry_id, one.sequence, told)
+        for one in self._another:
+            if not self._is_of_an_earlier_log(one, ended):
+                told = (
+                    f"was written by one who had seen another entry {_shown(one.seal.seen)} than the one that is there"
+                )
+                self.find(ROLLED_BACK, one.entry_id, one.sequence, told)
+        for gap in self._gaps:
+            if not gap.closed:
+                single = gap.first == gap.last
+                numbers = f"number {gap.first} is" if single else f"numbers {gap.first} to {gap.last} are"
+                told = f"comes behind a gap: {numbers} missing, and not removed by this package"
+                self.find(MISSING, gap.entry_id, gap.last + 1, told)
+        if state.index_sequence > self.sequence and not self.entries:
+            told = f"The log is gone; its index knows of {state.index_sequence} events"
+            self.findings.append(Finding(TRUNCATED, _shown(self.last), 0, told))
+        elif state.index_sequence > self.sequence:
+            self.find(
+                TRUNCATED, self.last, self.sequence, f"is the last; the index knows of number {state.index_sequence}"
+            )
+        elif state.stream_last and entry_order(state.stream_last) > entry_order(self.read):
+            told = (
+                f"is the last; the stream has had entry {_shown(state.stream_last)} behind it. If that was one of something else, "
+                "which was taken out, the next event clears this"
+            )
+            self.find(TRUNCATED, self.last, self.sequence, told)
+
+    def _was_removed(self, seen: bytes) -> bool:
+        """Whether an entry lay where some were removed by order."""
+        order = entry_order(seen)
+        return any(gap.closed and entry_order(gap.before) < order < entry_order(gap.entry_id) for gap in self._gaps)
+
+    def _is_of_an_earlier_log(self, one: _Unseen, ended: Collection[bytes]) -> bool:
+        """Whether what a writer had seen may have been in an earlier log of the thread: it came before this log, or, since one that
+        is written to faster than once a ms is ahead of the clock, soon after its beginning, and the writer brought it along to its
+        first event here.
+        """
+        name = self._name_of(one.entry_id)
+        if name not in ended:
+            return False
+        soon = entry_order(self._firsts.get(name, self.first))[0] + AHEAD
+        return (one.is_first and entry_order(one.seal.seen)[0] <= soon) or self._was_before(one.seal.seen, name)
+
+    def _was_before(self, seen: bytes, name: bytes) -> bool:
+        """Whether an entry came before all that was signed for a thread, and nothing was removed there."""
+        first = self._firsts.get(name, self.first)
+        return entry_order(seen) < entry_order(first) and all(gap.entry_id != first for gap in self._gaps)
+
+    def _name_of(self, entry_id: bytes) -> bytes:
+        return name_at(self._copied, self._name, entry_id)
+
+    def passed(self, known: Announced) -> None:
+        """Compares an entry with what the feed announced, when it is its turn."""
+        if self.last.decode() != known.entry_id:
+            told = f"has number {known.sequence}; with that the feed announced entry {known.entry_id}"
+            self.find(ALTERED, self.last, self.sequence, told)
+
+    def announced(self, known: Announced, *, has_behind: bool) -> None:
+        """What the feed knows of the end. `has_behind`: whether the entry is there from which it went back."""
+        if known.ended == "deleted":
+            told = (
+                f"is in a log that was deleted: the feed has its tombstone, with number {known.sequence} and digest "
+                f"{known.digest}"
+            )
+            self.find(INSERTED, self.first, self.sequence, told)
+        elif not known.ended and known.sequence > self.sequence and not self._is_cut:
+            told = f"is the last; the feed announced number {known.sequence}, entry {known.entry_id}"
+            self.find(TRUNCATED, self.last, self.sequence, told)
+        if known.behind is not None and not has_behind:
+            number, entry_id = known.behind
+            if self.first and entry_order(self.first) <= entry_order(entry_id.encode()):
+                told = f"was announced with number {number} and is gone; the log went on from before it"
+                self.find(ROLLED_BACK, entry_id.encode(), number, told)
+
+    @property
+    def _is_cut(self) -> bool:
+        """Whether it was found that the end is not there."""
+        return any(one.kind == TRUNCATED for one in self.findings)
+
+    def expected(self, wanted: Mapping[int, str]) -> None:
+        """What is left of digests that were kept, when all was read."""
+        for sequence, digest in sorted(wanted.items()):
+            if sequence > self.sequence:
+                told = f"is the last; a digest was kept of number {sequence}"
+                self.find(TRUNCATED, self.last, self.sequence, told)
+            elif sequence not in self.gone:
+                told = f"is beyond number {sequence}, of which a digest was kept and which is gone: it can no longer be compared"
+                self.find(REMOVED, self.last, sequence, told)
+            elif self.gone[sequence][1] != digest:
+                told = f"is beyond number {sequence}, which was removed with another digest than the one that was kept"
+                self.find(CHANGED, self.last, sequence, told)
+
+    def verified(self) -> Verified:
+        """The result."""
+        return Verified(
+            self.thread,
+            self.entries,
+            self.sequence,
+            _shown(self.last),
+            self.digest.decode(errors="replace"),
+            self.removed,
+            self.signed,
+            tuple(self.findings),
+            self.unchecked,
+        )
+
+
+def _shown(entry_id: bytes) -> str:
+    return entry_id.decode(errors="replace")
+
+
+def entry_order(entry_id: bytes) -> tuple[int, int]:
+    """What entry ids sort by; before all others for what is none."""
+    ms, _, number = entry_id.partition(b"-")
+    return (int(ms), int(number)) if ms.isdigit() and number.isdigit() else (0, 0)
+
+
+def verify_thread(
+    keys: ThreadKeys,
+    *,
+    expected: Mapping[int, str] | None = None,
+    known: Announced | None = None,
+) -> Flow[Verified]:
+    """Verifies a thread's log. With the thread's signer, signatures too.
+
+    `expected`: digests by sequence number that were kept elsewhere. `known`: what the feed says of the thread, read before; else it
+    is read. A round trip per 500 entries or 1 MiB, one per 2,000 pointers of its feed, and a few more; with a signer one
+    for each entry whose writer had seen nothing of the last thousand. Only reads. Memory: see `Verification`; two pages of entries.
+
+    Raises `ThreadNotFound`.
+    """
+    thread = keys.thread.decode()
+    for attempt in range(ATTEMPTS):
+        if attempt or known is None:
+            known = (yield from announced(keys.keyspace, [thread])).get(thread)
+        before = yield from _state(keys)
+        found = yield from _verified(keys, before, known, dict(expected or {}))
+        if found.sound or (yield from _state(keys)) == before:
+            break
+    return found
+
+
+def _verified(keys: ThreadKeys, state: _State, known: Announced | None, wanted: dict[int, str]) -> Flow[Verified]:
+    copied = (yield from sources_of(keys)) if keys.signer is not None else []
+    verification = Verification(keys.thread.decode(), keys.signer, copied)
+    if not state.log_last:
+        yield from _check_gone(keys, known)
+    behind = None if known is None or known.behind is None else known.behind
+    has_behind = False
+    after = b""
+    pages = pages_of(keys, READ_ENTRIES, after, PAGE, PAGE_BYTES)
+    while state.log_last:
+        entries, *_ = yield from pages.next()
+        for after, flat in entries:
+            before = verification.sequence
+            verification.add(after, flat)
+            sequence = verification.sequence
+            if sequence == before:
+                continue
+            if (digest := wanted.pop(sequence, None)) is not None and digest.encode() != verification.digest:
+                told = f"has another digest at number {sequence} than the one that was kept"
+                verification.find(CHANGED, after, sequence, told)
+            if sequence == state.index_sequence and state.index_digest != verification.digest:
+                told = "has another digest than the index knows of that number"
+                verification.find(ALTERED, after, sequence, told)
+            if known is not None and sequence == known.sequence and not known.ended:
+                verification.passed(known)
+            has_behind = has_behind or (sequence, after.decode()) == behind
+        yield from _look_up(keys, verification)
+        if not pages.more or entry_order(after) >= entry_order(state.log_last):
+            break
+    verification.finish(state, (yield from _ended(keys, verification.not_there, state, known)))
+    if known is not None:
+        verification.announced(known, has_behind=has_behind)
+    verification.expected(wanted)
+    return verification.verified()
+
+
+def _ended(keys: ThreadKeys, names: set[bytes], state: _State, known: Announced | None) -> Flow[set[bytes]]:
+    """Of some threads, those of which the feed says that an earlier log has ended, or may have; or whose logs expire."""
+    others = {name: name.decode() for name in names - {keys.thread}}
+    told = (yield from announced(keys.keyspace, list(others.values()))) if others else {}
+    found = {name for name, text in others.items() if _has_ended(told.get(text))}
+    if state.expires or _has_ended(known):
+        found.add(keys.thread)
+    return found
+
+
+def _has_ended(known: Announced | None) -> bool:
+    """Whether the feed says that an earlier log of a thread has ended, or may have: it does not know the thread, or went back."""
+    return known is None or known.ended_before or known.behind is not None
+
+
+def _check_gone(keys: ThreadKeys, known: Announced | None) -> Flow[None]:
+    """Raises `ThreadNotFound` unless a log that should be there is gone."""
+    thread = keys.thread.decode()
+    if known is not None and known.ended:
+        told = f"was deleted, with number {known.sequence} and digest {known.digest}" if known.digest else "has expired"
+        raise ThreadNotFound(f"Thread {thread!r} {told}: it has no log to verify.")
+    (end, *_) = yield Call(LOG_END, keys.all, [keys.thread])
+    if end == b"lost":
+        return
+    (told,) = yield Call(EXPIRIES_OF, [keys.shared.expiries, keys.log], [keys.thread])
+    if known is None or not known.lasting or told == b"ended":
+        raise ThreadNotFound(f"Thread {thread!r} has no log to verify. Check the id and the prefix.")
+
+
+def _look_up(keys: ThreadKeys, verification: Verification) -> Flow[None]:
+    """Compares what writers had seen, where that is not among the last entries."""
+    for one in verification.unseen:
+        reply = yield Call(READ_DIGEST, [keys.log], [one.seal.seen])
+        verification.seen_by_a_writer(one, reply[0] if reply else None)
+    verification.unseen.clear()
+
+
+def _state(keys: ThreadKeys) -> Flow[_State]:
+    """What the index and the stream know of the log's end, read together."""
+    sequence, digest, log_last, stream_last, length, left = yield Call(LOG_STATE, [keys.log, keys.index], [])
+    number = int(sequence) if sequence.isdigit() and len(sequence) < 20 else 0
+    return _State(number, digest, log_last, stream_last, length, expires=left >= 0)

@@ -1,0 +1,1 @@
+"""Reads and folds the log of one thread."""

@@ -1,0 +1,1 @@
+"""Which threads, runs and expiries there are."""

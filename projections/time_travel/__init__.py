@@ -1,0 +1,1 @@
+"""The state of a thread as of any moment, and replays."""

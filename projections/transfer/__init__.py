@@ -1,0 +1,1 @@
+"""Copies, exports, imports and archives of threads."""

@@ -1,0 +1,200 @@
+"""Copying a thread: its log entry by entry, the same ids, numbers and digests, closed by an event that says where it came from.
+
+The copy is laid ready under keys that drop themselves and put in place whole. A source that was pruned, or deleted, while it was
+read is noticed by its log, and read again. A copy up to an event has the log's beginning, and the index of that: it is the thread
+as it was then, and goes on from the latest checkpoint it had.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from eventlog.attribution import stamp
+from eventlog.codec import content_digest
+from eventlog.errors import CorruptEntry, HistoryGone, InvalidArgument, ThreadBusy, ThreadExists, ThreadNotFound
+from eventlog.events import HistoryPruned, Recorded, RunsDeleted, ThreadCopied, encode_event
+from eventlog.flow import Call, Flow, load_script
+from eventlog.keys import Keyspace, ThreadKeys
+from projections.integrity.chain import Chain
+from projections.log.fold import Fold
+from projections.log.index import check_log, has_entry, rebuild_index, scan
+from projections.log.signatures import name_at, sources_of
+from projections.log.staging import StagedIndex, stage_entries, staged_keys
+from projections.registry.rebuild import runs_of
+
+__all__ = ["Until", "copy_thread"]
+
+READ_ENTRIES = load_script("projections/log/read_entries")
+STORE_COPY = load_script("projections/transfer/store_copy")
+PAGE = 50
+PAGE_BYTES = 4 * 1024 * 1024
+ATTEMPTS = 20
+
+
+@dataclass(frozen=True)
+class Until:
+    """Up to where a history is copied: the last event of that is the one named, or the last that came at a time or before."""
+
+    entry_id: bytes | None = None
+    sequence: int | None = None
+    ms: int | None = None
+    """Since 1970, by the ids of the entries."""
+
+    def __str__(self) -> str:
+        """As errors name it."""
+        if self.entry_id is not None:
+            return f"event {self.entry_id.decode()}"
+        return f"event number {self.sequence}" if self.sequence is not None else f"time {self.ms} (ms since 1970)"
+
+    def is_before(self, recorded: Recorded) -> bool:
+        """Whether an event came later."""
+        if self.sequence is not None:
+            return recorded.sequence > self.sequence
+        ms = entry_order(recorded.entry_id)[0]
+        if self.ms is not None:
+            return ms > self.ms
+        assert self.entry_id is not None
+        return entry_order(recorded.entry_id) > entry_order(self.entry_id)
+
+    def is_met(self, index: Fold) -> bool:
+        """Whether a log that ends here has the event that is named."""
+        if self.sequence is not None:
+            return index.sequence == self.sequence
+        return self.ms is not None or index.last == self.entry_id
+
+
+def copy_thread(
+    keyspace: Keyspace, source: ThreadKeys, target: ThreadKeys, *, ttl: int, until: Until | None = None
+) -> Flow[None]:
+    """Copies the history of a thread, complete or up to an event, to one that does not exist: all of it or nothing.
+
+    What is appended to the source meanwhile is not copied.
+    Memory: a page of 50 entries or 4 MiB.
+    Round trips: three per page, and a few more.
+
+    Raises:
+        ThreadNotFound: the source has no log.
+        ThreadExists: the target has one; it is left as it is. (If it is this very copy, with nothing since, all is well.)
+        ThreadBusy: the source was pruned again and again while it was read.
+        CorruptEntry: the source's log is damaged; nothing was copied.
+        HistoryGone: some of the history up to that event was pruned since.
+        InvalidArgument: the source has no such event, or no checkpoint up to there.
+
+    """
+    for _ in range(ATTEMPTS):
+        if not (yield from check_log(source)):
+            raise _not_found(source)
+        staged = staged_keys(target, b"log", b"index", b"order")
+        index = yield from _read(source, staged, until)
+        if index is None:
+            continue
+        signed_for = None
+        if until is not None and source.signer is not None:
+            signed_for = yield from _signed_for(source, index.last)
+            if not (yield from has_entry(source, index.last, index.digest)):
+                continue  # it went away before that was read
+        event = ThreadCopied(source.thread.decode(), index.sequence, index.digest.decode(), stamp(), signed_for)
+        fields = target.signed(encode_event(event))
+        runs = yield from runs_of(keyspace, source)
+        arguments = [b"%d" % ttl, event.kind, content_digest(fields).encode(), b"%d" % len(fields), *fields, *runs]
+        (status,) = yield Call(STORE_COPY, [*target.all, *staged], [target.thread, *arguments])
+        if status == b"stale":
+            yield from rebuild_index(target)
+            status = b"exists"
+        if status == b"moved":
+            continue
+        if status == b"exists":
+            raise ThreadExists(
+                f"Thread {target.thread.decode()!r} exists, so thread {source.thread.decode()!r} was not copied over it. "
+                "Delete it first, or copy to another id."
+            )
+        return
+    raise ThreadBusy(
+        f"Thread {source.thread.decode()!r} was pruned again and again while it was being copied. Call again later."
+    )
+
+
+def _read(source: ThreadKeys, staged: list[bytes], until: Until | None) -> Flow[StagedIndex | None]:
+    """Lays the source's log and index ready; None if the log was pruned, deleted or begun anew meanwhile, or what was laid ready
+    has dropped itself.
+    """
+    thread = source.thread.decode()
+    index, chain = StagedIndex(keys=staged[1:]), Chain(thread)
+    after, end = b"", b""
+    beyond = False
+    while not beyond:
+        entries, _, last = yield Call(READ_ENTRIES, [source.log], [after, PAGE, PAGE_BYTES])
+        end = end or last
+        try:
+            events = [chain.add(*entry) for entry in entries]
+        except CorruptEntry:
+            if not index.entries or (yield from has_entry(source, index.last, index.digest)):
+                raise
+            return None
+        wanted = entries
+        for number, recorded in enumerate(events):
+            if until is not None and until.is_before(recorded):
+                beyond, wanted = True, entries[:number]
+                break
+            index.add(recorded)
+        if not entries or any(_took_what_was_read(recorded, index) for recorded in events[: len(wanted)]):
+            return None
+        if wanted:
+            yield from stage_entries(staged[0], wanted)
+            if not (yield from index.flush()):
+                return None
+        after = entries[-1][0]
+        if entry_order(after) >= entry_order(end):
+            break
+    if not (yield from index.settled()) or (until is None and index.missing() is not None and last != end):
+        return None
+    if until is not None:
+        yield from _check_prefix(source, index, until, beyond=beyond)
+        return index
+    if not index.checkpoints:
+        raise _not_found(source)
+    chain.finish()
+    return index
+
+
+def _took_what_was_read(recorded: Recorded, index: StagedIndex) -> bool:
+    """Whether an event is a removal of something that was folded: the log was pruned while it was read."""
+    event = recorded.event
+    gone = event.removed.gone if isinstance(event, (HistoryPruned, RunsDeleted)) else ()
+    return not all(index.lacks(first, last) for first, last, _ in gone)
+
+
+def _signed_for(source: ThreadKeys, entry_id: bytes) -> Flow[str | None]:
+    """The thread that an entry was signed for, if that is not the one whose log it is in, which is a copy."""
+    name = name_at((yield from sources_of(source)), source.thread, entry_id)
+    return None if name == source.thread else name.decode()
+
+
+def _check_prefix(source: ThreadKeys, index: StagedIndex, until: Until, *, beyond: bool) -> Flow[None]:
+    """Whether the beginning of a log is whole, as it was then."""
+    thread = source.thread.decode()
+    if index.missing() is not None or (not until.is_met(index) and beyond):
+        yield from scan(source)  # raises where that is no removal's doing
+        if until.entry_id is None or index.missing() is not None:
+            raise HistoryGone(
+                f"Thread {thread!r} was pruned since {until}: its history up to there is no longer whole, and was not copied. "
+                "Copy up to a later event, or import an export from before it was pruned."
+            )
+    if not until.is_met(index):
+        raise InvalidArgument(
+            f"Thread {thread!r} has no {until}; it is none of its events, or was pruned. Name one that its log has, or a time."
+        )
+    if not index.checkpoints:
+        raise InvalidArgument(f"Thread {thread!r} has no checkpoint up to {until}. Name a later event.")
+
+
+def _not_found(source: ThreadKeys) -> ThreadNotFound:
+    return ThreadNotFound(
+        f"Thread {source.thread.decode()!r} has no checkpoints to copy. Check the id, and the prefix."
+    )
+
+
+def entry_order(entry_id: bytes) -> tuple[int, int]:
+    """What entry ids sort by."""
+    ms, _, number = entry_id.partition(b"-")
+    return int(ms or 0), int(number or 0)

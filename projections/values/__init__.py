@@ -1,0 +1,1 @@
+"""How a channel's value is stored: keyframes, deltas, versions and the cache."""

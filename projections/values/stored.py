@@ -1,0 +1,229 @@
+"""A checkpoint as the log has it: put together from a head, or from what a script found in the log.
+
+Pure. A head is a hash of these fields:
+
+    id, at, p     checkpoint id, its entry id, parent id ('' for none)
+    e, s, q, y    envelope, versions, versions seen ('' for none) and the check of both, as in the log entry
+    b             number of changes to them since: s1, q1, s2, q2, ...
+    w             number of entries that its writes lie in
+    =<channel>    version token, behind its length, then the piece: a short keyframe, or that of no value; or, as it is, a keyframe
+                  that deltas may be made against
+    +<number>:<channel>  a delta since, from 1 on
+    #<channel>    of such a keyframe: number of deltas, ':', entry that the last piece lies in, ':', check and version token of
+                  the value
+    !<number>     the writes of an entry, from 1 on: task, task path, then field name and value of each, all behind their lengths
+
+A head is right for a channel exactly if the version of its last piece is the one that `s` names. Where it is not (a put that names
+a version without bringing its value along), the head is incomplete and the log is read instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from eventlog import codec
+from eventlog.codec import Malformed, counted_part, paired
+from eventlog.events import Write, decode_seen, decode_versions, decode_write
+from eventlog.framing import counted
+from eventlog.keys import split_place
+from projections.values.pieces import Pieces, StoredValue, assemble
+from projections.values.versions import Versions, overlaid, verify
+
+__all__ = ["Incomplete", "PendingWrite", "StoredCheckpoint", "from_head", "from_view", "head_fields"]
+
+
+class Incomplete(Exception):
+    """The head lacks a value of its checkpoint."""
+
+
+class PendingWrite(NamedTuple):
+    """A write of a task, in the order LangGraph applies them. Source: `langgraph.checkpoint.base.writes_sort_key`."""
+
+    task_path: str
+    task_id: str
+    write: Write
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCheckpoint:
+    """A checkpoint with its values as they were serialized."""
+
+    namespace: str
+    checkpoint_id: str
+    parent_id: str | None
+    body: Mapping[str, Any]
+    versions: Mapping[str, str]
+    values: Mapping[str, StoredValue]
+    writes: Sequence[PendingWrite]
+    seen: Mapping[str, Any] | None = None
+    """Versions seen, None where the body has them."""
+    entry_id: bytes = b""
+    check: bytes = b""
+    """Of its versions, empty where they are few."""
+    depth: int = 0
+    """Number of changes that its versions are behind whole ones."""
+
+
+def decode_envelope(data: bytes) -> tuple[str, str, dict[str, Any]]:
+    """Namespace, checkpoint id and body of a checkpoint's envelope. Raises `Malformed`."""
+    body = codec.decode(data)
+    if not isinstance(body, dict) or type(body.get("ns")) is not str or type(body.get("id")) is not str:
+        raise Malformed("has an envelope of another shape than this project writes")
+    body.pop("parts", None)
+    return body.pop("ns"), body.pop("id"), body
+
+
+def from_head(head: Mapping[bytes, bytes] | Sequence[bytes]) -> StoredCheckpoint:
+    """The checkpoint in a head (its fields, or names and values in turn). Raises `Incomplete` if the head lacks something or there
+    is none, and `Malformed` for bytes this project did not write.
+    """
+    fields = head if isinstance(head, Mapping) else paired(head)
+    if not fields:
+        raise Incomplete("head")
+    try:
+        namespace, checkpoint_id, body = decode_envelope(fields[b"e"])
+        versions, seen = Versions(decode_versions(fields[b"s"]), decode_seen(fields[b"q"]))
+        depth = int(fields.get(b"b", b"0"))
+        for number in range(1, depth + 1):
+            changes = Versions(decode_versions(fields[b"s%d" % number]), decode_seen(fields[b"q%d" % number]))
+            versions, seen = overlaid(Versions(versions, seen), changes)
+        check = fields.get(b"y", b"")
+        verify(Versions(versions, seen), check)
+        parent = fields[b"p"].decode() or None
+        values = {}
+        for channel, token in versions.items():
+            if (value := _held(fields, channel.encode(), token.encode())) is not None:
+                values[channel] = value
+        writes = _pending(_writes_of_head(fields))
+    except (KeyError, ValueError) as error:
+        raise Malformed(f"head: {error}") from error
+    entry_id = fields.get(b"at", b"")
+    return StoredCheckpoint(
+        namespace, checkpoint_id, parent, body, versions, values, writes, seen, entry_id, check, depth
+    )
+
+
+def _held(fields: Mapping[bytes, bytes], channel: bytes, token: bytes) -> StoredValue | None:
+    """A head's value of a channel, None if it has none. Raises `Incomplete` if the head has another version of it, or lacks it."""
+    first = fields.get(b"=" + channel)
+    if first is None:
+        raise Incomplete(channel)
+    tracked = fields.get(b"#" + channel)
+    if tracked is None:
+        version, at = counted_part(first, 0)
+        if version != token:
+            raise Incomplete(channel)
+        return assemble([first[at:]], token)
+    count, entry_id, latest = tracked.split(b":", 2)
+    if latest[8:] != token:
+        raise Incomplete(channel)
+    chain = [first, *(fields[b"+%d:%b" % (number, channel)] for number in range(1, int(count) + 1))]
+    if codec.check_in(chain[-1]) != latest[:8]:
+        raise Malformed("holds another value than it says")
+    return assemble(chain, token, entry_id)
+
+
+Writes = Sequence[bytes]
+"""The writes of an entry: task, task path, then field name and value of each."""
+
+
+def _writes_of_head(fields: Mapping[bytes, bytes]) -> Iterable[Writes]:
+    for number in range(1, int(fields[b"w"]) + 1):
+        packed = fields[b"!%d" % number]
+        parts, at = [], 0
+        while at < len(packed):
+            part, at = counted_part(packed, at)
+            parts.append(part)
+        yield parts
+
+
+def _pending(entries: Iterable[Writes]) -> list[PendingWrite]:
+    """The writes that count, of those of each entry in log order, sorted as LangGraph applies them. Raises `Malformed`.
+
+    An ordinary write counts as it came first, a special one as it came last.
+    """
+    kept: dict[tuple[bytes, bytes], tuple[bytes, bytes]] = {}
+    for task, path, *writes in entries:
+        for name, value in zip(writes[::2], writes[1::2], strict=True):
+            if name[1:2] == b"-":
+                kept[name, task] = path, value
+            else:
+                kept.setdefault((name, task), (path, value))
+    found = [
+        PendingWrite(path.decode(), task.decode(), decode_write(int(name[1:]), value))
+        for (name, task), (path, value) in kept.items()
+    ]
+    found.sort(key=_sort_key)
+    return found
+
+
+def _sort_key(pending: PendingWrite) -> tuple[str, str, int]:
+    return pending.task_path, pending.task_id, pending.write.idx
+
+
+View = list[Any]
+"""What view.lua replies for a checkpoint: envelope, number of its versions, parent, numbers of pieces, entries of writes, place."""
+
+
+def from_view(view: View, pieces: Pieces) -> StoredCheckpoint:
+    """The checkpoint a script found in the log. Raises `Malformed`."""
+    envelope, vector, parent, numbers, writes, place = view
+    namespace, checkpoint_id, body = decode_envelope(envelope)
+    (versions, seen), depth = pieces.versions(vector)
+    check = pieces.encoded_versions(vector)[-1][2]
+    values = {}
+    for (channel, token), number in zip(versions.items(), numbers, strict=True):
+        if (value := pieces.value(number, token.encode())) is not None:
+            values[channel] = value
+    parent_id, entry_id = parent.decode() or None, split_place(place)[2]
+    pending = pending_writes(writes)
+    return StoredCheckpoint(
+        namespace, checkpoint_id, parent_id, body, versions, values, pending, seen, entry_id, check, depth
+    )
+
+
+def pending_writes(entries: Iterable[Sequence[bytes]]) -> list[PendingWrite]:
+    """The writes that count, of those of some entries (entry id, task, ...), as LangGraph applies them. Raises `Malformed`."""
+    return _pending(writes for _, *writes in sorted(entries, key=_entry_order))
+
+
+def _entry_order(writes: Sequence[bytes]) -> int:
+    return int(writes[0].partition(b"-")[0])
+
+
+def head_fields(view: View, pieces: Pieces) -> list[bytes]:
+    """The head of a checkpoint that a script found in the log: names and values in turn."""
+    envelope, vector, parent, numbers, writes, place = view
+    _, checkpoint_id, entry_id = split_place(place)
+    fields = [b"id", checkpoint_id.encode(), b"at", entry_id, b"p", parent, b"e", envelope]
+    fields += [b"w", b"%d" % len(writes)]
+    (encoded, seen, check), *changes = pieces.encoded_versions(vector)
+    fields += [b"s", encoded, b"q", seen]
+    for count, (encoded, seen, check) in enumerate(changes, 1):  # noqa: B007
+        fields += [b"s%d" % count, encoded, b"q%d" % count, seen]
+    if changes:
+        fields += [b"b", b"%d" % len(changes)]
+    if check:
+        fields += [b"y", check]
+    (versions, _), _ = pieces.versions(vector)
+    for (channel, token), number in zip(versions.items(), numbers, strict=True):
+        fields += _value_fields(channel.encode(), token.encode(), number, pieces)
+    for number, (_, *parts) in enumerate(sorted(writes, key=_entry_order), 1):
+        fields += [b"!%d" % number, b"".join(map(counted, parts))]
+    return fields
+
+
+def _value_fields(channel: bytes, token: bytes, number: int, pieces: Pieces) -> Iterator[bytes]:
+    chain = pieces.chain(number) or [codec.EMPTY]
+    value = pieces.value(number, token)
+    if value is None or not value.entry_id:
+        yield b"=" + channel
+        yield counted(token) + chain[0]
+        return
+    for position, piece in enumerate(chain):
+        yield b"+%d:%b" % (position, channel) if position else b"=" + channel
+        yield piece
+    yield b"#" + channel
+    yield b"%d:%b:%b%b" % (len(chain) - 1, value.entry_id, codec.check_in(chain[-1]), token)

@@ -1,0 +1,1 @@
+"""Copies threads from other savers."""

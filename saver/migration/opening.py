@@ -1,0 +1,128 @@
+"""Opening the saver that threads come from, by a URL."""
+
+from __future__ import annotations
+
+import importlib
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, quote, urlencode
+
+from eventlog.connect.connections import Connections
+from eventlog.errors import InvalidArgument, MissingExtra
+from eventlog.feed.reading import open_keyspace
+from eventlog.keys import PREFIX
+from eventlog.transport.drivers import Runner
+
+if TYPE_CHECKING:  # the command line loads LangGraph only where it needs it
+    from langgraph.checkpoint.base import BaseCheckpointSaver
+    from langgraph.checkpoint.serde.base import SerializerProtocol
+
+__all__ = ["SOURCES", "open_source"]
+
+SOURCES = (
+    "sqlite:///path",
+    "postgresql://...",
+    "valkey://host:port/db",
+    "plainredis://host:port/db",
+    "redis://host:port/db?prefix=...",
+)
+"""What a URL looks like: of SqliteSaver, PostgresSaver, ValkeySaver, `langgraph-checkpoint-plainredis`, this project's own."""
+
+
+@contextmanager
+def open_source(url: str, serde: SerializerProtocol | None = None) -> Iterator[BaseCheckpointSaver[Any]]:
+    """A saver on what a URL names (`SOURCES`), with a serializer or the one it has by default, closed at the end.
+
+    A file of SQLite is opened for reading only; nothing is set up. Raises `InvalidArgument` for a URL of another kind, or for one
+    that holds no threads, `MissingExtra` where the saver's package is not installed, and what the saver raises.
+    """
+    with _opened(url, serde) as saver:
+        if serde is not None:
+            saver.serde = serde
+        yield saver
+
+
+@contextmanager
+def _opened(url: str, serde: SerializerProtocol | None) -> Iterator[BaseCheckpointSaver[Any]]:
+    scheme = url.partition("://")[0]
+    if scheme == "sqlite":
+        with _sqlite(url) as saver:
+            yield saver
+    elif scheme in ("postgresql", "postgres"):
+        package = _module("langgraph.checkpoint.postgres", "langgraph-checkpoint-postgres psycopg[binary]")
+        with package.PostgresSaver.from_conn_string(url) as saver:
+            yield saver
+    elif scheme in ("valkey", "valkeys"):
+        package = _module("langgraph_checkpoint_aws", "langgraph-checkpoint-aws[valkey]")
+        with closing(_module("valkey", "langgraph-checkpoint-aws[valkey]").Valkey.from_url(url)) as client:
+            client.ping()
+            yield package.ValkeySaver(client)
+    elif scheme in ("plainredis", "plainrediss"):
+        package = _module("langgraph_checkpoint_plainredis", "langgraph-checkpoint-plainredis")
+        bare, prefix = _without_prefix(url.removeprefix("plain"))
+        with closing(_module("redis", "redis").Redis.from_url(bare, protocol=2)) as client:
+            client.ping()
+            yield package.RedisSaver(client, **({"prefix": prefix} if prefix else {}))
+    elif scheme.split("+")[0] in ("redis", "rediss", "unix"):
+        with _own(url, serde) as saver:
+            yield saver
+    else:
+        raise InvalidArgument(f"{url!r:.100} is no source. It is one of: {', '.join(SOURCES)}.")
+
+
+def _module(name: str, install: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise MissingExtra(
+            f'This source needs a package that is not installed. To fix it: pip install "{install}".'
+        ) from error
+
+
+@contextmanager
+def _sqlite(url: str) -> Iterator[BaseCheckpointSaver[Any]]:
+    package = _module("langgraph.checkpoint.sqlite", "langgraph-checkpoint-sqlite")
+    named = url.removeprefix("sqlite://").removeprefix("/")
+    path = next((one for one in (Path(named), Path("/" + named)) if one.is_file()), None)
+    if path is None:
+        raise InvalidArgument(f"There is no file {named!r}. Name the file of a SqliteSaver: sqlite:///path.")
+    try:
+        with closing(
+            sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, check_same_thread=False)
+        ) as connection:
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            if not {"checkpoints", "writes"} <= tables:
+                raise InvalidArgument(f"File {str(path)!r} has no checkpoints of a SqliteSaver.")
+            columns = {row[1] for row in connection.execute("PRAGMA table_info(writes)")}
+            saver = package.SqliteSaver(connection)
+            saver.is_setup, saver._has_task_path = True, "task_path" in columns
+            yield saver
+    except sqlite3.Error as error:
+        raise InvalidArgument(
+            f"File {str(path)!r} cannot be read as the database of a SqliteSaver: {error}."
+        ) from error
+
+
+@contextmanager
+def _own(url: str, serde: SerializerProtocol | None) -> Iterator[BaseCheckpointSaver[Any]]:
+    from saver.saver import RedisStreamSaver  # noqa: PLC0415
+
+    bare, prefix = _without_prefix(url)
+    prefix = prefix or PREFIX
+    with closing(Connections.from_url(bare)) as connections:
+        keyspace = Runner(connections).run(open_keyspace(prefix, None), "the source")
+    if keyspace is None:
+        raise InvalidArgument(f"Nothing was written under prefix {prefix!r} of the source. Add ?prefix=... to its URL.")
+    with RedisStreamSaver.from_conn_string(bare, prefix=prefix, partitions=keyspace.partitions, serde=serde) as saver:
+        yield saver
+
+
+def _without_prefix(url: str) -> tuple[str, str]:
+    """A URL without the option `prefix`, and that."""
+    bare, _, query = url.partition("?")
+    options = parse_qsl(query, keep_blank_values=True)
+    rest = urlencode([option for option in options if option[0] != "prefix"])
+    return bare + ("?" + rest if rest else ""), dict(options).get("prefix", "")

@@ -1,0 +1,62 @@
+"""What groups and trimming add to a put: nothing registered, groups nobody reads for, live members, a retention."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from typing import Any
+
+from eventlog import ActivityFeed
+from scripts.benchmark.book import Book
+from scripts.benchmark.feed_child import follow
+from scripts.benchmark.feed_plan import FeedPlan
+from scripts.benchmark.puts import Case, measure_puts, opened
+from scripts.benchmark.servers import Place
+from scripts.benchmark.traffic import Traffic, counter
+
+__all__ = ["PUTS", "cost_of_put"]
+
+NONE, REGISTERED, LIVE = "no group", "10 groups, nobody reads", "10 groups, a live member each"
+RETENTION, BOTH = "feed_retention, no group", "feed_retention, 10 groups nobody reads"
+ALONE, BESIDE, SLOW = "one after the other", "the same beside members", "beside members, a put each 10 ms"
+PUTS = [
+    (ALONE, NONE, None),
+    *((ALONE, variant, NONE) for variant in (REGISTERED, RETENTION, BOTH)),
+    *((figure, variant, against) for figure in (BESIDE, SLOW) for variant, against in ((NONE, None), (LIVE, NONE))),
+]
+"""Figure, variant, and what it is compared with."""
+KEEP = 1000
+"""Events that the retention keeps."""
+INTERVAL = 0.01
+
+
+def cost_of_put(plan: FeedPlan, where: Place, book: Book) -> None:
+    """Blocks of puts of each variant in turn; those with live members by themselves, since they take the machine's time too."""
+    logging.getLogger("eventlog.feed").setLevel(logging.ERROR)  # that groups hold the feed back is what is measured
+    traffic = counter(plan.puts + plan.slow_puts + plan.block)
+    with contextlib.ExitStack() as stack:
+        cases = [_case(plan, where, stack, traffic, variant) for variant in (NONE, REGISTERED, RETENTION, BOTH)]
+        measure_puts(book, ALONE, cases, plan.puts, block=plan.block)
+    with contextlib.ExitStack() as stack:
+        cases = [_case(plan, where, stack, traffic, variant, more="again") for variant in (NONE, LIVE)]
+        for number in range(plan.groups):
+            stack.enter_context(follow(where, f"put-{LIVE}-again", f"group-{number}", "sync"))
+        time.sleep(0.5)
+        measure_puts(book, BESIDE, cases, plan.puts, block=plan.block)
+        measure_puts(book, SLOW, cases, plan.slow_puts, block=plan.block, interval=INTERVAL)
+
+
+def _case(
+    plan: FeedPlan, where: Place, stack: contextlib.ExitStack, traffic: Traffic, variant: str, *, more: str = ""
+) -> Case:
+    prefix = f"put-{variant}-{more}"
+    kept: dict[str, Any] = {"feed_retention": KEEP} if variant in {RETENTION, BOTH} else {}
+    case = opened(where, stack, traffic, variant, prefix, **kept)
+    for _ in range(plan.block // 4):
+        case.saver.put(*case.arguments())
+    if variant in {REGISTERED, BOTH}:
+        with ActivityFeed.from_conn_string(where.url, prefix=prefix) as feed:
+            for number in range(plan.groups):
+                feed.group(f"group-{number}").register()
+    return case

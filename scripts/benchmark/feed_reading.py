@@ -1,0 +1,100 @@
+"""A member that does nothing with what it reads, against redis-py's bare XREADGROUP and XACK on the same feeds."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable
+
+from eventlog import ActivityFeed, Keyspace
+from saver import RedisStreamSaver
+from scripts.benchmark.book import Book, Sample
+from scripts.benchmark.clock import now, quiet, tidy
+from scripts.benchmark.feed_plan import FeedPlan
+from scripts.benchmark.plan import rotated
+from scripts.benchmark.servers import Place
+from scripts.benchmark.traffic import Replay, counter
+
+__all__ = ["READINGS", "reading"]
+
+MEMBER, BARE = "member", "bare XREADGROUP, XACK"
+FIGURES = {partitions: f"{partitions} partition{'s' if partitions > 1 else ''}" for partitions in (16, 1)}
+READINGS = [row for figure in FIGURES.values() for row in ((figure, MEMBER, BARE), (figure, BARE, None))]
+"""Figure, variant, and what it is compared with."""
+THREADS = 50
+
+
+def reading(plan: FeedPlan, where: Place, book: Book) -> None:
+    """Whoever reads begins at the first pointer, in a group of its own."""
+    spaces = {partitions: _fill(plan, where, partitions) for partitions in FIGURES}
+    readers: list[tuple[int, str, Callable[[FeedPlan, Place, Keyspace, int], float]]] = [
+        (partitions, name, read) for partitions in FIGURES for name, read in ((MEMBER, _by_member), (BARE, _bare))
+    ]
+    for round in range(-1, plan.rounds):  # the first is not counted
+        for partitions, name, read in rotated(readers, round):
+            tidy()
+            with quiet():
+                rate = read(plan, where, spaces[partitions], round)
+            if round >= 0:
+                book.add(FIGURES[partitions], name, Sample(round, 0, rate))
+
+
+def _fill(plan: FeedPlan, where: Place, partitions: int) -> Keyspace:
+    """As many pointers as puts would make, copied from those of a few puts."""
+    prefix = f"reading-{partitions}"
+    keyspace = Keyspace(prefix, partitions)
+    with RedisStreamSaver.from_conn_string(where.url, prefix=prefix, partitions=partitions) as saver:
+        replay = Replay(saver, counter(3), "template")
+        for n in range(3):
+            saver.put(*replay.put(n))
+    home = keyspace.partition(keyspace.partition_of(b"template")).feed
+    (_, template) = where.redis.xrevrange(home, count=1)[0]
+    where.redis.delete(home)
+    dice, ids = random.Random(plan.seed), itertools.count(1_800_000_000_000)
+    with where.redis.pipeline(transaction=False) as pipeline:
+        for n in range(plan.pointers):
+            thread = b"agent-%03d" % dice.randrange(THREADS)
+            entry_id = b"%d-0" % next(ids)
+            fields = {**template, b"thread": thread, b"id": entry_id, b"seq": b"%d" % n}
+            pipeline.xadd(keyspace.partition(keyspace.partition_of(thread)).feed, fields, id=entry_id)
+            if n % 1000 == 999:
+                pipeline.execute()
+        pipeline.execute()
+    return keyspace
+
+
+def _by_member(plan: FeedPlan, where: Place, keyspace: Keyspace, round: int) -> float:
+    with ActivityFeed.from_conn_string(where.url, prefix=keyspace.prefix) as feed:
+        group = feed.group(f"member-{round}")
+        with group.member("bench", batch=plan.batch) as member:
+            began = now()
+            for seen, _ in enumerate(member, 1):
+                if seen == plan.pointers:
+                    break
+            member.acknowledge()
+            took = now() - began
+        lag = group.lag()
+        if lag.pending or lag.handled != plan.pointers:
+            raise AssertionError(f"{lag.pending} pending, {lag.handled} handled")
+        feed.drop_group(group.name)
+    return float(plan.pointers / (took / 1e9))
+
+
+def _bare(plan: FeedPlan, where: Place, keyspace: Keyspace, round: int) -> float:
+    client, group = where.redis, f"bare-{round}"
+    feeds = {keyspace.partition(number).feed: b">" for number in range(keyspace.partitions)}
+    feeds = {key: after for key, after in feeds.items() if client.exists(key)}
+    for key in feeds:
+        client.xgroup_create(key, group, "0")
+    began, seen = now(), 0
+    while seen < plan.pointers:
+        reply = client.xreadgroup(group, "bench", feeds, count=plan.batch)
+        for key, entries in reply.items() if isinstance(reply, dict) else reply:
+            found = entries[0] if entries and isinstance(entries[0], list) else entries
+            for _ in found:
+                seen += 1
+            client.xack(key, group, *(entry_id for entry_id, _ in found))
+    took = now() - began
+    for key in feeds:
+        client.xgroup_destroy(key, group)
+    return float(plan.pointers / (took / 1e9))
