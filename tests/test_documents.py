@@ -26,11 +26,11 @@ with TestClient(app) as client:
         reply = client.post("/chat/web", params={"text": f"turn {turn}"})
         assert reply.json() == f"You said: turn {turn}", reply.text
 """,
-    "GUIDE.md": """
+    "GUIDE.md": r"""
 import subprocess
+from pathlib import Path
 
-test = "def test_a_saver(saver):\n    assert list(saver.list(None)) == []\n"
-open("test_saver.py", "w").write(test)
+Path("test_saver.py").write_text("def test_a_saver(saver):\n    assert list(saver.list(None)) == []\n")
 subprocess.run(["pytest", "-q", "test_saver.py"], check=True, stdout=subprocess.DEVNULL)
 """,
 }
