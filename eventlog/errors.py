@@ -238,7 +238,7 @@ class NewerSchema(CorruptEntry):
 
 _PRIMARY = "connect to the primary (through Sentinel or the cluster, clients follow a failover)"
 _ROOM = "raise maxmemory, delete threads, or set a ttl"
-_RIGHTS = "give the user the rights listed under 'Access rights' in the README"
+_RIGHTS = "give the user the rights listed under 'Access rights' in OPERATIONS.md"
 _LOADED = "wait until the server has loaded its data, then call again"
 _SLOTS = "wait for the cluster to cover all slots again"
 _PASSWORD = "check user name and password, e.g. redis://user:password@host"  # noqa: S105

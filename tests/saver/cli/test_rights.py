@@ -1,4 +1,4 @@
-"""The access rights that the README lists: what users with them can do, on servers of their own."""
+"""The access rights that OPERATIONS.md lists: what users with them can do, on servers of their own."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ READING = [
 
 
 def rights_of(user: str) -> list[str]:
-    """What the README gives to a user."""
-    told = re.search(rf"^ACL SETUSER {user} (.*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    """The rights that OPERATIONS.md gives to a user."""
+    told = re.search(rf"^ACL SETUSER {user} (.*)$", (ROOT / "OPERATIONS.md").read_text(), re.MULTILINE)
     assert told is not None
     return told[1].split()
 
