@@ -20,7 +20,7 @@ from eventlog.feed.activity import Activity
 from eventlog.feed.feed import ActivityFeed
 from eventlog.feed.groups import Group, GroupInfo, Lag, Parked, PartitionLag
 from eventlog.feed.member import Member
-from eventlog.feed.position import Mark, Position
+from eventlog.feed.position import Offset, Position
 from eventlog.feed.tail import Tail
 from eventlog.feed.trimming import HeldBack, Retention, Trimmed
 from eventlog.keys import Keyspace
@@ -39,7 +39,7 @@ __all__ = [  # noqa: PLE0604
     "HistoryPruned",
     "Keyspace",
     "Lag",
-    "Mark",
+    "Offset",
     "Member",
     "Parked",
     "PartitionLag",

@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 EMPTY = b"E"
 """The piece of a channel that has no value at that version."""
-check_of = xxh3_64_digest
+checksum_of = xxh3_64_digest
 """8 bytes that tell one byte string from another."""
 NO_CHECK = bytes(8)
 """Where a check stands, that of no value."""

@@ -12,7 +12,7 @@ A stream entry is a flat list of fields:
                                              those that they changed from
     t   task id                          a   task path                                                    (writes)
     u   audit: CBOR map of who did it and why, where that is known
-    r   mark of the call, by which one that is made again is known: always with a checkpoint, else with a serializer that encrypts
+    r   idempotency key of the call: always with a checkpoint, else only with a serializer that encrypts
     =<channel and version>  piece        !<index>  channel and serde type, each behind its length, then the bytes
 
 `n` and `d` are set by the script that appends; the rest is the event's content, which the digest covers in the order it was
@@ -88,7 +88,7 @@ class CheckpointSaved:
     """Piece by (channel, version token), of the channels that changed."""
     parts: tuple[str, ...] = ()
     """Content digests of the `ValuesSaved` that go before it."""
-    mark: bytes = b""
+    idempotency_key: bytes = b""
     """What tells a call that is made again, whatever form its values are stored in."""
     seen: Mapping[str, Any] | None = None
     """What each node has seen (LangGraph's `versions_seen`), if it is not in the body; with a `base`, of nodes that saw more."""
@@ -110,7 +110,7 @@ class WritesSaved:
     task_id: str
     task_path: str
     writes: tuple[Write, ...]
-    mark: bytes = b""
+    idempotency_key: bytes = b""
     """Where a serializer writes the same differently each time, as of `CheckpointSaved`."""
     audit: Mapping[str, Any] | None = None
     """Who did it and why, and in which trace (`eventlog.attribution`)."""
@@ -212,8 +212,8 @@ def encode_event(event: Event) -> list[bytes]:
     elif isinstance(event, WritesSaved):
         fields += (codec.encode({"ns": event.namespace, "id": event.checkpoint_id}),)
         fields += (b"t", event.task_id.encode(), b"a", event.task_path.encode())
-        if event.mark:
-            fields += (b"r", event.mark)
+        if event.idempotency_key:
+            fields += (b"r", event.idempotency_key)
         for idx, channel, type_, data in event.writes:
             fields += (b"!%d" % idx, codec.encode_write(channel, type_, data))
     elif isinstance(event, ThreadCopied):
@@ -241,8 +241,8 @@ def _checkpoint_fields(event: CheckpointSaved) -> list[bytes]:
         fields += (b"b", counted(event.base[0]) + event.base[1])
     if event.parent_id is not None:
         fields += (b"p", event.parent_id.encode())
-    if event.mark:
-        fields += (b"r", event.mark)
+    if event.idempotency_key:
+        fields += (b"r", event.idempotency_key)
     fields += value_fields(event.values)
     return fields
 
@@ -359,8 +359,8 @@ def _base(field: bytes) -> tuple[bytes, bytes]:
 def _writes(fields: Fields) -> Event:
     envelope = _envelope(fields, _ADDRESS)
     writes = tuple(decode_write(int(name[1:]), data) for name, data in fields.items() if name[:1] == b"!")
-    task_id, task_path, mark = fields[b"t"].decode(), fields[b"a"].decode(), fields.get(b"r", b"")
-    return WritesSaved(envelope["ns"], envelope["id"], task_id, task_path, writes, mark, _audit(fields))
+    task_id, task_path, idempotency_key = fields[b"t"].decode(), fields[b"a"].decode(), fields.get(b"r", b"")
+    return WritesSaved(envelope["ns"], envelope["id"], task_id, task_path, writes, idempotency_key, _audit(fields))
 
 
 def _values_saved(fields: Fields) -> Event:

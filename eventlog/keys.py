@@ -23,8 +23,8 @@ __all__ = [
     "Keyspace",
     "PartitionKeys",
     "ThreadKeys",
-    "checkpoint_place",
-    "split_place",
+    "checkpoint_sort_key",
+    "split_sort_key",
     "text",
     "value_name",
 ]
@@ -47,19 +47,19 @@ def text(field: str, value: str) -> bytes:
         ) from None
 
 
-def checkpoint_place(namespace: bytes, checkpoint_id: bytes) -> bytes:
+def checkpoint_sort_key(namespace: bytes, checkpoint_id: bytes) -> bytes:
     """Where a checkpoint stands in the order key: by namespace, then by checkpoint id."""
     return ordered(namespace) + ordered(checkpoint_id)
 
 
-def split_place(place: bytes) -> tuple[str, str, bytes]:
+def split_sort_key(place: bytes) -> tuple[str, str, bytes]:
     """Namespace, checkpoint id, and the entry id that follows them in an order member."""
     namespace, rest = unordered(place)
     checkpoint_id, entry_id = unordered(rest)
     return namespace.decode(), checkpoint_id.decode(), entry_id
 
 
-def version_token(version: str | float) -> str:
+def version_key(version: str | float) -> str:
     """Text that equals another's exactly where the versions are equal (1 and 1.0 are, "1" is neither)."""
     if isinstance(version, str):
         return "s" + version

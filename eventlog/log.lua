@@ -124,8 +124,8 @@ local function same_event(entry, fields)
   return true
 end
 
--- The mark of the call that made an entry or event, nil if it has none.
-local function mark_of(fields)
+-- The idempotency key of the call that made an entry or event, nil if it has none.
+local function idempotency_key_of(fields)
   for i = 1, #fields, 2 do
     if fields[i] == 'r' then
       return fields[i + 1]

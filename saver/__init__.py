@@ -7,6 +7,8 @@ should not wait for.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from saver.shadowing import refuse_other_floors
+
 if TYPE_CHECKING:
     from saver.embedded import EmbeddedServer
     from saver.saver import RedisStreamSaver
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["EmbeddedServer", "RedisStreamSaver"]
 
 _HOMES = {"EmbeddedServer": "saver.embedded", "RedisStreamSaver": "saver.saver"}
+
+refuse_other_floors()
 
 
 def __getattr__(name: str) -> object:

@@ -12,7 +12,7 @@ from langgraph.checkpoint.base import CheckpointTuple
 from eventlog.events import CheckpointSaved, Event, Recorded, ValuesSaved, WritesSaved
 from eventlog.flow import Flow
 from eventlog.keys import ThreadKeys
-from projections.time_travel.moment import When, moment_of, time_of
+from projections.time_travel.moment import Moment, time_of
 from projections.time_travel.past import State, Unavailable
 from projections.time_travel.replay import replay
 from saver.translation import Translator
@@ -98,19 +98,18 @@ def replayed(
     keys: ThreadKeys,
     *,
     namespace: str | None = None,
-    since: When | None = None,
-    until: When | None = None,
+    since: Moment | None = None,
+    until: Moment | None = None,
     states: bool = True,
 ) -> Flow[None]:
     """Emits `Replayed` for each event, oldest first. Round trips, memory and errors as of `projections.time_travel.replay.replay`.
 
     What a put appended as several events comes as one: with its checkpoint.
     """
-    after = None if since is None else moment_of(since, "since").before()
-    last = None if until is None else moment_of(until, "until")
+    after = None if since is None else since.before()
     thread_id = keys.thread.decode()
 
     def present(recorded: Recorded, state: State) -> Replayed | None:
         return None if isinstance(recorded.event, ValuesSaved) else Replayed(translator, thread_id, recorded, state)
 
-    yield from replay(keys, after=after, until=last, namespace=namespace, states=states, present=present)
+    yield from replay(keys, after=after, until=until, namespace=namespace, states=states, present=present)

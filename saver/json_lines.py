@@ -21,7 +21,7 @@ from math import isfinite
 from os import PathLike
 from typing import Any, cast
 
-from eventlog.codec import Keyframe, Malformed, base_of, check_of, decompressed, encode_keyframe, is_delta, paired
+from eventlog.codec import Keyframe, Malformed, base_of, checksum_of, decompressed, encode_keyframe, is_delta, paired
 from eventlog.errors import CorruptEntry, LogLost, NewerSchema, ThreadNotFound
 from eventlog.events import CheckpointSaved, Recorded, ValuesSaved, WritesSaved, decode_entry, entry_ms
 from eventlog.feed.reading import flattened
@@ -38,7 +38,7 @@ __all__ = ["export_lines", "plain_data"]
 
 KEPT = 64 * 1024 * 1024
 """Bytes of values that are kept, for deltas that were made against them."""
-_BESIDE = ("values", "writes", "body", "mark", "check", "base", "parts")
+_BESIDE = ("values", "writes", "body", "idempotency_key", "check", "base", "parts")
 
 Name = tuple[bytes, str, str]
 """Entry, channel and version token of a value."""
@@ -192,7 +192,7 @@ class _Lines:
                 if base is None:
                     piece = yield from self._fetch(name)
             else:
-                chain = [encode_keyframe(base.type, base.data, check_of(base.data))]
+                chain = [encode_keyframe(base.type, base.data, checksum_of(base.data))]
             value = assemble([*chain, *reversed(deltas)])
         except (Malformed, ValueError) as error:
             raise CorruptEntry(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from os import PathLike
 from typing import Any, TypeVar
 
@@ -46,7 +46,7 @@ from projections.registry.rebuild import threads_of, threads_of_runs
 from projections.time_travel.moment import When, moment_of
 from projections.time_travel.replay import state_as_of
 from projections.transfer.archive import Pruning, archive_thread
-from projections.transfer.copy import Until, copy_thread
+from projections.transfer.copy import copy_thread
 from projections.transfer.export import export_file
 from projections.transfer.import_ import check_file, import_file
 from projections.values.cache import ValueCache
@@ -67,7 +67,6 @@ _UNSHARED = ValueCache(0, NEVER)
 KEEP_LATEST, DELETE = "keep_latest", "delete"
 DELETE_ALL = "delete_all"
 """The LangGraph server's name for `DELETE`."""
-EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class Operations:
@@ -132,8 +131,8 @@ class Operations:
                 f"{address.subject}: the config names checkpoint {address.checkpoint_id!r}, and a checkpoint is what it is at any "
                 "time. Leave checkpoint_id out, or call get_tuple."
             )
-        moment_of(when)
-        reading = state_as_of(self._keys(address.thread_id), address.namespace or "", when)
+        moment = moment_of(when, thread=address.thread_id)
+        reading = state_as_of(self._keys(address.thread_id), address.namespace or "", moment)
         stored = yield from self._reading(reading)
         return None if stored is None else Translator(serde).checkpoint_tuple(address.thread_id, stored)
 
@@ -141,12 +140,12 @@ class Operations:
         self, serde: SerializerProtocol, thread_id: str, namespace: str | None, since: When | None, until: When | None
     ) -> Flow[None]:
         """Emits each event of a thread, with the state after it."""
-        keys = self._keys(thread_id_of(thread_id))
+        thread = thread_id_of(thread_id)
         namespace = None if namespace is None else id_of(namespace, "namespace")
-        for field, when in (("since", since), ("until", until)):
-            if when is not None:
-                moment_of(when, field)
-        yield from self._reading(replayed(Translator(serde), keys, namespace=namespace, since=since, until=until))
+        first = None if since is None else moment_of(since, "since", thread=thread)
+        last = None if until is None else moment_of(until, "until", thread=thread)
+        keys = self._keys(thread)
+        yield from self._reading(replayed(Translator(serde), keys, namespace=namespace, since=first, until=last))
 
     def list(
         self,
@@ -264,16 +263,19 @@ class Operations:
                 self.keyspace.thread(thread), of_runs, _replayed(translator, thread_id), describe
             )
 
-    def copy_thread(
-        self, source_thread_id: str, target_thread_id: str, until: str | int | datetime | None = None
-    ) -> Flow[None]:
+    def copy_thread(self, source_thread_id: str, target_thread_id: str, until: When | None = None) -> Flow[None]:
         """Copies a thread."""
         source = thread_id_of(source_thread_id, "source_thread_id")
         target = thread_id_of(target_thread_id, "target_thread_id")
         if source == target:
             raise InvalidArgument(f"Thread {source!r} cannot be copied onto itself; name another target_thread_id.")
+        last = None if until is None else moment_of(until, "until", thread=source)
+        if last is not None and last.sequence is not None and last.sequence < 1:
+            raise InvalidArgument(
+                f"Thread {source!r}: until must be 1 or more, not {last.sequence}: events are numbered from 1 on."
+            )
         keys = self._keys(source), self._keys(target)
-        yield from self._first(copy_thread(self.keyspace, *keys, ttl=self.ttl.on_write, until=until_of(until)))
+        yield from self._first(copy_thread(self.keyspace, *keys, ttl=self.ttl.on_write, until=last))
 
     def export_threads(
         self, path: str | PathLike[str], thread_ids: Sequence[str] | None, *, overwrite: bool, damaged: bool
@@ -365,8 +367,10 @@ class Operations:
         for idx, channel, value in writes:
             (write,) = translator.writes_saved(address, [(channel, value)], task_id, task_path).writes
             found.append(write._replace(idx=idx))
-        mark = translator.writes_saved(address, [one[1:] for one in writes], task_id, task_path).mark
-        event = replace(event, writes=tuple(found), mark=mark)
+        idempotency_key = translator.writes_saved(
+            address, [one[1:] for one in writes], task_id, task_path
+        ).idempotency_key
+        event = replace(event, writes=tuple(found), idempotency_key=idempotency_key)
         about = self._about_writes(address.thread_id, event, config)
         keys = self._keys(address.thread_id)
         yield from self._first(save_writes(keys, event, ttl=self.ttl.on_write, about=about))
@@ -459,28 +463,6 @@ def _check_keep(keep_last: int | None, *, delete: bool, instead: str) -> None:
         raise InvalidArgument(f"keep_last must be 1 or more, not {keep_last}; to delete threads pass {instead}.")
     if delete:
         raise InvalidArgument(f"keep_last goes with strategy={KEEP_LATEST!r}, not with {instead}.")
-
-
-def until_of(until: str | int | datetime | None) -> Until | None:
-    """Up to where a history is wanted, None for all of it: an entry id, a sequence number or a time.
-
-    Raises `InvalidArgument` or `TypeError`.
-    """
-    if until is None:
-        return None
-    if isinstance(until, datetime):
-        if until.tzinfo is None:
-            raise InvalidArgument(f"until {until!r} has no time zone; pass e.g. datetime.now(timezone.utc).")
-        return Until(ms=(until - EPOCH) // timedelta(milliseconds=1))
-    if isinstance(until, int) and not isinstance(until, bool):
-        if until < 1:
-            raise InvalidArgument(f"until must be 1 or more, not {until}: events are numbered from 1 on.")
-        return Until(sequence=until)
-    if not isinstance(until, str):
-        raise TypeError(f"until must be an entry id, a sequence number or a datetime, not {type(until).__name__}.")
-    if not re.fullmatch(r"[0-9]{1,16}-0", until):
-        raise InvalidArgument(f"until {until!r:.80} is no entry id; one looks like '1767225600000-0'.")
-    return Until(entry_id=until.encode())
 
 
 def _all_but(keep: int) -> Choice:

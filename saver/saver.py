@@ -295,8 +295,11 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         return await self._runner.arun(self._operations.get_tuple(self.serde, config), _subject(config))
 
     def get_tuple_as_of(self, config: RunnableConfig, when: When) -> CheckpointTuple | None:
-        """What `get_tuple` would have answered after the last event at or before a moment: a datetime (the server's clock), the id
-        of an entry of the log, or a sequence number. None if the config's namespace had no checkpoint yet. Reads the log alone.
+        """What `get_tuple` would have answered after the last event at or before a moment.
+
+        A moment is a datetime with a time zone (by the server's clock), a sequence number, or a text: a time in ISO 8601 with its
+        zone, a duration such as "30m" for that long ago, an entry id, or a sequence number such as "17" or "@17".
+        None if the config's namespace had no checkpoint yet. Reads the log alone.
 
         One round trip per 1000 events or 4 MiB up to the moment, and a few more. Memory: the index up to there, and the state.
         Raises `BeforeFirstEvent`, `EventGone` (reason "pruned") where what is needed was pruned since, or `ThreadNotFound`.
@@ -459,13 +462,11 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         """Async twin of `delete_for_runs`."""
         await self._runner.arun(self._operations.delete_for_runs(self.serde, run_ids), f"runs {run_ids!r}")
 
-    def copy_thread(
-        self, source_thread_id: str, target_thread_id: str, *, until: str | int | datetime | None = None
-    ) -> None:
+    def copy_thread(self, source_thread_id: str, target_thread_id: str, *, until: When | None = None) -> None:
         """Copies a thread's history to one that does not exist: all of it or nothing.
 
-        `until`: the entry id or number of an event of its log, or a time; only what happened up to then is copied, that event
-        included. The copy is the thread as it was then, and goes on from the latest checkpoint it had. None copies all.
+        `until`: a moment as of `get_tuple_as_of`; only what happened up to then is copied, the event that it names included.
+        The copy is the thread as it was then, and goes on from the latest checkpoint it had. None copies all.
         Where metadata names the source as its `thread_id`, reads of the copy give the copy's id.
         Three round trips per 50 events or 4 MiB, and a few more.
 
@@ -475,9 +476,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         flow = self._operations.copy_thread(source_thread_id, target_thread_id, until)
         self._runner.run(flow, f"thread {source_thread_id!r}")
 
-    async def acopy_thread(
-        self, source_thread_id: str, target_thread_id: str, *, until: str | int | datetime | None = None
-    ) -> None:
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str, *, until: When | None = None) -> None:
         """Async twin of `copy_thread`."""
         flow = self._operations.copy_thread(source_thread_id, target_thread_id, until)
         await self._runner.arun(flow, f"thread {source_thread_id!r}")
@@ -647,7 +646,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         return await self._runner.arun(self._operations.rebuild_thread(thread_id), f"thread {thread_id!r}")
 
     def get_next_version(self, current: str | None, channel: None) -> str:  # noqa: ARG002
-        """A version greater than `current`, unique across forks, 9 to 20 characters long. See `saver.versions`."""
+        """A version greater than `current`, unique across forks, that LangGraph's own savers continue. See `saver.versions`."""
         return cast("str", next_version(current))
 
     def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> Self:

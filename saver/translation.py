@@ -30,7 +30,7 @@ from eventlog.attribution import stamp
 from eventlog.codec import Keyframe, is_plain
 from eventlog.errors import CorruptEntry, InvalidArgument, ValueUnreadable, ValueUnwritable
 from eventlog.events import CheckpointSaved, Write, WritesSaved
-from eventlog.keys import text, version_token
+from eventlog.keys import text, version_key
 from projections.checkpoints.ancestry import Ancestry
 from projections.checkpoints.save import Values
 from projections.values.pieces import StoredValue
@@ -96,11 +96,11 @@ class Translator:
                 f"{address.subject}: the checkpoint's id must be a non-empty string, not {checkpoint_id!r}."
             )
         text("checkpoint id", checkpoint_id)
-        mark = b""
+        idempotency_key = b""
         if isinstance(self.serde, EncryptedSerializer):
             brought = {channel: values[channel] for channel in new_versions if channel in values}
             rest = {**checkpoint, "channel_values": {}}
-            mark = self._mark(address, [address.checkpoint_id, new_versions, brought, rest, full])
+            idempotency_key = self._idempotency_key(address, [address.checkpoint_id, new_versions, brought, rest, full])
         namespace = address.namespace or ""
         check = check_of_versions(Versions(versions, seen))
         event = CheckpointSaved(
@@ -109,7 +109,7 @@ class Translator:
             address.checkpoint_id,
             versions,
             body,
-            mark=mark,
+            idempotency_key=idempotency_key,
             seen=seen,
             check=check,
             audit=stamp(self._open(config.get("metadata"))),
@@ -135,14 +135,16 @@ class Translator:
         for position, (channel, value) in enumerate(writes):
             idx = WRITES_IDX_MAP.get(channel, position)
             found[idx] = Write(idx, _named(channel), *self._dump(address, channel, value))
-        mark = self._mark(address, [task_path, list(writes)])
+        idempotency_key = self._idempotency_key(address, [task_path, list(writes)])
         namespace, put = address.namespace or "", tuple(found.values())
-        return WritesSaved(namespace, address.checkpoint_id, task_id, task_path, put, mark, stamp(self._open(metadata)))
+        return WritesSaved(
+            namespace, address.checkpoint_id, task_id, task_path, put, idempotency_key, stamp(self._open(metadata))
+        )
 
-    def _mark(self, address: Address, call: list[Any]) -> bytes:
+    def _idempotency_key(self, address: Address, call: list[Any]) -> bytes:
         """What tells a call made again from another, where encryption makes its bytes differ: a digest under a key of this process.
 
-        Empty where the serializer does not encrypt. Without the key, which is never written, a mark tells nothing of the call.
+        Empty where the serializer does not encrypt. Without the key, which is never written, the key tells nothing of the call.
         """
         if not isinstance(self.serde, EncryptedSerializer):
             return b""
@@ -297,7 +299,7 @@ def _token(channel: str, version: object) -> str:
         raise TypeError(
             f"The version of channel {channel!r} must be a string or a number, not {type(version).__name__}."
         )
-    token = version_token(version)
+    token = version_key(version)
     if not token.isascii():
         text(f"version of channel {channel!r}", token)
     return token

@@ -1,7 +1,8 @@
 """Versions of channels: compact, monotone, and never the same on two forks.
 
-A version is a count and a random part: `c123.Zk3_aQ`. The letter says how many digits the count has, so that versions compare as
-text. Letters sort after digits: a thread that was imported with the long forms of other savers goes on monotonously.
+A version is a count, right-aligned with spaces, and a random part: `"       123.Zk3_aQ"`. Versions compare as text. LangGraph's own
+savers, and its server, read the count of a version and write the next with 32 digits. Spaces sort before digits, so their versions
+are greater than those of this module. A thread that has their form keeps it, so that both may continue a thread in turn.
 """
 
 from __future__ import annotations
@@ -14,38 +15,37 @@ __all__ = ["next_version"]
 
 V = TypeVar("V", int, float, str)
 
-_DIGITS = "abcdefghijklmnopqrst"
+_OWN = "{:10}.{}"
+_LANGGRAPH = "{:032}.{}"
 
 
 def next_version(current: V | None) -> V | str | float:
     """A version greater than `current`, of a type that compares with it.
 
-    From None or text: text of 9 characters up to a count of 9, one more for each digit. From a number: a float, whose fraction is
-    the random part, since LangGraph compares a thread's versions with each other.
+    From None or text: text of 17 characters, or of 39 where LangGraph's own savers wrote `current`. From a number: a float, whose
+    fraction is the random part, since LangGraph compares a thread's versions with each other.
     """
     if current is None:
-        return _compact(1)
+        return _written(_OWN, 1)
     if isinstance(current, str):
         count = _count(current)
         if count is not None:
-            following = _compact(count + 1)
-            if following > current:
-                return following
+            for form in (_OWN, _LANGGRAPH):
+                following = _written(form, count + 1)
+                if following > current:
+                    return following
         base, _, counted = current.rpartition("~")
-        if base and counted[:1] in _DIGITS and (count := _count(counted)) is not None:
-            return f"{base}~{_compact(count + 1)}"
-        return f"{current}~{_compact(1)}"
+        if base and (count := _count(counted)) is not None:
+            return f"{base}~{_written(_OWN, count + 1)}"
+        return f"{current}~{_written(_OWN, 1)}"
     return floor(current) + 1 + randbits(20) / 2**20
 
 
-def _compact(count: int) -> str:
-    digits = str(count)
-    return f"{_DIGITS[len(digits) - 1]}{digits}.{token_urlsafe(4)}"
+def _written(form: str, count: int) -> str:
+    return form.format(count, token_urlsafe(4))
 
 
 def _count(version: str) -> int | None:
     """The count of a version in our form or in the zero-padded form of LangGraph's own savers."""
-    head = version.partition(".")[0]
-    if head[:1] in _DIGITS:
-        head = head[1:]
+    head = version.partition(".")[0].lstrip(" ")
     return int(head) if head.isascii() and head.isdigit() and len(head) < 40 and int(head) < 10**19 else None

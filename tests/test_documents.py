@@ -40,6 +40,7 @@ RUN_FILES = [path for name in RUN if (path := ROOT / f"{name}.md").exists()]
 ALL_FILES = [*sorted(ROOT.glob("*.md")), ROOT / "tests/README.md"]
 
 
+@pytest.mark.timeout(900)  # a document has up to thirty commands, each a process of its own
 @pytest.mark.parametrize("path", RUN_FILES, ids=lambda path: path.name)
 def test_every_block_runs(path: Path, private_server: Callable[..., RunningServer], tmp_path: Path) -> None:
     """The blocks of a document run from top to bottom, and print the output that it shows."""

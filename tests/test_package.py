@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -17,13 +18,18 @@ ROOT = Path(__file__).parent.parent
 GUIDE = (ROOT / "GUIDE.md").read_text()
 
 
-def test_the_wheel_holds_the_three_packages_and_nothing_else(tmp_path: Path) -> None:
-    """Modules, scripts and type markers of the three floors."""
+NAMESPACE = "saver/namespace/"
+
+
+def test_the_wheel_holds_the_packages_and_nothing_else(tmp_path: Path) -> None:
+    """Modules, scripts and type markers of the three floors, and the part of LangGraph's namespace."""
     subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path], cwd=ROOT, check=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     inside = {name for name in names if ".dist-info/" not in name}
-    assert {name.partition("/")[0] for name in inside} == {"eventlog", "projections", "saver"}
+    assert {name.partition("/")[0] for name in inside} == {"eventlog", "langgraph", "projections", "saver"}
+    assert not {"langgraph/__init__.py", "langgraph/checkpoint/__init__.py"} & inside
+    assert {"langgraph/checkpoint/redis_streams/__init__.py", "langgraph/checkpoint/redis_streams/py.typed"} <= inside
     assert {
         "eventlog/py.typed",
         "projections/py.typed",
@@ -31,12 +37,22 @@ def test_the_wheel_holds_the_three_packages_and_nothing_else(tmp_path: Path) -> 
         "projections/checkpoints/save_checkpoint.lua",
     } <= inside
     expected = {
-        str(path.relative_to(ROOT))
+        str(path.relative_to(ROOT)).removeprefix(NAMESPACE)
         for floor in ("eventlog", "projections", "saver")
         for path in (ROOT / floor).rglob("*")
         if path.suffix in {".py", ".lua"} or path.name == "py.typed"
     }
     assert expected == inside
+
+
+def test_the_source_distribution_holds_the_namespace(tmp_path: Path) -> None:
+    """A wheel can be built from the source distribution."""
+    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", tmp_path], cwd=ROOT, check=True)
+    (sdist,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
+    folder = NAMESPACE + "langgraph/checkpoint/redis_streams/"
+    assert {folder + name for name in ("__init__.py", "cli.py", "py.typed")} <= inside
 
 
 def test_the_guide_names_every_error() -> None:

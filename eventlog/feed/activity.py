@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from eventlog import codec
 from eventlog.errors import CorruptEntry, InvalidArgument
-from eventlog.feed.position import Mark, Position
+from eventlog.feed.position import Offset, Position
 from eventlog.framing import counted, split_counted
 from eventlog.keys import text
 
@@ -86,14 +86,14 @@ class Activity:
 
         From a tail it has all partitions, from a member of a group this activity's own.
         """
-        marks = {number: mark_of(before) for number, before in self._before.items()}
-        marks[self.partition] = self.mark
-        return Position(marks)
+        offsets = {number: offset_of(before) for number, before in self._before.items()}
+        offsets[self.partition] = self.offset
+        return Position(offsets)
 
     @property
-    def mark(self) -> Mark:
+    def offset(self) -> Offset:
         """The activity's place in its partition's feed."""
-        return Mark(
+        return Offset(
             self.id, _check(*(part.encode() for part in (self.thread_id, self.event_id, str(self.sequence), self.kind)))
         )
 
@@ -153,12 +153,12 @@ class Activity:
         }
 
 
-def mark_of(seen: Mark | tuple[bytes, list[bytes]]) -> Mark:
-    """The mark of an entry of the feed, given that, or its id and fields."""
-    if isinstance(seen, Mark):
+def offset_of(seen: Offset | tuple[bytes, list[bytes]]) -> Offset:
+    """The offset of an entry of the feed, given that, or its id and fields."""
+    if isinstance(seen, Offset):
         return seen
     entry_id, flat = seen
-    return Mark(entry_id.decode(), check_of(flat).decode())
+    return Offset(entry_id.decode(), fingerprint_of(flat).decode())
 
 
 def read_pointer(
@@ -218,7 +218,7 @@ def foreign(partition: int, entry_id: bytes, error: Exception) -> CorruptEntry:
     )
 
 
-def check_of(flat: list[bytes]) -> bytes:
+def fingerprint_of(flat: list[bytes]) -> bytes:
     """By what a pointer is told from another that has the same entry id; `pointer_check` of pointers.lua."""
     named = codec.paired(flat)
     return _check(*(named.get(name, b"") for name in _NAMES[:4])).encode()

@@ -16,7 +16,7 @@ from eventlog.events import Recorded
 from eventlog.feed.activity import Activity, Filters
 from eventlog.feed.groups import Group, GroupInfo, drop_group, list_groups
 from eventlog.feed.position import ORIGIN, Position
-from eventlog.feed.reading import Start, check_start, ends_of, load_event, marks_of, open_keyspace, read_on
+from eventlog.feed.reading import Start, check_start, ends_of, load_event, offsets_of, open_keyspace, read_on
 from eventlog.feed.tail import SUBJECT, Tail
 from eventlog.feed.trimming import Retention, Trimmed, trim_feed
 from eventlog.flow import Flow, Pause, Wait
@@ -260,9 +260,9 @@ class ActivityFeed(AbstractContextManager, AbstractAsyncContextManager):  # type
 
     def _check(self, position: Position | str) -> Flow[None]:
         keyspace = yield from self._used()
-        marks = yield from marks_of(keyspace, position, list(range(keyspace.partitions)))
-        for number, mark in marks.items():
-            yield from read_on(keyspace, number, mark, Filters(), 1)
+        offsets = yield from offsets_of(keyspace, position, list(range(keyspace.partitions)))
+        for number, offset in offsets.items():
+            yield from read_on(keyspace, number, offset, Filters(), 1)
 
     def _trim(self, retention: timedelta | int | Mapping[str, Any]) -> Flow[Trimmed]:
         wanted = Retention.of(retention)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from eventlog.errors import GroupNotFound, InvalidArgument
 from eventlog.feed.activity import Activity, Filters, unpack_pointer
 from eventlog.feed.failures import Failure
-from eventlog.feed.position import Mark
+from eventlog.feed.position import Offset
 from eventlog.feed.reading import Start
 from eventlog.feed.registration import decoded, drop_in, filters_in, register, register_in, registration
 from eventlog.flow import Call, Command, Flow, load_script
@@ -286,7 +286,7 @@ class Group:
             )
         keyspace, _ = found
         for number in range(keyspace.partitions):  # where it was lost, in a failover or by a drop that was cut short
-            yield from register_in(keyspace, self.name, number, Mark("beginning"))
+            yield from register_in(keyspace, self.name, number, Offset("beginning"))
 
     def _known(self) -> Flow[Keyspace]:
         keyspace = yield from self.feed.opened()

@@ -6,14 +6,14 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from eventlog.feed.activity import Activity, check_of
+from eventlog.feed.activity import Activity, fingerprint_of
 from eventlog.feed.failures import Failure
-from eventlog.feed.position import Mark
+from eventlog.feed.position import Offset
 from eventlog.keys import GroupKeys
 
 __all__ = ["STAY", "Again", "InHand", "Lane"]
 
-STAY = Mark("")
+STAY = Offset("")
 """Where the position is to stay as it is."""
 
 
@@ -24,10 +24,10 @@ class Lane:
     number: int
     token: bytes
     keys: GroupKeys
-    mark: Mark
+    offset: Offset
     """Read up to here."""
     n: int
-    """Entries of the feed up to the mark, ever."""
+    """Entries of the feed up to the offset, ever."""
     held: set[str]
     """Threads that wait."""
     stamp: bytes
@@ -37,7 +37,7 @@ class Lane:
     next: int = 0
     base: int = 0
     """Entries of the feed before those in `pointers`."""
-    before: Mark = STAY
+    before: Offset = STAY
     """The last entry before these."""
     more: bool = True
     open: bool = False
@@ -58,15 +58,15 @@ class Lane:
         """Moves on behind an event that was handed out."""
         self.open, self.done, self.done_n = False, hand.activity, hand.n
 
-    def reached(self) -> tuple[Mark, int]:
+    def reached(self) -> tuple[Offset, int]:
         """How far it is done, and the number of entries up to there; STAY if that is settled."""
         if self.next >= len(self.pointers) and not self.open:
-            mark, n = self.mark, self.n
+            offset, n = self.offset, self.n
         elif self.done is not None:
-            mark, n = self.done.mark, self.done_n
+            offset, n = self.done.offset, self.done_n
         else:
             return STAY, 0
-        return (STAY, 0) if mark.id == self.settled else (mark, n)
+        return (STAY, 0) if offset.id == self.settled else (offset, n)
 
     def is_unsettled(self) -> bool:
         """Whether there is something to write down."""
@@ -77,9 +77,9 @@ class Lane:
         if self.next:
             entry = self.pointers[self.next - 1]
             looked = entry[2] if len(entry) > 2 else self.next
-            self.mark, self.n = Mark(entry[0].decode(), check_of(entry[1]).decode()), self.base + looked
+            self.offset, self.n = Offset(entry[0].decode(), fingerprint_of(entry[1]).decode()), self.base + looked
         else:
-            self.mark, self.n = self.before, self.base
+            self.offset, self.n = self.before, self.base
         self.pointers, self.more = self.pointers[: self.next], True
 
 

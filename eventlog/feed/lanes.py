@@ -38,7 +38,7 @@ from eventlog.feed.activity import Activity, Filters, pack_pointer, read_pointer
 from eventlog.feed.failures import Failure
 from eventlog.feed.lane import STAY, Again, InHand, Lane
 from eventlog.feed.leases import Gained, Leases, Lost
-from eventlog.feed.position import Mark
+from eventlog.feed.position import Offset
 from eventlog.feed.reading import SCAN, after, as_page, astray
 from eventlog.flow import Argument, Call, Command, Flow, Pause, Wait, load_script
 from eventlog.framing import ordered
@@ -282,7 +282,7 @@ class Lanes:
             self._forget(self.lanes[news.number])
         keys = self._keyspace.partition(news.number).group(self._encoded)
         self.lanes[news.number] = Lane(
-            news.number, news.token, keys, news.mark, news.n, set(news.held), news.stamp, settled=news.mark.id
+            news.number, news.token, keys, news.offset, news.n, set(news.held), news.stamp, settled=news.offset.id
         )
 
     def _drop(self, lane: Lane) -> None:
@@ -398,18 +398,26 @@ class Lanes:
 
     def _read_lane(self, lane: Lane) -> Flow[None]:
         """Settles a lane and reads it on: one round trip; two if there is a filter and something to settle."""
-        then = None if self._filtered else after(lane.keys.shared.feed, lane.mark, self._batch)
+        then = None if self._filtered else after(lane.keys.shared.feed, lane.offset, self._batch)
         if lane.is_unsettled():
             reply = yield from self._settle(lane, then=then)
             if reply is None:
                 return
             if then is not None:
                 _, _, due, left, entries = reply
-                self._take_in(lane, as_page(entries, lane.mark, self._batch), due, left)
+                self._take_in(lane, as_page(entries, lane.offset, self._batch), due, left)
                 return
         shared = lane.keys.shared
         count = 0 if then else self._batch
-        words = [lane.token, lane.mark.id, lane.mark.check, count, lane.stamp, max(SCAN, self._batch), *self._filters]
+        words = [
+            lane.token,
+            lane.offset.id,
+            lane.offset.check,
+            count,
+            lane.stamp,
+            max(SCAN, self._batch),
+            *self._filters,
+        ]
         keys = [shared.feed, shared.trimmed, lane.keys.state, lane.keys.due]
         reply = yield Call(LANE, keys, words, then=then)
         told, entries = (reply, None) if then is None else reply
@@ -419,13 +427,13 @@ class Lanes:
         if told[0] != b"ok":
             raise self._gone_astray(lane, told[0])
         _, *page, due, left = told
-        self._take_in(lane, page if then is None else as_page(entries, lane.mark, self._batch), due, left)
+        self._take_in(lane, page if then is None else as_page(entries, lane.offset, self._batch), due, left)
 
     def _take_in(self, lane: Lane, page: Sequence[Any], due: list[bytes], left: int) -> None:
         """What was read of a lane, and what is due there."""
         pointers, entry_id, check, looked, more = page
-        lane.pointers, lane.next, lane.base, lane.before = pointers, 0, lane.n, lane.mark
-        lane.mark, lane.n, lane.more = Mark(entry_id.decode(), check.decode()), lane.n + looked, bool(more)
+        lane.pointers, lane.next, lane.base, lane.before = pointers, 0, lane.n, lane.offset
+        lane.offset, lane.n, lane.more = Offset(entry_id.decode(), check.decode()), lane.n + looked, bool(more)
         lane.due, lane.read_at = list(due), time.monotonic()
         lane.next_due = None if left < 0 else lane.read_at + left / 1000
         if pointers:
@@ -435,7 +443,7 @@ class Lanes:
         """The error for a lane whose server lost something. Its lease is asked anew where it is, to go on from there."""
         self._forget(lane)
         self._astray.append((lane.number, lane.token))
-        return astray(what, lane.number, lane.mark)
+        return astray(what, lane.number, lane.offset)
 
     def _wait(self) -> Flow[None]:
         yield from self._settle_all()
@@ -446,7 +454,7 @@ class Lanes:
         dues = [lane.next_due for lane in self.lanes.values() if lane.next_due is not None]
         seconds = min([IDLE, *(max(0.0, due - now) for due in dues)])
         streams = {lane.keys.shared.feed: lane for lane in self.lanes.values()}
-        asked = [(key, (lane.mark.id or "0-0").encode()) for key, lane in streams.items()]
+        asked = [(key, (lane.offset.id or "0-0").encode()) for key, lane in streams.items()]
         news = yield Wait(asked, max(1, int(seconds * 1000)))
         for key in news:
             if key in streams:
@@ -505,7 +513,7 @@ class Lanes:
     def _write(
         self,
         lane: Lane,
-        position: Mark = STAY,
+        position: Offset = STAY,
         n: int = 0,
         *,
         waits: Sequence[bytes] = (),

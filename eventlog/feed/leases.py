@@ -14,7 +14,7 @@ from threading import Lock
 from typing import Any, Union
 
 from eventlog.errors import GroupNotFound
-from eventlog.feed.position import Mark
+from eventlog.feed.position import Offset
 from eventlog.feed.registration import register_in, registration
 from eventlog.flow import Argument, Call, Flow, load_script
 from eventlog.keys import Keyspace
@@ -35,9 +35,9 @@ class Gained:
 
     number: int
     token: bytes
-    mark: Mark
+    offset: Offset
     n: int
-    """Entries of the feed up to the mark, ever."""
+    """Entries of the feed up to the offset, ever."""
     held: tuple[str, ...]
     """Threads that wait."""
     stamp: bytes
@@ -109,8 +109,10 @@ class Leases:
         if reply[0] == b"ok":
             _, entry_id, check, n, held, stamp = reply
             self.tokens[number] = token
-            mark = Mark((entry_id or b"0-0").decode(), (check or b"").decode())
-            self.news.append(Gained(number, token, mark, int(n or 0), tuple(thread.decode() for thread in held), stamp))
+            offset = Offset((entry_id or b"0-0").decode(), (check or b"").decode())
+            self.news.append(
+                Gained(number, token, offset, int(n or 0), tuple(thread.decode() for thread in held), stamp)
+            )
 
     def release(self, number: int, token: bytes) -> Flow[None]:
         """Gives a lease back. One round trip."""
@@ -133,7 +135,7 @@ class Leases:
             log.warning(
                 "Group %r was lost in partition %d; it begins anew there with what the feed has", self._group, number
             )
-            yield from register_in(self._keyspace, self._group, number, Mark("beginning"))
+            yield from register_in(self._keyspace, self._group, number, Offset("beginning"))
             reply = yield Call(LEASE, [shared.positions, keys.state, keys.due], words)
         if reply[0] == b"none":
             raise GroupNotFound(f"Group {self._group!r} was dropped; its members end. Register it anew to begin again.")

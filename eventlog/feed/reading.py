@@ -20,12 +20,12 @@ from eventlog.errors import (
     ServerUnavailable,
 )
 from eventlog.events import Recorded, decode_entry
-from eventlog.feed.activity import Activity, Filters, check_of
-from eventlog.feed.position import ORIGIN, Mark, Position
+from eventlog.feed.activity import Activity, Filters, fingerprint_of
+from eventlog.feed.position import ORIGIN, Offset, Position
 from eventlog.flow import Argument, Batch, Call, Command, Flow, Pause, load_script
 from eventlog.keys import LAYOUT, Keyspace
 
-__all__ = ["Start", "ends_of", "load_event", "marks_of", "open_keyspace", "read_on", "steadfast"]
+__all__ = ["Start", "ends_of", "load_event", "offsets_of", "open_keyspace", "read_on", "steadfast"]
 
 T = TypeVar("T")
 Start = Union[str, datetime, Position]
@@ -84,14 +84,14 @@ def steadfast(make: Callable[[], Flow[T]], patience: float, stopped: Callable[[]
         pause = min(pause * 2, 1.0)
 
 
-def ends_of(keyspace: Keyspace, partitions: list[int]) -> Flow[dict[int, tuple[Mark, Mark]]]:
+def ends_of(keyspace: Keyspace, partitions: list[int]) -> Flow[dict[int, tuple[Offset, Offset]]]:
     """Of some partitions, what lies right before the first entry there is, and the last entry. One round trip each."""
-    marks = {}
+    offsets = {}
     for number in partitions:
         keys = keyspace.partition(number)
         first_id, first_check, last_id, last_check = yield Call(ENDS, [keys.feed, keys.trimmed], [])
-        marks[number] = Mark(first_id.decode(), first_check.decode()), Mark(last_id.decode(), last_check.decode())
-    return marks
+        offsets[number] = Offset(first_id.decode(), first_check.decode()), Offset(last_id.decode(), last_check.decode())
+    return offsets
 
 
 def check_start(start: object) -> None:
@@ -106,14 +106,14 @@ def check_start(start: object) -> None:
     raise TypeError(f'start must be "beginning", "now", a datetime or a position, not {type(start).__name__}.')
 
 
-def marks_of(keyspace: Keyspace, start: Start, partitions: list[int]) -> Flow[dict[int, Mark]]:
+def offsets_of(keyspace: Keyspace, start: Start, partitions: list[int]) -> Flow[dict[int, Offset]]:
     """Behind which entry of each partition a reader begins. A round trip per partition for "now" and "beginning", else none."""
     if start in ("now", "beginning"):
         ends = yield from ends_of(keyspace, partitions)
         return {number: last if start == "now" else first for number, (first, last) in ends.items()}
     if isinstance(start, datetime):
         ms = (start - EPOCH) // timedelta(milliseconds=1)
-        return dict.fromkeys(partitions, Mark(f"{max(0, ms - 1)}-{2**64 - 1}"))
+        return dict.fromkeys(partitions, Offset(f"{max(0, ms - 1)}-{2**64 - 1}"))
     position = Position.parse(start) if isinstance(start, str) else start
     if foreign := [number for number in position if number >= keyspace.partitions]:
         raise InvalidArgument(
@@ -129,35 +129,35 @@ class Page:
 
     pointers: list[Any]
     """Entry id, fields, and how many entries were looked at up to it."""
-    mark: Mark
+    offset: Offset
     """The last entry looked at."""
     looked: int
     more: bool
 
 
-def read_on(keyspace: Keyspace, number: int, mark: Mark, filters: Filters, count: int) -> Flow[Page]:
+def read_on(keyspace: Keyspace, number: int, offset: Offset, filters: Filters, count: int) -> Flow[Page]:
     """Pointers behind an entry of a partition's feed. One round trip. Raises `PositionLost` or `PositionTrimmed`."""
     keys = keyspace.partition(number)
-    arguments: list[Argument] = [mark.id, mark.check, count, max(SCAN, count), *filters.arguments()]
+    arguments: list[Argument] = [offset.id, offset.check, count, max(SCAN, count), *filters.arguments()]
     reply = yield Call(READ, [keys.feed, keys.trimmed], arguments)
     if reply[0] != b"ok":
-        raise astray(reply[0], number, mark)
+        raise astray(reply[0], number, offset)
     _, pointers, entry_id, check, looked, more = reply
-    return Page(pointers, Mark(entry_id.decode(), check.decode()), looked, bool(more))
+    return Page(pointers, Offset(entry_id.decode(), check.decode()), looked, bool(more))
 
 
-def after(feed: bytes, mark: Mark, count: int) -> Command:
-    """The command that reads entries behind a mark."""
-    return Command("XRANGE", feed, [b"(" + mark.id.encode(), b"+", b"COUNT", count])
+def after(feed: bytes, offset: Offset, count: int) -> Command:
+    """The command that reads entries behind a offset."""
+    return Command("XRANGE", feed, [b"(" + offset.id.encode(), b"+", b"COUNT", count])
 
 
-def as_page(entries: Any, mark: Mark, count: int) -> tuple[list[Any], bytes, bytes, int, int]:
+def as_page(entries: Any, offset: Offset, count: int) -> tuple[list[Any], bytes, bytes, int, int]:
     """What a script would have replied that had read the entries: pointers, id and check of the last, how many, whether more."""
     if not entries:
-        return [], mark.id.encode(), mark.check.encode(), 0, 0
+        return [], offset.id.encode(), offset.check.encode(), 0, 0
     pointers = flattened(entries)
     entry_id, flat = pointers[-1]
-    return pointers, entry_id, check_of(flat), len(pointers), int(len(pointers) == count)
+    return pointers, entry_id, fingerprint_of(flat), len(pointers), int(len(pointers) == count)
 
 
 def flattened(entries: Any) -> list[Any]:
@@ -167,26 +167,26 @@ def flattened(entries: Any) -> list[Any]:
     return entries  # type: ignore[no-any-return]
 
 
-def astray(what: bytes, number: int, mark: Mark) -> EventLogError:
+def astray(what: bytes, number: int, offset: Offset) -> EventLogError:
     """The error for a position that the feed no longer goes on from."""
-    if what == b"trimmed" and mark == ORIGIN:
+    if what == b"trimmed" and offset == ORIGIN:
         return PositionTrimmed(
             f"The feed no longer reaches back to its beginning: partition {number} was trimmed. What is folded from zero would be "
             'incomplete. Start from "beginning" for what is left, or keep the feed for longer.'
         )
-    if what == b"trimmed" and mark.id.endswith(f"-{2**64 - 1}"):
-        since = EPOCH + timedelta(milliseconds=int(mark.id.partition("-")[0]) + 1)
+    if what == b"trimmed" and offset.id.endswith(f"-{2**64 - 1}"):
+        since = EPOCH + timedelta(milliseconds=int(offset.id.partition("-")[0]) + 1)
         return PositionTrimmed(
             f"The feed no longer reaches back to {since.isoformat()}: partition {number} was trimmed beyond that. Start from "
             '"beginning" for what is left.'
         )
     if what == b"trimmed":
         return PositionTrimmed(
-            f"Partition {number} of the feed was trimmed beyond entry {mark.id}: what came between was not read. Start from "
+            f"Partition {number} of the feed was trimmed beyond entry {offset.id}: what came between was not read. Start from "
             '"beginning", rebuild what was made of the feed, and register a group, which trimming waits for.'
         )
     return PositionLost(
-        f"Partition {number} of the feed does not have entry {mark.id}, which was read from it: the server lost its last events, "
+        f"Partition {number} of the feed does not have entry {offset.id}, which was read from it: the server lost its last events, "
         "as a failover to a replica that was behind does. What was read up to there may tell of events that are no more. "
         "Rebuild what was made of the feed, or go on from a position or a time before it."
     )

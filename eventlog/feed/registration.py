@@ -8,8 +8,8 @@ from typing import Any
 from eventlog import codec
 from eventlog.errors import CorruptEntry, InvalidArgument, PositionLost, PositionTrimmed
 from eventlog.feed.activity import Filters
-from eventlog.feed.position import Mark
-from eventlog.feed.reading import Start, astray, marks_of
+from eventlog.feed.position import Offset
+from eventlog.feed.reading import Start, astray, offsets_of
 from eventlog.flow import Call, Command, Flow, load_script
 from eventlog.keys import Keyspace
 
@@ -33,13 +33,13 @@ def register(keyspace: Keyspace, group: str, start: Start, filters: Filters) -> 
     """
     partitions = list(range(keyspace.partitions))
     if start in ("beginning", "now"):
-        where: dict[int, Mark] = dict.fromkeys(partitions, Mark("end" if start == "now" else "beginning"))
+        where: dict[int, Offset] = dict.fromkeys(partitions, Offset("end" if start == "now" else "beginning"))
     else:
-        where = yield from marks_of(keyspace, start, partitions)
+        where = yield from offsets_of(keyspace, start, partitions)
     done: list[int] = []
     try:
-        for number, mark in where.items():
-            if (yield from register_in(keyspace, group, number, mark)):
+        for number, offset in where.items():
+            if (yield from register_in(keyspace, group, number, offset)):
                 done.append(number)
     except (InvalidArgument, PositionLost, PositionTrimmed):
         for number in done:
@@ -51,14 +51,14 @@ def register(keyspace: Keyspace, group: str, start: Start, filters: Filters) -> 
     yield Command("HSETNX", keyspace.groups, [group.encode(), told])
 
 
-def register_in(keyspace: Keyspace, group: str, number: int, mark: Mark) -> Flow[bool]:
-    """Registers a group in a partition; False if it was there. One round trip, and one per thousand entries behind a mark."""
+def register_in(keyspace: Keyspace, group: str, number: int, offset: Offset) -> Flow[bool]:
+    """Registers a group in a partition; False if it was there. One round trip, and one per thousand entries behind a offset."""
     shared = keyspace.partition(number)
     keys = [shared.feed, shared.trimmed, shared.positions, shared.group(group.encode()).state]
-    entry_id, following = mark.id or "beginning", 0
+    entry_id, following = offset.id or "beginning", 0
     counted_to = entry_id
     while True:
-        reply = yield Call(REGISTER, keys, [group.encode(), entry_id, mark.check, counted_to, following])
+        reply = yield Call(REGISTER, keys, [group.encode(), entry_id, offset.check, counted_to, following])
         if reply[0] == b"ok":
             return bool(reply[1])
         if reply[0] == b"future":
@@ -66,7 +66,7 @@ def register_in(keyspace: Keyspace, group: str, number: int, mark: Mark) -> Flow
                 f'Group {group!r}: its start lies in the future by the server\'s clock. Pass "now", or register it later.'
             )
         if reply[0] != b"count":
-            raise astray(reply[0], number, mark)
+            raise astray(reply[0], number, offset)
         page = 1000
         while page == 1000:
             page, last = yield Call(COUNT, [shared.feed], [counted_to])

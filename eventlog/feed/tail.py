@@ -13,9 +13,9 @@ from heapq import merge
 from typing import TYPE_CHECKING, Any
 
 from eventlog.errors import EventLogError
-from eventlog.feed.activity import Activity, Filters, mark_of, read_pointer
-from eventlog.feed.position import Mark, Position, id_order
-from eventlog.feed.reading import Start, marks_of, read_on, steadfast
+from eventlog.feed.activity import Activity, Filters, offset_of, read_pointer
+from eventlog.feed.position import Offset, Position, id_order
+from eventlog.feed.reading import Start, offsets_of, read_on, steadfast
 from eventlog.flow import Emit, Flow, Pause, Wait
 from eventlog.keys import Keyspace
 
@@ -56,7 +56,7 @@ SUBJECT = "the feed"
 class _Stretch:
     """What was read of a partition and not handed out yet."""
 
-    mark: Mark
+    offset: Offset
     pointers: list[Any] = field(default_factory=list)
     next: int = 0
     more: bool = True
@@ -76,11 +76,11 @@ class _Reader:
         self._follow = follow
         self._batch = batch
         self._patience = patience
-        self._seen: dict[int, Mark | tuple[bytes, list[bytes]]] = {}
+        self._seen: dict[int, Offset | tuple[bytes, list[bytes]]] = {}
 
     @property
     def position(self) -> Position:
-        return Position({number: mark_of(seen) for number, seen in self._seen.items()})
+        return Position({number: offset_of(seen) for number, seen in self._seen.items()})
 
     def flow(self) -> Flow[None]:
         """Emits activities. Begun again, it goes on from where it was."""
@@ -89,9 +89,9 @@ class _Reader:
             return
         start = self.position if self._seen else self._start
         partitions = self._partitions(keyspace)
-        marks = yield from steadfast(lambda: marks_of(keyspace, start, partitions), self._patience)
-        stretches = {number: _Stretch(mark) for number, mark in marks.items()}
-        self._seen = dict(marks)
+        offsets = yield from steadfast(lambda: offsets_of(keyspace, start, partitions), self._patience)
+        stretches = {number: _Stretch(offset) for number, offset in offsets.items()}
+        self._seen = dict(offsets)
         while True:
             yield from self._fill(keyspace, stretches)
             yield from self._hand_out(stretches)
@@ -118,18 +118,18 @@ class _Reader:
         for number, one in stretches.items():
             if not one.more or not one.empty():
                 continue
-            reading = partial(read_on, keyspace, number, one.mark, self._filters, self._batch)
+            reading = partial(read_on, keyspace, number, one.offset, self._filters, self._batch)
             page = yield from steadfast(reading, self._patience)
             one.pointers = [
                 (id_order(entry_id.decode()), number, entry_id, flat) for entry_id, flat, _ in page.pointers
             ]
-            one.next, one.mark, one.more = 0, page.mark, page.more
+            one.next, one.offset, one.more = 0, page.offset, page.more
             if not page.pointers:
-                self._seen[number] = page.mark
+                self._seen[number] = page.offset
 
     def _hand_out(self, stretches: dict[int, _Stretch]) -> Flow[None]:
         """Emits what was read, by entry id, as far as it is known that nothing unread comes before it."""
-        ends = [id_order(one.mark.id) for one in stretches.values() if one.more]
+        ends = [id_order(one.offset.id) for one in stretches.values() if one.more]
         limit = min(ends, default=None)
         ready = merge(*(one.pointers[one.next :] for one in stretches.values() if not one.empty()))
         for order, number, entry_id, flat in ready:
@@ -142,11 +142,11 @@ class _Reader:
             yield Emit(activity)
         for number, one in stretches.items():
             if one.empty():
-                self._seen[number] = one.mark
+                self._seen[number] = one.offset
 
     def _wait(self, keyspace: Keyspace, stretches: dict[int, _Stretch]) -> Flow[None]:
         """Until something came in, or a second is over, after which all are read again: so a position that was lost is noticed."""
-        streams = [(keyspace.partition(number).feed, one.mark.id.encode()) for number, one in stretches.items()]
+        streams = [(keyspace.partition(number).feed, one.offset.id.encode()) for number, one in stretches.items()]
         numbers = {key: number for (key, _), number in zip(streams, stretches, strict=True)}
         try:
             news = yield Wait(streams, 1000)

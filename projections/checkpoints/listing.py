@@ -15,7 +15,7 @@ from typing import Any
 from eventlog.codec import Malformed
 from eventlog.flow import Argument, Call, Emit, Flow, load_script
 from eventlog.framing import ordered
-from eventlog.keys import Keyspace, ThreadKeys, checkpoint_place, split_place
+from eventlog.keys import Keyspace, ThreadKeys, checkpoint_sort_key, split_sort_key
 from projections.checkpoints.read import damaged, decode_view
 from projections.integrity.signed_reads import check_bare, check_views
 from projections.log.index import call, check_log, rebuild_index
@@ -104,7 +104,7 @@ class _Found:
 
 
 def _found(keys: ThreadKeys, views: Sequence[View], pieces: Pieces) -> list[_Found]:
-    places = (split_place(view[5]) for view in views)
+    places = (split_sort_key(view[5]) for view in views)
     return [
         _Found(keys, view, pieces, checkpoint_id, namespace)
         for view, (namespace, checkpoint_id, _) in zip(views, places, strict=True)
@@ -152,7 +152,7 @@ class _Walk:
         yield from check_views(self.keys, views, pieces) if full else check_bare(self.keys, views)
         self.finished = not more
         if views:
-            self.scanned = split_place(views[-1][-1])[1]
+            self.scanned = split_sort_key(views[-1][-1])[1]
         return views, pieces
 
     def _fill_all(self, left: int | None) -> Flow[None]:
@@ -217,7 +217,7 @@ def _only(walks: Sequence[_Walk], selection: Selection) -> Flow[list[_Walk]]:
         by_thread.setdefault(walk.keys.thread, {})[walk.namespace] = walk
     for thread, namespaces in by_thread.items():
         found: deque[_Found] = deque()
-        places = [checkpoint_place(namespace.encode(), checkpoint_id.encode()) for namespace in namespaces]
+        places = [checkpoint_sort_key(namespace.encode(), checkpoint_id.encode()) for namespace in namespaces]
         yield from _read_places(next(iter(namespaces.values())).keys, places, found)
         for one in found:
             if selection.matches is None or selection.matches(thread.decode(), one.checkpoint_id, one.decode().body):
@@ -242,12 +242,12 @@ def _newest(keyspace: Keyspace, all_keys: Sequence[ThreadKeys]) -> Flow[dict[byt
                     (found,) = yield Call(NEWEST, [keys.order, keys.log], [])
                 if not found:
                     yield from check_log(keys)
-                places = (split_place(member[1:]) for member in found or ())
+                places = (split_sort_key(member[1:]) for member in found or ())
                 newest[keys.thread] = {namespace: checkpoint_id for namespace, checkpoint_id, _ in places}
     return newest
 
 
 def bare_place(place: bytes) -> bytes:
     """A checkpoint's place without an entry id behind it."""
-    namespace, checkpoint_id, _ = split_place(place)
-    return checkpoint_place(namespace.encode(), checkpoint_id.encode())
+    namespace, checkpoint_id, _ = split_sort_key(place)
+    return checkpoint_sort_key(namespace.encode(), checkpoint_id.encode())

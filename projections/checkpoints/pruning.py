@@ -33,7 +33,7 @@ from eventlog.events import (
 )
 from eventlog.flow import Argument, Call, Flow, load_script
 from eventlog.framing import counted
-from eventlog.keys import ThreadKeys, checkpoint_place, split_place, value_name
+from eventlog.keys import ThreadKeys, checkpoint_sort_key, split_sort_key, value_name
 from projections.integrity.verify import Verified, verify_thread
 from projections.log.fold import Index
 from projections.log.index import SCAN, SCAN_BYTES, call, check_log, rebuild_index, scan
@@ -81,7 +81,7 @@ class History:
 
 def place_of(event: CheckpointSaved | ValuesSaved | WritesSaved) -> bytes:
     """Place of the checkpoint that an event belongs to."""
-    return checkpoint_place(event.namespace.encode(), event.checkpoint_id.encode())
+    return checkpoint_sort_key(event.namespace.encode(), event.checkpoint_id.encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +207,7 @@ def _support(
     support: set[bytes] = set()
     waiting = {channel for channel in replayed(event) if not holds(event, channel)}
     while waiting and event.parent_id is not None:
-        place = checkpoint_place(event.namespace.encode(), event.parent_id.encode())
+        place = checkpoint_sort_key(event.namespace.encode(), event.parent_id.encode())
         parent = ancestors.get(place)
         if parent is None or place in support:
             break
@@ -218,7 +218,7 @@ def _support(
 
 
 def _names(places: Iterable[bytes]) -> tuple[tuple[str, str], ...]:
-    return tuple(split_place(place)[:2] for place in sorted(places))
+    return tuple(split_sort_key(place)[:2] for place in sorted(places))
 
 
 def _ranges(gone: Iterable[Recorded]) -> list[tuple[int, int, str]]:

@@ -6,7 +6,7 @@ from eventlog.codec import Malformed
 from eventlog.errors import CorruptEntry, EventLogError, LogLost
 from eventlog.flow import Argument, Command, Flow, load_script
 from eventlog.framing import ordered
-from eventlog.keys import ThreadKeys, checkpoint_place, split_place
+from eventlog.keys import ThreadKeys, checkpoint_sort_key, split_sort_key
 from projections.integrity.signed_reads import check_views
 from projections.log.index import call
 from projections.values.cache import KnownVersions, ValueCache
@@ -60,7 +60,7 @@ def read_checkpoint(
 ) -> Flow[StoredCheckpoint | None]:
     """The checkpoint with this id, None if there is none. One round trip. `ttl` and errors as in `read_latest`."""
     encoded = namespace.encode()
-    place = checkpoint_place(encoded, checkpoint_id.encode())
+    place = checkpoint_sort_key(encoded, checkpoint_id.encode())
     heads = [keys.head(encoded), keys.head(b"")]
     if keys.signer is not None:
         return (yield from _read_signed(keys, [ttl, ordered(encoded), place, 0], heads))
@@ -103,7 +103,7 @@ def decode_view(keys: ThreadKeys, view: View, pieces: Pieces) -> StoredCheckpoin
 
 def damaged(keys: ThreadKeys, error: Exception, place: bytes = b"") -> CorruptEntry:
     """The error for bytes that this project did not write."""
-    where = f"Entry {split_place(place)[2].decode()} of" if place else "The head of"
+    where = f"Entry {split_sort_key(place)[2].decode()} of" if place else "The head of"
     return CorruptEntry(
         f"{where} thread {keys.thread.decode()!r}: {error}. Restore the log from a backup (a head may simply be deleted), "
         "or delete the thread."

@@ -15,7 +15,7 @@ from eventlog.errors import ValueTooLarge
 from eventlog.events import CheckpointSaved, ValuesSaved, WritesSaved, encode_event, value_fields
 from eventlog.flow import Argument, Flow, load_script
 from eventlog.framing import counted, ordered
-from eventlog.keys import ThreadKeys, checkpoint_place
+from eventlog.keys import ThreadKeys, checkpoint_sort_key
 from projections.log.index import call
 from projections.values.cache import KnownVersions, Prepared, ValueCache
 from projections.values.versions import Versions, changed
@@ -106,9 +106,9 @@ def _events(
             since = base.entry_id, base.check
             saved = replace(event, versions=changes.channels, seen=changes.seen, base=since)
     fields = encode_event(saved)
-    mark = event.mark or _mark(event, fields, values, prepared)
-    if not event.mark:
-        fields += (b"r", mark)
+    idempotency_key = event.idempotency_key or _idempotency_key(event, fields, values, prepared)
+    if not event.idempotency_key:
+        fields += (b"r", idempotency_key)
     pieces = {name: one.piece for name, one in prepared.items()}
     if len(pieces) <= FIELDS:
         fields += value_fields(pieces)
@@ -118,10 +118,13 @@ def _events(
     while len(parts) < (len(pieces) - 1) // FIELDS:
         parts.append(encode_event(ValuesSaved(event.namespace, event.checkpoint_id, dict(islice(rest, FIELDS)))))
     digests = tuple(map(content_digest, parts))
-    return [*parts, encode_event(replace(saved, values=dict(rest), parts=digests, mark=mark))], depth
+    return [
+        *parts,
+        encode_event(replace(saved, values=dict(rest), parts=digests, idempotency_key=idempotency_key)),
+    ], depth
 
 
-def _mark(
+def _idempotency_key(
     event: CheckpointSaved,
     fields: Sequence[bytes],
     values: Values,
@@ -147,7 +150,7 @@ def save_writes(keys: ThreadKeys, event: WritesSaved, *, ttl: int, about: About)
         namespace,
         checkpoint_id,
         ordered(namespace),
-        checkpoint_place(namespace, checkpoint_id),
+        checkpoint_sort_key(namespace, checkpoint_id),
         ordered(event.task_id.encode()),
         step.encode(),
         run.encode(),

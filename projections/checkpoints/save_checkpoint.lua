@@ -35,7 +35,7 @@ local function value_in(name, piece)
 end
 
 local events, values, bases, wanted, at = {}, {}, {}, { 'id', 'at', 'w', 'b', 'y' }, 14
-local envelope, versions, seen, check, since, mark
+local envelope, versions, seen, check, since, idempotency_key
 for event = 1, tonumber(ARGV[13]) do
   local size = tonumber(ARGV[at + 1])
   local fields = { unpack(ARGV, at + 2, at + 1 + size) }
@@ -61,7 +61,7 @@ for event = 1, tonumber(ARGV[13]) do
     elseif name == 'b' then
       since = fields[i + 1]
     elseif name == 'r' then
-      mark = fields[i + 1]
+      idempotency_key = fields[i + 1]
     end
   end
   at = at + 2 + size
@@ -108,7 +108,7 @@ end
 if old then
   local entry_id = string.sub(old, #place + 2)
   local entry = redis.call('XRANGE', LOG, entry_id, entry_id)[1]
-  if entry and mark_of(entry[2]) == mark then
+  if entry and idempotency_key_of(entry[2]) == idempotency_key then
     return { 'same', entry_id }
   end
 end

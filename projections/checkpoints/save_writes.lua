@@ -21,7 +21,7 @@ local head = head_of(HEAD, ns_place, last)
 local on_head = head and head.id == id
 local views = shared_views(false, ttl > 0 or state.first)
 local left = redis.call('PTTL', LOG)
-local held, paths, marks = {}, {}, {} -- what the task wrote to the checkpoint before, and the mark of the call, by name
+local held, paths, keys_of_calls = {}, {}, {} -- what the task wrote to the checkpoint before, and the idempotency_key of the call, by name
 for _, member in ipairs(members(ORDER, 'w' .. place .. task_place)) do
   local entry_id = string.sub(member, #place + #task_place + 2)
   local found = redis.call('XRANGE', LOG, entry_id, entry_id)[1]
@@ -31,7 +31,7 @@ for _, member in ipairs(members(ORDER, 'w' .. place .. task_place)) do
   local entry = found[2]
   each_write(entry, function(name, path, value, special)
     if special or not held[name] then
-      held[name], paths[name], marks[name] = value, path, mark_of(entry)
+      held[name], paths[name], keys_of_calls[name] = value, path, idempotency_key_of(entry)
     end
   end)
 end
@@ -42,7 +42,7 @@ for _ = 1, tonumber(ARGV[12]) do
   local fields = { unpack(ARGV, at + 2, at + 1 + size) }
   local changes = false
   each_write(fields, function(name, path, value, special)
-    local again = (held[name] == value and paths[name] == path) or (marks[name] and marks[name] == mark_of(fields))
+    local again = (held[name] == value and paths[name] == path) or (keys_of_calls[name] and keys_of_calls[name] == idempotency_key_of(fields))
     if not held[name] or (special and not again) then
       changes = true
     end

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from eventlog.feed.activity import foreign
-from eventlog.feed.position import Mark
+from eventlog.feed.position import Offset
 from eventlog.feed.reading import astray, ends_of
 from eventlog.flow import Call, Flow, load_script
 from eventlog.keys import Keyspace
@@ -56,23 +56,23 @@ def announced(keyspace: Keyspace, threads: Sequence[str] | None = None) -> Flow[
 
 
 def _told(
-    keyspace: Keyspace, number: int, first: Mark, wanted: Sequence[bytes], found: dict[str, Announced]
+    keyspace: Keyspace, number: int, first: Offset, wanted: Sequence[bytes], found: dict[str, Announced]
 ) -> Flow[None]:
     """Notes what the feed of a partition says behind an entry."""
     keys = keyspace.partition(number)
 
-    def call(mark: Mark) -> Call:
-        return Call(ANNOUNCED, [keys.feed, keys.trimmed], [mark.id, mark.check, PAGE, *wanted])
+    def call(offset: Offset) -> Call:
+        return Call(ANNOUNCED, [keys.feed, keys.trimmed], [offset.id, offset.check, PAGE, *wanted])
 
     def following(reply: Any) -> Call | None:
-        return call(Mark(reply[2].decode(), reply[3].decode())) if reply[0] == b"ok" and reply[4] else None
+        return call(Offset(reply[2].decode(), reply[3].decode())) if reply[0] == b"ok" and reply[4] else None
 
-    mark, trimmed = first, first.id != ORIGIN
+    offset, trimmed = first, first.id != ORIGIN
     pages = Pages(call(first), following)
     while pages.more:
         what, *reply = yield from pages.next()
         if what != b"ok":
-            raise astray(what, number, mark)
+            raise astray(what, number, offset)
         told = iter(reply[0])
         for own_id, name, *pointer in zip(*[told] * 6, strict=True):
             try:
@@ -82,7 +82,7 @@ def _told(
                 found[thread] = _next(found.get(thread), *pointer, trimmed=trimmed)
             except ValueError as error:
                 raise foreign(number, own_id, error) from error
-        mark = Mark(reply[1].decode(), reply[2].decode())
+        offset = Offset(reply[1].decode(), reply[2].decode())
 
 
 def _next(

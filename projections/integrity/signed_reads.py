@@ -17,7 +17,7 @@ from eventlog.codec import EMPTY, Malformed, base_of, counted_part, is_delta, pa
 from eventlog.errors import CorruptEntry, SignatureInvalid
 from eventlog.events import decode_versions
 from eventlog.flow import Call, Flow, load_script
-from eventlog.keys import ThreadKeys, split_place, value_name
+from eventlog.keys import ThreadKeys, split_sort_key, value_name
 from projections.integrity.verify import verify_thread
 from projections.log.signatures import SCAN, SCAN_BYTES, SCAN_LOG, Names
 from projections.values.pieces import Pieces
@@ -103,7 +103,7 @@ def check_views(keys: ThreadKeys, views: Sequence[View], pieces: Pieces) -> Flow
     if keys.signer is None or not views:
         return
     entries = _entries_of(keys)
-    own = [split_place(view[5])[2] for view in views]
+    own = [split_sort_key(view[5])[2] for view in views]
     yield from entries.bases(own)
     yield from entries.fetch([*pieces.entry_ids(), *(writes[0] for view in views for writes in view[4])])
     absent: set[tuple[str, bytes]] = set()
@@ -150,7 +150,7 @@ def check_bare(keys: ThreadKeys, views: Sequence[Sequence[bytes]]) -> Flow[None]
     if keys.signer is None or not views:
         return
     entries = _entries_of(keys)
-    own = [split_place(place)[2] for _, place in views]
+    own = [split_sort_key(place)[2] for _, place in views]
     yield from entries.fetch(own)
     for (envelope, place), entry_id in zip(views, own, strict=True):
         _same(keys, entry_id, envelope, entries.field(entry_id, b"e"))
@@ -250,7 +250,7 @@ def _check_writes(entries: _Entries, writes: Sequence[bytes], envelope: bytes) -
 
 
 def _check_place(keys: ThreadKeys, place: bytes, envelope: bytes) -> None:
-    namespace, checkpoint_id, entry_id = split_place(place)
+    namespace, checkpoint_id, entry_id = split_sort_key(place)
     if _named(keys, entry_id, envelope) != (namespace, checkpoint_id):
         raise _differs(keys, entry_id)
 

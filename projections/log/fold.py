@@ -40,7 +40,7 @@ from eventlog.events import (
     WritesSaved,
 )
 from eventlog.framing import counted, ordered
-from eventlog.keys import checkpoint_place, value_name
+from eventlog.keys import checkpoint_sort_key, value_name
 
 __all__ = ["Fold", "Index", "fold", "lacking", "settle"]
 
@@ -197,7 +197,7 @@ _FOLDS: dict[bytes, Callable[[Fold, bytes, Any], None]] = {
 
 
 def _place(namespace: str, checkpoint_id: str) -> bytes:
-    return checkpoint_place(namespace.encode(), checkpoint_id.encode())
+    return checkpoint_sort_key(namespace.encode(), checkpoint_id.encode())
 
 
 def fold(thread: str, events: Iterable[Recorded]) -> Index:

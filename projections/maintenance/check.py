@@ -14,7 +14,7 @@ from eventlog.codec import Malformed, counted_part, paired
 from eventlog.errors import CorruptEntry, ThreadBusy, ThreadNotFound
 from eventlog.flow import Batch, Call, Command, Flow, load_script
 from eventlog.framing import counted, ordered, unordered
-from eventlog.keys import PartitionKeys, ThreadKeys, checkpoint_place, split_place, split_value_name
+from eventlog.keys import PartitionKeys, ThreadKeys, checkpoint_sort_key, split_sort_key, split_value_name
 from projections.checkpoints.read import READ, decode_view
 from projections.log.fold import Index
 from projections.log.index import scan
@@ -198,8 +198,8 @@ def has_member(index: Index, member: bytes) -> bool:
     if not member:
         return True
     try:
-        namespace, checkpoint_id, rest = split_place(member[1:])
-        place = checkpoint_place(namespace.encode(), checkpoint_id.encode())
+        namespace, checkpoint_id, rest = split_sort_key(member[1:])
+        place = checkpoint_sort_key(namespace.encode(), checkpoint_id.encode())
         if member[:1] == b"w":
             return unordered(rest) in index.writes.get(place, ())
     except ValueError:
@@ -271,7 +271,7 @@ def member_text(member: bytes) -> str:
     if not member:
         return "mark that it is whole"
     try:
-        namespace, checkpoint_id, rest = split_place(member[1:])
+        namespace, checkpoint_id, rest = split_sort_key(member[1:])
         if member[:1] == b"w":
             task, entry_id = unordered(rest)
             told = f"writes of task {task.decode()!r} to checkpoint {checkpoint_id!r} in entry {entry_id.decode()}"
@@ -287,7 +287,7 @@ def _within(namespace: bytes) -> str:
 
 
 def _namespaces(index: Index) -> list[str]:
-    return sorted({split_place(place)[0] for place in index.checkpoints})
+    return sorted({split_sort_key(place)[0] for place in index.checkpoints})
 
 
 def _heads(keys: ThreadKeys, index: Index) -> Flow[tuple[int, list[Difference]]]:

@@ -36,7 +36,7 @@ from eventlog.events import (
 )
 from eventlog.flow import Call, Flow, load_script
 from eventlog.framing import counted, ordered
-from eventlog.keys import ThreadKeys, checkpoint_place, split_place, value_name
+from eventlog.keys import ThreadKeys, checkpoint_sort_key, split_sort_key, value_name
 from projections.log.fold import Index, lacking
 from projections.log.index import SCAN, SCAN_BYTES, SCAN_LOG
 from projections.log.signatures import Names, signed_page
@@ -429,7 +429,7 @@ class Past:
             spot.held = yield from self._found(index, namespace, latest, index.checkpoints[latest])
         for place in _within(namespace, index.writes):
             if place > latest:
-                spot.early[split_place(place)[1]] = [entry_id for _, entry_id in index.writes[place]]
+                spot.early[split_sort_key(place)[1]] = [entry_id for _, entry_id in index.writes[place]]
         self._elsewhere.discard(namespace)
         return self._follow(namespace, spot)
 
@@ -472,12 +472,12 @@ class Past:
     def ids(self, namespace: str) -> Flow[list[str]]:
         """Ids of the checkpoints that could be read where one is, smallest first."""
         index = yield from self._caught_up()
-        return [split_place(place)[1] for place in sorted(_within(namespace, index.checkpoints))]
+        return [split_sort_key(place)[1] for place in sorted(_within(namespace, index.checkpoints))]
 
     def namespaces(self) -> Flow[list[str]]:
         """Namespaces that had a checkpoint where one is."""
         index = yield from self._caught_up()
-        return sorted({split_place(place)[0] for place in index.checkpoints})
+        return sorted({split_sort_key(place)[0] for place in index.checkpoints})
 
     def state(self, namespace: str) -> Flow[State]:
         """The latest checkpoint of a namespace, where one is. No round trip if what it needs was seen lately, else one; those of an
@@ -494,7 +494,7 @@ class Past:
         held = None if spot is None else spot.held
         if held is None or held.event.checkpoint_id != checkpoint_id:
             index = yield from self._caught_up()
-            place = checkpoint_place(namespace.encode(), checkpoint_id.encode())
+            place = checkpoint_sort_key(namespace.encode(), checkpoint_id.encode())
             entry_id = index.checkpoints.get(place)
             if entry_id is None:
                 return self._unavailable(namespace) if self._unsettled() else None
@@ -511,7 +511,7 @@ class Past:
         """Whether a checkpoint is, in the end, what it was: neither removed nor replaced, nor any of its values."""
         event, final = held.event, self._final
         assert final is not None
-        place = checkpoint_place(event.namespace.encode(), event.checkpoint_id.encode())
+        place = checkpoint_sort_key(event.namespace.encode(), event.checkpoint_id.encode())
         if held.entry_id not in (final.checkpoints.get(place), final.hidden.get(place)):
             return False
         return all(

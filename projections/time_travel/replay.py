@@ -101,9 +101,10 @@ def _namespace_of(recorded: Recorded) -> str | None:
     return event.namespace if isinstance(event, (CheckpointSaved, ValuesSaved, WritesSaved)) else None
 
 
-def state_as_of(keys: ThreadKeys, namespace: str, when: When) -> Flow[StoredCheckpoint | None]:
-    """The checkpoint that could be read of a namespace after the last event at or before a moment: a time by the server's clock,
-    the id of an entry, or a sequence number. None if there was none yet.
+def state_as_of(keys: ThreadKeys, namespace: str, when: When | Moment) -> Flow[StoredCheckpoint | None]:
+    """The checkpoint that could be read of a namespace after the last event at or before a moment.
+
+    `projections.time_travel.moment` lists the forms of a moment; times are by the server's clock. None if there was none yet.
 
     One round trip per 1000 entries or 4 MiB up to the moment, and three more; of a pruned thread those of its whole log as well.
     Memory: a page, the index up to the moment, and the state.
@@ -116,7 +117,7 @@ def state_as_of(keys: ThreadKeys, namespace: str, when: When) -> Flow[StoredChec
         LogLost, CorruptEntry: see `projections.log.index.call`.
 
     """
-    moment = moment_of(when)
+    moment = moment_of(when, thread=keys.thread.decode())
     past = Past(keys)
     yield from past.begin()
     ahead = yield from past.go_to(moment)

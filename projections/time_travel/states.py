@@ -13,7 +13,7 @@ from eventlog.codec import EMPTY, Malformed, base_of, decompressed, delta_start,
 from eventlog.errors import CorruptEntry
 from eventlog.events import CheckpointSaved, Recorded, ValuesSaved, WritesSaved
 from eventlog.flow import Argument, Call, Flow, load_script
-from eventlog.keys import ThreadKeys, checkpoint_place
+from eventlog.keys import ThreadKeys, checkpoint_sort_key
 from projections.checkpoints.read import damaged, decode_view
 from projections.integrity.signed_reads import check_views
 from projections.values.delta import apply_deltas
@@ -148,7 +148,7 @@ class States:
             return None
         placed = iter(numbers)
         whole = [0 if held.places[channel] is None else next(placed) for channel in event.versions]
-        place = checkpoint_place(event.namespace.encode(), event.checkpoint_id.encode()) + held.entry_id
+        place = checkpoint_sort_key(event.namespace.encode(), event.checkpoint_id.encode()) + held.entry_id
         view, pieces = [*found[:3], whole, writes, place], Pieces(flat, vectors)
         yield from check_views(self.keys, [view], pieces)
         return decode_view(self.keys, view, pieces)
@@ -228,4 +228,4 @@ class States:
 
 def damaged_entry(keys: ThreadKeys, error: Exception, entry_id: bytes) -> CorruptEntry:
     """The error for an entry that cannot be read."""
-    return damaged(keys, error, checkpoint_place(b"", b"") + entry_id)
+    return damaged(keys, error, checkpoint_sort_key(b"", b"") + entry_id)

@@ -7,8 +7,6 @@ as it was then, and goes on from the latest checkpoint it had.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from eventlog.attribution import stamp
 from eventlog.codec import content_digest
 from eventlog.errors import CorruptEntry, HistoryGone, InvalidArgument, ThreadBusy, ThreadExists, ThreadNotFound
@@ -21,8 +19,9 @@ from projections.log.index import check_log, has_entry, rebuild_index, scan
 from projections.log.signatures import name_at, sources_of
 from projections.log.staging import StagedIndex, stage_entries, staged_keys
 from projections.registry.rebuild import runs_of
+from projections.time_travel.moment import Moment
 
-__all__ = ["Until", "copy_thread"]
+__all__ = ["copy_thread"]
 
 READ_ENTRIES = load_script("projections/log/read_entries")
 STORE_COPY = load_script("projections/transfer/store_copy")
@@ -31,40 +30,8 @@ PAGE_BYTES = 4 * 1024 * 1024
 ATTEMPTS = 20
 
 
-@dataclass(frozen=True)
-class Until:
-    """Up to where a history is copied: the last event of that is the one named, or the last that came at a time or before."""
-
-    entry_id: bytes | None = None
-    sequence: int | None = None
-    ms: int | None = None
-    """Since 1970, by the ids of the entries."""
-
-    def __str__(self) -> str:
-        """As errors name it."""
-        if self.entry_id is not None:
-            return f"event {self.entry_id.decode()}"
-        return f"event number {self.sequence}" if self.sequence is not None else f"time {self.ms} (ms since 1970)"
-
-    def is_before(self, recorded: Recorded) -> bool:
-        """Whether an event came later."""
-        if self.sequence is not None:
-            return recorded.sequence > self.sequence
-        ms = entry_order(recorded.entry_id)[0]
-        if self.ms is not None:
-            return ms > self.ms
-        assert self.entry_id is not None
-        return entry_order(recorded.entry_id) > entry_order(self.entry_id)
-
-    def is_met(self, index: Fold) -> bool:
-        """Whether a log that ends here has the event that is named."""
-        if self.sequence is not None:
-            return index.sequence == self.sequence
-        return self.ms is not None or index.last == self.entry_id
-
-
 def copy_thread(
-    keyspace: Keyspace, source: ThreadKeys, target: ThreadKeys, *, ttl: int, until: Until | None = None
+    keyspace: Keyspace, source: ThreadKeys, target: ThreadKeys, *, ttl: int, until: Moment | None = None
 ) -> Flow[None]:
     """Copies the history of a thread, complete or up to an event, to one that does not exist: all of it or nothing.
 
@@ -114,7 +81,7 @@ def copy_thread(
     )
 
 
-def _read(source: ThreadKeys, staged: list[bytes], until: Until | None) -> Flow[StagedIndex | None]:
+def _read(source: ThreadKeys, staged: list[bytes], until: Moment | None) -> Flow[StagedIndex | None]:
     """Lays the source's log and index ready; None if the log was pruned, deleted or begun anew meanwhile, or what was laid ready
     has dropped itself.
     """
@@ -133,7 +100,7 @@ def _read(source: ThreadKeys, staged: list[bytes], until: Until | None) -> Flow[
             return None
         wanted = entries
         for number, recorded in enumerate(events):
-            if until is not None and until.is_before(recorded):
+            if until is not None and not until.covers(recorded):
                 beyond, wanted = True, entries[:number]
                 break
             index.add(recorded)
@@ -170,22 +137,30 @@ def _signed_for(source: ThreadKeys, entry_id: bytes) -> Flow[str | None]:
     return None if name == source.thread else name.decode()
 
 
-def _check_prefix(source: ThreadKeys, index: StagedIndex, until: Until, *, beyond: bool) -> Flow[None]:
+def _is_met(until: Moment, index: Fold) -> bool:
+    """Whether a log that ends here has the event that is named."""
+    if until.sequence is not None:
+        return index.sequence == until.sequence
+    return until.entry_id in (None, index.last)
+
+
+def _check_prefix(source: ThreadKeys, index: StagedIndex, until: Moment, *, beyond: bool) -> Flow[None]:
     """Whether the beginning of a log is whole, as it was then."""
     thread = source.thread.decode()
-    if index.missing() is not None or (not until.is_met(index) and beyond):
+    if index.missing() is not None or (not _is_met(until, index) and beyond):
         yield from scan(source)  # raises where that is no removal's doing
         if until.entry_id is None or index.missing() is not None:
             raise HistoryGone(
-                f"Thread {thread!r} was pruned since {until}: its history up to there is no longer whole, and was not copied. "
-                "Copy up to a later event, or import an export from before it was pruned."
+                f"Thread {thread!r} was pruned since {until.words}: its history up to there is no longer whole, and was not "
+                "copied. Copy up to a later event, or import an export from before it was pruned."
             )
-    if not until.is_met(index):
+    if not _is_met(until, index):
         raise InvalidArgument(
-            f"Thread {thread!r} has no {until}; it is none of its events, or was pruned. Name one that its log has, or a time."
+            f"Thread {thread!r} has no {until.words}; it is none of its events, or was pruned. Name one that its log "
+            "has, or a time."
         )
     if not index.checkpoints:
-        raise InvalidArgument(f"Thread {thread!r} has no checkpoint up to {until}. Name a later event.")
+        raise InvalidArgument(f"Thread {thread!r} has no checkpoint up to {until.words}. Name a later event.")
 
 
 def _not_found(source: ThreadKeys) -> ThreadNotFound:

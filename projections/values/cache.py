@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import NamedTuple, Union
 
-from eventlog.codec import EMPTY, Keyframe, check_of, compressed, encode_delta, encode_keyframe
+from eventlog.codec import EMPTY, Keyframe, checksum_of, compressed, encode_delta, encode_keyframe
 from eventlog.forks import renew_after_fork
 from projections.values.delta import make_delta
 from projections.values.pieces import SMALLEST, StoredValue
@@ -124,7 +124,7 @@ class ValueCache:
         if value is None:
             return Prepared(EMPTY, b"")
         type_, data = value
-        check = check_of(data)
+        check = checksum_of(data)
         if len(data) < SMALLEST or not self.limit:
             return self._prepared(encode_keyframe(type_, data, check), check, None)
         base = self._known.get((thread, namespace, channel))
@@ -132,7 +132,7 @@ class ValueCache:
             base = _NOTHING
         misses, dense = 0, base.dense
         if not whole and base.may_follow(len(data)):
-            checks = base.check or check_of(base.data), check
+            checks = base.check or checksum_of(base.data), check
             delta = make_delta(base.data, data, checks=checks, search=_worth_trying(base.misses))
             if delta is not None:
                 piece = encode_delta(base.entry_id, base.token, delta)

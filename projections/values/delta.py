@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from struct import Struct
 
-from eventlog.codec import Malformed, check_of
+from eventlog.codec import Malformed, checksum_of
 
 __all__ = ["apply_delta", "apply_deltas", "make_delta"]
 
@@ -56,7 +56,7 @@ def make_delta(
         return None
     if not search and not _share_an_end(previous, current):
         return None
-    parts = list(checks or (check_of(previous), check_of(current)))
+    parts = list(checks or (checksum_of(previous), checksum_of(current)))
     size = _CHECKS
     for place, removed, put in _edits(previous, current, search=search):
         size += _EDIT.size + len(put)
@@ -77,7 +77,7 @@ def apply_deltas(base: bytes | memoryview, deltas: Sequence[tuple[bytes, int]]) 
     Raises `Malformed` unless the first was made for this base, each for the result of the one before, and the result is that of the
     last.
     """
-    check = check_of(base)
+    check = checksum_of(base)
     result = bytearray(base)
     for delta, start in deltas:
         if delta[start : start + 8] != check or len(delta) < start + _CHECKS:
@@ -85,7 +85,7 @@ def apply_deltas(base: bytes | memoryview, deltas: Sequence[tuple[bytes, int]]) 
         check = delta[start + 8 : start + _CHECKS]
         _apply(result, delta, start + _CHECKS)
     made = bytes(result)
-    if check_of(made) != check:
+    if checksum_of(made) != check:
         raise Malformed("holds a delta whose result is not the one it was made for")
     return made
 

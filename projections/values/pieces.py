@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from eventlog.codec import EMPTY, Malformed, check_of, decompressed, delta_start, split_keyframe
+from eventlog.codec import EMPTY, Malformed, checksum_of, decompressed, delta_start, split_keyframe
 from eventlog.events import decode_seen, decode_versions
 from projections.values.delta import apply_deltas
 from projections.values.versions import Versions, overlaid, verify
@@ -46,7 +46,7 @@ def assemble(chain: Sequence[bytes], token: bytes = b"", entry_id: bytes = b"") 
     keyframe = len(first) - start
     if len(chain) == 1:
         data = first[start:]
-        if check_of(data) != first[start - 8 : start]:
+        if checksum_of(data) != first[start - 8 : start]:
             raise Malformed("holds a value that is not the one that was stored")
         return StoredValue(type_, data, token, entry_id if keyframe >= SMALLEST else b"", keyframe=keyframe)
     deltas = []

@@ -27,7 +27,7 @@ from eventlog import codec
 from eventlog.codec import Malformed, counted_part, paired
 from eventlog.events import Write, decode_seen, decode_versions, decode_write
 from eventlog.framing import counted
-from eventlog.keys import split_place
+from eventlog.keys import split_sort_key
 from projections.values.pieces import Pieces, StoredValue, assemble
 from projections.values.versions import Versions, overlaid, verify
 
@@ -177,7 +177,7 @@ def from_view(view: View, pieces: Pieces) -> StoredCheckpoint:
     for (channel, token), number in zip(versions.items(), numbers, strict=True):
         if (value := pieces.value(number, token.encode())) is not None:
             values[channel] = value
-    parent_id, entry_id = parent.decode() or None, split_place(place)[2]
+    parent_id, entry_id = parent.decode() or None, split_sort_key(place)[2]
     pending = pending_writes(writes)
     return StoredCheckpoint(
         namespace, checkpoint_id, parent_id, body, versions, values, pending, seen, entry_id, check, depth
@@ -196,7 +196,7 @@ def _entry_order(writes: Sequence[bytes]) -> int:
 def head_fields(view: View, pieces: Pieces) -> list[bytes]:
     """The head of a checkpoint that a script found in the log: names and values in turn."""
     envelope, vector, parent, numbers, writes, place = view
-    _, checkpoint_id, entry_id = split_place(place)
+    _, checkpoint_id, entry_id = split_sort_key(place)
     fields = [b"id", checkpoint_id.encode(), b"at", entry_id, b"p", parent, b"e", envelope]
     fields += [b"w", b"%d" % len(writes)]
     (encoded, seen, check), *changes = pieces.encoded_versions(vector)

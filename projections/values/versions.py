@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from eventlog.codec import Malformed, check_of, encode
+from eventlog.codec import Malformed, checksum_of, encode
 
 __all__ = ["MANY", "Versions", "changed", "check_of_versions", "overlaid", "verify"]
 
@@ -33,7 +33,7 @@ def check_of_versions(versions: Versions) -> bytes:
     """8 bytes that tell versions from others; none where there are not many."""
     if versions.size < MANY:
         return b""
-    return check_of(encode([list(versions.channels.items()), versions.seen]))
+    return checksum_of(encode([list(versions.channels.items()), versions.seen]))
 
 
 def verify(versions: Versions, check: bytes) -> None:

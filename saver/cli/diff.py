@@ -10,13 +10,11 @@ from projections.integrity.verify import entry_order
 from saver.cli import output
 from saver.cli.app import Options, command
 from saver.cli.shown import change_object
-from saver.cli.thread_log import Full, Namespace, ThreadName, opened
+from saver.cli.thread_log import STATE, Full, Namespace, ThreadName, opened
 from saver.cli.timeline import write_changes
 from saver.differences import differences
 
 __all__ = ["diff"]
-
-_STATE = "A checkpoint's id or what it begins with, @SEQUENCE, an entry, or a time."
 
 
 @command(
@@ -27,7 +25,7 @@ _STATE = "A checkpoint's id or what it begins with, @SEQUENCE, an entry, or a ti
 def diff(
     options: Options,
     thread: ThreadName,
-    before: Annotated[str, typer.Argument(metavar="A", help=_STATE, show_default=False)],
+    before: Annotated[str, typer.Argument(metavar="A", help=STATE, show_default=False)],
     after: Annotated[str, typer.Argument(metavar="B", help="The same.", show_default=False)],
     *,
     namespace: Namespace = "",

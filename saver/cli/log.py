@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from projections.time_travel.moment import FORMS
 from saver.cli import output
 from saver.cli.app import Options, command
 from saver.cli.output import BadInput
@@ -16,9 +17,9 @@ __all__ = ["Since", "Until", "log"]
 
 Since = Annotated[
     str | None,
-    typer.Option(metavar="MOMENT", help="From this time (UTC unless it says otherwise), entry or sequence number on."),
+    typer.Option(metavar="MOMENT", help=f"From here on: {FORMS}."),
 ]
-Until = Annotated[str | None, typer.Option(metavar="MOMENT", help="Up to this time, entry or sequence number.")]
+Until = Annotated[str | None, typer.Option(metavar="MOMENT", help=f"Up to here: {FORMS}.")]
 
 
 @command(
@@ -52,7 +53,7 @@ def log(
         raise BadInput(f"--kind {min(unknown)!r:.100} is none of {', '.join(KINDS)}.")
     if patch and no_values:
         raise BadInput("--patch shows values; leave --no-values out.")
-    after, last = bounds(since, until, options)
+    after, last = bounds(since, until, options, thread)
     left = limit
     with opened(options, thread) as opened_log:
         shown, any_shown = Shown(options, full=full), False

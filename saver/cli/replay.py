@@ -40,7 +40,7 @@ def replay(
     Each event with what it changed, at the pace the events came, faster, or step by step. Reads the log alone.
     """
     factor = _factor(speed)
-    after, last = bounds(since, until, options)
+    after, last = bounds(since, until, options, thread)
     if step and (sys.stdin is None or not sys.stdin.readable()):
         raise BadInput("--step needs a terminal, or lines, on stdin.")
     with opened(options, thread) as log:

@@ -10,14 +10,14 @@ import typer
 from eventlog.codec import Keyframe
 from eventlog.errors import EventGone
 from eventlog.events import CheckpointSaved
-from projections.time_travel.moment import time_of
+from projections.time_travel.moment import FORMS, Moment, time_of
 from projections.time_travel.past import Past, Unavailable
 from projections.values.stored import StoredCheckpoint
 from saver.cli import output
 from saver.cli.app import Options, command
 from saver.cli.output import BadInput
 from saver.cli.shown import brief, lines_of, plain_data
-from saver.cli.thread_log import Full, Namespace, NoValues, ThreadLog, ThreadName, opened, when_of
+from saver.cli.thread_log import STATE, Full, Namespace, NoValues, ThreadLog, ThreadName, opened, typed_moment
 
 __all__ = ["show"]
 
@@ -32,15 +32,14 @@ def show(
     options: Options,
     thread: ThreadName,
     checkpoint: Annotated[
-        str | None, typer.Argument(metavar="[CHECKPOINT]", help="Its id, or what that begins with.", show_default=False)
+        str | None,
+        typer.Argument(metavar="[CHECKPOINT]", help=STATE, show_default=False),
     ] = None,
     *,
     namespace: Namespace = "",
     at: Annotated[
         str | None,
-        typer.Option(
-            "--at", metavar="MOMENT", help="As of this time (UTC unless it says otherwise), entry or sequence number."
-        ),
+        typer.Option("--at", metavar="MOMENT", help=f"As of here: {FORMS}."),
     ] = None,
     full: Full = False,
     no_values: NoValues = False,
@@ -52,7 +51,7 @@ def show(
     """
     if checkpoint is not None and at is not None:
         raise BadInput("which state? Pass either CHECKPOINT or --at.")
-    when = when_of(at, options, "--at")
+    when = None if at is None else typed_moment(at, options, "--at", thread)
     with opened(options, thread) as log:
         stored = _stored(log, namespace or "", checkpoint, when)
         if stored is None:
@@ -70,7 +69,7 @@ def show(
         return 0 if log.is_whole(None if latest else stored.entry_id) else 3
 
 
-def _stored(log: ThreadLog, namespace: str, checkpoint: str | None, when: Any) -> StoredCheckpoint | None:
+def _stored(log: ThreadLog, namespace: str, checkpoint: str | None, when: Moment | None) -> StoredCheckpoint | None:
     if when is not None:
         return log.as_of(namespace, when)
     if checkpoint is not None:

@@ -68,7 +68,8 @@ def tail(
         typer.Option(
             "--from",
             metavar="START",
-            help="beginning (the default), now (the default with --follow), a time in ISO 8601, or the position of an activity.",
+            help="beginning (the default), now (the default with --follow), a time in ISO 8601 or as 30m (that long ago), or "
+            "the position of an activity.",
         ),
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more, until Ctrl-C or SIGTERM.")] = False,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,23 +10,22 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from eventlog.errors import CorruptEntry, SignatureInvalid
+from eventlog.errors import CorruptEntry, InvalidArgument, SignatureInvalid
 from eventlog.flow import Flow
 from eventlog.keys import ThreadKeys, text
 from eventlog.transport.drivers import Runner
 from projections.integrity.verify import TRUNCATED, Finding, entry_order, verify_thread
-from projections.time_travel.moment import Moment, When, moment_of
+from projections.time_travel.moment import FORMS, Moment, Zone, moment_of
 from projections.time_travel.past import Past, State, Unavailable
 from projections.time_travel.replay import state_as_of
 from projections.values.stored import StoredCheckpoint
 from saver.cli.app import Options
 from saver.cli.output import BadInput, complain, plain
-from saver.cli.times import time_of
 
 if TYPE_CHECKING:
     from saver.cli.values import Values
 
-__all__ = ["Full", "Namespace", "NoValues", "ThreadLog", "ThreadName", "opened", "when_of"]
+__all__ = ["STATE", "Full", "Namespace", "NoValues", "ThreadLog", "ThreadName", "bounds", "opened", "typed_moment"]
 
 T = TypeVar("T")
 
@@ -36,9 +34,8 @@ Namespace = Annotated[
     str | None, typer.Option(metavar="TEXT", help='Of this checkpoint namespace; "" is the graph\'s own.')
 ]
 NoValues = Annotated[bool, typer.Option("--no-values", help="Nothing is deserialized but metadata.")]
+STATE = f"A checkpoint id or its beginning, or {FORMS}."
 Full = Annotated[bool, typer.Option("--full", help="Long values whole.")]
-
-_ENTRY = re.compile(r"\d{9,18}-0")
 
 
 @dataclass(frozen=True)
@@ -92,7 +89,7 @@ class ThreadLog:
             complain(f"the log of thread {self.thread!r} was altered: {wrong[0].told}{more}. See agentlog verify.")
         return not wrong
 
-    def as_of(self, namespace: str, when: When) -> StoredCheckpoint | None:
+    def as_of(self, namespace: str, when: Moment) -> StoredCheckpoint | None:
         """The latest checkpoint as of a moment."""
         return self.run(state_as_of(self.keys, namespace, when))
 
@@ -111,16 +108,14 @@ class ThreadLog:
         return _there(self.run(past.checkpoint(namespace, found[0])), prefix)
 
     def named(self, past: Past, namespace: str, text: str) -> StoredCheckpoint:
-        """The checkpoint that a text names: an id or what it begins with, @number, an entry, or a time. Raises `BadInput`."""
-        if text.startswith("@") and text[1:].isdecimal():
-            found = self.as_of(namespace, int(text[1:]))
-        elif _ENTRY.fullmatch(text):
-            found = self.as_of(namespace, text)
-        else:
-            when = time_of(text, self._options.local) if re.match(r"\d{4}-\d\d-\d\d", text) else None
-            if when is None or any(one.startswith(text) for one in self.run(past.ids(namespace))):
-                return self.checkpoint(past, namespace, text)
-            found = self.as_of(namespace, when)
+        """The checkpoint that a text names: by its id or the beginning of it, or the latest as of a moment. Raises `BadInput`."""
+        moment = typed_moment(text, self._options, "the state", self.thread, checkpoints=True)
+        name = moment.checkpoint
+        if name is not None and (
+            moment.is_checkpoint or any(one.startswith(name) for one in self.run(past.ids(namespace)))
+        ):
+            return self.checkpoint(past, namespace, name)
+        found = self.as_of(namespace, moment)
         if found is None:
             raise BadInput(f"thread {self.thread!r} had no checkpoint as of {text!r:.100}.")
         return found
@@ -148,28 +143,18 @@ def opened(options: Options, thread: str) -> Iterator[ThreadLog]:
         yield ThreadLog(thread, keyspace.thread(thread.encode()), values, runner, options)
 
 
-def when_of(text: str | None, options: Options, option: str) -> When | None:
-    """A moment as it is typed: a time, the id of an entry, a sequence number with or without @. Raises `BadInput`."""
-    if text is None:
-        return None
-    bare = text.removeprefix("@")
-    if bare.isdecimal() and len(bare) < 18:
-        return int(bare)
-    if _ENTRY.fullmatch(text):
-        return text
-    found = time_of(text, options.local)
-    if found is None:
-        raise BadInput(
-            f"{option} {plain(text)!r:.100} is no moment. It takes a time such as 2026-01-31T12:00:00Z, the id of an entry such as "
-            "1795392694336-0, or a sequence number."
-        )
-    return found
+def typed_moment(text: str, options: Options, option: str, thread: str, *, checkpoints: bool = False) -> Moment:
+    """A moment as it is typed; times are in UTC, or with --local in the local zone, unless they name theirs. Raises `BadInput`."""
+    zone: Zone = "local" if options.local else "utc"
+    try:
+        return moment_of(text, option, thread=thread, zone=zone, checkpoints=checkpoints)
+    except InvalidArgument as error:
+        raise BadInput(plain(str(error))) from None
 
 
-def bounds(since: str | None, until: str | None, options: Options) -> tuple[Moment | None, Moment | None]:
+def bounds(since: str | None, until: str | None, options: Options, thread: str) -> tuple[Moment | None, Moment | None]:
     """Where reading begins behind, and where it ends. Raises `BadInput`."""
-    first, last = when_of(since, options, "--since"), when_of(until, options, "--until")
     return (
-        None if first is None else moment_of(first).before(),
-        None if last is None else moment_of(last),
+        None if since is None else typed_moment(since, options, "--since", thread).before(),
+        None if until is None else typed_moment(until, options, "--until", thread),
     )

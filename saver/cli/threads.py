@@ -27,7 +27,8 @@ def threads(
     *,
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="End after this many.")] = None,
     since: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Active at this time, in ISO 8601, or later.")
+        str | None,
+        typer.Option(metavar="TIME", help="Active at this time or later: in ISO 8601, or as 7d (that long ago)."),
     ] = None,
 ) -> None:
     """Lists the threads, those last active first.
@@ -36,7 +37,9 @@ def threads(
     """
     least = None if since is None else time_of(since, options.local)
     if since is not None and least is None:
-        raise BadInput(f"--since {since!r:.100} is no time; write one as 2026-01-31T12:00:00Z.")
+        raise BadInput(
+            f"--since {since!r:.100} is no time; write one as 2026-01-31T12:00:00Z, or as 7d (that long ago)."
+        )
     with options.open_feed() as feed:
         keyspace = feed.runner.run(feed.opened(), "threads")
         if keyspace is None:

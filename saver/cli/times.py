@@ -2,43 +2,28 @@
 
 from __future__ import annotations
 
-import re
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 
 from eventlog.errors import InvalidArgument
 from eventlog.feed.position import Position
 from eventlog.feed.reading import Start
+from projections.time_travel import moment
 from saver.cli.output import BadInput
 
 __all__ = ["duration_of", "start_of", "time_of"]
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-_PART = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smhdw])")
-
 
 def duration_of(text: str) -> timedelta:
     """A duration such as 7d, 12h, 1h30m or 45s. Raises `BadInput`."""
-    parts = _PART.findall(text)
-    if not parts or "".join(map("".join, parts)) != text:
-        raise BadInput(f"{text!r:.100} is no duration; write one as 7d, 12h, 30m, 45s, or 1h30m.")
     try:
-        found = timedelta(seconds=sum(float(number) * _UNITS[unit] for number, unit in parts))
-    except OverflowError:
-        raise BadInput(f"{text!r:.100} is too long a duration.") from None
-    if found < timedelta(milliseconds=1):
-        raise BadInput(f"{text!r:.100} is no time at all; write a millisecond (0.001s) or more.")
-    return found
+        return moment.duration_of(text)
+    except InvalidArgument as error:
+        raise BadInput(str(error)) from None
 
 
 def time_of(text: str, local: bool) -> datetime | None:  # noqa: FBT001 - as the option
-    """A time in ISO 8601, in UTC, None for what is none; one without a zone is taken to be in UTC, or in the local zone."""
-    try:
-        found = datetime.fromisoformat(re.sub("[Zz]$", "+00:00", text))
-        if found.tzinfo is None and not local:
-            return found.replace(tzinfo=timezone.utc)
-        return found.astimezone(timezone.utc)
-    except (ValueError, OverflowError):  # in UTC it would be before the year 1, or after 9999
-        return None
+    """A time in UTC, None for any other text: ISO 8601, in UTC or the local zone if it names none, or that long ago."""
+    return moment.parsed_time(text, "local" if local else "utc")
 
 
 def start_of(text: str, local: bool) -> Start:  # noqa: FBT001 - as the option
@@ -52,6 +37,6 @@ def start_of(text: str, local: bool) -> Start:  # noqa: FBT001 - as the option
         return Position.parse(text)
     except InvalidArgument:
         raise BadInput(
-            f"--from {text!r:.100} is no place in the feed. It takes beginning, now, a time such as 2026-01-31T12:00:00Z, or the "
-            "position of an activity, as --json prints it."
+            f"--from {text!r:.100} is no place in the feed. It takes beginning, now, a time such as 2026-01-31T12:00:00Z, a "
+            "duration such as 30m (that long ago), or the position of an activity, as --json prints it."
         ) from None

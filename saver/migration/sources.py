@@ -17,7 +17,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from eventlog.errors import InvalidArgument
 from eventlog.flow import Command, Flow
-from eventlog.keys import split_place
+from eventlog.keys import split_sort_key
 from projections.checkpoints.read import read_checkpoint
 from projections.log.index import check_log
 from projections.registry.rebuild import threads_of
@@ -266,7 +266,7 @@ def _listed(keys: Any) -> Flow[list[Name]]:
     while True:
         members = yield Command("ZRANGEBYLEX", keys.order, [bound, b"(d", b"LIMIT", 0, PAGE])
         for member in members:
-            namespace, checkpoint_id, _ = split_place(member[1:])
+            namespace, checkpoint_id, _ = split_sort_key(member[1:])
             found.append(Name(checkpoint_id, namespace))
         if len(members) < PAGE:
             return found

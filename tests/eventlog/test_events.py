@@ -69,7 +69,7 @@ events = st.one_of(
         st.dictionaries(texts, texts, max_size=4),
         bodies,
         values,
-        mark=st.sampled_from([b"", b"mark"]),
+        idempotency_key=st.sampled_from([b"", b"mark"]),
     ),
     st.builds(ValuesSaved, texts, texts, values),
     st.builds(WritesSaved, texts, texts, texts, texts, writes),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from eventlog.errors import InvalidArgument
 from eventlog.framing import ordered, unordered
-from eventlog.keys import Keyspace, checkpoint_place, split_place, split_value_name, value_name, version_token
+from eventlog.keys import Keyspace, checkpoint_sort_key, split_sort_key, split_value_name, value_name, version_key
 
 ids = st.text(st.sampled_from("\0\x01a:*{}\U0001f600é"), max_size=6) | st.text(max_size=12)
 
@@ -31,8 +31,8 @@ def test_ordered_ends_itself(one: str, rest: str) -> None:
 @given(ids, ids)
 def test_places_come_back(namespace: str, checkpoint_id: str) -> None:
     """A place and its entry id are split as they were joined."""
-    place = checkpoint_place(namespace.encode(), checkpoint_id.encode())
-    assert (namespace, checkpoint_id, b"17-0") == split_place(place + b"17-0")
+    place = checkpoint_sort_key(namespace.encode(), checkpoint_id.encode())
+    assert (namespace, checkpoint_id, b"17-0") == split_sort_key(place + b"17-0")
 
 
 @given(ids, ids)
@@ -53,7 +53,7 @@ def test_heads_do_not_collide(thread: str, namespace: str, other: str, other_nam
 @pytest.mark.parametrize(("one", "other", "equal"), [(1, 1.0, True), (1, "1", False), (1.5, 1.5, True), (2, 10, False)])
 def test_version_tokens_are_equal_where_versions_are(one: Any, other: Any, *, equal: bool) -> None:
     """1 and 1.0 are one version, "1" is another."""
-    assert equal == (version_token(one) == version_token(other))
+    assert equal == (version_key(one) == version_key(other))
 
 
 def test_all_keys_of_a_thread_share_a_hash_tag() -> None:

@@ -11,7 +11,7 @@ import pytest
 from eventlog.codec import (
     Keyframe,
     base_of,
-    check_of,
+    checksum_of,
     decompressed,
     delta_start,
     encode_keyframe,
@@ -42,7 +42,7 @@ def test_a_known_value_makes_a_delta() -> None:
     cache = ValueCache(10**6, PLAIN)
     first = store(cache, "messages", 1, text(20))
     second = store(cache, "messages", 2, text(21))
-    assert first.piece == encode_keyframe("msgpack", text(20), check_of(text(20)))
+    assert first.piece == encode_keyframe("msgpack", text(20), checksum_of(text(20)))
     assert base_of(second.piece) == (b"1-0", b"v1")
     value = assemble([first.piece, second.piece])
     assert value is not None
@@ -132,7 +132,7 @@ def test_pieces_are_compressed_above_a_size() -> None:
     delta = store(cache, "large", 2, text(290))
     noise = store(cache, "noise", 1, random.Random(1).randbytes(100_000))
     assert [one.piece[:1] for one in (small, large, delta, noise)] == [b"K", b"k", b"d", b"K"]
-    assert decompressed(large.piece) == large.plain == encode_keyframe("msgpack", text(200), check_of(text(200)))
+    assert decompressed(large.piece) == large.plain == encode_keyframe("msgpack", text(200), checksum_of(text(200)))
     value = assemble([decompressed(large.piece), decompressed(delta.piece)])
     assert value is not None
     assert value.data == text(290)

@@ -11,7 +11,7 @@ import pytest
 
 from eventlog.errors import ThreadNotFound
 from eventlog.framing import ordered
-from eventlog.keys import checkpoint_place
+from eventlog.keys import checkpoint_sort_key
 from projections.maintenance.check import check_thread
 from projections.maintenance.check_registry import check_registry
 from projections.maintenance.rebuild import rebuild_thread
@@ -20,7 +20,7 @@ from tests.projections.conftest import Open
 from tests.projections.steps import Steps, is_call
 from tests.saver.audit import Audit, checkpoint_id, config, number_of, put_of
 
-PLACE = checkpoint_place(b"", checkpoint_id(3).encode())
+PLACE = checkpoint_sort_key(b"", checkpoint_id(3).encode())
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eventlog.codec import Malformed, check_of
+from eventlog.codec import Malformed, checksum_of
 from projections.values.delta import apply_delta, apply_deltas, make_delta
 
 ITEMS = st.one_of(
@@ -182,7 +182,7 @@ GOOD = make_delta(BASE, GROWN) or b""
 @given(st.binary(max_size=120))
 def test_garbage_is_refused(garbage: bytes) -> None:
     """Bytes that are no delta are refused, whatever they look like."""
-    for delta in (garbage, check_of(BASE) + garbage):
+    for delta in (garbage, checksum_of(BASE) + garbage):
         with pytest.raises(Malformed):
             apply_delta(BASE, delta)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from eventlog.codec import EMPTY, NO_CHECK, encode_keyframe
 from eventlog.errors import CorruptEntry
 from eventlog.events import CheckpointSaved, Event, HistoryPruned, Recorded, Removed, WritesSaved
-from eventlog.keys import split_place
+from eventlog.keys import split_sort_key
 from projections.checkpoints.pruning import History, place_of, plan
 from projections.log.fold import Index, fold
 
@@ -125,7 +125,7 @@ class Ancestry:
         self.index = index
         self.events = {recorded.entry_id: recorded.event for recorded in log}
         places = index.hidden | index.checkpoints
-        self.entries = {split_place(place)[1]: (place, entry_id) for place, entry_id in places.items()}
+        self.entries = {split_sort_key(place)[1]: (place, entry_id) for place, entry_id in places.items()}
 
     def of(self, event: CheckpointSaved) -> list[bytes]:
         """Entry ids, nearest first: of each ancestor and its writes, up to the entry that holds the value."""

@@ -38,7 +38,7 @@ async def test_each_moment_gives_what_was_read_then(call: Call, saver: RedisStre
     assert [one.sequence for one in events] == list(range(1, len(events) + 1))
     by_time = [max(one.sequence for one in events if one.time <= when) for when, _ in answers]
     for (when, expected), sequence in list(zip(answers, by_time, strict=True))[::3]:
-        for moment in (when, sequence, events[sequence - 1].id):
+        for moment in (when, when.isoformat(), sequence, str(sequence), events[sequence - 1].id):
             assert outline(await call(saver, "get_tuple_as_of", config("t"), moment)) == expected
         assert outline(events[sequence - 1].state) == expected
 
@@ -114,7 +114,7 @@ async def test_what_cannot_be_asked_for(call: Call, one_saver: RedisStreamSaver)
     for wrong in (datetime(2026, 1, 1), "1-1"):  # noqa: DTZ001
         with pytest.raises(InvalidArgument):
             await call(one_saver, "get_tuple_as_of", config("t"), wrong)
-        with pytest.raises(InvalidArgument, match="until"):
+        with pytest.raises(InvalidArgument, match="Thread 't': until"):
             await call(one_saver, "replay", "t", until=wrong)
     with pytest.raises(TypeError):
         await call(one_saver, "replay", "t", since=1.5)

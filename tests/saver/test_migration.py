@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import operator
 import os
-import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,7 +26,9 @@ from typing_extensions import TypedDict
 from eventlog.errors import InvalidArgument
 from saver import RedisStreamSaver
 from saver.migration.migrate import Difference, acompare, amigrate, compare, migrate
+from saver.migration.opening import open_source
 from tests.saver.audit import Audit
+from tests.saver.cli.commands import Agentlog
 from tests.saver.threads import config, step
 from tests.servers import Server
 
@@ -112,16 +113,12 @@ def sqlite(folder: Path, _: Server) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def postgres(_: Path, __: Server) -> Iterator[Any]:
-    if "TESTS_POSTGRES_URL" not in os.environ:
-        pytest.skip("TESTS_POSTGRES_URL names no server")
+def postgres(url: str, _: Any = None) -> Iterator[Any]:
     from langgraph.checkpoint.postgres import PostgresSaver
 
-    with PostgresSaver.from_conn_string(os.environ["TESTS_POSTGRES_URL"]) as saver:
+    with PostgresSaver.from_conn_string(url) as saver:
         saver.setup()
         yield saver
-        for thread in ("waits", "goes on", "forks", "deltas", "chat *:[{é"):
-            saver.delete_thread(thread)
 
 
 @contextlib.contextmanager
@@ -157,10 +154,25 @@ def own(_: Path, server: Server) -> Iterator[Any]:
 KINDS = [memory, sqlite, postgres, plainredis, valkey, own]
 
 
+@pytest.fixture(params=[sqlite, postgres], ids=["sqlite", "postgres"])
+def stored(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database with threads, as `open_source` and `agentlog migrate` take it."""
+    if request.param is sqlite:
+        url = f"sqlite:///{tmp_path / 'checkpoints.sqlite'}"
+        opened = SqliteSaver.from_conn_string(str(tmp_path / "checkpoints.sqlite"))
+    else:
+        url = request.getfixturevalue("postgres_url")
+        opened = postgres(url)
+    with opened as saver:
+        fill(saver)
+    return url
+
+
 @pytest.fixture(params=KINDS, ids=[kind.__name__ for kind in KINDS])
 def source(request: pytest.FixtureRequest, tmp_path: Path, any_server: Server) -> Iterator[Any]:
     """Each saver that threads can come from, with some."""
-    with request.param(tmp_path, any_server) as saver:
+    place = request.getfixturevalue("postgres_url") if request.param is postgres else tmp_path
+    with request.param(place, any_server) as saver:
         fill(saver)
         yield saver
 
@@ -207,21 +219,51 @@ def test_nothing_is_appended_twice(one_saver: RedisStreamSaver, any_server: Serv
         assert one_saver.check(thread).ok
 
 
-async def test_async_sources(tmp_path: Path, one_saver: RedisStreamSaver) -> None:
+@contextlib.asynccontextmanager
+async def opened_async(url: str) -> AsyncIterator[Any]:
+    """The saver with async methods on a database."""
+    if url.startswith("sqlite:///"):
+        async with AsyncSqliteSaver.from_conn_string(url.removeprefix("sqlite:///")) as saver:
+            yield saver
+    else:
+        from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+
+        async with AsyncPostgresSaver.from_conn_string(url) as saver:
+            yield saver
+
+
+async def test_async_sources(stored: str, one_saver: RedisStreamSaver) -> None:
     """A source with async methods only, and a sync one from a loop."""
-    path = str(tmp_path / "checkpoints.sqlite")
-    with SqliteSaver.from_conn_string(path) as saver:
-        fill(saver)
-    async with AsyncSqliteSaver.from_conn_string(path) as source:
+    async with opened_async(stored) as source:
         done = await amigrate(source, one_saver, threads=["waits", "deltas"])
         assert done.ok, done.differences
         with pytest.raises(TypeError, match="amigrate"):
             migrate(source, one_saver)
-    with SqliteSaver.from_conn_string(path) as source_:
+    with open_source(stored) as source_:
         done = await amigrate(source_, one_saver)
         assert done.ok, done.differences
         assert done.threads == 5
         assert (await acompare(source_, one_saver)).compared == done.compared
+
+
+def test_the_command_line_takes_a_database(
+    stored: str, any_server: Server, prefix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`agentlog migrate` copies all of it, again without adding anything, and `--verify-only` finds no difference."""
+    agentlog = Agentlog(any_server.url, prefix, capsys)
+    assert agentlog("migrate", "--from", stored, "--verify-only").code == 1
+    for words in ([], [], ["--verify-only"]):
+        done = agentlog("migrate", "--from", stored, *words)
+        assert (done.code, "differ" in done.err + done.out) == (0, True), done.err
+    with Audit(any_server.url, prefix) as audit, open_source(stored) as source:
+        before = audit.outline("waits", "goes on", "forks", "deltas")
+        assert agentlog("migrate", "--from", stored).code == 0
+        assert audit.outline("waits", "goes on", "forks", "deltas") == before
+        with RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix) as saver:
+            assert (
+                counting(saver).get_state(config("deltas")).values
+                == counting(source).get_state(config("deltas")).values
+            )
 
 
 @pytest.mark.parametrize("kind", [int, float, str])
@@ -295,22 +337,19 @@ def test_values_without_a_version(tmp_path: Path, one_saver: RedisStreamSaver) -
     }
 
 
-def test_killed_in_the_middle(tmp_path: Path, any_server: Server, prefix: str) -> None:
+def test_killed_in_the_middle(stored: str, any_server: Server, prefix: str) -> None:
     """A migration whose process was killed is completed by running it again, and by no more than what was missing."""
-    path = tmp_path / "checkpoints.sqlite"
-    with SqliteSaver.from_conn_string(str(path)) as source:
-        fill(source)
-    words = [sys.executable, "-m", "tests.saver.migration_worker", str(path), any_server.url, prefix]
+    words = [sys.executable, "-m", "tests.saver.migration_worker", stored, any_server.url, prefix]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as worker:
         assert worker.stdout is not None
         for _ in range(12):
             assert worker.stdout.readline()
         worker.kill()
     with (
-        contextlib.closing(sqlite3.connect(path)) as connection,
+        open_source(stored) as source,
         RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix) as saver,
     ):
-        done = migrate(SqliteSaver(connection), saver)
+        done = migrate(source, saver)
         assert done.ok, done.differences
         assert 10 <= done.present < done.compared
         assert done.present + done.checkpoints >= done.compared

@@ -13,7 +13,10 @@ import redis
 import redis.asyncio
 
 from eventlog.errors import LayoutMismatch, NoSyncConnection
-from projections import copying, exporting, importing, replay, thread, verify
+from projections.integrity import verify
+from projections.log import index
+from projections.time_travel import replay
+from projections.transfer import copy, export, import_
 from saver import RedisStreamSaver
 from tests.saver.conftest import Server
 from tests.saver.threads import config
@@ -32,13 +35,13 @@ def stated(module: ModuleType, entries: str = "PAGE", size: str = "PAGE_BYTES") 
     [
         ("verify", stated(verify)),
         ("replay", stated(replay)),
-        ("copy_thread", stated(copying)),
-        ("export_threads", stated(exporting)),
-        ("import_threads", stated(importing)),
-        ("get_tuple_as_of", stated(thread, "SCAN", "SCAN_BYTES")),
-        ("prune", stated(thread, "SCAN", "SCAN_BYTES")),
-        ("check", stated(thread, "SCAN", "SCAN_BYTES")),
-        ("rebuild", stated(thread, "SCAN", "SCAN_BYTES")),
+        ("copy_thread", stated(copy)),
+        ("export_threads", stated(export)),
+        ("import_threads", stated(import_)),
+        ("get_tuple_as_of", stated(index, "SCAN", "SCAN_BYTES")),
+        ("prune", stated(index, "SCAN", "SCAN_BYTES")),
+        ("check", stated(index, "SCAN", "SCAN_BYTES")),
+        ("rebuild", stated(index, "SCAN", "SCAN_BYTES")),
     ],
 )
 def test_docstrings_state_the_size_of_a_page(method: str, page: str) -> None:

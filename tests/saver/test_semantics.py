@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
-import random
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import date, datetime, timedelta, timezone
@@ -244,10 +243,10 @@ def test_config_specs(on: Open) -> None:
 
 
 def test_versions_rise(on: Open) -> None:
-    """Each version is greater than the one before, over the counts at which it gets a digit more, and never the same twice."""
+    """Each version is greater than the one before, also where the count gets a digit more, and never the same twice."""
     saver = on()
-    for power in range(1, 8):
-        version: Any = f"{'abcdefghij'[power - 1]}{10**power - 3}.xxxx"
+    for power in range(1, 9):
+        version: Any = f"{10**power - 3:10}.xxxx"
         seen = [version]
         for _ in range(6):
             seen.append(saver.get_next_version(seen[-1], None))
@@ -257,25 +256,27 @@ def test_versions_rise(on: Open) -> None:
         following = saver.get_next_version(version, None)
         assert version is None or following > version
         version = following
-    assert version.startswith("e20000.")
+    assert version.startswith("     20000.")
 
 
 def test_versions_of_forks_differ(on: Open) -> None:
     """Two forks from one version do not give the same version to different values."""
     saver = on()
-    assert len({saver.get_next_version("c123.abc", None) for _ in range(1_000)}) == 1_000
+    assert len({saver.get_next_version("       123.abc", None) for _ in range(1_000)}) == 1_000
     assert len({saver.get_next_version(None, None) for _ in range(1_000)}) == 1_000
 
 
-@pytest.mark.parametrize("count", [1, 9, 10, 99, 12_345, 10**9])
-def test_versions_after_other_savers(count: int) -> None:
-    """From the long form of LangGraph's savers versions go on rising, in the short form."""
-    version: Any = f"{count:032}.{random.random():016}"  # as langgraph.checkpoint.memory has it
-    for further in range(1, 4):
-        following: Any = next_version(version)
-        assert following > version
-        assert str(following)[1:].startswith(f"{count + further}.")
-        version = following
+@pytest.mark.parametrize("count", [1, 9, 10, 99, 12_345, 10**8])
+@pytest.mark.parametrize("first", ["{:032}.0.5", "{:10}.Zk3_aQ"], ids=["theirs", "ours"])
+def test_versions_in_turn_with_other_savers(first: str, count: int) -> None:
+    """This saver and LangGraph's own continue each other's versions, which rise with every turn and count on."""
+    theirs: Any = InMemorySaver().get_next_version
+    version: Any = first.format(count)
+    for by_us in (True, True, False, False, True, False):
+        before, version = version, next_version(version) if by_us else theirs(version, None)
+        count += 1
+        assert version > before
+        assert int(version.partition(".")[0]) == count
 
 
 @pytest.mark.parametrize("current", [0, 1, 9, 10**6, 2.5, 1e6 + 0.25])
@@ -287,7 +288,7 @@ def test_versions_after_numbers(current: float) -> None:
     assert all(next_version(one) > one for one in following)
 
 
-@pytest.mark.parametrize("current", ["", "z9", "v1.2.3", "é", "~", "t99999999999999999999.x", "0" * 50])
+@pytest.mark.parametrize("current", ["", "z9", "v1.2.3", "é", "~", "c123.Zk3_aQ", "9999999999.x", "0" * 50])
 def test_versions_after_anything(current: str) -> None:
     """From any other text the next version is greater too."""
     first: Any = next_version(current)

@@ -15,7 +15,7 @@ from eventlog import codec
 from eventlog.errors import CorruptEntry, EventLogError, InvalidArgument, SignatureInvalid
 from eventlog.feed.feed import ActivityFeed
 from eventlog.framing import counted, ordered
-from eventlog.keys import checkpoint_place, value_name
+from eventlog.keys import checkpoint_sort_key, value_name
 from eventlog.signing import SigningKey
 from saver import RedisStreamSaver
 from tests.projections.tampering import Entry, Tampering, bent, chained, later, with_field
@@ -199,14 +199,14 @@ def test_heads_are_not_believed(any_server: Server, prefix: str) -> None:
 
 def order_to_another_checkpoint(audit: Audit, entries: list[Entry]) -> None:
     keys = audit.keyspace.thread(b"t")
-    place = b"c" + checkpoint_place(b"", checkpoint_id(4).encode())
+    place = b"c" + checkpoint_sort_key(b"", checkpoint_id(4).encode())
     audit.client.zrem(keys.order, place + entries[6][0])
     audit.client.zadd(keys.order, {place + entries[4][0]: 0})
 
 
 def order_to_anothers_writes(audit: Audit, entries: list[Entry]) -> None:
     keys = audit.keyspace.thread(b"t")
-    place = b"w" + checkpoint_place(b"", checkpoint_id(4).encode())
+    place = b"w" + checkpoint_sort_key(b"", checkpoint_id(4).encode())
     audit.client.zrem(keys.order, place + ordered(b"task 4") + entries[7][0])
     audit.client.zadd(keys.order, {place + ordered(b"task 4") + entries[5][0]: 0})
 
@@ -281,7 +281,7 @@ def test_ancestors_that_lead_elsewhere_are_refused(any_server: Server, prefix: s
         wanted: Any = {"config": config("t"), "channels": ["n"]}
         assert saver.get_delta_channel_history(**wanted)["n"]["seed"] == [1, "value 1"]
         for number in (5, 4, 3):
-            place = b"c" + checkpoint_place(b"", checkpoint_id(number).encode())
+            place = b"c" + checkpoint_sort_key(b"", checkpoint_id(number).encode())
             audit.client.zrem(keys.order, place + entries[number - 1][0])
             audit.client.zadd(keys.order, {place + entries[0 if number > 3 else 1][0]: 0})
             with pytest.raises(SignatureInvalid):

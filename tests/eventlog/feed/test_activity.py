@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eventlog import Activity, ActivityFeed, CorruptEntry, InvalidArgument
-from eventlog.feed.activity import KINDS, Filters, check_of, pack_pointer, read_pointer, unpack_pointer
+from eventlog.feed.activity import KINDS, Filters, fingerprint_of, pack_pointer, read_pointer, unpack_pointer
 from eventlog.framing import counted
 from tests.eventlog.feed.feeds import Made, Worker, eventually, through
 
@@ -65,8 +65,8 @@ def test_the_check_is_that_of_the_fields(pointer: tuple[bytes, list[bytes]]) -> 
     """A position made from an activity names the entry as the server does."""
     entry_id, flat = pointer
     activity = read_pointer(0, entry_id, flat)
-    assert activity.mark == (entry_id.decode(), check_of(flat).decode())
-    assert unpack_pointer(0, pack_pointer(activity)).mark == activity.mark
+    assert activity.offset == (entry_id.decode(), fingerprint_of(flat).decode())
+    assert unpack_pointer(0, pack_pointer(activity)).offset == activity.offset
 
 
 @given(st.lists(ENTRY_IDS, min_size=2, max_size=8, unique=True))

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventlog import ActivityFeed, InvalidArgument, Mark, Position, PositionLost, PositionTrimmed
+from eventlog import ActivityFeed, InvalidArgument, Offset, Position, PositionLost, PositionTrimmed
 from eventlog.feed.position import id_order
 from tests.eventlog.feed.feeds import Made
 
 NUMBERS = st.integers(0, 2**64 - 1)
 IDS = st.builds("{}-{}".format, NUMBERS, NUMBERS)
-MARKS = st.builds(Mark, IDS, st.just("") | st.from_regex("[0-9a-f]{8}", fullmatch=True))
+MARKS = st.builds(Offset, IDS, st.just("") | st.from_regex("[0-9a-f]{8}", fullmatch=True))
 POSITIONS = st.builds(Position, st.dictionaries(st.integers(0, 16383), MARKS, max_size=20))
 
 
@@ -34,9 +34,9 @@ def test_the_later_of_each_partition(one: Position, other: Position) -> None:
     """`|` has all partitions, of each the later entry."""
     both = one | other
     assert set(both) == {*one, *other}
-    for partition, mark in both.items():
-        assert mark in (one.get(partition), other.get(partition))
-        assert all(id_order(mark.id) >= id_order(some[partition].id) for some in (one, other) if partition in some)
+    for partition, offset in both.items():
+        assert offset in (one.get(partition), other.get(partition))
+        assert all(id_order(offset.id) >= id_order(some[partition].id) for some in (one, other) if partition in some)
     assert both | one == both
     assert one | Position({}) == one
 

@@ -181,6 +181,8 @@ def test_log_for_people(agentlog: Agentlog) -> None:
         (["--namespace", "sub"], []),
         (["--since", "2000-01-01", "--until", "2000-01-02T00:00:00Z"], []),
         (["--since", "2", "--until", "3", "--patch"], [2, 3]),
+        (["--since", "5d", "--until", "@2"], [1, 2]),
+        (["--until", "5d"], []),
     ],
 )
 def test_log_of_a_part(agentlog: Agentlog, words: list[str], expected: list[int]) -> None:
@@ -277,7 +279,7 @@ def test_diff(everywhere: Agentlog) -> None:
     ids = history(everywhere)
     events = everywhere("log", "42", "--json").objects
     expected = [{"path": ["count"], "what": "changed", "before": 1, "after": 9}]
-    for one, other in ((ids[1], ids[3]), ("@2", "@6"), (events[1]["id"], events[5]["id"])):
+    for one, other in ((ids[1], ids[3]), ("@2", "@6"), ("2", "6"), (events[1]["id"], events[5]["id"])):
         found = everywhere("diff", "42", one, other, "--json").objects[0]
         assert found == {"before": ids[1], "after": ids[3], "changes": expected}
     assert everywhere("diff", "42", "@2", "@6").lines == ["~ count: 1 -> 9"]
@@ -332,6 +334,9 @@ def test_replay_step_by_step(agentlog: Agentlog) -> None:
         (["show", "42", "1", "--at", "3"], "either CHECKPOINT or --at"),
         (["show", "42", "--at", "yesterday"], "--at 'yesterday'"),
         (["show", "42", "--at", "0"], "began at"),
+        (["show", "42", "--at", "9w"], "began at"),
+        (["show", "42", "--at", "yesterday"], "Thread '42'"),
+        (["diff", "42", "@1", "99"], "no event 99"),
         (["log", "42", "--since", "1-"], "--since '1-'"),
         (["log", "42", "--kind", "values"], "'values'"),
         (["log", "42", "--patch", "--no-values"], "--no-values"),
