@@ -1,4 +1,4 @@
-"""Runs the blocks of one document on real servers, in a temporary directory."""
+"""Run the blocks of one document on real servers, in a temporary directory."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Stage:
         self._printed = ""
 
     def __enter__(self) -> Self:
-        """Start the servers that the document names beside localhost:6379, and make the file that it migrates from."""
+        """Start the other servers that the document names, and make the file to migrate."""
         if "checkpoints.sqlite" in self._text:
             _fill(self.directory / "checkpoints.sqlite")
         if "7100" in self._text:
@@ -66,7 +66,7 @@ class Stage:
         return self._start_server(*arguments, port=free_ports(1)[0])
 
     def _sentinel(self) -> int:
-        """The port of a Sentinel that knows the document's server as "mymaster"."""
+        """Start a Sentinel that knows the server as "mymaster", and return its port."""
         (port,) = free_ports(1)
         settings = self.directory / "sentinel.conf"
         settings.write_text(
@@ -83,7 +83,10 @@ class Stage:
     # -- blocks
 
     def run(self, blocks: Sequence[Block]) -> None:
-        """Run every block, top to bottom. Raises `AssertionError` with the document's line."""
+        """Run every block, top to bottom.
+
+        Raises `AssertionError` with the document's line where a block fails.
+        """
         for number, block in enumerate(blocks):
             if block.not_run:
                 continue
@@ -101,7 +104,7 @@ class Stage:
         return f"{self.name}:{line}: {what}"
 
     def _here(self, text: str) -> str:
-        """A text with the addresses of this stage's servers and the thread that the demo left."""
+        """Return a text with this stage's addresses and the thread of the demo."""
         text = re.sub(r"\b(6379|26379|710[0-2])\b", lambda found: self._ports.get(found[0], found[0]), text)
         return THREAD.sub(self._thread, text) if self._thread else text
 
@@ -127,7 +130,7 @@ class Stage:
         self._python(Block("python", code, 1), ())
 
     def _ask(self, **request: Any) -> tuple[str, str]:
-        """Have the document's process run some code; its output, and the traceback if it failed."""
+        """Run code in the document's process, and return its output and its traceback."""
         if self._worker is None:
             command = [sys.executable, "-m", "tests.document_worker"]
             pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
@@ -169,7 +172,7 @@ class Stage:
                 self.environment[name] = value
 
     def _run(self, text: str, *, endless: bool) -> tuple[int, str]:
-        """Exit code and output of a command; SIGTERM ends one that would go on."""
+        """Run a command, and return its exit code and output. SIGTERM ends an endless one."""
         process = subprocess.Popen(
             ["sh", "-c", f"exec {text}" if endless else text],
             env=self._variables(),
@@ -187,7 +190,7 @@ class Stage:
         return process.returncode, out
 
     def _variables(self) -> dict[str, str]:
-        """The environment of every process: this interpreter's programs first, nothing that decides on colours."""
+        """Return the environment of every process, without settings of colours."""
         deciding = {"COLUMNS", "FORCE_COLOR", "NO_COLOR", "REDIS_URL", "AGENTLOG_PREFIX", "LANGGRAPH_AES_KEY"}
         kept = {name: value for name, value in os.environ.items() if name not in deciding}
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
