@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import redis
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import START, MessagesState, StateGraph
 from typing_extensions import Self
@@ -77,7 +78,10 @@ class Stage:
         )
         self._stack.callback(process.wait)
         self._stack.callback(process.kill)
-        time.sleep(1)
+        with redis.Redis(port=port) as sentinel:
+            while not _answers(sentinel):
+                assert process.poll() is None, "the Sentinel did not start"
+                time.sleep(0.02)
         return port
 
     # -- blocks
@@ -195,6 +199,13 @@ class Stage:
         kept = {name: value for name, value in os.environ.items() if name not in deciding}
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
         return {**kept, "PYTHONPATH": f"{ROOT}{os.pathsep}.", "PATH": path, "COLUMNS": "120", **self.environment}
+
+
+def _answers(sentinel: redis.Redis) -> bool:
+    try:
+        return bool(sentinel.ping())
+    except redis.ConnectionError:
+        return False
 
 
 def _fill(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The documents, run: every Python block and every command on a real server, every link followed."""
+"""Every block and command of the documents runs, and every link leads somewhere."""
 
 from __future__ import annotations
 
