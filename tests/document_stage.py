@@ -1,4 +1,4 @@
-"""Runs the blocks of one document on real servers, in a temporary directory."""
+"""Run the blocks of one document on real servers, in a temporary directory."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import redis
+from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.graph import START, MessagesState, StateGraph
 from typing_extensions import Self
 
 from tests.documents import Block, Command, agree, commands
@@ -43,7 +46,9 @@ class Stage:
         self._printed = ""
 
     def __enter__(self) -> Self:
-        """Start the servers that the document names beside localhost:6379."""
+        """Start the other servers that the document names, and make the file to migrate."""
+        if "checkpoints.sqlite" in self._text:
+            _fill(self.directory / "checkpoints.sqlite")
         if "7100" in self._text:
             cluster = launch_cluster(preferred_binary())
             self._stack.callback(cluster.stop)
@@ -62,7 +67,7 @@ class Stage:
         return self._start_server(*arguments, port=free_ports(1)[0])
 
     def _sentinel(self) -> int:
-        """The port of a Sentinel that knows the document's server as "mymaster"."""
+        """Start a Sentinel that knows the server as "mymaster", and return its port."""
         (port,) = free_ports(1)
         settings = self.directory / "sentinel.conf"
         settings.write_text(
@@ -73,13 +78,19 @@ class Stage:
         )
         self._stack.callback(process.wait)
         self._stack.callback(process.kill)
-        time.sleep(1)
+        with redis.Redis(port=port) as sentinel:
+            while not _answers(sentinel):
+                assert process.poll() is None, "the Sentinel did not start"
+                time.sleep(0.02)
         return port
 
     # -- blocks
 
     def run(self, blocks: Sequence[Block]) -> None:
-        """Run every block, top to bottom. Raises `AssertionError` with the document's line."""
+        """Run every block, top to bottom.
+
+        Raises `AssertionError` with the document's line where a block fails.
+        """
         for number, block in enumerate(blocks):
             if block.not_run:
                 continue
@@ -97,7 +108,7 @@ class Stage:
         return f"{self.name}:{line}: {what}"
 
     def _here(self, text: str) -> str:
-        """A text with the addresses of this stage's servers and the thread that the demo left."""
+        """Return a text with this stage's addresses and the thread of the demo."""
         text = re.sub(r"\b(6379|26379|710[0-2])\b", lambda found: self._ports.get(found[0], found[0]), text)
         return THREAD.sub(self._thread, text) if self._thread else text
 
@@ -118,8 +129,12 @@ class Stage:
         )
         assert not error, self._where(block.line, error)
 
+    def use(self, code: str) -> None:
+        """Run code that uses the names which the document's blocks have defined."""
+        self._python(Block("python", code, 1), ())
+
     def _ask(self, **request: Any) -> tuple[str, str]:
-        """Have the document's process run some code; its output, and the traceback if it failed."""
+        """Run code in the document's process, and return its output and its traceback."""
         if self._worker is None:
             command = [sys.executable, "-m", "tests.document_worker"]
             pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
@@ -139,13 +154,13 @@ class Stage:
         if not command.text.startswith(PROGRAMS):
             assert command.output is None, self._where(command.line, f"nothing runs {command.text!r}")
             return
-        text = self._here(command.text).replace("scripts/demo", f"python {ROOT}/scripts/demo_story.py")
+        text = self._here(command.text).replace("scripts/demo", "python -m scripts.story.story")
         if text.startswith("export "):
             self._export(text)
             return
         code, out = self._run(text, endless=command.endless or block.endless)
         assert code == command.exit_code, self._where(command.line, f"exit code {code} of {text!r}:\n{out}")
-        if "demo_story" in text:
+        if "scripts.story" in text:
             self._thread = next(iter(THREAD.findall(out)), "")
         if command.output is not None:
             assert agree(self._here(command.output), out), self._where(command.line, f"{text!r} prints\n{out}")
@@ -161,7 +176,7 @@ class Stage:
                 self.environment[name] = value
 
     def _run(self, text: str, *, endless: bool) -> tuple[int, str]:
-        """Exit code and output of a command; SIGTERM ends one that would go on."""
+        """Run a command, and return its exit code and output. SIGTERM ends an endless one."""
         process = subprocess.Popen(
             ["sh", "-c", f"exec {text}" if endless else text],
             env=self._variables(),
@@ -179,8 +194,26 @@ class Stage:
         return process.returncode, out
 
     def _variables(self) -> dict[str, str]:
-        """The environment of every process: this interpreter's programs first, nothing that decides on colours."""
+        """Return the environment of every process, without settings of colours."""
         deciding = {"COLUMNS", "FORCE_COLOR", "NO_COLOR", "REDIS_URL", "AGENTLOG_PREFIX", "LANGGRAPH_AES_KEY"}
         kept = {name: value for name, value in os.environ.items() if name not in deciding}
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
         return {**kept, "PYTHONPATH": f"{ROOT}{os.pathsep}.", "PATH": path, "COLUMNS": "120", **self.environment}
+
+
+def _answers(sentinel: redis.Redis) -> bool:
+    try:
+        return bool(sentinel.ping())
+    except redis.ConnectionError:
+        return False
+
+
+def _fill(path: Path) -> None:
+    """Make a file of LangGraph's SqliteSaver with two threads of one turn each."""
+    builder = StateGraph(MessagesState)
+    builder.add_node("answer", lambda _: {"messages": [("ai", "Hello yourself")]})
+    builder.add_edge(START, "answer")
+    with SqliteSaver.from_conn_string(str(path)) as saver:
+        graph: Any = builder.compile(checkpointer=saver)
+        for thread in ("old-1", "old-2"):
+            graph.invoke({"messages": [("human", "Hello")]}, {"configurable": {"thread_id": thread}})

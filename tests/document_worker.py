@@ -1,6 +1,6 @@
-"""A process in which the Python blocks of one document run, top to bottom, in one namespace.
+"""Run the Python blocks of one document, top to bottom, in one namespace.
 
-Reads a JSON object a line (`code`, `name`, `line`, `endless`, `environment`) and answers with one (`out`, `error`).
+This process reads a JSON object a line (`code`, `name`, `line`, `endless`, `environment`) and answers with one (`out`, `error`).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def _attempt(request: dict[str, Any], names: dict[str, Any], loop: asyncio.AbstractEventLoop) -> str:
-    """Run a block; the traceback if it fails."""
+    """Run a block, and return the traceback if it fails."""
     try:
         code = compile(
             "\n" * (request["line"] - 1) + request["code"],
@@ -74,7 +74,7 @@ def _run(code: Any, names: dict[str, Any], loop: asyncio.AbstractEventLoop) -> N
 
 
 def _run_for_a_while(url: str) -> None:
-    """Arrange for something to happen on the server, and for the block to end."""
+    """Arrange for some events on the server, and for the end of the block."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, SECONDS, SECONDS)
     threading.Thread(target=_stir, args=(url,), daemon=True).start()
@@ -94,7 +94,7 @@ def _stir(url: str) -> None:
 
 
 def _stop(_: int, __: FrameType | None) -> None:
-    """End a block: a member of a consumer group by SIGTERM, as its documents say, anything else by an exception."""
+    """End a member of a consumer group by SIGTERM, and other blocks by an exception."""
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         raise Stopped
     signal.raise_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""The documents, run: every Python block and every command on a real server, every link followed."""
+"""Every block and command of the documents runs, and every link leads somewhere."""
 
 from __future__ import annotations
 
@@ -17,6 +17,25 @@ RUN = ("README", "GUIDE", "FEED", "AUDIT", "CLI", "OPERATIONS", "SECURITY", "COM
 MOST_NOT_RUN = 4
 LANGUAGES = {"python", "sh", "console", "json", "text", "diff", "toml", "yaml", "redis", ""}
 
+USES = {
+    "README.md": """
+from fastapi.testclient import TestClient
+
+with TestClient(app) as client:
+    for turn in range(2):
+        reply = client.post("/chat/web", params={"text": f"turn {turn}"})
+        assert reply.json() == f"You said: turn {turn}", reply.text
+""",
+    "GUIDE.md": r"""
+import subprocess
+from pathlib import Path
+
+Path("test_saver.py").write_text("def test_a_saver(saver):\n    assert list(saver.list(None)) == []\n")
+subprocess.run(["pytest", "-q", "test_saver.py"], check=True, stdout=subprocess.DEVNULL)
+""",
+}
+"""Code that uses what a document defines but does not call: its web application, its fixture for tests."""
+
 RUN_FILES = [path for name in RUN if (path := ROOT / f"{name}.md").exists()]
 ALL_FILES = [*sorted(ROOT.glob("*.md")), ROOT / "tests/README.md"]
 
@@ -28,6 +47,7 @@ def test_every_block_runs(path: Path, private_server: Callable[..., RunningServe
     text = path.read_text()
     with Stage(path.name, text, tmp_path, private_server) as stage:
         stage.run(list(blocks(text)))
+        stage.use(USES.get(path.name, ""))
 
 
 @pytest.mark.parametrize("path", RUN_FILES, ids=lambda path: path.name)
@@ -128,6 +148,7 @@ def test_a_block_can_be_a_file() -> None:
         ("1f0c5a3e-7b8d-6c2a-9e4f-0123456789ab", "1f0c5a3e-7b8d-6c2a-8e4f-0123456789cd"),
         ("refund-desk-0123abcd", "refund-desk-deadbeef"),
         ("redis at localhost:6379", "redis at 127.0.0.1:12345"),
+        ("2026-11-22T12:00:00Z 3 writes 1 -", "2026-11-22T12:00:01Z  4 writes 1 -"),
         ("12 bytes in 3.5 s", "1,200 bytes in 4 s"),
     ],
 )
@@ -142,3 +163,5 @@ def test_outputs_agree_but_for_lines_left_out() -> None:
     assert agree("a\n...\nd", "a\nd\n")
     assert not agree("a\nd", "a\nb\nd\n")
     assert not agree("count 3", "count 4")
+    assert agree("a\nb", "b\na")
+    assert not agree("a\nb", "a")

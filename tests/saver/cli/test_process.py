@@ -14,7 +14,7 @@ import pytest
 from eventlog import ActivityFeed
 from saver.cli import main
 from saver.cli.run import COMMANDS
-from tests.saver.cli.commands import PROGRAM, ROOT, STEERING, Agentlog, environment, on_terminal, park, put
+from tests.saver.cli.commands import PROGRAM, STEERING, Agentlog, environment, on_terminal, park, put
 from tests.servers import Server
 
 NAMES = sorted(one.__name__.rstrip("_") for one in COMMANDS)
@@ -27,12 +27,6 @@ def test_every_command_has_an_example(name: str, capsys: pytest.CaptureFixture[s
     told = capsys.readouterr().out
     assert re.search(rf"Examples:\n +agentlog {name}\b", told)
     assert all(option in told for option in ("--url", "--prefix", "--json", "--local"))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_command_is_in_the_readme(name: str) -> None:
-    """As `agentlog NAME`."""
-    assert re.search(rf"`agentlog {name}\b", (ROOT / "README.md").read_text())
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
