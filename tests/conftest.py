@@ -5,7 +5,13 @@ from __future__ import annotations
 import signal
 import threading
 
-pytest_plugins = ["tests.fix_servers", "tests.fix_matrix", "tests.fix_postgres"]
+from hypothesis import settings
+
+pytest_plugins = ["tests.fix_servers", "tests.fix_markers", "tests.fix_matrix", "tests.fix_postgres"]
+
+# An example that is slow on a busy machine is no failure.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 def pytest_configure() -> None:

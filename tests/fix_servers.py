@@ -33,16 +33,24 @@ def pytest_report_header() -> str:
     return line + (f"; not at hand: {', '.join(absent())}" if absent() else "")
 
 
-class _Pool:
+class Pool:
+    """The servers that the tests of one worker share, each started when it is first asked for."""
+
     def __init__(self) -> None:
         self._running: dict[str, Running] = {}
 
     def server(self, name: str) -> Server:
+        """The server of that name, started if it does not run yet."""
         if name not in self._running:
             self._running[name] = _start(name)
         return Server(name, self._running[name].url, is_cluster=name == "cluster")
 
+    def quick(self) -> Server:
+        """One quick server, for tests that do not depend on its kind."""
+        return self.server(server_name(preferred_binary()) or "")
+
     def stop(self) -> None:
+        """End them all."""
         for running in self._running.values():
             running.stop()
 
@@ -59,34 +67,35 @@ def _start(name: str) -> Running:
 
 
 @pytest.fixture(scope="session")
-def _pool() -> Iterator[_Pool]:
-    pool = _Pool()
-    yield pool
-    pool.stop()
+def server_pool() -> Iterator[Pool]:
+    """The shared servers; a fixture that takes it makes its tests `server`."""
+    started = Pool()
+    yield started
+    started.stop()
 
 
 @pytest.fixture(scope="session", params=NAMES)
-def server(request: pytest.FixtureRequest, _pool: _Pool) -> Server:
+def server(request: pytest.FixtureRequest, server_pool: Pool) -> Server:
     """Each server at hand in turn, the cluster included."""
-    return _pool.server(request.param)
+    return server_pool.server(request.param)
 
 
 @pytest.fixture(scope="session", params=SINGLE)
-def single_server(request: pytest.FixtureRequest, _pool: _Pool) -> Server:
+def single_server(request: pytest.FixtureRequest, server_pool: Pool) -> Server:
     """Each server at hand in turn, but for the cluster."""
-    return _pool.server(request.param)
+    return server_pool.server(request.param)
 
 
 @pytest.fixture(scope="session")
-def any_server(_pool: _Pool) -> Server:
+def any_server(server_pool: Pool) -> Server:
     """One quick server, for tests that do not depend on its kind."""
-    return _pool.server(server_name(preferred_binary()) or "")
+    return server_pool.quick()
 
 
 @pytest.fixture(scope="session")
-def cluster(_pool: _Pool) -> Server:
+def cluster(server_pool: Pool) -> Server:
     """The three-node cluster."""
-    return _pool.server("cluster")
+    return server_pool.server("cluster")
 
 
 @pytest.fixture

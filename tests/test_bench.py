@@ -16,6 +16,8 @@ from tests.servers import Server
 for _package in ("matplotlib", "typer", "zstandard", "langgraph_checkpoint_plainredis"):
     pytest.importorskip(_package, reason="needs the extra: bench")
 
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+
 ROOT = Path(__file__).parents[1]
 SMALL = """
 import sys

@@ -15,6 +15,8 @@ import pytest
 from saver import RedisStreamSaver
 from tests.servers import Server
 
+pytestmark = pytest.mark.server
+
 ROOT = Path(__file__).parents[1]
 
 

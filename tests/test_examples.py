@@ -169,6 +169,7 @@ def test_billing_charges_each_step_once(
     assert {count for *_, count in rows} == {1}
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("script", sorted((ROOT / "scripts/examples").glob("*.py")), ids=lambda path: path.name)
 def test_every_example_tells_how_it_is_used(script: Path) -> None:
     """--help of each."""

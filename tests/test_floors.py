@@ -143,6 +143,7 @@ def test_the_log_knows_nothing_of_langgraph() -> None:
             assert not top_packages(path) & {"langgraph", "langchain_core"}, path.name
 
 
+@pytest.mark.server
 def test_top_level_holds_nothing_else() -> None:
     """No folder but the three floors, tests and scripts."""
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
@@ -171,6 +172,7 @@ def test_every_operation_has_two_colours() -> None:
         assert "a" + name in vars(RedisStreamSaver)
 
 
+@pytest.mark.server
 def test_lower_floors_load_without_langgraph() -> None:
     """The log can be tailed and folded where LangGraph is not installed."""
     code = (

@@ -21,6 +21,7 @@ GUIDE = (ROOT / "GUIDE.md").read_text()
 NAMESPACE = "saver/namespace/"
 
 
+@pytest.mark.server
 def test_the_wheel_holds_the_packages_and_nothing_else(tmp_path: Path) -> None:
     """Modules, scripts and type markers of the three floors, and the part of LangGraph's namespace."""
     subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path], cwd=ROOT, check=True)

@@ -15,6 +15,8 @@ import redis
 
 from tests.servers import RunningServer, Server, free_ports, launch_cluster, preferred_binary
 
+pytestmark = pytest.mark.server
+
 ROOT = Path(__file__).parents[1]
 
 

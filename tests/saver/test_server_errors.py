@@ -74,6 +74,7 @@ def wait_until(condition: Callable[[], Any]) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("where", ["redis://127.0.0.1:1", "redis+cluster://127.0.0.1:1", "unix:///nowhere/s.sock"])
 async def test_server_down(where: str, prefix: str, call: Call) -> None:
     """A refused connection, a cluster without a node and a socket that is not there are a server that cannot be reached."""
@@ -113,6 +114,7 @@ def loading() -> Iterator[str]:
         thread.join()
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("protocol", [2, 3])
 async def test_loading(loading: str, prefix: str, call: Call, protocol: int) -> None:
     """A server that is still loading its data is told apart from one that is down, at the first word or later."""

@@ -9,6 +9,7 @@ import pytest
 from eventlog import ActivityFeed
 from eventlog.feed import lanes
 from tests.eventlog.feed.feeds import WORKERS, Made, made_feed
+from tests.fix_servers import Pool
 from tests.servers import Server
 
 
@@ -35,10 +36,9 @@ def made_on_each(server: Server, prefix: str) -> Iterator[Made]:
 
 
 @pytest.fixture(params=["single", "cluster"])
-def of_either_kind(request: pytest.FixtureRequest) -> Server:
+def of_either_kind(request: pytest.FixtureRequest, server_pool: Pool) -> Server:
     """The quick server, then the cluster: for what depends on the client."""
-    found: Server = request.getfixturevalue("cluster" if request.param == "cluster" else "any_server")
-    return found
+    return server_pool.quick() if request.param == "single" else server_pool.server("cluster")
 
 
 @pytest.fixture

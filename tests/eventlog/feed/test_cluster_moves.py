@@ -17,6 +17,8 @@ from eventlog import Activity, ActivityFeed, PositionLost
 from tests.eventlog.feed.feeds import QUICK, Made, Worker, eventually, in_order, through
 from tests.servers import RunningCluster, RunningServer, launch_cluster, preferred_binary
 
+pytestmark = pytest.mark.server
+
 
 class Traffic:
     """A writer, two members and a tail, all at once."""

@@ -222,6 +222,7 @@ def test_nothing_under_the_prefix(agentlog: Agentlog, tmp_path: Path) -> None:
         assert not client.exists(saver._operations.keyspace.meta)
 
 
+@pytest.mark.server
 def test_no_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Exit code 3, and no file."""
     for words in (["export", "--all"], ["archive", "1"]):

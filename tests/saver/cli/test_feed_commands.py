@@ -469,6 +469,7 @@ def test_no_url(capsys: pytest.CaptureFixture[str]) -> None:
     assert "REDIS_URL" in told
 
 
+@pytest.mark.server
 def test_a_server_that_is_down(capsys: pytest.CaptureFixture[str]) -> None:
     """Exit code 3, also for one who would follow, and in reasonable time."""
     from saver.cli import main

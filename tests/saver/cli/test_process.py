@@ -45,6 +45,7 @@ def test_it_is_installed_as_a_program() -> None:
     assert found.load() is main
 
 
+@pytest.mark.server
 def test_help_loads_no_langgraph() -> None:
     """It is there at once."""
     code = (
@@ -54,6 +55,7 @@ def test_help_loads_no_langgraph() -> None:
     subprocess.run([sys.executable, "-c", code], env=environment(), check=True, capture_output=True)
 
 
+@pytest.mark.server
 def test_names_of_the_package_are_loaded_on_demand() -> None:
     """As if they were imported there."""
     code = (
