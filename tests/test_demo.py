@@ -15,7 +15,7 @@ import pytest
 from saver import RedisStreamSaver
 from tests.servers import Server
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[1]
 

@@ -68,6 +68,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any, Path]:
     return done.stdout, json.loads(told.read_text()), folder
 
 
+@pytest.mark.slow
 @pytest.mark.server
 def test_every_claim_holds(ran: tuple[str, Any, Path]) -> None:
     """All are shown as held, and are in the file."""
@@ -78,6 +79,7 @@ def test_every_claim_holds(ran: tuple[str, Any, Path]) -> None:
     assert output.rstrip().endswith("Every claim held.")
 
 
+@pytest.mark.slow
 @pytest.mark.server
 def test_members_were_killed_stopped_and_paused_and_the_server_restarted(ran: tuple[str, Any, Path]) -> None:
     """Each kind of disturbance was there, also in the short form."""
@@ -88,12 +90,14 @@ def test_members_were_killed_stopped_and_paused_and_the_server_restarted(ran: tu
     assert told["figures"]["members killed"] == kinds.count("kill")
 
 
+@pytest.mark.slow
 @pytest.mark.server
 def test_nothing_is_left_behind(ran: tuple[str, Any, Path]) -> None:
     """Neither files nor processes."""
     assert left_in(ran[2]) == []
 
 
+@pytest.mark.slow
 @pytest.mark.server
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_ends_all_that_it_started(tmp_path: Path, number: signal.Signals) -> None:

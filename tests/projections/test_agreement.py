@@ -22,6 +22,8 @@ from saver import RedisStreamSaver
 from tests.projections.traffic import NAMESPACES, THREADS, Operation, Player, Put, traffic
 from tests.servers import Server
 
+pytestmark = pytest.mark.telling
+
 relaxed = settings(
     deadline=None,
     max_examples=15,

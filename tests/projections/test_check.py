@@ -20,6 +20,8 @@ from tests.projections.conftest import Open
 from tests.projections.steps import Steps, is_call
 from tests.saver.audit import Audit, checkpoint_id, config, number_of, put_of
 
+pytestmark = pytest.mark.telling
+
 PLACE = checkpoint_sort_key(b"", checkpoint_id(3).encode())
 
 

@@ -24,6 +24,8 @@ from tests.projections.conftest import Open
 from tests.projections.steps import Steps, is_call
 from tests.saver.audit import Audit, config, number_of, put_of
 
+pytestmark = pytest.mark.telling
+
 RESUME = "__resume__"
 
 

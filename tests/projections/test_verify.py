@@ -40,6 +40,8 @@ from tests.saver.audit import Audit, config, put_of
 from tests.saver.threads import step
 from tests.servers import Server
 
+pytestmark = pytest.mark.telling
+
 SECRET = b"a secret of sixteen bytes or more"
 SIGNED = [{}, {"signing_key": SECRET}]
 relaxed = settings(
@@ -570,6 +572,7 @@ def log_of(count: int, signer: Signer | None = None) -> list[Entry]:
     return entries
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signed", [False, True])
 def test_memory_is_flat(*, signed: bool) -> None:
     """Of a log of six times as many events no more is kept."""

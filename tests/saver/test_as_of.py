@@ -21,6 +21,8 @@ from tests.saver.test_graphs import delta_graph
 from tests.saver.threads import config, step
 from tests.servers import Server
 
+pytestmark = pytest.mark.telling
+
 
 async def test_each_moment_gives_what_was_read_then(call: Call, saver: RedisStreamSaver) -> None:
     """By sequence number, entry id and time; values that grow, forks of old checkpoints, pending writes."""

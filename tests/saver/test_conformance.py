@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 
+import pytest
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.conformance import checkpointer_test, validate
 from langgraph.checkpoint.conformance.capabilities import ALL_CAPABILITIES
@@ -15,6 +16,8 @@ from saver import RedisStreamSaver
 from tests.saver.colours import Call
 from tests.saver.threads import config, step, writes_of
 from tests.servers import Server
+
+pytestmark = pytest.mark.telling
 
 
 async def test_every_capability_conforms(server: Server, prefix: str) -> None:

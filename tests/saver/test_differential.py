@@ -40,6 +40,8 @@ from tests.saver.strategies import (
     writes,
 )
 
+pytestmark = pytest.mark.telling
+
 settings.register_profile(
     "machine",
     max_examples=15,

@@ -33,6 +33,8 @@ from tests.saver.colours import Call, call_async
 from tests.saver.conftest import Server
 from tests.saver.resume_worker import approval_graph
 
+pytestmark = pytest.mark.telling
+
 ROOT = Path(__file__).parents[2]
 CONFIG: Any = {"configurable": {"thread_id": "t"}}
 Scenario = Callable[[Call, Any], Awaitable[Any]]

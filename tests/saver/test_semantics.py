@@ -25,6 +25,8 @@ from tests.saver.colours import Call
 from tests.saver.threads import config, follow, keys_of, keys_under, step, values_of, writes_of
 from tests.servers import Client, Server
 
+pytestmark = pytest.mark.telling
+
 KEY = b"0123456789abcdef"
 PLANTED = [b"PLANTED-VALUE", b"PLANTED-METADATA", b"PLANTED-WRITE", b"PLANTED-KEY", b"PLANTED-CONFIG"]
 

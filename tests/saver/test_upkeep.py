@@ -19,6 +19,8 @@ from tests.saver.colours import Call
 from tests.saver.threads import config, follow, keys_of, keys_under, step, values_of, writes_of
 from tests.servers import Server
 
+pytestmark = pytest.mark.telling
+
 SHARED = {b"meta", b"feed", b"threads", b"runs", b"expiries"}
 
 

@@ -17,7 +17,7 @@ from eventlog import Activity, ActivityFeed, PositionLost
 from tests.eventlog.feed.feeds import QUICK, Made, Worker, eventually, in_order, through
 from tests.servers import RunningCluster, RunningServer, launch_cluster, preferred_binary
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 
 class Traffic:

@@ -32,6 +32,8 @@ from tests.eventlog.feed.feeds import (
 from tests.saver.audit import put_of
 from tests.servers import Server, connect
 
+pytestmark = pytest.mark.telling
+
 
 def work_off(made: Made, group: Group, colour: str = "sync", **options: Any) -> Worker:
     """A member that works until nothing is left, and has left."""

@@ -28,6 +28,8 @@ from tests.eventlog.feed.feeds import AT_ONCE, Made, async_connect, made_feed, t
 from tests.saver.audit import put_of
 from tests.servers import RunningServer, Server, connect
 
+pytestmark = pytest.mark.telling
+
 
 @pytest.fixture
 async def feed(made: Made) -> AsyncIterator[ActivityFeed]:

@@ -22,6 +22,8 @@ from tests.saver.test_nodes import Log, fan_out
 from tests.saver.threads import config, follow, step
 from tests.servers import RunningServer, Server
 
+pytestmark = pytest.mark.telling
+
 ESCAPED = r"a\x1b[31mred\x07[bold]b[/bold]\n\u202e"
 KEY = "0123456789abcdef"
 

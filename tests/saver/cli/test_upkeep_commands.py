@@ -22,6 +22,8 @@ from tests.saver.cli.commands import STEERING, Agentlog, on_terminal, put
 from tests.saver.threads import config, follow, step
 from tests.servers import Server
 
+pytestmark = pytest.mark.telling
+
 
 @pytest.fixture
 def reader(any_server: Server, prefix: str) -> Iterator[str]:
