@@ -1,4 +1,4 @@
-"""`langgraph dev` as a process, with the checkpointer and the configuration that the README shows."""
+"""`langgraph dev` as a process, with the checkpointer and the configuration that GUIDE.md shows."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ runpy.run_module("langgraph_cli", run_name="__main__")
 """
 
 
-def readme_block(language: str, *words: str) -> str:
-    """The one block of the README in this language that has all these words."""
-    blocks = re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+def guide_block(language: str, *words: str) -> str:
+    """The one block of GUIDE.md in this language that has all these words."""
+    blocks = re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "GUIDE.md").read_text(), re.DOTALL | re.MULTILINE)
     (found,) = [block for block in blocks if all(word in block for word in words)]
     return str(found)
 
 
 def write_project(home: Path, url: str, prefix: str) -> None:
-    """Writes `langgraph.json` and `checkpointer.py` as the README has them, for this server and prefix, and two graphs."""
-    code = readme_block("python", "@asynccontextmanager", "def checkpointer()")
+    """Writes `langgraph.json` and `checkpointer.py` as GUIDE.md shows them, for this server and prefix, and two graphs."""
+    code = guide_block("python", "@asynccontextmanager", "def checkpointer()")
     code, count = re.subn(r'from_conn_string\("[^"]*"\)', f"from_conn_string({url!r}, prefix={prefix!r})", code)
     assert count == 1
     (home / "checkpointer.py").write_text(code)
     (home / "agent.py").write_text(_AGENT)
-    settings = json.loads(readme_block("json", '"checkpointer"'))
+    settings = json.loads(guide_block("json", '"checkpointer"'))
     settings["graphs"]["slow"] = "./agent.py:slow"
     (home / "langgraph.json").write_text(json.dumps(settings))
 
