@@ -19,6 +19,7 @@ LANGUAGES = {"python", "sh", "console", "json", "text", "diff", "toml", "yaml", 
 
 USES = {
     "README.md": """
+from app import app
 from fastapi.testclient import TestClient
 
 with TestClient(app) as client:
