@@ -1,7 +1,7 @@
-"""Waiting for news of streams: `XREAD` with `BLOCK`, which reads nothing here but tells that there is something to read.
+"""Waits for new entries of streams with a blocking `XREAD`.
 
-On one server all streams are waited for in one command. On a cluster a command's keys are in one slot, so each stream is waited for
-on its own, in threads or tasks that outlive the call that began them: one that is still waiting serves the next call.
+On one server a single command waits for all streams. On a cluster the keys of a command must share a slot, so each
+stream has a wait of its own, in a thread or a task. A wait outlives the request that began it and serves the next one.
 """
 
 from __future__ import annotations
@@ -14,22 +14,25 @@ from threading import Lock
 from typing import Any
 
 import redis.exceptions as rx
+from redis.asyncio.cluster import RedisCluster
 
 from eventlog.flow import Wait
 from eventlog.forks import renew_after_fork
+from eventlog.transport.steps import Steps, finish, finish_async
 
-__all__ = ["AsyncWaits", "SyncWaits"]
+__all__ = ["StreamWaits", "block_for", "keys_in", "xread"]
 
 LONGEST = 1000
-"""Ms that a server is asked to wait at once: whoever waits is to notice within that time that it shall stop."""
-_MISSED = 0.05
-"""Seconds to wait after a failure, before what failed is looked at by a call that says what is wrong."""
+"""Most ms of one `XREAD`: a caller that is asked to stop notices within that time."""
+_PAUSE = 0.05
+"""Seconds to wait after a failure, before the following read reports it."""
 _ERRORS = (rx.RedisError, rx.RedisClusterException, OSError)
 
 
 def block_for(client: Any, ms: int) -> int:
-    """Ms to block on a client: less than its `socket_timeout`, since it would take the server for dead. At least one:
-    0 is for ever.
+    """Ms to block on a client: at least one, and less than its `socket_timeout`.
+
+    A longer wait would look like a dead server, and 0 means without end to `XREAD`.
     """
     pool = getattr(client, "connection_pool", None)
     options = pool.connection_kwargs if pool is not None else client.get_connection_kwargs()
@@ -37,90 +40,66 @@ def block_for(client: Any, ms: int) -> int:
     return max(1, min(ms, LONGEST, int(timeout * 800) if timeout else LONGEST))
 
 
-def words(streams: Iterable[tuple[bytes, bytes]], ms: int) -> list[Any]:
-    """The command."""
+def xread(streams: Iterable[tuple[bytes, bytes]], ms: int) -> list[Any]:
+    """The command that waits for an entry after the given id of each stream."""
     keys, ids = zip(*streams, strict=True)
     return ["XREAD", "COUNT", 1, "BLOCK", ms, "STREAMS", *keys, *ids]
 
 
 def keys_in(reply: Any) -> list[bytes]:
-    """The streams that a reply has entries of, however redis-py has transformed it."""
+    """Keys of the streams in a reply to `XREAD`, in any form that redis-py gives it."""
     if isinstance(reply, dict):
         return list(reply)
     return [item[0] for item in reply or ()]
 
 
-class SyncWaits:
-    """Waits on a sync cluster client."""
+class StreamWaits:
+    """Waits on one cluster client, sync or asyncio; those of an asyncio client belong to its event loop."""
 
     def __init__(self, client: Any) -> None:
-        self.client = client
+        self._client = client
+        self._is_async = isinstance(client, RedisCluster)
+        self._sleep: Any = asyncio.sleep if self._is_async else time.sleep
         self._begin_process()
         renew_after_fork(self)
 
     def _begin_process(self) -> None:
         self._lock = Lock()
         self._threads = futures.ThreadPoolExecutor(64, "stream-wait")
-        self._begun: dict[bytes, futures.Future[bool]] = {}
+        self._begun: dict[bytes, Any] = {}
+        """The wait of each stream: a task, or the future of a thread."""
 
-    def wait(self, request: Wait) -> list[bytes]:
-        """Keys of streams that have news, or may have."""
-        deadline = time.monotonic() + block_for(self.client, request.ms) / 1000
-        while True:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return []
+    def wait(self, request: Wait) -> Steps:
+        """Keys of the streams that have or may have new entries."""
+        deadline = time.monotonic() + block_for(self._client, request.ms) / 1000
+        while (left := deadline - time.monotonic()) > 0:
             with self._lock:
                 for key, after in request.streams:
                     if key not in self._begun:
-                        self._begun[key] = self._threads.submit(self._wait_for, key, after, max(1, int(left * 1000)))
-                asked = {self._begun[key]: key for key, _ in request.streams}
-            done, _ = futures.wait(asked, left, futures.FIRST_COMPLETED)
+                        self._begun[key] = self._begin(self._wait_for(key, after, max(1, int(left * 1000))))
+                waits = {self._begun[key]: key for key, _ in request.streams}
+            done, _ = yield self._first_of(waits, left)
             with self._lock:
-                for future in done:
-                    if self._begun.get(asked[future]) is future:
-                        del self._begun[asked[future]]
-            if news := [asked[future] for future in done if future.result()]:
+                for wait in done:
+                    if self._begun.get(waits[wait]) is wait:
+                        del self._begun[waits[wait]]
+            if news := [waits[wait] for wait in done if wait.result()]:
                 return news
+        return []
 
-    def _wait_for(self, key: bytes, after: bytes, ms: int) -> bool:
+    def _begin(self, steps: Steps) -> Any:
+        return asyncio.ensure_future(finish_async(steps)) if self._is_async else self._threads.submit(finish, steps)
+
+    def _first_of(self, waits: Iterable[Any], seconds: float) -> Any:
+        if self._is_async:
+            return asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        return futures.wait(waits, seconds, futures.FIRST_COMPLETED)
+
+    def _wait_for(self, key: bytes, after: bytes, ms: int) -> Steps:
         try:
-            node = self.client.get_node_from_key(key)
-            return bool(self.client.execute_command(*words([(key, after)], ms), target_nodes=node))
-        except _ERRORS:  # a node that fails, a slot that moves: the read that follows says which, or gets through
-            time.sleep(_MISSED)
-            return True
-
-
-class AsyncWaits:
-    """Waits on an asyncio cluster client, on its event loop."""
-
-    def __init__(self, client: Any) -> None:
-        self.client = client
-        self._begun: dict[bytes, asyncio.Task[bool]] = {}
-
-    async def wait(self, request: Wait) -> list[bytes]:
-        """Keys of streams that have news, or may have."""
-        deadline = time.monotonic() + block_for(self.client, request.ms) / 1000
-        while True:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return []
-            for key, after in request.streams:
-                if key not in self._begun:
-                    self._begun[key] = asyncio.ensure_future(self._wait_for(key, after, max(1, int(left * 1000))))
-            asked = {self._begun[key]: key for key, _ in request.streams}
-            done, _ = await asyncio.wait(asked, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                if self._begun.get(asked[task]) is task:
-                    del self._begun[asked[task]]
-            if news := [asked[task] for task in done if task.result()]:
-                return news
-
-    async def _wait_for(self, key: bytes, after: bytes, ms: int) -> bool:
-        try:
-            node = self.client.get_node_from_key(key)
-            return bool(await self.client.execute_command(*words([(key, after)], ms), target_nodes=node))
-        except _ERRORS:
-            await asyncio.sleep(_MISSED)
-            return True
+            node = self._client.get_node_from_key(key)
+            return bool((yield self._client.execute_command(*xread([(key, after)], ms), target_nodes=node)))
+        except _ERRORS:  # a failing node or a moving slot: the following read reports it, or succeeds
+            pass
+        yield self._sleep(_PAUSE)
+        return True

@@ -23,7 +23,7 @@ from eventlog.errors import (
     translate,
 )
 from eventlog.flow import Batch, Begin, Call, Command, Emit, Finish, Flow, Script
-from eventlog.transport import patience
+from eventlog.transport import steps
 from eventlog.transport.drivers import Runner
 
 SCRIPT = Script("x", b"return 1", "sha")
@@ -101,7 +101,7 @@ def test_a_call_waits_for_a_connection(kind: type[Client]) -> None:
 @both
 def test_patience_with_a_pool_ends(kind: type[Client], monkeypatch: pytest.MonkeyPatch) -> None:
     """A pool that stays exhausted is a typed error."""
-    monkeypatch.setattr(patience, "PATIENCE", 0.0)
+    monkeypatch.setattr(steps, "PATIENCE", 0.0)
     with pytest.raises(PoolExhausted, match="thread '1'.*max_connections"):
         run(kind(rx.MaxConnectionsError("Too many connections")), once(Command("GET", b"k")))
 

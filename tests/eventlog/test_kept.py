@@ -153,8 +153,7 @@ def test_patience_with_a_full_pool_ends(any_server: Server) -> None:
     connections = Connections.from_url(any_server.url, max_connections=1, timeout=0.05)
     runner = Runner(connections)
     echo(runner)
-    client: Any = connections.sync_client()
-    kept = runner._keeping(client)
+    kept = runner._sync_ways().short
     assert isinstance(kept, KeptConnections)
     taken = kept._take()
     with pytest.raises(PoolExhausted):
@@ -193,7 +192,7 @@ def test_after_a_fork(any_server: Server) -> None:
     shared = Call(ECHO, [b"k"], [b"x"], shared=True)
     assert echo(runner) == b"x"
     assert asyncio.run(runner.arun(once(shared), "k")) == b"x"
-    kept = runner._keeping(connections.sync_client())
+    kept = runner._sync_ways().short
     assert kept is not None
     of_the_parent = list(kept._idle)
     child = os.fork()
@@ -230,7 +229,7 @@ def test_a_pool_that_must_see_its_connections_is_left_alone(any_server: Server) 
     provider = redis.UsernamePasswordCredentialProvider("default", "")
     connections = Connections.from_url(any_server.url, credential_provider=provider)
     runner = Runner(connections)
-    assert runner._keeping(connections.sync_client()) is None
+    assert runner._sync_ways().short is None
     connections.close()
 
 

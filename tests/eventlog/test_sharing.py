@@ -32,7 +32,7 @@ from eventlog.errors import (
     ServerUnavailable,
 )
 from eventlog.flow import Argument, Call, Command, Flow, Script
-from eventlog.transport import patience, sharing
+from eventlog.transport import sharing, steps
 from eventlog.transport.drivers import Runner
 from eventlog.transport.wire import Wire
 from tests.proxy import Cut, Proxy
@@ -228,15 +228,15 @@ async def test_calls_gather_while_every_lane_is_taken(any_server: Server, prefix
         relay.pieces.clear()
         relay.replies.clear()
         calls = []
-        for number in range(sharing.LANES):
+        for number in range(sharing.SLOTS):
             calls.append(asyncio.create_task(caller(ECHO, number)))
             await relay.seen(number + 1)
         calls += [asyncio.create_task(caller(ECHO, f"later {number}")) for number in range(30)]
         await asyncio.sleep(0.01)
-        assert relay.calls() == [1] * sharing.LANES
+        assert relay.calls() == [1] * sharing.SLOTS
         relay.replies.set()
         await asyncio.gather(*calls)
-        assert relay.calls() == [1] * sharing.LANES + [30]
+        assert relay.calls() == [1] * sharing.SLOTS + [30]
 
 
 async def test_a_lone_call_goes_out_at_once(any_server: Server, caller: Caller) -> None:
@@ -298,7 +298,7 @@ async def test_a_pool_that_stays_exhausted_is_an_error(
     any_server: Server, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Patience ends for every call, and the next ones work once there is a connection."""
-    monkeypatch.setattr(patience, "PATIENCE", 0.0)
+    monkeypatch.setattr(steps, "PATIENCE", 0.0)
     pool = redis.asyncio.ConnectionPool.from_url(any_server.url, max_connections=1)
     caller = Caller(Runner(Connections(async_connection=pool)), prefix)
     taken = await pool.get_connection()  # type: ignore[no-untyped-call,unused-ignore]

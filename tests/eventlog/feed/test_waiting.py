@@ -10,7 +10,7 @@ import pytest
 
 from eventlog import Connections, Runner
 from eventlog.flow import Flow, Pause, Wait
-from eventlog.transport.waiting import LONGEST, block_for, keys_in, words
+from eventlog.transport.waiting import LONGEST, block_for, keys_in, xread
 from tests.eventlog.feed.feeds import Made, in_thread
 from tests.servers import Server
 
@@ -90,4 +90,4 @@ def test_replies_in_all_forms() -> None:
     assert keys_in(None) == keys_in([]) == keys_in({}) == []
     assert keys_in([[b"k", [[b"1-0", [b"a", b"b"]]]]]) == [b"k"]
     assert keys_in({b"k": [[(b"1-0", {b"a": b"b"})]], b"l": []}) == [b"k", b"l"]
-    assert words([(b"a", b"1-0"), (b"b", b"0-0")], 7)[-4:] == [b"a", b"b", b"1-0", b"0-0"]
+    assert xread([(b"a", b"1-0"), (b"b", b"0-0")], 7)[-4:] == [b"a", b"b", b"1-0", b"0-0"]

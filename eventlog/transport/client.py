@@ -1,0 +1,84 @@
+"""Requests go through the public methods of a redis-py client, sync or asyncio.
+
+Scripts are called by digest, and sent whole if the server does not know them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import redis.exceptions as rx
+from redis.asyncio.cluster import RedisCluster
+
+from eventlog.connect.given import is_cluster
+from eventlog.flow import Batch, Call, Command, Request, Wait, load_script
+from eventlog.transport.steps import Steps, finish, finish_async, patiently
+from eventlog.transport.waiting import block_for, keys_in, xread
+from eventlog.transport.wire import settled, words
+
+__all__ = ["ask", "ask_async"]
+
+_COMMAND = load_script("eventlog/transport/command")
+
+
+def ask(client: Any, request: Request) -> Any:
+    """The reply to a request, from a sync client. Raises redis-py's errors."""
+    return finish(patiently(partial(_BY_TYPE[type(request)], client, request), time.sleep))
+
+
+async def ask_async(client: Any, request: Request) -> Any:
+    """The reply to a request, from an asyncio client. Raises redis-py's errors."""
+    if isinstance(client, RedisCluster):
+        await client.initialize()  # or concurrent first calls would close each other's connections
+    return await finish_async(patiently(partial(_BY_TYPE[type(request)], client, request), asyncio.sleep))
+
+
+def _call(client: Any, call: Call) -> Steps:
+    for whole in (False, True):
+        try:
+            if call.then is None:
+                return (yield client.execute_command(*words(call, whole=whole)))
+            return (yield from _pair(client, call, call.then, whole=whole))
+        except rx.NoScriptError:
+            if whole:
+                raise
+    raise AssertionError
+
+
+def _pair(client: Any, call: Call, then: Command, *, whole: bool) -> Steps:
+    """A call and the command after it."""
+    if is_cluster(client):
+        # A cluster's client may send a reading command to a replica that lags; a script goes to the primary.
+        following = Call(_COMMAND, [then.key], [then.name, *then.arguments])
+        reply = yield client.execute_command(*words(call, whole=whole))
+        return reply, (yield client.execute_command(*words(following, whole=whole)))
+    pipeline = client.pipeline(transaction=False)
+    pipeline.execute_command(*words(call, whole=whole))
+    pipeline.execute_command(then.name, then.key, *then.arguments)
+    reply = settled((yield pipeline.execute(raise_on_error=False)))
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
+
+
+def _command(client: Any, command: Command) -> Steps:
+    return (yield client.execute_command(command.name, command.key, *command.arguments))
+
+
+def _batch(client: Any, batch: Batch) -> Steps:
+    pipeline = client.pipeline(transaction=False)
+    for command in batch.commands:
+        pipeline.execute_command(command.name, command.key, *command.arguments)
+    return (yield pipeline.execute())
+
+
+def _wait(client: Any, wait: Wait) -> Steps:
+    return keys_in((yield client.execute_command(*xread(wait.streams, block_for(client, wait.ms)))))
+
+
+_BY_TYPE: Mapping[type, Callable[[Any, Any], Steps]] = {Call: _call, Command: _command, Batch: _batch, Wait: _wait}
+"""The steps for each type of request."""
