@@ -1,8 +1,7 @@
-"""Who did it, and why: what is stamped on every event appended inside `with audit(...)`.
+"""Events record who appended them and why, as `with audit(...)` states it.
 
-A context variable, so it reaches what runs inside the block, in threads and tasks that copy their context as
-LangGraph's do. The ids of an OpenTelemetry span are added while one is active, if that package is in use; it is not
-required.
+The statement is a context variable. So it reaches threads and tasks that copy their context, as those of LangGraph do.
+If OpenTelemetry is in use and a span is active, the ids of the span are added.
 """
 
 from __future__ import annotations
@@ -22,15 +21,16 @@ from eventlog.errors import InvalidArgument
 __all__ = ["audit", "stamp"]
 
 _STAMPS: ContextVar[tuple[Mapping[str, Any], ...]] = ContextVar("audit", default=(MappingProxyType({}),))
-"""What is stamped, the innermost block's last."""
+"""The stamp of each open block, the innermost last."""
 _FROM_METADATA = ("actor", "reason")
 
 
 class audit(AbstractContextManager, AbstractAsyncContextManager):  # type: ignore[type-arg]  # noqa: N801 - read as a verb
-    """Stamps every event appended inside its block: `with audit(actor="alice", reason="refund", ticket=42)`; also `async with`.
+    """Stamps every event that is appended inside its block.
 
-    Blocks within each other add up, the inner one counting where both name a thing. What is stamped is readable for whoever can
-    read the log, also where values are encrypted. Raises `InvalidArgument` for what is no plain data.
+    Use it as `with audit(actor="alice", reason="refund", ticket=42)`, or with `async with`. Nested blocks add up; the
+    inner one wins if both have a name. Every reader of the log can read a stamp, even if values are encrypted. Raises
+    `InvalidArgument` for anything but plain data.
     """
 
     def __init__(self, actor: str | None = None, reason: str | None = None, **more: Any) -> None:
@@ -40,7 +40,7 @@ class audit(AbstractContextManager, AbstractAsyncContextManager):  # type: ignor
             raise InvalidArgument("audit takes plain data: texts, numbers, booleans, and lists and dicts of these.")
 
     def __enter__(self) -> Self:
-        """Begins to stamp."""
+        """Begin to stamp events."""
         stamps = _STAMPS.get()
         _STAMPS.set((*stamps, {**stamps[-1], **self._given}))
         return self
@@ -48,24 +48,24 @@ class audit(AbstractContextManager, AbstractAsyncContextManager):  # type: ignor
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
     ) -> None:
-        """Stamps no longer."""
+        """Stop stamping events."""
         _STAMPS.set(_STAMPS.get()[:-1])
 
     async def __aenter__(self) -> Self:
-        """Begins to stamp."""
+        """Begin to stamp events."""
         return self.__enter__()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
     ) -> None:
-        """Stamps no longer."""
+        """Stop stamping events."""
         self.__exit__(kind, error, traceback)
 
 
 def stamp(metadata: object = None) -> Mapping[str, Any] | None:
-    """What an event appended now is stamped with; None for nothing.
+    """The stamp of an event that is appended now, None if there is none.
 
-    `metadata`: a config's, whose `actor` and `reason` count where no block names one.
+    `metadata` is that of a config; its `actor` and `reason` count unless a block names them.
     """
     given = _STAMPS.get()[-1]
     if isinstance(metadata, Mapping):
@@ -77,7 +77,7 @@ def stamp(metadata: object = None) -> Mapping[str, Any] | None:
 
 
 def is_text(value: object) -> bool:
-    """Whether it is text that can be stored."""
+    """Whether `value` is text that can be stored."""
     return isinstance(value, str) and is_plain(value)
 
 

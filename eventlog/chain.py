@@ -1,6 +1,7 @@
-"""The chain of digests that holds a log together: each entry's covers its predecessor's, its own place and all its content.
+"""A chain of digests binds the entries of a log.
 
-`log.lua` computes it as it appends; here it is computed again, by whoever verifies.
+Each digest covers the digest of the previous entry, the entry's own id and number, and its content. `log.lua` computes it
+for an append; this module computes it again to verify a log.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ __all__ = ["link", "links"]
 
 
 def link(previous: bytes, entry_id: bytes, sequence: int, content: str) -> bytes:
-    """Digest, in hex, of an entry: `content` is that of its fields without `n` and `d`, `previous` its predecessor's, b"" for none.
+    """The hex digest of an entry.
 
-    What SHA-1 is given is fixed text and a SHA-256, which leaves no room for a chosen collision.
+    `previous` is the digest of the previous entry, b"" for none. `content` is the content digest of the fields without
+    `n` and `d`. SHA-1 reads only text of a fixed form and a SHA-256, so nobody can choose a collision.
     """
-    fed = b"%b\n%b\n%d\n%b" % (previous, entry_id, sequence, content.encode())
-    return sha1(fed, usedforsecurity=False).hexdigest().encode()
+    data = b"%b\n%b\n%d\n%b" % (previous, entry_id, sequence, content.encode())
+    return sha1(data, usedforsecurity=False).hexdigest().encode()
 
 
 def links(previous: bytes, entry_id: bytes, flat: list[bytes]) -> bool:
-    """Whether an entry, its fields with `n` and `d` first, follows on the digest `previous`."""
+    """Whether an entry, `n` and `d` first in its fields, follows the digest `previous`."""
     return flat[3] == link(previous, entry_id, int(flat[1]), content_digest(flat[4:]))

@@ -1,19 +1,20 @@
-"""Bytes: envelopes and pieces.
+"""Envelopes, pieces and writes are encoded as bytes.
 
-An envelope is CBOR (RFC 8949) of plain data: no tags, definite lengths, text keys. Decoding one runs no constructor, because a
-tag is refused before anything is made of it. Maps keep the order they were written in, since the order of a dict is part of a
-checkpoint that has to come back as it was.
+An envelope is CBOR (RFC 8949) of plain data: no tags, definite lengths, text keys. Decoding runs no constructor,
+because every tag is refused first. Maps keep their order, since the order of a dict is part of a checkpoint.
 
-A piece is how one version of a channel's value is stored: one letter for its form, then what the form needs.
+A piece is the stored form of one version of a channel's value. It begins with a letter for the form:
 
     E    no value at this version
-    K    keyframe, the value whole: the serde type behind its length, the value's check, its bytes
-    D    delta against an earlier piece of the channel: the entry id that piece lies in behind its length, then its version token,
-         both behind their length as a 16-bit big-endian number; then the checks of that value and of this, and the edits that lead
-         from one to the other (see `projections.values.delta`)
-    k, d the same, the bytes, or the edits, compressed with Zstandard
+    K    keyframe, the whole value: a counted serde type, the checksum of the value, its bytes
+    D    delta against an earlier piece of the channel, its base: the size of the next two parts (16 bits, big-endian),
+         the counted entry id of the base, its version key, the checksums of the base and of this value, and the edits
+         that lead from one to the other (see `projections.values.delta`)
+    k, d like K and D, with the bytes or the edits compressed by Zstandard
 
-"Behind its length" is a decimal number, a colon, then so many bytes. A check is 8 bytes, XXH3-64.
+A counted part is a length in decimal, a colon, and that many bytes. A checksum is an XXH3-64 of 8 bytes.
+
+Functions that read bytes raise `Malformed` for bytes of another form.
 """
 
 from __future__ import annotations
@@ -49,23 +50,26 @@ T = TypeVar("T")
 EMPTY = b"E"
 """The piece of a channel that has no value at that version."""
 checksum_of = xxh3_64_digest
-"""8 bytes that tell one byte string from another."""
+"""The checksum of a byte string: 8 bytes."""
 NO_CHECK = bytes(8)
-"""Where a check stands, that of no value."""
+"""The checksum of a channel without a value."""
 NEVER = 2**63
-"""Bytes above which a piece is compressed, where none is."""
+"""A threshold for compression that no piece reaches."""
 
 DEEPEST = 300
-"""Containers within each other that an envelope may hold; cbor2 decodes up to 400. What is deeper is the serializer's."""
+"""Most levels of nesting in an envelope; cbor2 decodes up to 400. The serializer stores deeper data."""
 _INT_MIN, _INT_MAX = -(2**64), 2**64 - 1
 
 
 class Malformed(ValueError):
-    """Bytes that this project did not write. Whoever knows the thread and the entry turns it into `CorruptEntry`."""
+    """Bytes are not of a form that this project writes.
+
+    A caller that knows the thread and the entry raises `CorruptEntry` instead.
+    """
 
 
 class Keyframe(NamedTuple):
-    """A whole value: the serializer's name for its format, and its bytes."""
+    """A whole value: the serializer's name of its format, and its bytes."""
 
     type: str
     data: bytes
@@ -77,37 +81,39 @@ def encode(value: object) -> bytes:
 
 
 def _refuse(*_: object) -> NoReturn:
-    raise Malformed("holds a CBOR tag, which this project never writes")
+    raise Malformed("has a CBOR tag, which this project never writes")
 
 
 _TAGS: dict[int, Any] = dict.fromkeys(
-    # Every tag that cbor2 would act on by itself. Any other reaches `tag_hook`.
+    # The tags that cbor2 decodes itself; all others reach `tag_hook`.
     (0, 1, 2, 3, 4, 5, 25, 28, 29, 30, 35, 36, 37, 52, 54, 100, 256, 258, 260, 261, 1004, 43000, 55799),
     _refuse,
 )
 
-
-_MARK = token_bytes(16)
-"""Stands behind data while it is decoded; `loads` looks at nothing that follows what it was asked for."""
-_ENCODED_MARK = cbor2.dumps(_MARK)
+_END = token_bytes(16)
+"""Follows data while it is decoded, since `loads` ignores trailing bytes."""
+_ENCODED_END = cbor2.dumps(_END)
 
 
 def decode(data: bytes) -> Any:
-    """The plain data in `data`. Raises `Malformed` for anything else, trailing bytes included."""
+    """The plain data in an envelope; trailing bytes are an error."""
     try:
-        marked = b"".join((b"\x82", data, _ENCODED_MARK))
-        value, mark = cbor2.loads(marked, tag_hook=_refuse, semantic_decoders=_TAGS, allow_indefinite=False)
+        pair = b"".join((b"\x82", data, _ENCODED_END))
+        value, end = cbor2.loads(pair, tag_hook=_refuse, semantic_decoders=_TAGS, allow_indefinite=False)
     except Malformed:
         raise
     except (cbor2.CBORError, ValueError, TypeError, RecursionError, MemoryError, OverflowError) as error:
         raise Malformed(f"is not CBOR: {error}") from error
-    if mark != _MARK:
+    if end != _END:
         raise Malformed("has bytes after its end")
     return value
 
 
 def is_plain(value: object) -> bool:
-    """Whether CBOR brings `value` back exactly: None, bool, int, float, str, bytes, list, dict with text keys; no subclasses."""
+    """Whether CBOR restores `value` exactly.
+
+    It does so for None, bool, int, float, str, bytes, lists, and dicts with text keys, but not for their subclasses.
+    """
     return _is_plain(value, 0)
 
 
@@ -153,7 +159,7 @@ def _is_text(value: str) -> bool:
 
 
 class _Zstd(local):
-    """A thread's compressor and decompressor: neither may be used by two threads at once."""
+    """The compressor and decompressor of one thread; threads cannot share them."""
 
     def __init__(self) -> None:
         self.compressor = zstandard.ZstdCompressor(level=1)
@@ -162,7 +168,7 @@ class _Zstd(local):
 
 _ZSTD = _Zstd()
 _LARGEST = 2**30
-"""Bytes that a compressed piece may come to: more than a server takes for one value."""
+"""Most bytes of a decompressed piece: more than a server takes for one value."""
 _SAMPLE = 4096
 
 
@@ -179,103 +185,109 @@ def _compressed(data: memoryview) -> bytes | None:
 def _decompressed(data: bytes) -> bytes:
     try:
         if not 0 <= zstandard.frame_content_size(data) <= _LARGEST:
-            raise Malformed("holds a compressed piece without its size, or of more bytes than a server takes")
+            raise Malformed("has a compressed piece without a size, or of more bytes than a server takes")
         return _ZSTD.decompressor.decompress(data)
     except zstandard.ZstdError as error:
-        raise Malformed(f"holds a compressed piece that cannot be read: {error}") from error
+        raise Malformed(f"has a compressed piece that cannot be read: {error}") from error
 
 
-def encode_keyframe(type_: str, data: bytes, check: bytes) -> bytes:
-    """The piece that holds a value whole."""
+def encode_keyframe(type_: str, data: bytes, checksum: bytes) -> bytes:
+    """The piece of a whole value."""
     encoded = type_.encode()
-    return b"K%d:%b%b%b" % (len(encoded), encoded, check, data)
+    return b"K%d:%b%b%b" % (len(encoded), encoded, checksum, data)
 
 
-def encode_delta(entry_id: bytes, token: bytes, data: bytes) -> bytes:
-    """The piece that holds a value by what differs from an earlier piece. `data`: checks and edits."""
-    base = b"%d:%b%b" % (len(entry_id), entry_id, token)
+def encode_delta(entry_id: bytes, version: bytes, data: bytes) -> bytes:
+    """The piece of a delta, with the checksums and edits in `data`."""
+    base = b"%d:%b%b" % (len(entry_id), entry_id, version)
     return b"D%b%b%b" % (len(base).to_bytes(2, "big"), base, data)
 
 
 def compressed(piece: bytes, above: int) -> bytes | None:
-    """A piece with its bytes compressed; None if it is not longer than `above` bytes, or would not become a good part shorter."""
+    """A piece with its bytes compressed, if that is worth it.
+
+    None if it has at most `above` bytes, or would shrink by less than a tenth.
+    """
     if len(piece) <= above:
         return None
-    at = _end_of_checks(piece)
+    at = _end_of_checksums(piece)
     made = _compressed(memoryview(piece)[at:])
     return None if made is None else piece[:1].lower() + piece[1:at] + made
 
 
 def decompressed(piece: bytes) -> bytes:
-    """A piece as it was before it was compressed. Raises `Malformed`."""
+    """A piece without compression."""
     if piece[:1] not in (b"k", b"d"):
         return piece
-    at = _end_of_checks(piece)
+    at = _end_of_checksums(piece)
     return piece[:1].upper() + piece[1:at] + _decompressed(piece[at:])
 
 
-def _end_of_checks(piece: bytes) -> int:
+def _end_of_checksums(piece: bytes) -> int:
     at = delta_start(piece) + 16 if is_delta(piece) else counted_part(piece, 1)[1] + 8
     if at > len(piece):
-        raise Malformed("ends before its check does")
+        raise Malformed("ends before its checksum")
     return at
 
 
 def is_delta(piece: bytes) -> bool:
-    """Whether a piece needs an earlier one."""
+    """Whether a piece is a delta, and so needs an earlier one."""
     return piece[:1] in (b"D", b"d")
 
 
 def check_in(piece: bytes) -> bytes:
-    """The check of the value that a piece stands for. Raises `Malformed`."""
+    """The checksum of a piece's value."""
     if piece == EMPTY:
         return NO_CHECK
-    end = _end_of_checks(piece)
+    end = _end_of_checksums(piece)
     return piece[end - 8 : end]
 
 
 def delta_start(piece: bytes) -> int:
-    """Where in a delta's piece the delta begins."""
+    """Where the checksums begin in the piece of a delta."""
     return 3 + int.from_bytes(piece[1:3], "big")
 
 
 def base_of(piece: bytes) -> tuple[bytes, bytes]:
-    """Entry id and version token of the piece that a delta was made against. Raises `Malformed`."""
+    """Entry id and version key of the base of a delta."""
     start = delta_start(piece)
     entry_id, at = counted_part(piece, 3)
     if not at <= start <= len(piece):
-        raise Malformed("holds a delta that does not say what it was made against")
+        raise Malformed("has a delta without a base")
     return entry_id, piece[at:start]
 
 
 def counted_part(data: bytes, at: int) -> tuple[bytes, int]:
-    """The part behind its length that begins at `at`, and where it ends. Raises `Malformed`."""
+    """The counted part that begins at `at`, and where it ends.
+
+    `eventlog.framing.split_counted` splits bytes that consist of counted parts alone.
+    """
     try:
         start = data.index(b":", at, at + 12) + 1
         end = start + int(data[at : start - 1])
     except ValueError:
         raise Malformed("lacks the length of a part") from None
     if not start <= end <= len(data):
-        raise Malformed("ends before one of its parts does")
+        raise Malformed("ends inside one of its parts")
     return data[start:end], end
 
 
 def split_keyframe(piece: bytes) -> tuple[str, int]:
-    """Serde type of a keyframe's piece, and where its bytes begin. Raises `Malformed`."""
+    """Serde type of a keyframe, and where its bytes begin."""
     type_, at = counted_part(piece, 1)
     if len(piece) < at + 8:
-        raise Malformed("ends before its check does")
+        raise Malformed("ends before its checksum")
     return _decoded(type_), at + 8
 
 
 def encode_write(channel: str, type_: str, data: bytes) -> bytes:
-    """A write as it lies in the log: channel and serde type, each behind its length, then the bytes."""
+    """A write in the form of the log: counted channel, counted serde type, bytes."""
     name, kind = channel.encode(), type_.encode()
     return b"%d:%b%d:%b%b" % (len(name), name, len(kind), kind, data)
 
 
 def decode_write(write: bytes) -> tuple[str, str, bytes]:
-    """Channel, serde type and bytes of a write. Raises `Malformed`."""
+    """Channel, serde type and bytes of a write."""
     name, at = counted_part(write, 0)
     kind, at = counted_part(write, at)
     return _decoded(name), _decoded(kind), write[at:]
@@ -285,33 +297,39 @@ def _decoded(text: bytes) -> str:
     try:
         return text.decode()
     except UnicodeDecodeError as error:
-        raise Malformed(f"holds text that is not UTF-8: {error}") from None
+        raise Malformed(f"has text that is not UTF-8: {error}") from None
 
 
 def paired(flat: Iterable[T]) -> dict[T, T]:
-    """Names and values that follow each other, as a dict. Raises `ValueError` for a name without a value."""
+    """A dict from names and values in turn.
+
+    Raises `ValueError` for a name without a value.
+    """
     parts = iter(flat)
     return dict(zip(parts, parts, strict=True))
 
 
 def decode_texts(data: bytes) -> list[str]:
-    """The texts in `data`. Raises `Malformed`."""
+    """The texts in a CBOR list."""
     items = decode(data)
     if type(items) is not list or not _TEXT.issuperset(map(type, items)):
-        raise Malformed("has another shape than this project writes")
+        raise Malformed("is not a list of texts")
     return items
 
 
 _LENGTHS = [b"%d," % length for length in range(2048)]
-"""What most lengths are in `framed`: looked up in half the time of writing them."""
+"""The short lengths of `framed`; to look one up takes half the time of formatting it."""
 
 
 def framed(fields: Sequence[bytes]) -> bytes:
-    """Fields in one byte string, which no other fields make: their lengths, each before a comma, a semicolon, then the fields."""
+    """Fields as one byte string that no other fields result in.
+
+    It is the length of each field with a comma, a semicolon, and the fields.
+    """
     lengths = [_LENGTHS[size] if (size := len(field)) < 2048 else b"%d," % size for field in fields]
     return b"".join([*lengths, b";", *fields])
 
 
 def content_digest(fields: Sequence[bytes]) -> str:
-    """SHA-256, in hex, over the fields of an event, `framed`."""
+    """The hex SHA-256 of the `framed` fields of an event."""
     return sha256(framed(fields)).hexdigest()

@@ -1,8 +1,8 @@
-"""Every error of this project, and the one place where redis-py's errors become ours.
+"""All errors of this project, and the translation of redis-py's errors.
 
-One base, `EventLogError`; below it two branches. `CallerError`: the call can be mended by whoever made it. `ServerError`: the
-server, the network or what is stored stands in the way. Each message says what happened, to which thread, and what to do next;
-the redis-py error is chained as `__cause__`.
+`EventLogError` is the base of two branches. A caller can fix the cause of a `CallerError`. The cause of a `ServerError`
+lies in the server, the network, or the stored data. Each message says what happened, to which thread, and what to do
+next. The error of redis-py is chained as `__cause__`.
 """
 
 from __future__ import annotations
@@ -50,70 +50,75 @@ __all__ = [
     "ValueTooLarge",
     "ValueUnreadable",
     "ValueUnwritable",
-    "translate",
 ]
 
-
 MOST_WORDS = 300
-"""Characters of a message of redis-py that are repeated; the whole is in the cause."""
+"""Characters of redis-py's message that ours quotes; the cause has the whole message."""
 
 
 class EventLogError(Exception):
-    """Base of every error this project raises on purpose."""
+    """The base of all errors of this project."""
 
 
 class CallerError(EventLogError):
-    """The call cannot be carried out as it was made."""
+    """The call was impossible; change the call and repeat it."""
 
 
 class InvalidArgument(CallerError, ValueError):
-    """An argument has the right type and an impossible value."""
+    """An argument has the right type but an impossible value; pass another value."""
 
 
 class ThreadNotFound(CallerError, LookupError):
-    """The thread named has no log."""
+    """The thread has no log; check its id and the prefix."""
 
 
 class ThreadExists(CallerError):
-    """The target thread already has a log, which is not overwritten."""
+    """The target thread already has a log; choose another target or delete it first."""
 
 
 class ThreadBusy(CallerError):
-    """Other writers kept changing the thread while it was being rewritten."""
+    """Other writers kept changing the thread during a rewrite; repeat the call later."""
 
 
 class ValueTooLarge(CallerError, ValueError):
-    """A value is larger than the server takes; nothing was written."""
+    """A value is too large for the server, and nothing was written; make it smaller."""
 
 
 class ValueUnwritable(CallerError, TypeError, ValueError):
-    """The serializer cannot write a value; nothing was appended.
+    """The serializer cannot write a value, and nothing was appended; change the value.
 
-    Serializers raise a `TypeError` or a `ValueError` for this, so it is both. The serializer's own error is the `__cause__`.
+    Serializers raise a `TypeError` or a `ValueError` in this case, so this class is both. The serializer's own error is
+    the `__cause__`.
     """
 
 
 class LayoutMismatch(CallerError):
-    """The prefix was laid out with another number of partitions, or by another layout version."""
+    """The prefix has another layout; pass its number of partitions, or another prefix.
+
+    The layout is the number of partitions and the layout version.
+    """
 
 
 class NoSyncConnection(CallerError, InvalidStateError):
-    """A sync call needs the event loop that is blocked by it, or one that does not run."""
+    """A sync call needs an event loop that it blocks or that does not run.
+
+    Await the async method, or pass a sync connection as well.
+    """
 
 
 class SaverClosed(CallerError):
-    """The saver was closed, and with it the connections it had opened."""
+    """The saver and the connections that it opened are closed; open a new saver."""
 
 
 class FeedClosed(CallerError):
-    """The feed was closed, and with it the connections it had opened."""
+    """The feed and the connections that it opened are closed; open a new feed."""
 
 
 class EffectRefused(CallerError):
-    """The server refused an effect of a consumer group's handler.
+    """The server refused an effect of a consumer group's handler; fix the effect.
 
-    `halfway`: whether others of the same event were carried out before it; then the event is parked at once, since trying it again
-    would repeat them. Else nothing was written.
+    `halfway` tells whether other effects of the event were carried out before it. If so, the event is parked at once,
+    since another attempt would repeat them. Otherwise nothing was written.
     """
 
     def __init__(self, message: str, *, halfway: bool = False) -> None:
@@ -122,14 +127,14 @@ class EffectRefused(CallerError):
 
 
 class GroupNotFound(CallerError, LookupError):
-    """The consumer group named is not registered."""
+    """The consumer group is not registered; check its name, or register it."""
 
 
 class EventGone(CallerError, LookupError):
-    """The event that a pointer of the feed leads to is no longer there.
+    """The event of a feed's pointer no longer exists; skip the pointer.
 
-    `reason`: "pruned" (the thread is there, the event was removed from its log), "expired" or "deleted" (the thread is not there).
-    An expired thread counts as deleted once its partition has forgotten it.
+    `reason` is "pruned" if the thread exists without the event, otherwise "expired" or "deleted". An expired thread
+    counts as deleted once its partition has forgotten it.
     """
 
     def __init__(self, message: str, reason: str = "deleted") -> None:
@@ -138,21 +143,22 @@ class EventGone(CallerError, LookupError):
 
 
 class BeforeFirstEvent(CallerError, LookupError):
-    """The thread's state was asked for as of a moment before it began."""
+    """The requested moment is before the thread's first event; ask for a later one."""
 
 
 class PositionTrimmed(CallerError, LookupError):
-    """What followed a position of the feed was trimmed before it was read."""
+    """Entries after a position of the feed were trimmed; start from a later position."""
 
 
 class HistoryGone(CallerError, LookupError):
-    """The history of a thread up to the point asked for is no longer whole: some of it was pruned since."""
+    """A removal took history before the requested point; ask for a later point."""
 
 
 class ExportUnreadable(CallerError, ValueError):
-    """A file is not an export that can be read, whole and unchanged; nothing of it was put in place.
+    """A file is not a whole, unchanged export; export it again.
 
-    `reason`: "truncated", "foreign" (no export), "newer" (of a version that this package does not know) or "damaged".
+    None of it was imported. `reason` is "truncated", "foreign" (not an export), "newer" (upgrade this package) or
+    "damaged".
     """
 
     def __init__(self, message: str, reason: str = "damaged") -> None:
@@ -161,79 +167,94 @@ class ExportUnreadable(CallerError, ValueError):
 
 
 class FileTaken(CallerError, FileExistsError):
-    """The file that was to be written is there already, or is being written by another process; it is left as it is."""
+    """The target file exists, or another process writes it; choose another path.
+
+    The file is unchanged.
+    """
 
 
 class PathInUse(CallerError):
-    """An embedded server already runs on this path."""
+    """An embedded server runs on this path; share its URL, or use another path."""
 
 
 class MissingExtra(CallerError, ImportError):
-    """An optional extra of this package is not installed."""
+    """An optional extra of this package is missing; install it."""
 
 
 class ServerError(EventLogError):
-    """The server, the network, or what is stored stands in the way."""
+    """The server, the network or the stored data prevents the call."""
 
 
 class ServerUnavailable(ServerError, ConnectionError):
-    """The server cannot be reached, did not answer in time, or hangs up."""
+    """The server is unreachable or slow; check it, and repeat the call."""
 
 
 class PoolExhausted(ServerUnavailable):
-    """No connection of the pool came free in time."""
+    """No connection of the pool became free in time; raise its `max_connections`."""
 
 
 class ServerLoading(ServerError):
-    """The server is still loading its data."""
+    """The server is still loading its data; repeat the call later."""
 
 
 class ServerReadOnly(ServerError):
-    """The server is a read-only replica."""
+    """The server is a read-only replica; connect to the primary."""
 
 
 class ServerOutOfMemory(ServerError):
-    """The server is at `maxmemory` and takes no writes."""
+    """The server is at `maxmemory` and refuses writes; make room."""
 
 
 class ServerMisconfigured(ServerError):
-    """The server's settings would lose data, or its version is too old."""
+    """The server has an unsafe setting or an old version; change or upgrade it."""
 
 
 class ServerFailedCommand(ServerError):
-    """The server answered with an error that has no class of its own here."""
+    """The server replied with another error; look at its log and at the cause."""
 
 
 class AuthenticationFailed(ServerError):
-    """The server refused the credentials."""
+    """The server refused the credentials; check user name and password."""
 
 
 class AccessDenied(ServerError):
-    """The server's user may not run a command or touch a key."""
+    """The server's user may not run a command or use a key; grant the right."""
 
 
 class LogLost(ServerError):
-    """The server knows the thread, but its log is gone: evicted, expired by hand, or deleted."""
+    """The log of a known thread is gone; restore it, or delete the thread.
+
+    The server evicted the key, or another program deleted it or set its expiry.
+    """
 
 
 class PositionLost(ServerError):
-    """A position is ahead of the feed: it was read from a server that had more, and failed over before a replica had it too."""
+    """A position is ahead of the feed after a failover; start at the end of the feed.
+
+    The position comes from a server that failed before a replica had the same entries.
+    """
 
 
 class CorruptEntry(ServerError, ValueError):
-    """A stream entry is not what this project writes; the message names thread and entry id."""
+    """A stream entry is not of this project; remove it, or restore the log.
+
+    The message names thread and entry id.
+    """
 
 
 class SignatureInvalid(ServerError, ValueError):
-    """An event is not signed, or not by a key that is accepted; nothing of it was deserialized."""
+    """An event has no signature of an accepted key; pass the key, or restore the log.
+
+    No part of the event was deserialized.
+    """
 
 
 class ValueUnreadable(ServerError, ValueError):
-    """The serializer cannot read a value: another key, another serializer, or a type that cannot be imported here."""
+    """The serializer cannot read a value; use the key, serializer or types that wrote it."""
 
 
 class NewerSchema(CorruptEntry):
-    """A stream entry was written by a newer version of this project."""
+    """A newer version of this project wrote a stream entry; upgrade the package."""
 
 
 _PRIMARY = "connect to the primary (through Sentinel or the cluster, clients follow a failover)"
@@ -246,13 +267,13 @@ _POOL = "raise the pool's max_connections, or make fewer calls at once"
 _REACH = "check that the server runs and the address is right"
 
 _RULES: tuple[tuple[type[Exception], str, type[EventLogError], str], ...] = (
-    # redis-py's type, words of its message, ours, what to do. The first that fits counts: redis-py derives most of its types
-    # from ConnectionError or ResponseError, and a script's error has the words of the command's inside its own.
+    # redis-py's type, part of its message, our type, remedy. The first match counts, since redis-py derives most of its
+    # types from ConnectionError or ResponseError. The error of a script contains the message of the failed command.
     (
         rx.RedisClusterException,
         "Cluster mode is not enabled",
         ServerMisconfigured,
-        "the server is no cluster (use redis://), or the user lacks CLUSTER SLOTS",
+        "the server is not a cluster (use redis://), or the user lacks CLUSTER SLOTS",
     ),
     (rx.RedisClusterException, "", ServerUnavailable, "check that the cluster's nodes run and cover all slots"),
     (rx.MaxConnectionsError, "", PoolExhausted, _POOL),
@@ -271,13 +292,13 @@ _RULES: tuple[tuple[type[Exception], str, type[EventLogError], str], ...] = (
         "the server is a node of a cluster; use redis+cluster://host:port or RedisCluster",
     ),
     (rx.ClusterDownError, "", ServerUnavailable, _SLOTS),
-    (rx.ClusterError, "", ServerUnavailable, "a slot is moving between nodes, or a node failing over; call again"),
+    (rx.ClusterError, "", ServerUnavailable, "a slot moves between nodes, or a node fails over; call again"),
     (rx.ResponseError, "UNBLOCKED", ServerUnavailable, _PRIMARY),
     (rx.ResponseError, "OOM", ServerOutOfMemory, _ROOM),
     (rx.ResponseError, "READONLY", ServerReadOnly, _PRIMARY),
     (rx.ResponseError, "LOADING", ServerLoading, _LOADED),
     (rx.ResponseError, "MASTERDOWN", ServerUnavailable, "connect to the primary"),
-    (rx.ResponseError, "MISCONF", ServerMisconfigured, "the server cannot persist; mend its disk or its save settings"),
+    (rx.ResponseError, "MISCONF", ServerMisconfigured, "the server cannot persist; fix its disk or its save settings"),
     (rx.ResponseError, "NOREPLICAS", ServerUnavailable, "bring back the replicas that min-replicas-to-write asks for"),
     (rx.ResponseError, "NOPERM", AccessDenied, _RIGHTS),
     (rx.ResponseError, "The user executing the script", AccessDenied, _RIGHTS),
@@ -286,7 +307,7 @@ _RULES: tuple[tuple[type[Exception], str, type[EventLogError], str], ...] = (
     (rx.ResponseError, "HELLO must be called", AuthenticationFailed, _PASSWORD),
     (rx.ResponseError, "WRONGPASS", AuthenticationFailed, _PASSWORD),
     (rx.ResponseError, "CLUSTERDOWN", ServerUnavailable, _SLOTS),
-    (rx.ResponseError, "TRYAGAIN", ServerUnavailable, "a slot is moving between nodes; call again"),
+    (rx.ResponseError, "TRYAGAIN", ServerUnavailable, "a slot moves between nodes; call again"),
     (rx.ResponseError, "BUSY", ServerUnavailable, "another script blocks the server; wait, or SCRIPT KILL it"),
     (
         rx.ResponseError,
@@ -294,7 +315,7 @@ _RULES: tuple[tuple[type[Exception], str, type[EventLogError], str], ...] = (
         ValueTooLarge,
         "raise the server's proto-max-bulk-len, or keep large data elsewhere",
     ),
-    (rx.ResponseError, "WRONGTYPE", CorruptEntry, "a key holds something else; give the saver a prefix of its own"),
+    (rx.ResponseError, "WRONGTYPE", CorruptEntry, "a key has another type; give the saver its own prefix"),
     (rx.ResponseError, "unknown command 'EVAL", ServerMisconfigured, "a Sentinel answers there; use redis+sentinel://"),
     (rx.ResponseError, "unknown command 'SENTINEL", ServerMisconfigured, "no Sentinel answers there; use redis://"),
     (rx.ResponseError, "DB index is out of range", ServerMisconfigured, "name a database that the server has"),
@@ -319,17 +340,23 @@ _RULES: tuple[tuple[type[Exception], str, type[EventLogError], str], ...] = (
 
 
 def is_exhausted(error: Exception) -> bool:
-    """Whether a pool that does not wait itself has no connection left; not all of redis-py's say so by type."""
+    """Whether a pool that does not wait has no connection left.
+
+    Some pools say so in the message only.
+    """
     return isinstance(error, rx.MaxConnectionsError) or "Too many connections" in str(error)
 
 
 def translate(error: Exception, subject: str) -> EventLogError:
-    """The typed error for one of redis-py's or of the socket's. `subject` names what was being done, e.g. "thread '42'"."""
-    if isinstance(error.__cause__, rx.AuthenticationError):  # redis-py's asyncio wraps it
+    """Our error for an error of redis-py or of a socket.
+
+    Its message names the `subject`, such as "thread '42'".
+    """
+    if isinstance(error.__cause__, rx.AuthenticationError):  # the asyncio client wraps it
         error = error.__cause__
     words = str(error) or type(error).__name__
     kind, remedy = next(
         (kind, remedy) for type_, word, kind, remedy in _RULES if isinstance(error, type_) and word in words
     )
-    told = words if len(words) <= MOST_WORDS else words[:MOST_WORDS] + "..."
-    return kind(f"{subject}: {told.rstrip('.')}. To fix it: {remedy}.")
+    quoted = words if len(words) <= MOST_WORDS else words[:MOST_WORDS] + "..."
+    return kind(f"{subject}: {quoted.rstrip('.')}. To fix it: {remedy}.")

@@ -1,25 +1,30 @@
-"""What can happen to a thread: typed, frozen, past tense; and how each event lies in a stream entry.
+"""Events are frozen records of changes to a thread, each stored as a stream entry.
 
 A stream entry is a flat list of fields:
 
-    k   kind, one of `KINDS`             n   sequence number, gapless from 1
-    v   schema version of the kind       d   digest that chains this entry to its predecessor
+    n   sequence number, gapless from 1
+    d   digest that chains the entry to the previous one
+    k   kind, one of `KINDS`
+    v   schema version of the kind
     e   envelope: CBOR map
-    p   parent checkpoint id             s   versions: CBOR list channel, token, channel, token, ...      (checkpoint)
-                                         q   versions seen: CBOR map by node
-                                         y   check of these, where they are many
-                                         b   where s and q are only what changed: the entry, behind its length, and check of
-                                             those that they changed from
-    t   task id                          a   task path                                                    (writes)
-    u   audit: CBOR map of who did it and why, where that is known
-    r   idempotency key of the call: always with a checkpoint, else only with a serializer that encrypts
-    =<channel and version>  piece        !<index>  channel and serde type, each behind its length, then the bytes
+    p   parent checkpoint id                                                           (checkpoint)
+    s   versions: CBOR list of channel, version key, channel, version key, ...         (checkpoint)
+    q   versions seen: CBOR map by node                                                (checkpoint)
+    y   checksum of the whole s and q, if they are long                                (checkpoint)
+    b   if s and q have only changes: counted entry id and checksum of their base      (checkpoint)
+    t   task id                                                                        (writes)
+    a   task path                                                                      (writes)
+    u   audit: CBOR map of who appended the event and why, if known
+    r   idempotency key: with every checkpoint, otherwise only with a serializer that encrypts
+    =<counted version key><channel>   piece
+    !<index>                          write: counted channel, counted serde type, bytes
 
-`n` and `d` are set by the script that appends; the rest is the event's content, which the digest covers in the order it was
-sent. Scripts read `p`, `s`, `t`, `a` and the names of the fields; no script decodes an envelope.
+The script that appends sets `n` and `d`. The other fields are the content of the event; the digest covers them in their
+order. Scripts read `p`, `s`, `t`, `a` and the names of fields; no script decodes an envelope.
 
-Schema versions: an entry of an older version passes through `UPCASTERS` (kind, version) until it is of today's; one of a newer
-version is an error.
+Schema versions: `UPCASTERS` lifts an entry of an older version, one version at a time. A newer version is an error.
+
+The functions that decode parts of an entry raise `codec.Malformed`; `decode_entry` raises errors for callers.
 """
 
 from __future__ import annotations
@@ -53,9 +58,10 @@ Fields = dict[bytes, bytes]
 
 
 class Write(NamedTuple):
-    """One write of a task: its index among the task's writes (negative for special channels), and the value as serialized."""
+    """One write of a task, with its serialized value."""
 
     idx: int
+    """Number among the writes of the task, negative for special channels."""
     channel: str
     type: str
     data: bytes
@@ -63,13 +69,16 @@ class Write(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ValuesSaved:
-    """Values of a checkpoint that follows in the same append: a stream entry holds a few thousand fields at most."""
+    """Values precede their checkpoint in the same append.
+
+    A script can append a few thousand fields at most in one entry.
+    """
 
     kind: ClassVar[bytes] = b"values"
     namespace: str
     checkpoint_id: str
     values: Mapping[tuple[str, str], bytes]
-    """Piece by (channel, version token)."""
+    """Piece by (channel, version key)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,23 +90,23 @@ class CheckpointSaved:
     checkpoint_id: str
     parent_id: str | None
     versions: Mapping[str, str]
-    """Version token by channel, of every channel of the checkpoint; with a `base`, of those that changed."""
+    """Version key of each channel; with a `base`, of those that changed."""
     body: Mapping[str, Any]
-    """The rest of the checkpoint and its metadata, as the saver laid it out (plain data)."""
+    """The rest of the checkpoint and its metadata: plain data in the form of the saver."""
     values: Mapping[tuple[str, str], bytes] = field(default_factory=dict)
-    """Piece by (channel, version token), of the channels that changed."""
+    """Piece by (channel, version key), of the channels that changed."""
     parts: tuple[str, ...] = ()
-    """Content digests of the `ValuesSaved` that go before it."""
+    """Content digests of the `ValuesSaved` that precede it."""
     idempotency_key: bytes = b""
-    """What tells a call that is made again, whatever form its values are stored in."""
+    """Identifies a repeated call, in whichever form its values are stored."""
     seen: Mapping[str, Any] | None = None
-    """What each node has seen (LangGraph's `versions_seen`), if it is not in the body; with a `base`, of nodes that saw more."""
+    """LangGraph's `versions_seen`, unless the body has it; with a `base`, of the nodes that saw more."""
     check: bytes = b""
-    """Check of versions and seen, whole; empty where they are few."""
+    """Checksum of the whole versions and seen; empty if they are short."""
     base: tuple[bytes, bytes] | None = None
-    """Entry id and check of the checkpoint since which versions and seen changed, None where they are whole."""
+    """Entry id and checksum of the checkpoint that versions and seen changed from; None if they are whole."""
     audit: Mapping[str, Any] | None = None
-    """Who did it and why, and in which trace (`eventlog.attribution`)."""
+    """The stamp of who appended the event and why (`eventlog.attribution`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,37 +120,36 @@ class WritesSaved:
     task_path: str
     writes: tuple[Write, ...]
     idempotency_key: bytes = b""
-    """Where a serializer writes the same differently each time, as of `CheckpointSaved`."""
+    """As of `CheckpointSaved`, but only with a serializer whose bytes differ each time."""
     audit: Mapping[str, Any] | None = None
-    """Who did it and why, and in which trace (`eventlog.attribution`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ThreadCopied:
-    """All before this came from another thread, up to the sequence number and digest named."""
+    """Earlier entries are a copy of a source, up to a sequence number and digest."""
 
     kind: ClassVar[bytes] = b"copied"
     source: str
     sequence: int
     digest: str
     audit: Mapping[str, Any] | None = None
-    """Who did it and why, and in which trace (`eventlog.attribution`)."""
     signed_for: str | None = None
-    """The thread that the last entry before this was signed for, if that is not the source: of a copy that ends before the event
-    that made its source a copy.
+    """The thread that the previous entry was signed for, if that is not the source.
+
+    It differs if the source is a copy itself, and this copy ends before the source's own `ThreadCopied`.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """What a removal took: which checkpoints are no longer listed, and which entries are gone from the log."""
+    """The checkpoints and entries that a removal took."""
 
     dropped: tuple[tuple[str, str], ...]
-    """(namespace, checkpoint id), no longer there. Entries that a kept checkpoint needs stay in the log all the same."""
+    """(namespace, checkpoint id) of those removed. Entries that a kept checkpoint needs stay in the log."""
     hidden: tuple[tuple[str, str], ...]
-    """(namespace, checkpoint id), no longer listed, kept as ancestors that a kept checkpoint's delta channels are rebuilt from."""
+    """(namespace, checkpoint id) of those kept unlisted, as ancestors that delta channels need."""
     gone: tuple[tuple[int, int, str], ...]
-    """Sequence ranges (first, last, digest of last) of entries taken out of the log."""
+    """(first number, last number, digest of the last) of each range of entries that was removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +160,6 @@ class HistoryPruned:
     strategy: str
     removed: Removed
     audit: Mapping[str, Any] | None = None
-    """Who did it and why, and in which trace (`eventlog.attribution`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,38 +170,37 @@ class RunsDeleted:
     runs: tuple[str, ...]
     removed: Removed
     audit: Mapping[str, Any] | None = None
-    """Who did it and why, and in which trace (`eventlog.attribution`)."""
 
 
 Event = Union[ValuesSaved, CheckpointSaved, WritesSaved, ThreadCopied, HistoryPruned, RunsDeleted]
 
 
 class Recorded(NamedTuple):
-    """An event in its place in the log."""
+    """An event of a log, with its entry id, number and digest."""
 
     entry_id: bytes
     sequence: int
     digest: bytes
     event: Event
     signed: bool = False
-    """Whether it has a seal (`eventlog.signing`), which is not checked here."""
+    """Whether it has a seal (`eventlog.signing`), which decoding does not verify."""
 
 
 UPCASTERS: dict[tuple[bytes, bytes], Callable[[Fields], Fields]] = {}
-"""(kind, version) -> what makes its fields those of the next version."""
+"""By kind and version, a function from fields to those of the next version."""
 
 
 def value_fields(values: Mapping[tuple[str, str], bytes]) -> list[bytes]:
-    """Names and pieces in turn."""
+    """Names and pieces of values, in turn."""
     fields: list[bytes] = []
-    for (channel, token), piece in values.items():
-        version = token.encode()
-        fields += (b"=%d:%b%b" % (len(version), version, channel.encode()), piece)
+    for (channel, version), piece in values.items():
+        encoded = version.encode()
+        fields += (b"=%d:%b%b" % (len(encoded), encoded, channel.encode()), piece)
     return fields
 
 
 def encode_versions(versions: Mapping[str, str]) -> bytes:
-    """Version token by channel, as the field `s` holds it."""
+    """The field `s` of version keys by channel."""
     return codec.encode([text for item in versions.items() for text in item])
 
 
@@ -203,7 +209,7 @@ def _removed(removed: Removed) -> dict[str, Any]:
 
 
 def encode_event(event: Event) -> list[bytes]:
-    """The fields of an event, name and value in turn, without `n` and `d`."""
+    """The fields of an event without `n` and `d`, names and values in turn."""
     fields = [b"k", event.kind, b"v", SCHEMA, b"e"]
     if isinstance(event, CheckpointSaved):
         fields += _checkpoint_fields(event)
@@ -248,7 +254,7 @@ def _checkpoint_fields(event: CheckpointSaved) -> list[bytes]:
 
 
 def decode_versions(data: bytes) -> dict[str, str]:
-    """Version token by channel. Raises `codec.Malformed`."""
+    """Version keys by channel, from the field `s`."""
     texts = codec.decode_texts(data)
     if len(texts) % 2:
         raise codec.Malformed("names a channel without its version")
@@ -256,7 +262,7 @@ def decode_versions(data: bytes) -> dict[str, str]:
 
 
 def decode_seen(data: bytes) -> dict[str, Any] | None:
-    """What each node has seen; None for no bytes. Raises `codec.Malformed`."""
+    """The versions that each node has seen; None for no bytes."""
     if not data:
         return None
     seen = codec.decode(data)
@@ -266,7 +272,7 @@ def decode_seen(data: bytes) -> dict[str, Any] | None:
 
 
 def decode_write(idx: int, data: bytes) -> Write:
-    """A write of a task; of one whose bytes a scan left out, the index alone. Raises `codec.Malformed`."""
+    """A write of a task; only its index if a scan left out the bytes."""
     if not data:
         return Write(idx, "", "", b"")
     return Write(idx, *codec.decode_write(data))
@@ -290,35 +296,35 @@ def _values(fields: Fields) -> dict[tuple[str, str], bytes]:
     values = {}
     for name, piece in fields.items():
         if name.startswith(b"="):
-            channel, token = split_value_name(name[1:])
-            values[channel.decode(), token.decode()] = piece
+            channel, version = split_value_name(name[1:])
+            values[channel.decode(), version.decode()] = piece
     return values
 
 
 def _check_pieces(entry_id: bytes, pieces: Iterable[bytes]) -> None:
-    """Raises `codec.Malformed` for a piece that is none, or that goes back to one that did not come before."""
+    """Refuses malformed pieces, and deltas whose base is not in an earlier entry."""
     own = entry_ms(entry_id)
     for piece in pieces:
         codec.check_in(piece)
         if codec.is_delta(piece):
-            base, token = codec.base_of(piece)
-            token.decode()
+            base, version = codec.base_of(piece)
+            version.decode()
             if entry_ms(base) >= own:
-                raise codec.Malformed("holds a delta that was made against a later entry")
+                raise codec.Malformed("has a delta whose base is not in an earlier entry")
 
 
 def entry_ms(entry_id: bytes) -> int:
-    """What entry ids sort by. Raises `codec.Malformed` for one that this project did not give."""
+    """The ms of an entry id, by which entries sort."""
     ms, _, number = entry_id.partition(b"-")
     if not ms.isdigit() or number != b"0":
-        raise codec.Malformed("names an entry by an id that this project never gives")
+        raise codec.Malformed("names an entry by an id that this package never gives")
     return int(ms)
 
 
 def _taken(envelope: dict[str, Any]) -> Removed:
     for name, shape in (("dropped", [str, str]), ("hidden", [str, str]), ("gone", [int, int, str])):
         if any(not isinstance(item, list) or [type(part) for part in item] != shape for item in envelope[name]):
-            raise codec.Malformed(f"has an envelope whose {name!r} is of another shape than this project writes")
+            raise codec.Malformed(f"has an envelope whose {name!r} has an unknown form")
     return Removed(*(tuple(tuple(item) for item in envelope[name]) for name in ("dropped", "hidden", "gone")))
 
 
@@ -347,7 +353,7 @@ def _audit(fields: Fields) -> dict[str, Any] | None:
         return None
     audit = codec.decode(fields[b"u"])
     if type(audit) is not dict:
-        raise codec.Malformed("says who did it in another shape than this project writes")
+        raise codec.Malformed("has an audit that is not a map")
     return audit
 
 
@@ -372,7 +378,7 @@ def _copied(fields: Fields) -> Event:
     envelope = _envelope(fields, [("source", str), ("seq", int), ("digest", str)])
     signed_for = envelope.get("for")
     if signed_for is not None and not isinstance(signed_for, str):
-        raise codec.Malformed("has an envelope whose 'for' is no text")
+        raise codec.Malformed("has an envelope whose 'for' is not a text")
     return ThreadCopied(envelope["source"], envelope["seq"], envelope["digest"], _audit(fields), signed_for)
 
 
@@ -384,7 +390,7 @@ def _pruned(fields: Fields) -> Event:
 def _runs_deleted(fields: Fields) -> Event:
     envelope = _envelope(fields, [("runs", list), *_REMOVED])
     if not all(isinstance(run, str) for run in envelope["runs"]):
-        raise codec.Malformed("has an envelope whose 'runs' are no texts")
+        raise codec.Malformed("has an envelope whose 'runs' are not texts")
     return RunsDeleted(tuple(envelope["runs"]), _taken(envelope), _audit(fields))
 
 
@@ -402,8 +408,8 @@ def decode_entry(thread: str, entry_id: bytes, flat: list[bytes]) -> Recorded:
     """The event in a stream entry.
 
     Raises:
-        NewerSchema: written by a newer version of this project.
-        CorruptEntry: anything that this project did not write, naming thread and entry.
+        NewerSchema: a newer version of this package wrote it.
+        CorruptEntry: this package did not write it; the message names thread and entry.
 
     """
     if not entry_id.endswith(b"-0"):
@@ -429,17 +435,19 @@ def decode_entry(thread: str, entry_id: bytes, flat: list[bytes]) -> Recorded:
 def _unknown(thread: str, entry_id: bytes, kind: bytes, schema: bytes) -> CorruptEntry:
     if schema.isdigit() and len(schema) < 9 and int(schema) > int(SCHEMA):
         return NewerSchema(
-            f"{_named(thread, entry_id)} has schema version {int(schema)}; this version reads up to {int(SCHEMA)}. Upgrade this "
-            "package."
+            f"{_named(thread, entry_id)} has schema version {int(schema)}; this version of the package reads "
+            f"up to {int(SCHEMA)}. Upgrade it."
         )
     if not kind:
-        return CorruptEntry(f"{_named(thread, entry_id)} is no event of this package. {_FOREIGN}")
-    told = f"kind {kind.decode(errors='replace')!r}, version {schema.decode(errors='replace')!r}"
-    return CorruptEntry(f"{_named(thread, entry_id)} is of unknown {told}. {_FOREIGN}")
+        return CorruptEntry(f"{_named(thread, entry_id)} is not an event of this package. {_FOREIGN}")
+    return CorruptEntry(
+        f"{_named(thread, entry_id)} has unknown kind {kind.decode(errors='replace')!r}, "
+        f"version {schema.decode(errors='replace')!r}. {_FOREIGN}"
+    )
 
 
 def _named(thread: str, entry_id: bytes) -> str:
     return f"Entry {entry_id.decode(errors='replace')} of thread {thread!r}"
 
 
-_FOREIGN = "If something other than this package added it, remove it with XDEL; else restore the log from a backup."
+_FOREIGN = "If another program added it, remove it with XDEL; otherwise restore the log from a backup."

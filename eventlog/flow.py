@@ -1,8 +1,8 @@
-"""Operations without I/O.
+"""An operation is a flow: a generator without I/O.
 
-An operation is a *flow*: a generator that yields what it wants of the server, receives the reply, and returns its result.
-Flows hold the whole logic of an operation, once, for sync and async alike; the drivers (`eventlog.transport.drivers`) only carry
-requests and replies. Raw replies are what RESP2 gives: bytes, int, None and lists of these.
+A flow yields requests to the server, receives replies, and returns a result. It holds the whole logic of an operation,
+once for sync and async. The drivers (`eventlog.transport.drivers`) only carry requests and replies. Replies have the
+types of RESP2: bytes, int, None, and lists of these.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Argument = Union[bytes, str, int]
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A Lua script; the server caches it by the SHA-1 of its source."""
+    """A Lua script, which the server caches by the SHA-1 of its source."""
 
     name: str
     source: bytes
@@ -47,11 +47,11 @@ class Script:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Run a script; all its keys in one slot.
+    """Run a script whose keys are all in one slot.
 
-    A `shared` one is short, and may go out in one write with others; those with the same first key keep their order.
-    With `then`, a command on a key of that slot goes out right behind it, in the same round trip (on a cluster in one more), and
-    the reply is the pair of both: what a script would have to copy several times is read without it.
+    A `shared` call is short and may share a write with others; those with the same first key keep their order.
+    `then` is a command on a key of that slot, in the same round trip (on a cluster in one more). The reply is then the
+    pair of both replies. It reads data that a script would have to copy several times.
     """
 
     script: Script
@@ -63,7 +63,10 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """Run one command on the node that has `key`. Its reply may be as redis-py's clients transform it, or as the server sent it."""
+    """Run one command on the node that has `key`.
+
+    The reply is the server's, or the form into which redis-py's clients transform it.
+    """
 
     name: str
     key: bytes
@@ -72,17 +75,21 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Run commands that do not depend on each other, in one round trip where they go to one node. The reply is a list."""
+    """Run independent commands; the reply is a list.
+
+    They take one round trip if they go to one node.
+    """
 
     commands: Sequence[Command]
 
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """Send a call and go on while the server carries it out; the reply is what `Finish` takes.
+    """Send a call and go on while the server carries it out.
 
-    Nobody waits for it where the flow ends before: only for what may be carried out in vain. A flow that emits items finishes it
-    before the next, since a child that is forked then would wait for ever.
+    The reply is the handle for `Finish`. If the flow ends first, the reply is discarded. So use it only for calls whose
+    reply may be discarded. A flow that emits items finishes the call before the next item. A process that is forked in
+    between would wait without end.
     """
 
     call: Call
@@ -90,18 +97,20 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """Wait for a call that was begun. The reply, and the errors, are the call's."""
+    """Wait for a call that was begun; the reply or the error is that of the call."""
 
     begun: Any
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Wait until one of some streams has an entry after the id named beside it, `ms` at most. The reply: the keys of
-    those that have one, or may have one; none if the time is over.
+    """Wait, `ms` at most, until a stream has an entry after a given id.
+
+    The reply lists the keys of streams that have or may have one; it is empty if the time is over.
     """
 
     streams: Sequence[tuple[bytes, bytes]]
+    """Key and entry id of each stream."""
     ms: int
 
 
@@ -114,7 +123,7 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Emit:
-    """Hand an item to whoever iterates over the flow."""
+    """Give an item to the caller that iterates over the flow."""
 
     item: Any
 
@@ -125,11 +134,9 @@ Flow = Generator[Request, Any, T]
 
 @cache
 def load_script(path: str) -> Script:
-    """A Lua script by its path, joined with the preludes that its header names.
+    """A Lua script by its path, after the preludes that its header names.
 
-    Args:
-        path: the script's folder and name without ending, e.g. "eventlog/feed/lag".
-
+    The path is a folder and a name without its ending, such as "eventlog/feed/lag".
     """
     own = _source(path)
     named = _PRELUDES.search(own)

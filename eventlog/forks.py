@@ -1,4 +1,7 @@
-"""What has to begin anew in the child of a fork: a lock that another thread of the parent held would stay held for ever there."""
+"""Objects are reset in the child of a fork.
+
+A lock that another thread of the parent had would stay locked in the child.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ _RENEWED: WeakSet[Any] = WeakSet()
 
 
 def renew_after_fork(thing: Any) -> None:
-    """Has `thing._begin_process()` called in every child that is forked while it lives."""
+    """Calls `thing._begin_process()` in each forked child, as long as `thing` lives."""
     _RENEWED.add(thing)
 
 

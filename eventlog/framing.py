@@ -1,7 +1,7 @@
-"""Frames byte strings so that a reader can tell where each one ends.
+"""Framed byte strings show a reader where each one ends.
 
-Ids are arbitrary text, so no separator is safe: a part stands after its length (`counted`), or in an encoding that ends itself and
-keeps the order of the parts (`ordered`).
+Ids are arbitrary text, so no separator is safe. A part either follows its length (`counted`), or has an encoding that
+marks its end and keeps the order of parts (`ordered`).
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ __all__ = ["counted", "ordered", "split_counted", "unordered"]
 
 
 def counted(part: bytes) -> bytes:
-    """`part` behind its length, so that what follows it cannot be mistaken for it."""
+    """`part` after its length, which separates it from the bytes that follow."""
     return b"%d:%b" % (len(part), part)
 
 
 def split_counted(parts: bytes) -> list[bytes]:
-    """The `counted` parts that stand one behind the other. Raises ValueError for anything else."""
+    """The parts of a series of `counted` parts. Raises ValueError for anything else.
+
+    `eventlog.codec.counted_part` reads one part inside other bytes.
+    """
     found, at = [], 0
     while at < len(parts):
         colon = parts.index(b":", at)
@@ -31,12 +34,15 @@ def split_counted(parts: bytes) -> list[bytes]:
 
 
 def ordered(part: bytes) -> bytes:
-    """`part` in an encoding that ends itself and sorts, byte by byte, as `part` does. Source: FoundationDB's tuple layer."""
+    """`part` in an encoding that marks its end and sorts as `part` does.
+
+    Source: the tuple layer of FoundationDB.
+    """
     return part.replace(b"\0", b"\0\xff") + b"\0"
 
 
 def unordered(encoded: bytes) -> tuple[bytes, bytes]:
-    """The first `ordered` part of `encoded`, decoded, and what follows it."""
+    """The first `ordered` part of `encoded`, decoded, and the bytes after it."""
     end = encoded.index(b"\0")
     while encoded[end + 1 : end + 2] == b"\xff":
         end = encoded.index(b"\0", end + 2)

@@ -1,1 +1,1 @@
-"""Carries the requests of a flow to the server and back."""
+"""Drivers carry the requests of a flow to the server and back."""

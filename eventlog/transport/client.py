@@ -1,6 +1,6 @@
 """Requests go through the public methods of a redis-py client, sync or asyncio.
 
-Scripts are called by digest, and sent whole if the server does not know them.
+Scripts are called by digest, and sent whole if the server does not know them. Errors are redis-py's.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _COMMAND = load_script("eventlog/transport/command")
 
 
 def ask(client: Any, request: Request) -> Any:
-    """The reply to a request, from a sync client. Raises redis-py's errors."""
+    """The reply to a request, from a sync client."""
     return finish(patiently(partial(_BY_TYPE[type(request)], client, request), time.sleep))
 
 
 async def ask_async(client: Any, request: Request) -> Any:
-    """The reply to a request, from an asyncio client. Raises redis-py's errors."""
+    """The reply to a request, from an asyncio client."""
     if isinstance(client, RedisCluster):
         await client.initialize()  # or concurrent first calls would close each other's connections
     return await finish_async(patiently(partial(_BY_TYPE[type(request)], client, request), asyncio.sleep))

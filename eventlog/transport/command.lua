@@ -1,7 +1,9 @@
 -- Runs one command.
 --
--- KEYS: 1 its key.
--- ARGV: 1 its name; then its arguments.
--- Reply: its own.
+-- KEYS: 1 key of the command.
+-- ARGV: 1 name of the command; its arguments follow.
+-- Reply: the command's own.
 
-return redis.call(ARGV[1], KEYS[1], unpack(ARGV, 2))
+local name = ARGV[1]
+
+return redis.call(name, KEYS[1], unpack(ARGV, 2))

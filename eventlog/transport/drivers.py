@@ -82,18 +82,21 @@ class Runner:
 
     @property
     def must_await(self) -> bool:
-        """Whether only `arun` works in this thread: it runs the loop of an async connection without a sync one."""
+        """Whether only `arun` works in this thread.
+
+        This is so on the event loop of an async connection without a sync connection.
+        """
         here = running_loop()
         return here is not None and not self.connections.has_sync and self.connections.home_loop in (here, None)
 
     def run(self, flow: Flow[T], subject: str) -> T:
-        """The result of `flow`. Errors name the `subject`, such as "thread '42'"."""
+        """The result of `flow`; errors name the `subject`, such as "thread '42'"."""
         found, result = self._advance(flow, subject) if self.connections.has_sync else self._cross(flow, subject)
         assert not found, "a flow that emits must be iterated over"
         return result  # type: ignore[no-any-return]
 
     async def arun(self, flow: Flow[T], subject: str) -> T:
-        """The result of `flow`, on the running loop. Errors name the `subject`."""
+        """The result of `flow`, on the running loop; errors name the `subject`."""
         found, result = await self._aadvance(flow, subject)
         assert not found, "a flow that emits must be iterated over"
         return result  # type: ignore[no-any-return]
@@ -164,7 +167,7 @@ class Runner:
         return self._through_client(request) if waits is None else finish(waits.wait(request))
 
     def _begin(self, request: Begin) -> concurrent.futures.Future[Any]:
-        """Starts a call in another thread; the caller spends most of that time in waiting for the server."""
+        """Starts a call in another thread."""
         begun: concurrent.futures.Future[Any] = concurrent.futures.Future()
 
         def carry_out() -> None:
@@ -208,7 +211,7 @@ class Runner:
         await asyncio.sleep(request.seconds)
 
     async def _in_thread(self, request: Any, _: str) -> Any:
-        """Asks in a thread, while the flow stays here: a caller that gives up loses no item."""
+        """Asks in a thread; the flow stays here, so a cancelled caller loses no item."""
         return await asyncio.to_thread(self._ask, request)
 
     def _sync_ways(self) -> _Ways:
@@ -246,7 +249,7 @@ class Runner:
             )
 
     def _cross(self, flow: Flow[Any], subject: str) -> tuple[bool, Any]:
-        """Advances `flow` on the event loop of the async connection, which runs in another thread."""
+        """Advances `flow` on the async connection's loop, which runs in another thread."""
         loop = self.connections.home_loop
         if loop is None or not loop.is_running():
             raise NoSyncConnection(
@@ -312,7 +315,7 @@ class _Begun:
 
 
 def _typed(error: Exception, subject: str) -> Exception:
-    """Our error for one of redis-py's; a flow may catch it, and otherwise it reaches the caller."""
+    """Our error for one of redis-py's, which a flow may catch."""
     typed = translate(error, subject)
     typed.__cause__ = error
     return typed

@@ -1,9 +1,9 @@
-"""Connections of a pool that stay out of it between calls.
+"""Sync calls use connections that stay out of their pool.
 
-Checking a connection out of redis-py's pool and in again costs a fifth of a call. So a pool that was opened here, and that
-nobody else uses, hands its connections over for good: they lie on a stack, the one used last on top, and go back only where
-a call waits on the pool, or where redis-py wants a connection replaced. To the pool they are in use, so that its
-`max_connections` holds and closing it closes them.
+To check a connection of redis-py's pool out and in costs a fifth of a call. So a pool that this project opened, and
+that nobody else uses, lends its connections for good. They lie on a stack, with the last one used on top. They go back
+only if another caller waits on the pool, or if redis-py wants a connection replaced. To the pool they are in use, so
+its `max_connections` holds, and closing it closes them.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ __all__ = ["KeptConnections", "can_keep", "is_to_be_replaced"]
 
 
 def can_keep(client: Any, *, at_least: int = 0) -> bool:
-    """Whether connections of a client that was opened here may stay out of its pool.
+    """Whether the connections of a client may stay out of its pool.
 
-    Not where the pool has to see connections come back (to follow Sentinel, to renew credentials), or has not more than
-    `at_least` of them.
+    The client must be one that this project opened. They may not if the pool needs them back, to follow Sentinel or to
+    renew credentials, or if it has no more than `at_least` of them.
     """
     pool = client.connection_pool
     return (
@@ -40,23 +40,28 @@ def can_keep(client: Any, *, at_least: int = 0) -> bool:
 
 
 def is_to_be_replaced(connection: Any) -> bool:
-    """Whether redis-py has marked a connection to be opened anew; it does so as the connection comes back to the pool."""
+    """Whether redis-py has marked a connection to be reopened in the pool."""
     marked = getattr(connection, "should_reconnect", None)
     return marked is not None and bool(marked())
 
 
 class KeptConnections:
-    """Carries out calls on the connections of one sync client that was opened here; from any thread."""
+    """Carries out calls on connections of a sync client, from any thread.
+
+    The client must be one that this project opened.
+    """
 
     def __init__(self, client: redis.Redis, closed: Callable[[], bool]) -> None:
-        """`closed`: whether the client was closed meanwhile."""
-        self.client = client
+        """Keep connections of `client`; `closed` tells whether it has been closed."""
         self._closed = closed
         self._pool: Any = client.connection_pool
         self._begin_process()
 
     def run(self, call: Call) -> Any:
-        """The reply of a call. One round trip, two where the server does not know the script. Raises redis-py's errors."""
+        """The reply of a call.
+
+        It takes one round trip; two if the server does not know the script. Raises redis-py's errors.
+        """
         self._notice_fork()
         connection = self._take()
         in_step = False
@@ -70,14 +75,14 @@ class KeptConnections:
             in_step = True
             raise
         finally:
-            if not in_step:  # interrupted, it may have a reply to come still
+            if not in_step:  # after an interruption a reply may still arrive
                 connection.disconnect()
             self._give_back(connection)
         return reply
 
     @contextmanager
     def lent(self) -> Iterator[None]:
-        """While this lasts, connections go back to the pool, for what is done through the client."""
+        """Gives connections back to the pool, for requests through the client."""
         self._notice_fork()
         with self._lock:
             self._wanted += 1
@@ -97,7 +102,7 @@ class KeptConnections:
             if _is_sound(connection):
                 return connection
             self._pool.release(connection)
-        with self.lent():  # one may have been laid on the stack since; as this now counts, none is laid there to stay
+        with self.lent():  # another thread may have put one on the stack; from here on it goes to the pool
             return self._pool.get_connection()
 
     def _give_back(self, connection: Any) -> None:
@@ -122,7 +127,7 @@ class KeptConnections:
             self._begin_process()
 
     def _begin_process(self) -> None:
-        # After a fork the connections are the parent's: dropped, they are closed in this process alone.
+        # After a fork the connections belong to the parent; dropping them here closes them in this process alone.
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._idle: list[Any] = []
@@ -130,7 +135,7 @@ class KeptConnections:
 
 
 def _is_sound(connection: Any) -> bool:
-    """Whether a connection can be used as it is: the server did not hang up, nor say anything unasked."""
+    """Whether the server neither closed the connection nor sent anything unasked."""
     try:
         return not connection.can_read()
     except (rx.ConnectionError, rx.TimeoutError, OSError):

@@ -49,11 +49,14 @@ ALONE_BYTES = 64 * 1024
 
 
 class ClientClosed(Exception):
-    """The client was closed before a call was answered; the call may be repeated on another."""
+    """The client was closed before a call had its reply; another may repeat the call."""
 
 
 def can_share(client: redis.asyncio.Redis) -> bool:
-    """Whether calls on a client can share writes: it has a pool, and redis-py's own `execute_command`."""
+    """Whether calls on a client can share writes.
+
+    They can if it has a pool and redis-py's own `execute_command`.
+    """
     return type(client).execute_command is redis.asyncio.Redis.execute_command and not client.single_connection_client
 
 
@@ -101,7 +104,7 @@ class _Slot:
         self._kept: Any = None
 
     async def connect(self) -> Any:
-        """A connection that is ready. Raises redis-py's errors."""
+        """A connection that is ready for a batch."""
         if self._kept is None:
             return await finish_async(patiently(self._check_out, asyncio.sleep))
         if not _is_sound(self._kept):
@@ -144,7 +147,10 @@ class SharedCalls:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, call: Call) -> Any:
-        """The reply of a call. Raises redis-py's errors, or `ClientClosed`."""
+        """The reply of a call.
+
+        Raises redis-py's errors, or `ClientClosed`.
+        """
         one = _Pending(call)
         if one.big and not self._is_busy(one.key):
             await self._carry(_Slot(self._pool, keep=False), [self._enter(one)])
@@ -200,7 +206,7 @@ class SharedCalls:
             self._rouse()
 
     def _next_batch(self) -> list[_Pending]:
-        """The next waiting calls that may go out together, in their order; their keys are not under way."""
+        """The next waiting calls that may go out together, in their order."""
         batch: list[_Pending] = []
         left: list[_Pending] = []
         scripts: dict[bytes, Script | None] = {}
@@ -221,7 +227,10 @@ class SharedCalls:
         return [self._enter(one) for one in batch]
 
     async def _carry(self, slot: _Slot, batch: list[_Pending]) -> None:
-        """Answers every call of a batch. Raises only if cancelled: open calls then wait again."""
+        """Answers every call of a batch.
+
+        It raises an exception only if it is cancelled; open calls then wait again.
+        """
         try:
             await self._exchange_all(slot, batch)
             for one in batch:
@@ -291,7 +300,7 @@ class SharedCalls:
 
 
 def _is_sound(connection: Any) -> bool:
-    """Whether the server kept the connection open, as far as the client knows without waiting."""
+    """Whether the server kept the connection open, as far as is known without waiting."""
     reader = getattr(connection, "_reader", None)
     return reader is not None and not reader.at_eof()
 
@@ -307,7 +316,7 @@ def _commands(asked: list[_Pending]) -> Iterator[bytes]:
 
 
 def _copy_of(error: Exception) -> Exception:
-    """A copy of an error for one more caller: a shared instance would mix their tracebacks."""
+    """A copy of an error for one more caller; a shared one would mix tracebacks."""
     try:
         made = copy.copy(error)
     except Exception:  # noqa: BLE001 - its constructor takes other arguments

@@ -48,9 +48,9 @@ async def finish_async(steps: Steps) -> Any:
 
 
 def patiently(attempt: Callable[[], Steps], sleep: Callable[[float], Any]) -> Steps:
-    """Repeats `attempt` while the pool is exhausted, for `PATIENCE` at most; then raises the pool's error.
+    """Repeats `attempt` while the pool is exhausted, for `PATIENCE` at most.
 
-    `sleep` is `time.sleep` or `asyncio.sleep`.
+    Then it raises the error of the pool. `sleep` is `time.sleep` or `asyncio.sleep`.
     """
     deadline, pause = 0.0, 0.001
     while True:

@@ -1,8 +1,8 @@
-"""Script calls as bytes, and one exchange of many of them on a connection of redis-py's asyncio clients.
+"""Script calls as bytes, and the exchange of many calls on one asyncio connection.
 
-redis-py's own pipeline costs some 40 microseconds of Python per call; packing with hiredis and reading replies one after the
-other costs a quarter of that. Only what redis-py's clients call on a connection themselves is used here, so what a connection
-knows (reconnecting, health checks, following Sentinel, push messages) goes on working.
+redis-py's own pipeline costs some 40 microseconds of Python per call. Packing with hiredis, and reading the replies one
+by one, costs a quarter of that. This module uses only those methods of a connection that redis-py's clients use. So
+reconnecting, health checks, Sentinel and push messages keep working.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ __all__ = ["Wire", "pack", "replies_of", "settled", "words"]
 
 
 def words(call: Call, *, whole: bool) -> tuple[Any, ...]:
-    """A call as a command: the script by its digest, or `whole`."""
+    """A call as a command, with the script whole or by its digest."""
     head = ("EVAL", call.script.source) if whole else ("EVALSHA", call.script.sha)
     return (*head, len(call.keys), *call.keys, *call.arguments)
 
 
 def pack(call: Call, *, whole: bool) -> bytes:
-    """A call as the server reads it, and what goes out behind it."""
+    """A call, and the command after it, as the server reads them."""
     packed: bytes = hiredis.pack_command(words(call, whole=whole))
     if call.then is not None:
         then: tuple[Any, ...] = (call.then.name, call.then.key, *call.then.arguments)
@@ -40,7 +40,7 @@ def replies_of(call: Call) -> int:
 
 
 def settled(replies: list[Any]) -> Any:
-    """The reply of a call from those of its commands: an error, or one reply, or the pair of both."""
+    """The reply of a call, from those of its commands: the first error, one, or a pair."""
     for reply in replies:
         if isinstance(reply, Exception):
             return reply
@@ -48,10 +48,10 @@ def settled(replies: list[Any]) -> Any:
 
 
 class Wire:
-    """Exchanges on one connection at a time, in turn; its `socket_timeout` limits the wait for each reply, as in redis-py.
+    """Exchanges on one connection at a time, within its `socket_timeout` for each reply.
 
-    redis-py's way of limiting it, a timer for every send and every reply, costs more than all the rest of an exchange. Here one
-    timer watches over many exchanges: it looks whether a reply has been overdue since it was set, and else sets itself anew.
+    redis-py limits that wait with a timer for each send and each reply, which costs more than the rest of an exchange.
+    Here one timer serves many exchanges: when it fires, it either finds an overdue reply or starts again.
     """
 
     def __init__(self) -> None:
@@ -65,10 +65,11 @@ class Wire:
     async def exchange(
         self, connection: Any, commands: list[bytes], counts: list[int], settle: Callable[[int, Any], None]
     ) -> None:
-        """Sends `commands` in one go; calls `settle` with the place and the reply of each, as it comes, of `counts` replies each.
+        """Sends `commands` in one write, and calls `settle` for each as it is answered.
 
-        A reply is what the server sent, or redis-py's ResponseError. Raises redis-py's ConnectionError or TimeoutError, after
-        which the connection is closed, as it is where this is cancelled.
+        Its arguments are the number and the reply of the command. A reply is the server's, or redis-py's ResponseError.
+        Command i has `counts[i]` replies. Raises redis-py's ConnectionError or TimeoutError. The connection is closed
+        after these, and also if this is cancelled.
         """
         if not connection.is_connected:
             await connection.connect()
@@ -78,7 +79,7 @@ class Wire:
             self._watch(connection, timeout)
         try:
             await connection.send_packed_command(commands)
-            for place, count in enumerate(counts):
+            for number, count in enumerate(counts):
                 replies = []
                 for _ in range(count):
                     try:
@@ -87,7 +88,7 @@ class Wire:
                         replies.append(error)
                 if timeout:
                     self._since = self._loop.time()
-                settle(place, settled(replies))
+                settle(number, settled(replies))
         except (rx.RedisError, OSError) as error:
             if self._overdue:
                 raise rx.TimeoutError(f"The server did not answer within {timeout} seconds") from error
@@ -116,7 +117,7 @@ class Wire:
 
 
 def _cut(connection: Any) -> None:
-    """Closes the socket of a connection that another task waits on, which finds it closed by the server."""
+    """Closes a connection's socket, as if the server had closed it."""
     writer = connection._writer
     if writer is not None:
         writer.transport.abort()
