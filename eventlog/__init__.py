@@ -1,4 +1,7 @@
-"""The log: events, their encoding, and the streams they lie in. Knows Redis and CBOR, not LangGraph."""
+"""The lowest floor has events, their encoding, and their streams.
+
+It knows Redis and CBOR, not LangGraph.
+"""
 
 from eventlog.attribution import audit
 from eventlog.connect.connections import Connections

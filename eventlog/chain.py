@@ -24,5 +24,5 @@ def link(previous: bytes, entry_id: bytes, sequence: int, content: str) -> bytes
 
 
 def links(previous: bytes, entry_id: bytes, flat: list[bytes]) -> bool:
-    """Whether an entry, `n` and `d` first in its fields, follows the digest `previous`."""
+    """Whether an entry, with `n` and `d` first, follows the digest `previous`."""
     return flat[3] == link(previous, entry_id, int(flat[1]), content_digest(flat[4:]))

@@ -250,7 +250,10 @@ class SignatureInvalid(ServerError, ValueError):
 
 
 class ValueUnreadable(ServerError, ValueError):
-    """The serializer cannot read a value; use the key, serializer or types that wrote it."""
+    """The serializer cannot read a value; use those that wrote it.
+
+    These are its key, its serializer, or a type that cannot be imported here.
+    """
 
 
 class NewerSchema(CorruptEntry):

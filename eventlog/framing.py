@@ -15,9 +15,9 @@ def counted(part: bytes) -> bytes:
 
 
 def split_counted(parts: bytes) -> list[bytes]:
-    """The parts of a series of `counted` parts. Raises ValueError for anything else.
+    """The parts of bytes that consist of `counted` parts.
 
-    `eventlog.codec.counted_part` reads one part inside other bytes.
+    Raises ValueError for other bytes. `eventlog.codec.counted_part` reads one part inside other bytes.
     """
     found, at = [], 0
     while at < len(parts):

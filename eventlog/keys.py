@@ -1,8 +1,8 @@
-"""Names: keys, index fields and order members.
+"""Names of keys, index fields and order members.
 
-All keys of a thread, and those its partition shares, carry one hash tag, so that a script may touch them together on a
-cluster. Ids are arbitrary text. They are never pasted into a pattern: inside a name they stand last, behind a length, or in an
-encoding that keeps their order (`ordered`), so that no id can be mistaken for another, whatever characters it has.
+The keys of a thread and of its partition share a hash tag, so that a script may use them together on a cluster. Ids are
+arbitrary text and never part of a pattern. In a name an id comes last, follows its length, or has an encoding that keeps
+the order (`ordered`). So names of different ids always differ.
 """
 
 from __future__ import annotations
@@ -30,15 +30,18 @@ __all__ = [
 ]
 
 PREFIX = "langgraph"
-"""What keys begin with unless another prefix is given."""
+"""The default prefix of keys."""
 PARTITIONS = 16
-"""Over how many hash tags threads are spread unless another number is given."""
+"""The default number of partitions."""
 LAYOUT = 1
-"""Version of the layout of keys; kept in the meta key and checked by every saver."""
+"""Version of the layout of keys, which is in the meta key; every saver compares it."""
 
 
 def text(field: str, value: str) -> bytes:
-    """UTF-8 bytes of an id. Raises `InvalidArgument` naming `field` for text that has no UTF-8 form (lone surrogates)."""
+    """The UTF-8 bytes of an id.
+
+    Raises `InvalidArgument`, which names the `field`, for text without a UTF-8 form (lone surrogates).
+    """
     try:
         return value.encode()
     except UnicodeEncodeError:
@@ -48,19 +51,22 @@ def text(field: str, value: str) -> bytes:
 
 
 def checkpoint_sort_key(namespace: bytes, checkpoint_id: bytes) -> bytes:
-    """Where a checkpoint stands in the order key: by namespace, then by checkpoint id."""
+    """The sort key of a checkpoint in the order key: its namespace, then its id."""
     return ordered(namespace) + ordered(checkpoint_id)
 
 
-def split_sort_key(place: bytes) -> tuple[str, str, bytes]:
-    """Namespace, checkpoint id, and the entry id that follows them in an order member."""
-    namespace, rest = unordered(place)
+def split_sort_key(member: bytes) -> tuple[str, str, bytes]:
+    """Namespace and checkpoint id of a sort key, and the entry id after it."""
+    namespace, rest = unordered(member)
     checkpoint_id, entry_id = unordered(rest)
     return namespace.decode(), checkpoint_id.decode(), entry_id
 
 
 def version_key(version: str | float) -> str:
-    """Text that equals another's exactly where the versions are equal (1 and 1.0 are, "1" is neither)."""
+    """The text of a version; equal versions, and only those, have equal texts.
+
+    1 and 1.0 are equal; "1" differs from both.
+    """
     if isinstance(version, str):
         return "s" + version
     if isinstance(version, float) and not version.is_integer():
@@ -68,13 +74,13 @@ def version_key(version: str | float) -> str:
     return f"i{int(version)}"
 
 
-def value_name(channel: bytes, token: bytes) -> bytes:
-    """Name of one version of a channel: part of a log field's and of an index field's name."""
-    return counted(token) + channel
+def value_name(channel: bytes, version: bytes) -> bytes:
+    """The name of one version of a channel in fields of the log and of the index."""
+    return counted(version) + channel
 
 
 def split_value_name(name: bytes) -> tuple[bytes, bytes]:
-    """Channel and version token of a `value_name`."""
+    """Channel and version key of a `value_name`."""
     length, _, rest = name.partition(b":")
     size = int(length)
     return rest[size:], rest[:size]
@@ -82,105 +88,96 @@ def split_value_name(name: bytes) -> tuple[bytes, bytes]:
 
 @dataclass(frozen=True, slots=True)
 class GroupKeys:
-    """Keys of one consumer group in one partition, with those of the partition."""
+    """The keys of one consumer group in one partition."""
 
     state: bytes
-    """Hash: who leases the partition, and how far the group is."""
+    """Hash: the lease of the partition, and the offset of the group."""
     held: bytes
-    """Sorted set, by name: events of threads that wait behind one that failed, that one first."""
+    """Sorted set by name: events of a thread that failed, and its waiting events after it."""
     failures: bytes
-    """Hash: by thread, what is known of the event that failed."""
+    """Hash by thread: the state of the event that failed."""
     due: bytes
-    """Sorted set: such threads, by when their first event is to be tried again, in ms since 1970; inf where it is parked."""
+    """Sorted set: threads with a failed event, by the time of its next attempt; inf if it is parked."""
     effects: bytes
-    """What the names of keys begin with that the group's handlers write to together with their acknowledgement."""
+    """The prefix of keys that handlers write together with their acknowledgement."""
     shared: PartitionKeys
 
 
 @dataclass(frozen=True, slots=True)
 class PartitionKeys:
-    """Keys that the threads of a partition share."""
+    """The keys that the threads of a partition share; times are ms since 1970."""
 
     threads: bytes
-    """Sorted set: thread ids by last activity, in ms since 1970. Derived."""
+    """Sorted set: thread ids by last activity. A view."""
     feed: bytes
-    """Stream: one small pointer per event, in commit order."""
+    """Stream: one small pointer per append, in commit order."""
     runs: bytes
-    """Sorted set, by name: which threads a run wrote to, and which runs wrote to a thread. Derived."""
+    """Sorted set by name: the threads of each run and the runs of each thread. A view."""
     expiries: bytes
-    """Sorted set: threads with a ttl, by the ms since 1970 at which they expire. Derived."""
+    """Sorted set: threads with a ttl, by the time of their expiry. A view."""
     trimmed: bytes
-    """Hash: how far the feed was trimmed: `id` and `check` of the last entry taken, `n` of them in all."""
+    """Hash: `id` and `check` (fingerprint) of the last trimmed entry, and the number `n` of all."""
     past_threads: bytes
-    """Sorted set: what the trimmed part of the feed says of `threads`."""
+    """Sorted set: `threads` according to the trimmed part of the feed."""
     past_runs: bytes
-    """Sorted set: what the trimmed part of the feed says of `runs`."""
+    """Sorted set: `runs` according to the trimmed part of the feed."""
     positions: bytes
-    """Hash: by consumer group, the id of the last entry of the feed that it is done with."""
+    """Hash by consumer group: the id of the last feed entry that the group has finished."""
 
     @classmethod
     def of(cls, tag: bytes) -> PartitionKeys:
         """The keys under a hash tag."""
-        names = (
-            b"threads",
-            b"feed",
-            b"runs",
-            b"expiries",
-            b"trimmed",
-            b"trimmed:threads",
-            b"trimmed:runs",
-            b"positions",
-        )
-        return cls(*(tag + b":" + name for name in names))
+        names = b"threads feed runs expiries trimmed trimmed:threads trimmed:runs positions"
+        return cls(*(tag + b":" + name for name in names.split()))
 
     def group(self, name: bytes) -> GroupKeys:
-        """Keys of a consumer group in this partition."""
+        """The keys of a consumer group in this partition."""
         tag = self.feed[: -len(b"feed")]
         kinds = (b"group:", b"held:", b"failures:", b"due:")
         state, held, failures, due = (tag + kind + name for kind in kinds)
         return GroupKeys(state, held, failures, due, tag + b"effect:" + counted(name), self)
 
-    def stage(self, token: bytes, part: bytes) -> bytes:
-        """A key in which something is laid ready before it is put in place whole."""
-        return self.feed[: -len(b"feed")] + b"stage:" + token + b":" + part
+    def stage(self, stage_id: bytes, part: bytes) -> bytes:
+        """A key for data that is staged before a script puts it in place."""
+        return self.feed[: -len(b"feed")] + b"stage:" + stage_id + b":" + part
 
 
 @dataclass(frozen=True, slots=True)
 class ThreadKeys:
-    """Keys of one thread, with those of its partition."""
+    """The keys of one thread."""
 
     thread: bytes
     log: bytes
-    """Stream: every event of the thread, all namespaces."""
+    """Stream: all events of the thread, in all namespaces."""
     index: bytes
-    """Hash: sequence number, digest, and where each (channel, version) lies in the log. Derived."""
+    """Hash: sequence number, digest, and the log entry of each (channel, version). A view."""
     order: bytes
-    """Sorted set, by name: checkpoints by namespace and id, and their writes' entries. Derived."""
+    """Sorted set by name: checkpoints and entries of writes, by sort key. A view."""
     heads: bytes
-    """What the name of every head of the thread begins with."""
+    """The prefix of the keys of the thread's heads."""
     shared: PartitionKeys
     all: tuple[bytes, ...]
-    """The keys that every script on a thread is given, as log.lua expects them."""
+    """The keys for every script that uses log.lua, in its order."""
     keyspace: Keyspace
     signer: Signer | None
-    """Who signs what is appended to the thread, and checks what is read of it."""
+    """It signs appended events and verifies those that are read."""
 
     def signed(self, fields: list[bytes]) -> list[bytes]:
-        """The fields of an event as they are to be appended."""
+        """The fields of an event, signed if there is a signer."""
         return fields if self.signer is None else self.signer.sign(self.thread, fields)
 
     def note(self, entry_id: bytes | None, digest: bytes | None) -> None:
-        """That the thread's log ended with this entry, as a reply said."""
+        """Note for the signer that a reply named the last entry of the log."""
         if self.signer is not None:
             self.signer.note(self.thread, entry_id, digest)
 
     def forget(self) -> None:
-        """That the thread was deleted."""
+        """Note for the signer that the thread was deleted."""
         if self.signer is not None:
             self.signer.forget(self.thread)
 
     def head(self, namespace: bytes) -> bytes:
-        """Hash: the latest checkpoint of a namespace, its values and pending writes. Derived."""
+        """The hash of a namespace's latest checkpoint, with values and pending writes."""
         return self.heads + namespace
 
 
@@ -188,9 +185,9 @@ class Keyspace:
     """The keys under one prefix.
 
     Args:
-        prefix: what every key begins with; no braces, since they would change the hash tag.
-        partitions: over how many hash tags the threads are spread; fixed when the prefix is first used.
-        signer: who signs what is appended, None for nobody.
+        prefix: the beginning of every key, without braces, which would change the hash tag.
+        partitions: the number of hash tags for threads; the first use of the prefix fixes it.
+        signer: the signer of appended events, None for none.
 
     """
 
@@ -199,12 +196,12 @@ class Keyspace:
             raise TypeError(f"prefix must be a string, not {type(prefix).__name__}.")
         if not prefix or "{" in prefix or "}" in prefix:
             raise InvalidArgument(
-                f"prefix {prefix!r} must be non-empty and without braces, which mark a cluster's hash tag."
+                f"prefix {prefix!r} must be non-empty and without braces, which mark a cluster's hash tag. Pass another one."
             )
         if isinstance(partitions, bool) or not isinstance(partitions, int):
             raise TypeError(f"partitions must be an int, not {type(partitions).__name__}.")
         if not 1 <= partitions <= 16384:
-            raise InvalidArgument(f"partitions must be between 1 and 16384 (a cluster's slots), not {partitions}.")
+            raise InvalidArgument(f"partitions must be between 1 and 16384 (the slots of a cluster), not {partitions}.")
         self.prefix = prefix
         self.signer = signer
         self.partitions = partitions
@@ -212,21 +209,24 @@ class Keyspace:
         self.meta = encoded + b":meta"
         self._tags = [b"{%b:%d}" % (encoded, number) for number in range(partitions)]
         self.thread = lru_cache(1024)(self._thread)
-        """Keys of a thread."""
+        """The keys of a thread, cached."""
         self._shared = [PartitionKeys.of(tag) for tag in self._tags]
         self.groups = encoded + b":groups"
-        """Hash: the consumer groups of the feed, each with what it was registered with."""
+        """Hash: the options of each consumer group of the feed."""
 
     def partition(self, number: int) -> PartitionKeys:
-        """Shared keys of partition `number`."""
+        """The shared keys of a partition."""
         return self._shared[number]
 
     def members(self, group: bytes) -> bytes:
-        """Sorted set: the live members of a consumer group, by when they count as dead, in ms since 1970."""
+        """The sorted set of a group's live members, by the ms at which they expire."""
         return b"%b:members:{%b}" % (self.prefix.encode(), group)
 
     def partition_of(self, thread: bytes) -> int:
-        """Partition of a thread: CRC16 (XMODEM, as Redis Cluster's slots) modulo the number of partitions."""
+        """The partition of a thread.
+
+        It is the CRC16 (XMODEM, as for slots of Redis Cluster) modulo the number of partitions.
+        """
         return crc_hqx(thread, 0) % self.partitions
 
     def _thread(self, thread: bytes) -> ThreadKeys:

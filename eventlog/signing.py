@@ -1,16 +1,23 @@
-"""Signatures, so that whoever can write to the server cannot forge a log.
+"""Signatures prevent a user who can write to the server from forging a log.
 
-Each event of a saver with a key carries a field `g`, each part of it behind its length: the key's name; the writer (one per
-saver and process) and its count; the last entry of the thread's log that the writer had seen, and its digest; the signature, over
-all of these, the thread, and the SHA-256 of the event's other fields.
+Each event of a saver with a key has a field `g`, the seal, of six counted parts:
 
-- An event cannot be made up or altered without the key, nor be moved to another thread.
-- It cannot be repeated: a writer's counts are each used once.
-- The log up to the entry that a writer had seen is as it was then: the digest says so. Entries that several writers append at the
-  same time are bound by the next event of any that has seen them.
+    the name of the key
+    the writer: one per saver and process
+    the writer's count of its events
+    the entry id of the last entry of the log that the writer had seen
+    the digest of that entry
+    the signature of these parts, the thread, and the SHA-256 of the event's other fields
 
-What it does not prove: that nothing was taken off the end since the last event that saw it, or that the server gives the newest
-state rather than an older one. A digest that was exported and kept elsewhere proves the first.
+A signature proves that:
+
+- Nobody without the key made or changed the event, or moved it from another thread.
+- The event is not a repetition, since a writer uses each count once.
+- The log up to the entry that the writer had seen is unchanged, since its digest is signed. If several writers append
+  at the same time, the next event of a writer that has seen their entries covers them.
+
+A signature does not prove that the end of the log is complete, or that the server replies with the newest state. A digest
+that was exported and kept elsewhere proves that a log has not lost its end.
 """
 
 from __future__ import annotations
@@ -35,26 +42,29 @@ __all__ = ["FORGED", "UNSIGNED", "Examined", "Seal", "Signer", "SigningKey", "se
 
 UNSIGNED, FORGED = "unsigned", "forged"
 SEEN = 10_000
-"""Threads of which a signer remembers the last entry."""
+"""Most threads whose last entry a signer remembers."""
 
 
 class SigningKey:
-    """A key to sign with, or, of Ed25519's two halves, the public one to verify with.
+    """A key to sign and verify with, or the public half of one, to verify only.
 
-    `SigningKey.hmac(secret)` for those who write and those who verify alike; `SigningKey.ed25519(private)` to write and verify, and
-    `SigningKey.ed25519_public(public)` for auditors, who can verify and not forge. Ed25519 needs the extra `signing`.
+    Writers and auditors who trust each other share `SigningKey.hmac(secret)`. Otherwise writers use
+    `SigningKey.ed25519(private)` and auditors `SigningKey.ed25519_public(public)`. Ed25519 needs the extra `signing`.
     """
 
     def __init__(self, name: str, sign: Any, verify: Any) -> None:
         self.name = name
-        """What the key is called in the log: some digits of the SHA-256 of a secret's digest, or of a public key."""
+        """The name of the key in the log: some digits of a digest of the secret or the public key."""
         self._sign = sign
         self._verify = verify
         self._public: SigningKey | None = None
 
     @classmethod
     def hmac(cls, secret: bytes) -> SigningKey:
-        """HMAC-SHA-256 with a secret of 16 bytes or more. Raises `InvalidArgument`."""
+        """HMAC-SHA-256 with a secret of 16 bytes or more.
+
+        Raises `InvalidArgument` for a shorter one.
+        """
         if not isinstance(secret, (bytes, bytearray)):
             raise TypeError(f"A secret must be bytes, not {type(secret).__name__}.")
         if len(secret) < 16:
@@ -62,7 +72,7 @@ class SigningKey:
         keyed = hmac.new(bytes(secret), digestmod="sha256")
 
         def sign(data: bytes) -> bytes:
-            made = keyed.copy()  # which is quicker than to begin with the secret
+            made = keyed.copy()  # faster than to read the secret again
             made.update(data)
             return made.digest()
 
@@ -71,20 +81,13 @@ class SigningKey:
 
     @classmethod
     def ed25519(cls, private: Any) -> SigningKey:
-        """Ed25519 with a private key: PEM bytes without a password, 32 raw bytes, or `cryptography`'s key object."""
+        """Ed25519 with a private key.
+
+        It takes PEM bytes without a password, 32 raw bytes, or a key object of `cryptography`.
+        """
         ed25519, serialization, _ = _ed25519()
-        key = private
-        if isinstance(private, bytes):
-            try:
-                key = (
-                    ed25519.Ed25519PrivateKey.from_private_bytes(private)
-                    if len(private) == 32
-                    else serialization.load_pem_private_key(private, None)
-                )
-            except (ValueError, TypeError) as error:
-                raise InvalidArgument(f"That is no Ed25519 private key: {error}. Pass PEM or 32 raw bytes.") from error
-        if not isinstance(key, ed25519.Ed25519PrivateKey):
-            raise InvalidArgument(f"An Ed25519 private key is needed, not {type(key).__name__}.")
+        kind = ed25519.Ed25519PrivateKey
+        key = _key(private, "private", kind, kind.from_private_bytes, serialization.load_pem_private_key, None)
         half = cls.ed25519_public(key.public_key())
         made = cls(half.name, key.sign, half._verify)
         made._public = half
@@ -92,20 +95,13 @@ class SigningKey:
 
     @classmethod
     def ed25519_public(cls, public: Any) -> SigningKey:
-        """Ed25519's public half, which verifies and cannot sign: PEM bytes, 32 raw bytes, or `cryptography`'s key object."""
+        """The public half of an Ed25519 key, which verifies and cannot sign.
+
+        It takes PEM bytes, 32 raw bytes, or a key object of `cryptography`.
+        """
         ed25519, serialization, invalid = _ed25519()
-        key = public
-        if isinstance(public, bytes):
-            try:
-                key = (
-                    ed25519.Ed25519PublicKey.from_public_bytes(public)
-                    if len(public) == 32
-                    else serialization.load_pem_public_key(public)
-                )
-            except (ValueError, TypeError) as error:
-                raise InvalidArgument(f"That is no Ed25519 public key: {error}. Pass PEM or 32 raw bytes.") from error
-        if not isinstance(key, ed25519.Ed25519PublicKey):
-            raise InvalidArgument(f"An Ed25519 public key is needed, not {type(key).__name__}.")
+        kind = ed25519.Ed25519PublicKey
+        key = _key(public, "public", kind, kind.from_public_bytes, serialization.load_pem_public_key)
         raw = key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
 
         def verify(signature: bytes, data: bytes) -> bool:
@@ -119,71 +115,78 @@ class SigningKey:
 
     @property
     def can_sign(self) -> bool:
-        """Whether it is more than a public half."""
+        """Whether the key is more than a public half."""
         return self._sign is not None
 
     def public(self) -> SigningKey:
-        """The public half, for auditors. Raises `InvalidArgument` for a secret, which has none."""
+        """The public half, for auditors.
+
+        Raises `InvalidArgument` for a secret, which has none.
+        """
         if self._public is None:
             if self.can_sign:
                 raise InvalidArgument(
-                    "A secret has no public half: use SigningKey.ed25519 for auditors who cannot forge."
+                    "A secret has no public half. Use SigningKey.ed25519 if auditors must not be able to forge."
                 )
             return self
         return self._public
 
     def sign(self, data: bytes) -> bytes:
-        """The signature."""
+        """The signature of some bytes."""
         signature: bytes = self._sign(data)
         return signature
 
     def verify(self, signature: bytes, data: bytes) -> bool:
-        """Whether a signature is this key's."""
+        """Whether a signature is of this key."""
         return bool(self._verify(signature, data))
 
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """What the field `g` of an event says."""
+    """The parts of the field `g` of an event."""
 
     key: str
     writer: bytes
     count: int
     seen: bytes
-    """Entry id of the last entry that the writer had seen; b"" for none."""
+    """Entry id of the last entry that the writer had seen, b"" for none."""
     digest: bytes
     signature: bytes
 
     def signed(self, thread: bytes, content: str) -> bytes:
-        """What the signature is over."""
-        return _signed(thread, content, _told(self.key, self.writer, self.count, self.seen, self.digest))
+        """The bytes that the signature covers."""
+        parts = (self.key.encode(), self.writer, b"%d" % self.count, self.seen, self.digest)
+        return _signed(thread, content, b"".join(map(counted, parts)))
 
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """What a signature was found to be."""
+    """The result of examining the signature of an event."""
 
     seal: Seal | None
     wrong: str
-    """UNSIGNED or FORGED; "" where it is right."""
-    told: str
+    """UNSIGNED or FORGED; "" if the signature is right."""
+    message: str
 
 
 def seal_of(flat: Sequence[bytes]) -> tuple[Seal | None, list[bytes]]:
-    """The seal among the fields of an event, None if there is none, and the other fields. Raises `codec.Malformed`."""
+    """The seal of an event, None if there is none, and the other fields.
+
+    Raises `codec.Malformed`.
+    """
     for at in range(0, len(flat), 2):
         if flat[at] == b"g":
             try:
                 key, writer, number, seen, digest, signature = split_counted(flat[at + 1])
                 seal = Seal(key.decode(), writer, int(number), seen, digest, signature)
             except ValueError as error:
-                raise codec.Malformed("has a seal of another shape than this project writes") from error
+                raise codec.Malformed("has a seal of an unknown form") from error
             return seal, [*flat[:at], *flat[at + 2 :]]
     return None, list(flat)
 
 
 class Signer:
-    """Signs what one saver appends, and checks what it reads. Usable from many threads."""
+    """Signs the events of one saver and verifies those that it reads, in many threads."""
 
     def __init__(self, key: SigningKey, accepted: Iterable[SigningKey] = ()) -> None:
         self.key = key
@@ -193,25 +196,28 @@ class Signer:
         self._seen: OrderedDict[bytes, tuple[bytes, bytes]] = OrderedDict()
 
     def _begin_process(self) -> None:
-        """Begins as a writer of its own: a process that was forked counts on for itself."""
+        """Become a new writer, in a forked process as well."""
         self._named = counted(self.key.name.encode()) + counted(token_bytes(8))
-        """The key and the writer, as seals begin."""
+        """The counted key and writer, with which each seal begins."""
         self._count = count(1)
         self._lock = Lock()
 
     def sign(self, thread: bytes, fields: list[bytes]) -> list[bytes]:
-        """The fields of an event with its seal. Raises `InvalidArgument` where the key is a public half."""
+        """The fields of an event with its seal.
+
+        Raises `InvalidArgument` if the key is a public half.
+        """
         if not self.key.can_sign:
             raise InvalidArgument(
                 "The signing key is a public half: it verifies and cannot sign. Pass the private key to write."
             )
         seen, digest = self._seen.get(thread, (b"", b""))
         number = b"%d" % next(self._count)
-        told = b"%b%d:%b%d:%b%d:%b" % (self._named, len(number), number, len(seen), seen, len(digest), digest)
-        return [*fields, b"g", told + counted(self.key.sign(_signed(thread, content_digest(fields), told)))]
+        parts = b"%b%d:%b%d:%b%d:%b" % (self._named, len(number), number, len(seen), seen, len(digest), digest)
+        return [*fields, b"g", parts + counted(self.key.sign(_signed(thread, content_digest(fields), parts)))]
 
     def note(self, thread: bytes, entry_id: bytes | None, digest: bytes | None) -> None:
-        """That a thread's log ended with this entry, as a reply said; nothing where it said none."""
+        """Note the last entry of a thread's log, as a reply named it, if it did."""
         if not entry_id or not digest:
             return
         with self._lock:
@@ -221,13 +227,14 @@ class Signer:
                 self._seen.popitem(last=False)
 
     def forget(self, thread: bytes) -> None:
-        """That a thread begins anew."""
+        """Forget a thread that was deleted."""
         with self._lock:
             self._seen.pop(thread, None)
 
     def examine(self, thread: bytes, entry_id: bytes, flat: Sequence[bytes]) -> Examined:
-        """The seal of an event, its fields without `n` and `d`, and what is wrong with it: whether a key that is accepted signed it
-        for the thread.
+        """Verify that an accepted key signed an event for a thread.
+
+        `flat` is the fields of the event without `n` and `d`.
         """
         where = f"Entry {entry_id.decode(errors='replace')}"
         try:
@@ -238,38 +245,49 @@ class Signer:
             return Examined(None, UNSIGNED, f"{where} is not signed")
         key = self.keys.get(seal.key)
         if key is None:
-            told = f"{where} is signed with key {seal.key!r}, which is not among those given"
-            return Examined(seal, FORGED, told)
+            return Examined(seal, FORGED, f"{where} is signed with key {seal.key!r}, which is not accepted")
         if not key.verify(seal.signature, seal.signed(thread, content_digest(rest))):
-            told = f"{where} does not have the content that was signed, or was signed for another thread"
-            return Examined(seal, FORGED, told)
+            message = f"{where} does not have the content that was signed, or was signed for another thread"
+            return Examined(seal, FORGED, message)
         return Examined(seal, "", "")
 
     def check(self, thread: bytes, entry_id: bytes, flat: Sequence[bytes]) -> Seal:
-        """The seal of an event, as `examine` finds it. Raises `SignatureInvalid` if anything is wrong."""
+        """The seal of an event that `examine` accepts.
+
+        Raises `SignatureInvalid` for any other event.
+        """
         found = self.examine(thread, entry_id, flat)
         if found.seal is None or found.wrong:
             remedy = _BEGIN_SIGNED if found.wrong == UNSIGNED else _REMEDY
-            raise SignatureInvalid(f"{found.told}. {remedy}")
+            raise SignatureInvalid(f"{found.message}. {remedy}")
         return found.seal
 
 
 _REMEDY = (
-    "Nothing of it was deserialized. If the key was changed, pass the one before in accepted_keys; else verify the thread, and "
-    "restore its log from an export or a backup."
+    "It was not deserialized. If the key was changed, pass the previous one in accepted_keys; otherwise verify the thread, "
+    "and restore its log from an export or a backup."
 )
 _BEGIN_SIGNED = (
-    "Nothing of it was deserialized. A thread that began before there was a signing_key is read by a saver without one; go on in a "
-    "new thread. If it was signed from the beginning, verify it, and restore its log from an export or a backup."
+    "It was not deserialized. A thread that began without a signing_key is read by a saver without one; continue in a new "
+    "thread. If the thread was signed from its beginning, verify it, and restore its log from an export or a backup."
 )
 
 
-def _told(key: str, writer: bytes, number: int, seen: bytes, digest: bytes) -> bytes:
-    return b"".join(map(counted, (key.encode(), writer, b"%d" % number, seen, digest)))
+def _signed(thread: bytes, content: str, parts: bytes) -> bytes:
+    return b"event of a log, 1\n%d:%b%d:%b%b" % (len(thread), thread, len(content), content.encode(), parts)
 
 
-def _signed(thread: bytes, content: str, told: bytes) -> bytes:
-    return b"event of a log, 1\n%d:%b%d:%b%b" % (len(thread), thread, len(content), content.encode(), told)
+def _key(given: Any, half: str, kind: Any, from_raw: Any, from_pem: Any, *password: None) -> Any:
+    """A key object of `cryptography` from any form of a key."""
+    key = given
+    if isinstance(given, bytes):
+        try:
+            key = from_raw(given) if len(given) == 32 else from_pem(given, *password)
+        except (ValueError, TypeError) as error:
+            raise InvalidArgument(f"That is not an Ed25519 {half} key: {error}. Pass PEM or 32 raw bytes.") from error
+    if not isinstance(key, kind):
+        raise InvalidArgument(f"An Ed25519 {half} key is needed, not {type(key).__name__}.")
+    return key
 
 
 def _ed25519() -> tuple[Any, Any, Any]:

@@ -54,7 +54,7 @@ def keys_in(reply: Any) -> list[bytes]:
 
 
 class StreamWaits:
-    """Waits on one cluster client: in threads, or in tasks of an asyncio client's loop."""
+    """Waits on one cluster client, in threads or in tasks of an asyncio client's loop."""
 
     def __init__(self, client: Any) -> None:
         self._client = client

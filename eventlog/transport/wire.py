@@ -40,7 +40,10 @@ def replies_of(call: Call) -> int:
 
 
 def settled(replies: list[Any]) -> Any:
-    """The reply of a call, from those of its commands: the first error, one, or a pair."""
+    """The reply of a call, from those of its commands.
+
+    It is the first error, the only reply, or the pair of both.
+    """
     for reply in replies:
         if isinstance(reply, Exception):
             return reply
@@ -48,7 +51,7 @@ def settled(replies: list[Any]) -> Any:
 
 
 class Wire:
-    """Exchanges on one connection at a time, within its `socket_timeout` for each reply.
+    """Exchanges on one connection at a time, with its `socket_timeout` for each reply.
 
     redis-py limits that wait with a timer for each send and each reply, which costs more than the rest of an exchange.
     Here one timer serves many exchanges: when it fires, it either finds an overdue reply or starts again.

@@ -326,7 +326,7 @@ class Verification:
         found = signer.examine(name, entry_id, fields)
         seal = found.seal
         if seal is None or found.wrong:
-            self.findings.append(Finding(found.wrong, _shown(entry_id), sequence, found.told))
+            self.findings.append(Finding(found.wrong, _shown(entry_id), sequence, found.message))
             return
         self.signed += 1
         one = _Unseen(entry_id, sequence, seal, is_first=seal.writer not in self._writers)

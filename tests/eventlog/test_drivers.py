@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import redis.exceptions as rx
 
+from eventlog import errors
 from eventlog.errors import (
     AccessDenied,
     AuthenticationFailed,
@@ -175,6 +176,11 @@ def test_every_error_has_a_type_and_a_subject(error: Exception, kind: type[Event
     typed = translate(error, "thread '1'")
     assert type(typed) is kind
     assert "thread '1'" in str(typed)
+
+
+def test_errors_alone_are_public() -> None:
+    """The public names of the module of errors are errors."""
+    assert all(issubclass(getattr(errors, name), EventLogError) for name in errors.__all__)
 
 
 @both

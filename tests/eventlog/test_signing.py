@@ -163,4 +163,4 @@ def test_keys_by_name() -> None:
     assert old.name != new.name
     signed = Signer(old).sign(b"t", FIELDS)
     assert not Signer(new, [old]).examine(b"t", b"1-0", signed).wrong
-    assert "not among those given" in Signer(new).examine(b"t", b"1-0", signed).told
+    assert "which is not accepted" in Signer(new).examine(b"t", b"1-0", signed).message

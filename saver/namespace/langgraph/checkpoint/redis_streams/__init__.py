@@ -78,7 +78,6 @@ if TYPE_CHECKING:
         Write,
         WritesSaved,
         audit,
-        translate,
     )
     from projections import (
         FeedProjection,
@@ -177,7 +176,6 @@ __all__ = [
     "differences",
     "fold",
     "migrate",
-    "translate",
 ]
 
 _HOMES = {
