@@ -1,1 +1,1 @@
-"""From the connections and URLs that a user has to redis-py clients."""
+"""Connections and URLs of users become redis-py clients."""

@@ -1,13 +1,16 @@
--- Lays a new prefix out, and tells how an old one is laid out and what the server is like.
+-- Stores the layout of a new prefix, and reports the layout and the server.
 --
 -- KEYS: 1 meta.
--- ARGV: 1 layout version, 2 number of partitions, for a prefix that is new.
--- Reply: layout version, number of partitions, INFO server, INFO memory ('' where the user may not ask).
+-- ARGV: 1 layout version, 2 number of partitions, both for a new prefix.
+-- Reply: layout version, number of partitions, INFO server, INFO memory ('' if the user may not ask).
 
-local known = redis.call('HMGET', KEYS[1], 'layout', 'partitions')
+local meta = KEYS[1]
+local layout, partitions = ARGV[1], ARGV[2]
+
+local known = redis.call('HMGET', meta, 'layout', 'partitions')
 if not known[1] then
-  redis.call('HSET', KEYS[1], 'layout', ARGV[1], 'partitions', ARGV[2])
-  known = { ARGV[1], ARGV[2] }
+  redis.call('HSET', meta, 'layout', layout, 'partitions', partitions)
+  known = { layout, partitions }
 end
 local function info(section)
   local reply = redis.pcall('INFO', section)

@@ -1,6 +1,6 @@
-"""Making redis-py clients: from an address, or as the twin of an asyncio client that belongs to another event loop.
+"""redis-py clients are made from an address, or as twins for other event loops.
 
-Nothing here opens a connection, except that redis-py's sync cluster client asks for the slots as it is made.
+Only redis-py's sync cluster client makes a round trip as it is made, to learn the slots. The caller closes each client.
 """
 
 from __future__ import annotations
@@ -30,8 +30,11 @@ __all__ = ["check_options", "make_async", "make_sync", "sentinels_of", "twin"]
 
 
 @dataclass(frozen=True)
-class _Colour:
-    """The redis-py classes of one colour; untyped, since which of them have types depends on redis-py's version."""
+class _Classes:
+    """redis-py's sync or asyncio classes.
+
+    They are untyped, since their types depend on the version of redis-py.
+    """
 
     client: Any
     pool: Any
@@ -42,7 +45,7 @@ class _Colour:
     retry: Any
 
 
-_SYNC = _Colour(
+_SYNC = _Classes(
     client=redis.Redis,
     pool=redis.BlockingConnectionPool,
     connection={"redis": redis.Connection, "rediss": redis.SSLConnection, "unix": redis.UnixDomainSocketConnection},
@@ -51,7 +54,7 @@ _SYNC = _Colour(
     sentinel=redis.sentinel.Sentinel,
     retry=redis.retry.Retry,
 )
-_ASYNC = _Colour(
+_ASYNC = _Classes(
     client=redis.asyncio.Redis,
     pool=redis.asyncio.BlockingConnectionPool,
     connection={
@@ -65,7 +68,6 @@ _ASYNC = _Colour(
     retry=redis.asyncio.retry.Retry,
 )
 
-# What a redis-py pool puts among its connection options for itself; an equal pool makes its own.
 _TIED_TO_POOL = frozenset(
     {
         "connection_pool",
@@ -79,41 +81,42 @@ _TIED_TO_POOL = frozenset(
         "oss_cluster_maint_notifications_handler",
     }
 )
-# During maintenance a pool speaks to a stand-in; these hold what it was told at first.
+"""Connection options that a redis-py pool adds for itself; a twin makes its own."""
 _BEFORE_MAINTENANCE = {
     "orig_host_address": "host",
     "orig_socket_timeout": "socket_timeout",
     "orig_socket_connect_timeout": "socket_connect_timeout",
 }
+"""Options that keep the original values while maintenance moves a pool to another server."""
 
 
 def make_sync(address: Address) -> SyncClient:
-    """A sync client for `address`, for the caller to close. Only a cluster client makes a round trip, for the slots."""
+    """A sync client for `address`."""
     made: SyncClient = _make(address, _SYNC)
     return made
 
 
 def make_async(address: Address) -> AsyncClient:
-    """An asyncio client for `address`, for the caller to close. No round trips."""
+    """An asyncio client for `address`."""
     made: AsyncClient = _make(address, _ASYNC)
     return made
 
 
 def check_options(address: Address) -> None:
-    """Raises InvalidArgument where redis-py does not know an option of `address`, or not its value. No round trips."""
+    """Raises InvalidArgument if redis-py refuses an option of `address` or its value."""
     try:
         client: Any = make_async(address)
         if address.deployment != "cluster":
             client.connection_pool.make_connection()
     except (TypeError, ValueError, redis.RedisError, RedisClusterException) as error:
         raise InvalidArgument(
-            f"redis-py does not take the options of the connection URL or those beside it: {error}. "
+            f"redis-py refuses an option of the connection URL or of the call: {error}. "
             "To fix it: correct or remove the option."
         ) from error
 
 
 def twin(client: AsyncClient) -> AsyncClient:
-    """A client equal to `client` that shares no connection with it, for the caller to close. No round trips."""
+    """A client equal to `client`, with connections of its own."""
     if isinstance(client, redis.asyncio.cluster.RedisCluster):
         return _cluster_twin(client)
     made = type(client).from_pool(_pool_twin(client.connection_pool))
@@ -122,33 +125,33 @@ def twin(client: AsyncClient) -> AsyncClient:
 
 
 def sentinels_of(client: SyncClient | AsyncClient) -> list[Any]:
-    """The clients with which `client` asks the Sentinels; none where it does not stand behind Sentinel."""
+    """The clients for the Sentinels of `client`; empty without Sentinel."""
     manager = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
     return [] if manager is None else list(manager.sentinels)
 
 
-def _make(address: Address, colour: _Colour) -> Any:
+def _make(address: Address, classes: _Classes) -> Any:
     tls = address.wire == "rediss"
-    options = {**address.options, "retry": _retry(address.options.get("retry"), colour)}
+    options = {**address.options, "retry": _retry(address.options.get("retry"), classes)}
     if address.deployment == "cluster":
-        nodes = [colour.node(host, port) for host, port in address.nodes]
-        return colour.cluster(startup_nodes=nodes, ssl=tls, **options)  # a retry of None is redis-py's default here
-    # redis-py's pools, unlike its clients, do not retry unless told to.
-    options["retry"] = options["retry"] or colour.client().get_retry()
+        nodes = [classes.node(host, port) for host, port in address.nodes]
+        return classes.cluster(startup_nodes=nodes, ssl=tls, **options)  # a retry of None is redis-py's default here
+    # redis-py's pools, unlike its clients, have no retries by default.
+    options["retry"] = options["retry"] or classes.client().get_retry()
     if address.deployment == "sentinel":
-        # The next Sentinel is the retry; waiting for one that is down would only delay it.
-        asking = {"retry": colour.retry(NoBackoff(), 0), **address.sentinel_options, "ssl": tls}
-        manager = colour.sentinel(address.nodes, sentinel_kwargs=asking, ssl=tls)
+        # The next Sentinel is the retry.
+        asking = {"retry": classes.retry(NoBackoff(), 0), **address.sentinel_options, "ssl": tls}
+        manager = classes.sentinel(address.nodes, sentinel_kwargs=asking, ssl=tls)
         return manager.master_for(address.service, **options)
-    pool = colour.pool(connection_class=colour.connection[address.wire], **options)
-    return colour.client.from_pool(pool)
+    pool = classes.pool(connection_class=classes.connection[address.wire], **options)
+    return classes.client.from_pool(pool)
 
 
-def _retry(given: Any, colour: _Colour) -> Any:
-    """The caller's retry policy in the colour needed: redis-py has a class for each."""
-    if given is None or isinstance(given, colour.retry):
+def _retry(given: Any, classes: _Classes) -> Any:
+    """The caller's retry policy as a sync or an asyncio class."""
+    if given is None or isinstance(given, classes.retry):
         return given
-    return colour.retry(given._backoff, given._retries, supported_errors=given._supported_errors)
+    return classes.retry(given._backoff, given._retries, supported_errors=given._supported_errors)
 
 
 def _pool_twin(pool: Any) -> Any:
@@ -177,7 +180,7 @@ def _maintenance_setting(pool: Any) -> dict[str, Any]:
 
 
 def _sentinel_twin(manager: Any) -> Any:
-    """The same Sentinels, asked over connections of their own: those of the original belong to its event loop."""
+    """The same Sentinels over other connections, since connections belong to one loop."""
     made = copy.copy(manager)
     made.sentinels = [twin(client) for client in manager.sentinels]
     return made

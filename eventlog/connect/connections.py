@@ -1,13 +1,16 @@
-"""The redis-py clients an operation may run on: what people hold already, or what a URL opens.
+"""Operations run on redis-py clients that the caller gives, or that a URL opens.
 
 Rules:
 
-1. What was given is never closed and never altered. What was opened here is closed by `close` or `aclose`.
-2. A sync client serves every thread. An asyncio client serves one event loop; every further loop gets a client of its own,
-   equal to the first, which is closed before that loop ends.
-3. A given asyncio client serves the loop that ran as it was handed over, else the first loop that asks for it, unless its
-   open connections show that it works on another loop already.
-4. After a fork the child starts anew: it touches none of the parent's asyncio connections.
+1. A given client is never closed or changed. `close` and `aclose` close the clients that this module opened.
+2. A sync client serves all threads. An asyncio client serves one event loop; each further loop gets a twin, which is
+   closed before that loop ends.
+3. A given asyncio client serves the loop that runs when it is given, or otherwise the first loop that asks for it. If
+it
+   has open connections on another loop, it serves that loop.
+4. The child of a fork makes new clients, and never uses an asyncio connection of the parent.
+
+Only the first call on a cluster URL makes a round trip, in `sync_client`.
 """
 
 from __future__ import annotations
@@ -27,13 +30,13 @@ __all__ = ["Connections"]
 
 
 class Connections:
-    """The redis-py clients an operation may run on, in both colours. Usable from many threads and event loops at once."""
+    """The redis-py clients, sync and async, for many threads and event loops at once."""
 
     def __init__(self, sync_connection: GivenSync | None = None, async_connection: GivenAsync | None = None) -> None:
-        """Use what the caller holds: clients, cluster clients or pools, which stay the caller's to close. No round trips.
+        """Use clients, cluster clients or pools of the caller, who closes them.
 
-        Raises TypeError where an argument is of the wrong kind (the message names the right one), InvalidArgument where one
-        decodes responses or where only one of the two is a cluster client.
+        Raises TypeError for an argument of the wrong type; the message names the right one. Raises InvalidArgument if
+        one of them decodes responses, or if only one is a cluster client.
         """
         if sync_connection is None and async_connection is None:
             raise TypeError(
@@ -50,12 +53,12 @@ class Connections:
 
     @classmethod
     def from_url(cls, url: str, *, max_connections: int = 64, **client_options: Any) -> Connections:
-        """Connections to what `url` names (see `eventlog.connect.urls`), opened at first use and closed by `close` or `aclose`.
+        """Connections to a URL (see `eventlog.connect.urls`), opened at first use.
 
-        `max_connections` is per colour and event loop, in a cluster also per node; a call waits up to 20 s for a connection to
-        come free (`timeout` sets another time), except in a cluster or behind Sentinel, where redis-py has no such waiting and
-        raises MaxConnectionsError. `client_options` are redis-py's. No round trips. Raises InvalidArgument where the URL or an
-        option is impossible; the message never holds a password.
+        `max_connections` counts for the sync client and for each event loop, and on a cluster for each node. A call
+        waits up to 20 s for a connection; `timeout` changes that. On a cluster and behind Sentinel, redis-py raises
+        MaxConnectionsError instead. `client_options` are redis-py's. Raises InvalidArgument for an impossible URL or
+        option; the message never contains a password.
         """
         address = parse_address(url, {"max_connections": max_connections, **client_options})
         check_options(address)
@@ -80,17 +83,17 @@ class Connections:
 
     @property
     def has_sync(self) -> bool:
-        """Whether `sync_client` returns one."""
+        """Whether there is a sync client."""
         return self._given_sync is not None or self._address is not None
 
     @property
     def has_async(self) -> bool:
-        """Whether `async_client` returns one."""
+        """Whether there is an asyncio client."""
         return self._given_async is not None or self._address is not None
 
     @property
     def is_cluster(self) -> bool:
-        """Whether the clients speak to a cluster."""
+        """Whether the clients are cluster clients."""
         if self._address is not None:
             return self._address.deployment == "cluster"
         given = self._given_sync or self._given_async
@@ -98,9 +101,10 @@ class Connections:
 
     @property
     def home_loop(self) -> asyncio.AbstractEventLoop | None:
-        """The event loop on which another thread may run asyncio operations; None where none runs.
+        """The event loop on which other threads may run operations, None if none runs.
 
-        The loop that ran when this was made, else the one that called `async_client` last, else any that called it and runs.
+        It is the loop that ran when this was made, or the last one that called `async_client`, or any other that called
+        it and runs.
         """
         self._notice_fork()
         loops = [self._first_loop, self._recent_loop, self._served_loop, *tuple(self._loop_clients)]
@@ -109,8 +113,8 @@ class Connections:
     def sync_client(self) -> SyncClient:
         """The client for sync calls, from any thread.
 
-        Makes no round trip, except that the first call on a cluster URL asks a node for the slots and so raises redis-py's
-        errors. Raises asyncio.InvalidStateError where only `async_connection` was given.
+        Raises asyncio.InvalidStateError if only `async_connection` was given. The first call on a cluster URL asks a
+        node for the slots, and so may raise redis-py's errors.
         """
         if self._given_sync is not None:
             return self._given_sync
@@ -125,9 +129,9 @@ class Connections:
             return self._opened_sync
 
     def async_client(self) -> AsyncClient:
-        """The client for calls on the running event loop. No round trips.
+        """The client for calls on the running event loop.
 
-        Raises asyncio.InvalidStateError where only `sync_connection` was given, RuntimeError where no loop runs.
+        Raises asyncio.InvalidStateError if only `sync_connection` was given, and RuntimeError if no loop runs.
         """
         if not self.has_async:
             raise asyncio.InvalidStateError(
@@ -146,29 +150,29 @@ class Connections:
             return self._client_for(loop)
 
     def opened(self, client: SyncClient | AsyncClient) -> bool:
-        """Whether `client`, which `sync_client` or `async_client` returned, was opened here rather than given."""
+        """Whether a client of these connections was opened here rather than given."""
         return client is not self._given_sync and client is not self._given_async
 
     def serves(self, client: AsyncClient) -> bool:
-        """Whether `client`, which `async_client` returned on the running loop, has not been closed here since."""
+        """Whether an asyncio client of the running loop has not been closed here."""
         if client is self._given_async:
             return True
         found = self._loop_clients.get(asyncio.get_running_loop())
         return found is not None and found.open and found.client is client
 
     def close(self) -> None:
-        """Close what was opened here, in both colours; what was given stays open. A later call opens anew.
+        """Close the clients that were opened here; a later call opens new ones.
 
-        Connections of an event loop that runs in another thread are closed by that loop, soon after.
+        An event loop that runs in another thread closes its connections itself, soon after.
         """
         self._close_sync()
         for client in self._take_loop_clients():
             client.close()
 
     async def aclose(self) -> None:
-        """Close what was opened here, in both colours; what was given stays open. A later call opens anew.
+        """Close the clients that were opened here; a later call opens new ones.
 
-        Waits for the connections of the running loop; those of other loops are closed as `close` closes them.
+        This waits for the connections of the running loop. Other loops close theirs as `close` describes.
         """
         self._close_sync()
         for client in self._take_loop_clients():
@@ -214,7 +218,7 @@ class Connections:
     def _notice_fork(self) -> None:
         if self._pid == os.getpid():
             return
-        # Closing a loop's connections here would take them out of the parent's selector, which both processes share.
+        # To close a loop's connections here would remove them from the selector, which parent and child share.
         self._left_to_parent.append(self._loop_clients)
         self._loop_clients = {}
         self._first_loop = self._recent_loop = self._served_loop = None

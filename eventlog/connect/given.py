@@ -1,4 +1,4 @@
-"""What people may hand over as a connection, and what is said to them otherwise."""
+"""Callers may give redis-py clients and pools as connections."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _SENTINELS = (redis.sentinel.Sentinel, redis.asyncio.sentinel.Sentinel)
 
 
 def accept_sync(given: object) -> SyncClient:
-    """The sync client to use for `given`: itself, or a client on the pool given, which that client never closes.
+    """The sync client for `given`: itself, or one on the pool, which stays open.
 
-    Raises TypeError where it is no sync client or pool, InvalidArgument where it decodes responses. No round trips.
+    Raises TypeError unless it is a sync client or pool, and InvalidArgument if it decodes responses.
     """
     if not isinstance(given, _SYNC) or isinstance(given, _PIPELINES):
         raise TypeError(_refusal(given, "sync_connection", "async_connection", _ASYNC, "redis"))
@@ -44,9 +44,9 @@ def accept_sync(given: object) -> SyncClient:
 
 
 def accept_async(given: object) -> AsyncClient:
-    """The asyncio client to use for `given`: itself, or a client on the pool given, which that client never closes.
+    """The asyncio client for `given`: itself, or one on the pool, which stays open.
 
-    Raises TypeError where it is no asyncio client or pool, InvalidArgument where it decodes responses. No round trips.
+    Raises TypeError unless it is an asyncio client or pool, and InvalidArgument if it decodes responses.
     """
     if not isinstance(given, _ASYNC) or isinstance(given, _PIPELINES):
         raise TypeError(_refusal(given, "async_connection", "sync_connection", _SYNC, "redis.asyncio"))
@@ -55,7 +55,7 @@ def accept_async(given: object) -> AsyncClient:
 
 
 def is_cluster(client: SyncClient | AsyncClient) -> bool:
-    """Whether the client speaks to a cluster."""
+    """Whether a client is a cluster client."""
     return isinstance(client, (redis.cluster.RedisCluster, redis.asyncio.cluster.RedisCluster))
 
 

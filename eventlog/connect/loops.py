@@ -1,12 +1,11 @@
-"""An asyncio client that lives as long as its event loop, and no longer.
+"""An asyncio client is closed before its event loop ends.
 
-A connection of redis-py's asyncio clients belongs to the loop it was opened on: on another loop it fails, and once its loop is
-closed it cannot even be closed. So a client of ours is closed *before* its loop ends. There is one public sign of that end:
-`asyncio.run` and its kin (pytest, unittest) close the async generators that were begun on the loop, each in a task on it. So
-every client is watched over by a generator, begun as the client is made, whose end is to close the client.
+A connection of redis-py's asyncio clients belongs to one loop. It fails on other loops, and cannot be closed after its
+loop is. There is one public sign of a loop's end: `asyncio.run`, pytest and unittest close the async generators that
+began on the loop, each in a task on it. So each client has a generator that begins with it and closes it at its end.
 
-Where a loop is closed without that courtesy (`loop.close()` by hand), the sockets are closed afterwards, as silently as the
-loop's remains allow.
+A bare `loop.close()` gives no such sign. In that case the sockets are closed later, without a message where the closed
+loop allows it.
 """
 
 from __future__ import annotations
@@ -27,10 +26,13 @@ __all__ = ["LoopClient", "loops_in_use", "running_loop"]
 
 
 class LoopClient:
-    """An asyncio client of ours on one event loop. It is closed by its loop's end, or sooner by `close` or `aclose`."""
+    """An asyncio client on one event loop, which is closed at the end of that loop.
+
+    `close` and `aclose` close it earlier.
+    """
 
     def __init__(self, client: AsyncClient) -> None:
-        """Bind `client`, which nothing else may close, to the running loop."""
+        """Bind `client` to the running loop; only this object may close it."""
         self.client = client
         self.loop = asyncio.get_running_loop()
         self._closed = threading.Event()
@@ -39,18 +41,21 @@ class LoopClient:
 
     @property
     def open(self) -> bool:
-        """Whether the client may still be used."""
+        """Whether the client is open."""
         return not self._closed.is_set()
 
     async def aclose(self) -> None:
-        """Close the client's connections; waits for that only on the client's own loop."""
+        """Close the client's connections; wait for that on the client's own loop only."""
         if self.loop is running_loop():
             await self._watch.aclose()
         else:
             self.close()
 
     def close(self) -> None:
-        """Close the client's connections from wherever this is called; never raises, never waits for another loop."""
+        """Close the client's connections, from any thread.
+
+        It does not wait for another loop, and never raises an exception.
+        """
         here = running_loop()
         if self.loop is here:
             self._hang_up()
@@ -63,7 +68,7 @@ class LoopClient:
                 self._abandon()
 
     def _hang_up(self) -> None:
-        """Close without waiting; called on the loop itself, which sees to the rest in its next turn."""
+        """Close on the loop itself, which does the rest in its next turn."""
         if self.open:
             self._closed.set()
             for connection in _connections_of(self.client):
@@ -71,7 +76,7 @@ class LoopClient:
             self._forget()
 
     def _abandon(self) -> None:
-        """Close what a closed loop left open."""
+        """Close the connections that a closed loop left open."""
         if self.open:
             self._closed.set()
             for connection in _connections_of(self.client):
@@ -80,12 +85,12 @@ class LoopClient:
 
     def _forget(self) -> None:
         if isinstance(self.client, redis.asyncio.cluster.RedisCluster):
-            self.client._initialize = True  # or redis-py warns that it was not closed
+            self.client._initialize = True  # otherwise redis-py warns that it is open
         _run_at_once(self._watch.aclose())
 
 
 async def _until_the_loop_ends(client: AsyncClient, closed: threading.Event) -> AsyncGenerator[None, None]:
-    # Knows nothing of the LoopClient, so that one dropped without being closed leads here at once, not to a garbage cycle.
+    # No reference to the LoopClient: one that is dropped while open ends this at once, without a garbage cycle.
     try:
         yield
     finally:
@@ -103,13 +108,13 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
 
 
 def loops_in_use(client: AsyncClient) -> set[asyncio.AbstractEventLoop]:
-    """The event loops to which open connections of `client` belong."""
+    """The event loops of the open connections of `client`."""
     writers = [connection._writer for connection in _connections_of(client)]
     return {writer._loop for writer in writers if writer is not None}
 
 
 def _run_at_once(step: Any) -> None:
-    """Run an awaitable that is known not to wait."""
+    """Run an awaitable that never waits."""
     with suppress(StopIteration, StopAsyncIteration):
         step.send(None)
 
@@ -135,9 +140,9 @@ def _close_without_loop(connection: Any) -> None:
     if writer is None:
         return
     transport = writer.transport
-    with suppress(RuntimeError):  # marks it as closing, then finds the loop closed
+    with suppress(RuntimeError):  # it marks the transport as closing, and then finds the loop closed
         transport.abort()
     beneath = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None) or transport
     with suppress(RuntimeError, AttributeError):
-        transport._closed = beneath._closing = True  # what abort marks differs by version of Python and by TLS
-        beneath._call_connection_lost(None)  # asyncio's own: closes the socket, which only the loop would have called
+        transport._closed = beneath._closing = True  # the marks of abort depend on Python and TLS
+        beneath._call_connection_lost(None)  # asyncio's own, which closes the socket

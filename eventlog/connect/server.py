@@ -1,4 +1,4 @@
-"""The first use of a prefix: is the server fit, and is the prefix laid out as this saver expects?"""
+"""The first use of a prefix checks the server and the layout of the prefix."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ OLDEST = (6, 2)
 
 
 def check_server(keyspace: Keyspace, *, expires: bool) -> Flow[None]:
-    """Lays a new prefix out, and checks an old one and the server. One round trip.
+    """Stores the layout of a new prefix, and checks that of an old one and the server.
 
-    `expires`: whether keys are given a ttl, which a `volatile-*` policy would let the server evict.
+    One round trip. `expires` tells whether keys get a ttl, since a `volatile-*` policy lets the server evict such keys.
 
     Raises:
-        LayoutMismatch: the prefix was laid out with another number of partitions or by another layout version.
+        LayoutMismatch: the prefix has another number of partitions or layout version.
         ServerMisconfigured: the server is too old, or may evict keys of the log.
 
     """
@@ -26,16 +26,16 @@ def check_server(keyspace: Keyspace, *, expires: bool) -> Flow[None]:
     if not (layout or b"").isdigit() or not (partitions or b"").isdigit():
         raise LayoutMismatch(
             f"Prefix {keyspace.prefix!r} has a meta key that this package did not write: layout {layout!r}, partitions "
-            f"{partitions!r}. Use another prefix, or delete {keyspace.meta.decode()!r} if the prefix is this saver's alone."
+            f"{partitions!r}. Use another prefix, or delete {keyspace.meta.decode()!r} if only this saver uses the prefix."
         )
     if int(layout) != LAYOUT:
         raise LayoutMismatch(
-            f"Prefix {keyspace.prefix!r} has layout version {int(layout)}, this package has {LAYOUT}. Use the version of the "
-            "package that laid it out, or another prefix."
+            f"Prefix {keyspace.prefix!r} has layout version {int(layout)}, this package has {LAYOUT}. Use a version of the "
+            "package with that layout, or another prefix."
         )
     if int(partitions) != keyspace.partitions:
         raise LayoutMismatch(
-            f"Prefix {keyspace.prefix!r} was laid out with partitions={int(partitions)}, this saver has "
+            f"Prefix {keyspace.prefix!r} has partitions={int(partitions)}, this saver has "
             f"partitions={keyspace.partitions}. Pass partitions={int(partitions)}, or use another prefix."
         )
     version = _setting(server, b"redis_version")
@@ -45,14 +45,14 @@ def check_server(keyspace: Keyspace, *, expires: bool) -> Flow[None]:
     policy = _setting(memory, b"maxmemory_policy")
     if policy.startswith("allkeys") or (expires and policy.startswith("volatile")):
         raise ServerMisconfigured(
-            f"The server's maxmemory-policy is {policy}: when memory runs short it would evict threads, and an agent would "
-            "forget without notice. Set maxmemory-policy to noeviction"
+            f"The server's maxmemory-policy is {policy}: when memory runs out, it would evict threads without "
+            "notice. Set maxmemory-policy to noeviction"
             + (" or use no ttl." if not policy.startswith("allkeys") else ".")
         )
 
 
 def _setting(info: bytes, name: bytes) -> str:
-    """A line of an INFO section, '' where the server does not say."""
+    """The value of a name in an INFO section, '' if it has none."""
     for line in info.splitlines():
         key, _, value = line.partition(b":")
         if key == name:

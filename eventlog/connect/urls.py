@@ -1,16 +1,16 @@
-"""What a connection URL says, read without opening anything.
+"""Connection URLs are parsed without opening a connection.
 
     redis://[user:password@]host[:port][/db][?options]      one server; also rediss:// (TLS)
     unix://[user:password@]/path/to/socket[?db=0&options]   one server on a Unix socket
     redis+cluster://[user:password@]h1:p1,h2:p2[?options]   a cluster; also rediss+cluster://
     redis+sentinel://[user:password@]h1:p1,h2:p2/service[/db][?options]   behind Sentinel; also rediss+sentinel://
 
-The first two are redis-py's own (`redis.Redis.from_url`) and so are the options; where an option stands both in the URL and in
-the call, the URL wins, as in redis-py. Options that begin with `sentinel_` (`sentinel_username`, `sentinel_password`) go to
-the Sentinels and not to the server. IPv6 addresses stand in brackets, credentials are percent-encoded.
+The first two forms are redis-py's own (`redis.Redis.from_url`), and so are the options. If an option is both in the URL
+and in the call, the URL wins, as in redis-py. Options that begin with `sentinel_` (`sentinel_username`,
+`sentinel_password`) are for the Sentinels. IPv6 addresses are in brackets; credentials are percent-encoded.
 
-A message never quotes a part of the URL in which a password could lie: a password that was not percent-encoded can end up in
-any part of it.
+A message never quotes a part of the URL that could contain a password. A password that is not percent-encoded can be in
+any part.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ _ENCODE = "percent-encode special characters in user name and password (urllib.p
 
 @dataclass(frozen=True)
 class Address:
-    """Where a URL points and how to speak there.
+    """The address of a server, and the options for its clients.
 
-    `nodes` and `service` are empty for a single server, whose host, port or path lie in `options`.
+    `nodes` and `service` are empty for a single server, whose host, port or path is in `options`.
     """
 
     wire: Wire
@@ -63,9 +63,9 @@ class Address:
 
 
 def parse_address(url: str, client_options: Mapping[str, Any]) -> Address:
-    """The address in `url`, `client_options` merged in; the URL wins.
+    """The address in `url`, merged with `client_options`; the URL wins.
 
-    Raises TypeError where the URL is not a string, InvalidArgument where it cannot be used. No round trips.
+    Raises TypeError if the URL is not a string, and InvalidArgument if it is not usable.
     """
     if not isinstance(url, str):
         raise TypeError(
@@ -80,12 +80,12 @@ def parse_address(url: str, client_options: Mapping[str, Any]) -> Address:
 
 
 def _check_database(url: str) -> None:
-    """Refuses a database that is no number, which redis-py would take for 0."""
+    """Refuses a database that is not a number, which redis-py would read as 0."""
     scheme, _, rest = url.partition("://")
     database = rest.partition("?")[0].partition("/")[2].strip("/")
     if scheme != "unix" and database and not database.isdigit():
         raise InvalidArgument(
-            "the connection URL names a database that is no number. To fix it: end it with a number, e.g. redis://localhost:6379/0."
+            "the connection URL names a database that is not a number. To fix it: end it with a number, e.g. redis://localhost:6379/0."
         )
 
 
@@ -104,7 +104,7 @@ def _known_scheme(scheme: str) -> tuple[Wire, Deployment]:
 def _many_nodes(wire: Wire, deployment: Deployment, rest: str, client_options: Mapping[str, Any]) -> Address:
     parts = cast("re.Match[str]", _REST.match(rest))
     credentials, at, hosts = parts["authority"].rpartition("@")
-    nodes = tuple(_node(text, place, deployment) for place, text in enumerate(hosts.split(","), start=1))
+    nodes = tuple(_node(text, number, deployment) for number, text in enumerate(hosts.split(","), start=1))
     options = _options(f"redis://{credentials}{at}localhost?{parts['query'] or ''}", client_options)
     for name in ("host", "port", "path"):
         options.pop(name, None)
@@ -115,12 +115,12 @@ def _many_nodes(wire: Wire, deployment: Deployment, rest: str, client_options: M
     return _behind_sentinel(wire, nodes, segments, options)
 
 
-def _node(text: str, place: int, deployment: Deployment) -> tuple[str, int]:
+def _node(text: str, number: int, deployment: Deployment) -> tuple[str, int]:
     found = _NODE.fullmatch(text)
     port = int(found["port"] or _DEFAULT_PORT[deployment]) if found else 0
     if found is None or not 0 < port < 65536:
         raise InvalidArgument(
-            f"node {place} of the {deployment} URL is not host:port. To fix it: write the nodes as host1:port1,host2:port2, "
+            f"node {number} of the {deployment} URL is not host:port. To fix it: write the nodes as host1:port1,host2:port2, "
             f"IPv6 addresses in brackets, and {_ENCODE}."
         )
     return unquote(found["host"]).strip("[]"), port
@@ -128,7 +128,7 @@ def _node(text: str, place: int, deployment: Deployment) -> tuple[str, int]:
 
 def _only_database_zero(segments: list[str], options: dict[str, Any]) -> None:
     if segments not in ([], ["0"]) or options.pop("db", 0) not in (0, "0", None):
-        raise InvalidArgument("a cluster has database 0 alone. To fix it: take the database (or path) out of the URL.")
+        raise InvalidArgument("a cluster has only database 0. To fix it: remove the database (or path) from the URL.")
 
 
 def _behind_sentinel(
@@ -136,12 +136,12 @@ def _behind_sentinel(
 ) -> Address:
     if not segments:
         raise InvalidArgument(
-            "the Sentinel URL names no service. To fix it: put the name under which the Sentinels watch the primary "
-            "behind the nodes, as in redis+sentinel://host:26379/mymaster."
+            "the Sentinel URL names no service. To fix it: write the Sentinels' name of the primary after the nodes, "
+            "as in redis+sentinel://host:26379/mymaster."
         )
     service, *database = segments
     if len(database) > 1 or not all(text.isascii() and text.isdigit() for text in database):
-        raise InvalidArgument("the Sentinel URL's path is not /service or /service/db, with db a number.")
+        raise InvalidArgument("the path of the Sentinel URL is not /service or /service/db, where db is a number.")
     if database:
         options.setdefault("db", int(database[0]))
     own = {name.removeprefix("sentinel_"): options.pop(name) for name in list(options) if name.startswith("sentinel_")}
@@ -154,7 +154,7 @@ def _options(url: str, client_options: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("connection_class", "connection_pool"):
         if name in options:
             raise InvalidArgument(
-                f"{name} does not go with a connection URL, which opens sync and asyncio clients alike. To fix it: make the "
+                f"{name} does not work with a connection URL, which opens sync and asyncio clients. To fix it: make the "
                 "clients yourself and pass them as sync_connection and async_connection."
             )
     decode = options.pop("decode_responses", False)
@@ -169,7 +169,7 @@ def _url_options(url: str) -> dict[str, Any]:
     try:
         options: dict[str, Any] = dict(_parse_url(url))
     except ValueError:
-        # Not chained: urllib quotes the text it took for a port, which may be a password.
+        # Not chained: urllib quotes the text that it reads as a port, which may be a password.
         raise InvalidArgument(
             "the connection URL cannot be read: its port or an option has an impossible value. "
             f"To fix it: check them, and {_ENCODE}."
