@@ -6,8 +6,7 @@ Rules:
 2. A sync client serves all threads. An asyncio client serves one event loop; each further loop gets a twin, which is
    closed before that loop ends.
 3. A given asyncio client serves the loop that runs when it is given, or otherwise the first loop that asks for it. If
-it
-   has open connections on another loop, it serves that loop.
+   it has open connections on another loop, it serves that loop.
 4. The child of a fork makes new clients, and never uses an asyncio connection of the parent.
 
 Only the first call on a cluster URL makes a round trip, in `sync_client`.
