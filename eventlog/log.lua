@@ -1,26 +1,26 @@
--- Prelude, behind names.lua, of every script that works on a thread's log.
+-- Prelude, after names.lua, for every script on a thread's log.
 --
--- KEYS of such a script begin with:
---   1 log, 2 index, 3 order, 4 threads, 5 feed, 6 runs, 7 expiries
--- and ARGV with: 1 the thread id.
+-- KEYS: 1 log, 2 index, 3 order, 4 threads, 5 feed, 6 runs, 7 expiries; then those of the script.
+-- ARGV: 1 thread id; then those of the script.
+-- Guarantees: a script validates before it writes. Its first write is an XADD to the feed, which a server refuses if it is
+--   full, read-only or unable to persist. So no write is partial.
 --
--- A script validates first and writes last, and its first write is an XADD, to the feed, which the server refuses when it is full,
--- read-only or cannot persist: nothing is ever half-written. Times are ms since 1970 by the server's clock.
+-- Times are ms since 1970 by the server's clock.
 
 local LOG, INDEX, ORDER, THREADS, FEED, RUNS, EXPIRIES = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local THREAD = ARGV[1]
-local WRITES_ONLY = 86400000 -- a log whose checkpoint never came is kept for a day
-local IDLE = 3600000 -- heads of namespaces other than the root's are views that are dropped after an hour without use
-local CHUNK = 1000 -- values in one call: Lua's unpack fails past some thousands
+local WRITES_ONLY = 86400000 -- life of a log without a checkpoint: a day
+local IDLE = 3600000 -- life of an unused head of a namespace other than the root: an hour
+local CHUNK = 1000 -- values in one call, since Lua's unpack fails above some thousands
 
 local time
--- The server's clock, which stands still while a script runs.
+-- The server's time, which is constant while a script runs.
 local function now()
   time = time or redis.call('TIME')
   return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
 
--- Calls `command key ...` with the values of `list`, some at a time (`step` values belong together).
+-- Calls `command key ...` with the values of `list` in chunks that keep `step` values together.
 local function in_chunks(command, key, list, step)
   local size = CHUNK - CHUNK % (step or 1)
   for first = 1, #list, size do
@@ -43,16 +43,17 @@ local function hmget(key, names)
   return out
 end
 
+-- Removes a thread from the views of the partition.
 local function forget(thread)
   forget_thread(THREADS, RUNS, EXPIRIES, thread)
 end
 
-local OPENED = 5 -- index fields that `open` reads before those that `more` names
+local OPENED = 5 -- number of index fields that `open` reads before those of `more`
 
--- Where the log stands: {n, d, l, c, h} (sequence number, digest, last entry id, entries, hidden checkpoints), and `values` of
--- the index fields that `more` names; or nil and why not: 'stale': index and log do not belong together, the index has to be
--- rebuilt; 'lost': the thread is known, its log is gone. `seen`: a checkpoint that the order was seen to have, which shows that
--- it is whole.
+-- The state of the log: n sequence number, d digest, l last entry id, c number of entries, h number of hidden checkpoints, and
+-- `values` of the index fields in `more`. Otherwise nil and a status: 'stale' if the index does not match the log and must be
+-- rebuilt, 'lost' if the thread is known but its log is gone. `seen` is true if the caller found a checkpoint in the order,
+-- which shows that the order is whole.
 local function open(more, seen)
   local names = { 'n', 'd', 'l', 'c', 'h' }
   for i = 1, more and #more or 0 do
@@ -81,11 +82,11 @@ local function open(more, seen)
   return { n = 0, d = '', l = '0-0', c = 0, h = 0, first = true, values = values }
 end
 
--- Which of the partition's views are whole; asked before anything is written, since a key of another type is an error. `run`: whether
--- runs are written to, `expiry`: whether expiries are, which lets threads that have ended be forgotten, their runs too.
+-- Which views of the partition are whole. Call it before the first write, since a key of another type is an error. `run` tells
+-- whether the script writes runs, `expiry` whether it writes expiries and so forgets expired threads and their runs.
 local function shared_views(run, expiry)
   local threads = redis.call('ZSCORE', THREADS, '')
-  local first = not threads and redis.call('EXISTS', FEED) == 0 -- one that was trimmed to nothing is there still
+  local first = not threads and redis.call('EXISTS', FEED) == 0 -- a feed without entries exists after a trim
   return {
     first = first,
     threads = threads,
@@ -94,37 +95,27 @@ local function shared_views(run, expiry)
   }
 end
 
--- Whether a head whose fields `id` and `at` are given is that of a namespace's newest checkpoint.
-local function is_head_of(last, ns_place, id, at)
-  return last and id and at and last == 'c' .. ns_place .. ordered(id) .. at
+-- Whether a head with these fields `id` and `at` is of `last`, the namespace's newest checkpoint in the order.
+local function is_head_of(last, ns_key, id, at)
+  return last and id and at and last == 'c' .. ns_key .. ordered(id) .. at
 end
 
--- The checkpoint id and the number of entries of writes of a head. It is that of the log if `last`, the namespace's newest in the
--- order, is its checkpoint, with as many entries of writes; else it is as good as none: it outlived a log that was replaced.
-local function head_of(head, ns_place, last)
+-- The checkpoint id and the number of entries of writes of a head. Nil unless the head has the checkpoint of `last` and as many
+-- entries of writes as the order: other heads outlived a log that was replaced.
+local function head_of(head, ns_key, last)
   local found = redis.call('HMGET', head, 'id', 'at', 'w')
-  if not found[3] or not is_head_of(last, ns_place, found[1], found[2]) then
+  if not found[3] or not is_head_of(last, ns_key, found[1], found[2]) then
     return nil
   end
-  local place = ns_place .. ordered(found[1])
-  local writes = redis.call('ZLEXCOUNT', ORDER, '[w' .. place, '(w' .. place .. '\255')
+  local sort_key = ns_key .. ordered(found[1])
+  local writes = redis.call('ZLEXCOUNT', ORDER, '[w' .. sort_key, '(w' .. sort_key .. '\255')
   if writes ~= tonumber(found[3]) then
     return nil
   end
   return { id = found[1], w = writes }
 end
 
--- Whether an entry says what these fields do, whoever it was that said it: behind its number and digest, kind, schema version, envelope.
-local function same_event(entry, fields)
-  for i = 1, 6 do
-    if entry[i + 4] ~= fields[i] then
-      return false
-    end
-  end
-  return true
-end
-
--- The idempotency key of the call that made an entry or event, nil if it has none.
+-- The idempotency key in the fields of an entry or event, nil if there is none.
 local function idempotency_key_of(fields)
   for i = 1, #fields, 2 do
     if fields[i] == 'r' then
@@ -133,12 +124,12 @@ local function idempotency_key_of(fields)
   end
 end
 
--- An id of its own ms for every entry, ahead of the clock if need be: so ids sort as text in the order they were given.
+-- The next entry id, with a ms of its own, if necessary ahead of the clock. So ids sort as text.
 local function next_id(last)
   return string.format('%.0f-0', math.max(now(), tonumber(string.match(last, '^%d+')) + 1))
 end
 
--- Appends an event, whose fields and their digest the client made, and chains it to its predecessor. Returns its entry id.
+-- Appends an event with the client's fields and content digest, and chains it to the last entry. Returns its entry id.
 local function append(state, content, fields)
   local id = next_id(state.l)
   local n = string.format('%.0f', state.n + 1)
@@ -148,7 +139,7 @@ local function append(state, content, fields)
   return id
 end
 
--- Writes the state of the log into the index, with what else `extra` has for it, and `scores and members` into the order.
+-- Writes the state of the log and the fields in `extra` into the index, and the scores and members in `added` into the order.
 local function commit(state, extra, added)
   local fields = { 'n', string.format('%.0f', state.n), 'd', state.d, 'l', state.l, 'c', string.format('%.0f', state.c) }
   for i = 1, extra and #extra or 0 do
@@ -163,9 +154,9 @@ local function commit(state, extra, added)
   in_chunks('ZADD', ORDER, added, 2)
 end
 
--- Announces the last of some events that are about to be appended in the feed of the partition, and keeps the partition's views, as
--- `shared_views` found them. `pointer`: kind, ns, checkpoint, source, step, run, channels, nodes, of which the last two may be missing;
--- 9 what the feed is to have for the run instead. A view that was deleted is left alone: it is rebuilt whole from the feed.
+-- Appends a pointer to the feed for the last of `events` events that follow, and updates the views that are whole, according to
+-- `shared_views`. A deleted view stays deleted, since it is rebuilt from the feed. `pointer` is 1 kind, 2 ns, 3 checkpoint,
+-- 4 source, 5 step, 6 run, 7 channels, 8 nodes (both optional), 9 another text for the run of the pointer (optional).
 local function announce(state, events, views, pointer, register)
   local id = state.l
   for _ = 1, events do
@@ -191,9 +182,9 @@ local function expire_at(key, at)
   redis.call('PEXPIREAT', key, string.format('%.0f', at))
 end
 
--- Lets all keys of the thread expire together, `ttl` ms from now (0: leaves them as they are); a longer life that they have
--- already is kept. `left`: ms that the log has left, -1 for ever. `heads`: the heads at hand, the namespace's own first. `idle`:
--- that one is dropped when not used.
+-- Sets the expiry of all keys of the thread to `ttl` ms from now; 0 leaves it. A longer life stays. `left` is the ms that the log
+-- has left, -1 without an expiry. `heads` are the heads that the script knows, that of its namespace first; with `idle` that one
+-- also expires if it is not used.
 local function keep_alive(ttl, left, heads, idle)
   local at = left >= 0 and now() + left or nil
   if ttl > 0 then
@@ -219,7 +210,7 @@ local function keep_alive(ttl, left, heads, idle)
   end
 end
 
--- Notes that a thread which had an end, or may have had one before it began anew, has none.
+-- Records that a thread has no expiry, although it or a deleted thread of that name may have had one.
 local function never_expires()
   redis.call('ZREM', EXPIRIES, 't' .. THREAD)
 end

@@ -1,4 +1,4 @@
--- Prelude, behind names.lua: the pointers that a partition's feed consists of, and what they say of its threads.
+-- Prelude, after names.lua: the pointers in a partition's feed, and their fold into the views of its threads.
 
 -- The fields of a pointer by name.
 local function pointer_of(fields)
@@ -9,14 +9,14 @@ local function pointer_of(fields)
   return pointer
 end
 
--- By what a pointer, given as its flat fields, is told from another that has the same entry id.
+-- The fingerprint of a pointer, from its flat fields; it tells pointers with the same entry id apart.
 local function pointer_check(fields)
   local pointer = pointer_of(fields)
   local named = { pointer.thread or '', pointer.id or '', pointer.seq or '', pointer.kind or '' }
   return string.sub(redis.sha1hex(table.concat(named, '\n')), 1, 8)
 end
 
--- Whether the id of one entry of a feed comes before another's.
+-- Whether the id of a feed entry precedes another.
 local function comes_before(id, other)
   local ms, seq = string.match(id, '^(%d+)-(%d+)$')
   local other_ms, other_seq = string.match(other, '^(%d+)-(%d+)$')
@@ -24,7 +24,7 @@ local function comes_before(id, other)
   return ms < other_ms or (ms == other_ms and seq < other_seq)
 end
 
--- The runs that a pointer says wrote to its thread; nil if it is none that this project wrote. Writes do not count.
+-- The runs that wrote to the thread of a pointer, without those of writes; nil if it is not of this project.
 local function runs_told(pointer)
   if not (pointer.thread and pointer.kind and pointer.run) then
     return nil
@@ -44,9 +44,9 @@ local function runs_told(pointer)
   return runs
 end
 
--- Folds pointers of entries, each of which tells of the runs `told[i]`, into `threads`, `runs` and, if there is one, `expiries`.
-local function fold_pointers(threads, runs, expiries, entries, pointers, told)
-  local active, noted = {}, {} -- what was folded of a thread since it was forgotten last: ms of its last activity, its runs
+-- Folds the pointers of entries into `threads`, `runs` and, unless it is nil, `expiries`. Pointer i reports `reported[i]` runs.
+local function fold_pointers(threads, runs, expiries, entries, pointers, reported)
+  local active, noted = {}, {} -- by thread, since it was last forgotten: ms of its last activity, and its runs
   for i, pointer in ipairs(pointers) do
     local thread = pointer.thread
     if pointer.kind == 'deleted' or pointer.kind == 'expired' then
@@ -55,7 +55,7 @@ local function fold_pointers(threads, runs, expiries, entries, pointers, told)
     elseif pointer.kind ~= 'writes' or active[thread] or redis.call('ZSCORE', threads, 't' .. thread) then
       active[thread] = string.match(entries[i][1], '^%d+')
       noted[thread] = noted[thread] or {}
-      for _, run in ipairs(told[i]) do
+      for _, run in ipairs(reported[i]) do
         if not noted[thread][run] then
           noted[thread][run] = true
           remember_run(runs, thread, run)

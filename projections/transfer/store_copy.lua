@@ -6,6 +6,16 @@
 --   then the runs that wrote to the thread, which the feed is told as well, each behind its length.
 -- Reply: {'ok'}; {'moved'} if what was staged is no whole log; {'same'} if the target is this very copy, and nothing since; {'exists'} if the target has a log already, which is left as it is; {'stale'} if its index is not its own.
 
+-- Whether an entry has the kind, schema version and envelope of these fields.
+local function same_event(entry, fields)
+  for i = 1, 6 do
+    if entry[i + 4] ~= fields[i] then
+      return false
+    end
+  end
+  return true
+end
+
 local state, why = open()
 if why == 'stale' then
   return { why }
