@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from contextvars import ContextVar
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import Any
 
 from typing_extensions import Self
@@ -40,26 +40,18 @@ class audit(AbstractContextManager, AbstractAsyncContextManager):  # type: ignor
             raise InvalidArgument("audit takes plain data: texts, numbers, booleans, and lists and dicts of these.")
 
     def __enter__(self) -> Self:
-        """Begin to stamp events."""
         stamps = _STAMPS.get()
         _STAMPS.set((*stamps, {**stamps[-1], **self._given}))
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
-    ) -> None:
-        """Stop stamping events."""
+    def __exit__(self, *_: object) -> None:
         _STAMPS.set(_STAMPS.get()[:-1])
 
     async def __aenter__(self) -> Self:
-        """Begin to stamp events."""
         return self.__enter__()
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
-    ) -> None:
-        """Stop stamping events."""
-        self.__exit__(kind, error, traceback)
+    async def __aexit__(self, *_: object) -> None:
+        self.__exit__()
 
 
 def stamp(metadata: object = None) -> Mapping[str, Any] | None:
@@ -69,14 +61,14 @@ def stamp(metadata: object = None) -> Mapping[str, Any] | None:
     """
     given = _STAMPS.get()[-1]
     if isinstance(metadata, Mapping):
-        named = {name: metadata[name] for name in _FROM_METADATA if is_text(metadata.get(name))}
+        named = {name: metadata[name] for name in _FROM_METADATA if _is_text(metadata.get(name))}
         given = {**named, **given} if named else given
     if "opentelemetry.trace" in sys.modules:
         given = {**given, **_span()}
     return given or None
 
 
-def is_text(value: object) -> bool:
+def _is_text(value: object) -> bool:
     """Whether `value` is text that can be stored."""
     return isinstance(value, str) and is_plain(value)
 

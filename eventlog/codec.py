@@ -29,22 +29,6 @@ import cbor2
 import zstandard
 from xxhash import xxh3_64_digest
 
-__all__ = [
-    "EMPTY",
-    "Keyframe",
-    "Malformed",
-    "base_of",
-    "compressed",
-    "content_digest",
-    "decode",
-    "decompressed",
-    "encode",
-    "encode_delta",
-    "encode_keyframe",
-    "is_plain",
-    "paired",
-]
-
 T = TypeVar("T")
 
 EMPTY = b"E"
@@ -172,25 +156,6 @@ _LARGEST = 2**30
 _SAMPLE = 4096
 
 
-def _compressed(data: memoryview) -> bytes | None:
-    compressor = _ZSTD.compressor
-    if len(data) > 4 * _SAMPLE:
-        middle = len(data) // 2
-        if len(compressor.compress(data[middle : middle + _SAMPLE])) > _SAMPLE * 0.9:
-            return None
-    made: bytes = compressor.compress(data)
-    return made if len(made) < len(data) * 0.9 else None
-
-
-def _decompressed(data: bytes) -> bytes:
-    try:
-        if not 0 <= zstandard.frame_content_size(data) <= _LARGEST:
-            raise Malformed("has a compressed piece without a size, or of more bytes than a server takes")
-        return _ZSTD.decompressor.decompress(data)
-    except zstandard.ZstdError as error:
-        raise Malformed(f"has a compressed piece that cannot be read: {error}") from error
-
-
 def encode_keyframe(type_: str, data: bytes, checksum: bytes) -> bytes:
     """The piece of a whole value."""
     encoded = type_.encode()
@@ -211,8 +176,13 @@ def compressed(piece: bytes, above: int) -> bytes | None:
     if len(piece) <= above:
         return None
     at = _end_of_checksums(piece)
-    made = _compressed(memoryview(piece)[at:])
-    return None if made is None else piece[:1].lower() + piece[1:at] + made
+    data, compressor = memoryview(piece)[at:], _ZSTD.compressor
+    if len(data) > 4 * _SAMPLE:
+        middle = len(data) // 2
+        if len(compressor.compress(data[middle : middle + _SAMPLE])) > _SAMPLE * 0.9:
+            return None
+    made: bytes = compressor.compress(data)
+    return piece[:1].lower() + piece[1:at] + made if len(made) < len(data) * 0.9 else None
 
 
 def decompressed(piece: bytes) -> bytes:
@@ -220,7 +190,13 @@ def decompressed(piece: bytes) -> bytes:
     if piece[:1] not in (b"k", b"d"):
         return piece
     at = _end_of_checksums(piece)
-    return piece[:1].upper() + piece[1:at] + _decompressed(piece[at:])
+    data = piece[at:]
+    try:
+        if not 0 <= zstandard.frame_content_size(data) <= _LARGEST:
+            raise Malformed("has a compressed piece without a size, or of more bytes than a server takes")
+        return piece[:1].upper() + piece[1:at] + _ZSTD.decompressor.decompress(data)
+    except zstandard.ZstdError as error:
+        raise Malformed(f"has a compressed piece that cannot be read: {error}") from error
 
 
 def _end_of_checksums(piece: bytes) -> int:

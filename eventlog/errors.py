@@ -52,7 +52,7 @@ __all__ = [
     "ValueUnwritable",
 ]
 
-MOST_WORDS = 300
+MOST_QUOTED = 300
 """Characters of redis-py's message that ours quotes; the cause has the whole message."""
 
 
@@ -93,17 +93,11 @@ class ValueUnwritable(CallerError, TypeError, ValueError):
 
 
 class LayoutMismatch(CallerError):
-    """The prefix has another layout; pass its number of partitions, or another prefix.
-
-    The layout is the number of partitions and the layout version.
-    """
+    """The prefix has another layout; pass its number of partitions, or another prefix."""
 
 
 class NoSyncConnection(CallerError, InvalidStateError):
-    """A sync call needs an event loop that it blocks or that does not run.
-
-    Await the async method, or pass a sync connection as well.
-    """
+    """A sync call has no usable connection; await the async method, or pass one."""
 
 
 class SaverClosed(CallerError):
@@ -167,10 +161,7 @@ class ExportUnreadable(CallerError, ValueError):
 
 
 class FileTaken(CallerError, FileExistsError):
-    """The target file exists, or another process writes it; choose another path.
-
-    The file is unchanged.
-    """
+    """The target file exists or is being written, and stays; choose another path."""
 
 
 class PathInUse(CallerError):
@@ -222,10 +213,7 @@ class AccessDenied(ServerError):
 
 
 class LogLost(ServerError):
-    """The log of a known thread is gone; restore it, or delete the thread.
-
-    The server evicted the key, or another program deleted it or set its expiry.
-    """
+    """The log of a known thread is gone; restore it, or delete the thread."""
 
 
 class PositionLost(ServerError):
@@ -260,85 +248,75 @@ class NewerSchema(CorruptEntry):
     """A newer version of this project wrote a stream entry; upgrade the package."""
 
 
+_RIGHTS = "give the user the rights listed under 'Access rights' in the README"
+_PASSWORD = "check user name and password, e.g. redis://user:password@host"  # noqa: S105
 _PRIMARY = "connect to the primary (through Sentinel or the cluster, clients follow a failover)"
 _ROOM = "raise maxmemory, delete threads, or set a ttl"
-_RIGHTS = "give the user the rights listed under 'Access rights' in OPERATIONS.md"
 _LOADED = "wait until the server has loaded its data, then call again"
 _SLOTS = "wait for the cluster to cover all slots again"
-_PASSWORD = "check user name and password, e.g. redis://user:password@host"  # noqa: S105
 _POOL = "raise the pool's max_connections, or make fewer calls at once"
 _REACH = "check that the server runs and the address is right"
+_PORT = "check that host and port are those of a Redis server"
+_BULK = "raise the server's proto-max-bulk-len, or keep large data elsewhere"
+_NODE = "the server is a node of a cluster; use redis+cluster://host:port or RedisCluster"
+_NO_CLUSTER = "the server is not a cluster (use redis://), or the user lacks CLUSTER SLOTS"
+_LOAD = "check the server's load, socket_timeout, and whether it speaks TLS (rediss://)"
 
-_RULES: tuple[tuple[type[Exception], str, type[EventLogError], str], ...] = (
-    # redis-py's type, part of its message, our type, remedy. The first match counts, since redis-py derives most of its
+_RULES: tuple[tuple[type[Exception], tuple[str, ...], type[EventLogError], str], ...] = (
+    # redis-py's type, parts of its message, our type, remedy. The first match counts, since redis-py derives most of its
     # types from ConnectionError or ResponseError. The error of a script contains the message of the failed command.
-    (
-        rx.RedisClusterException,
-        "Cluster mode is not enabled",
-        ServerMisconfigured,
-        "the server is not a cluster (use redis://), or the user lacks CLUSTER SLOTS",
-    ),
-    (rx.RedisClusterException, "", ServerUnavailable, "check that the cluster's nodes run and cover all slots"),
-    (rx.MaxConnectionsError, "", PoolExhausted, _POOL),
-    (rx.ConnectionError, "Too many connections", PoolExhausted, _POOL),
-    (rx.ConnectionError, "No connection available", PoolExhausted, _POOL),
-    (rx.BusyLoadingError, "", ServerLoading, _LOADED),
-    (rx.AuthenticationError, "", AuthenticationFailed, _PASSWORD),
-    (rx.AuthorizationError, "", AuthenticationFailed, _PASSWORD),
-    (rx.NoPermissionError, "", AccessDenied, _RIGHTS),
-    (rx.ReadOnlyError, "", ServerReadOnly, _PRIMARY),
-    (rx.OutOfMemoryError, "", ServerOutOfMemory, _ROOM),
-    (
-        rx.MovedError,
-        "",
-        ServerMisconfigured,
-        "the server is a node of a cluster; use redis+cluster://host:port or RedisCluster",
-    ),
-    (rx.ClusterDownError, "", ServerUnavailable, _SLOTS),
-    (rx.ClusterError, "", ServerUnavailable, "a slot moves between nodes, or a node fails over; call again"),
-    (rx.ResponseError, "UNBLOCKED", ServerUnavailable, _PRIMARY),
-    (rx.ResponseError, "OOM", ServerOutOfMemory, _ROOM),
-    (rx.ResponseError, "READONLY", ServerReadOnly, _PRIMARY),
-    (rx.ResponseError, "LOADING", ServerLoading, _LOADED),
-    (rx.ResponseError, "MASTERDOWN", ServerUnavailable, "connect to the primary"),
-    (rx.ResponseError, "MISCONF", ServerMisconfigured, "the server cannot persist; fix its disk or its save settings"),
-    (rx.ResponseError, "NOREPLICAS", ServerUnavailable, "bring back the replicas that min-replicas-to-write asks for"),
-    (rx.ResponseError, "NOPERM", AccessDenied, _RIGHTS),
-    (rx.ResponseError, "The user executing the script", AccessDenied, _RIGHTS),
-    (rx.ResponseError, "ACL failure", AccessDenied, _RIGHTS),
-    (rx.ResponseError, "NOAUTH", AuthenticationFailed, _PASSWORD),
-    (rx.ResponseError, "HELLO must be called", AuthenticationFailed, _PASSWORD),
-    (rx.ResponseError, "WRONGPASS", AuthenticationFailed, _PASSWORD),
-    (rx.ResponseError, "CLUSTERDOWN", ServerUnavailable, _SLOTS),
-    (rx.ResponseError, "TRYAGAIN", ServerUnavailable, "a slot moves between nodes; call again"),
-    (rx.ResponseError, "BUSY", ServerUnavailable, "another script blocks the server; wait, or SCRIPT KILL it"),
+    (rx.RedisClusterException, ("Cluster mode is not enabled",), ServerMisconfigured, _NO_CLUSTER),
+    (rx.RedisClusterException, ("",), ServerUnavailable, "check that the cluster's nodes run and cover all slots"),
+    (rx.MaxConnectionsError, ("",), PoolExhausted, _POOL),
+    (rx.ConnectionError, ("Too many connections", "No connection available"), PoolExhausted, _POOL),
+    (rx.BusyLoadingError, ("",), ServerLoading, _LOADED),
+    (rx.AuthenticationError, ("",), AuthenticationFailed, _PASSWORD),
+    (rx.AuthorizationError, ("",), AuthenticationFailed, _PASSWORD),
+    (rx.NoPermissionError, ("",), AccessDenied, _RIGHTS),
+    (rx.ReadOnlyError, ("",), ServerReadOnly, _PRIMARY),
+    (rx.OutOfMemoryError, ("",), ServerOutOfMemory, _ROOM),
+    (rx.MovedError, ("",), ServerMisconfigured, _NODE),
+    (rx.ClusterDownError, ("",), ServerUnavailable, _SLOTS),
+    (rx.ClusterError, ("",), ServerUnavailable, "a slot moves between nodes, or a node fails over; call again"),
+    (rx.ResponseError, ("UNBLOCKED",), ServerUnavailable, _PRIMARY),
+    (rx.ResponseError, ("OOM",), ServerOutOfMemory, _ROOM),
+    (rx.ResponseError, ("READONLY",), ServerReadOnly, _PRIMARY),
+    (rx.ResponseError, ("LOADING",), ServerLoading, _LOADED),
+    (rx.ResponseError, ("MASTERDOWN",), ServerUnavailable, "connect to the primary"),
     (
         rx.ResponseError,
-        "invalid bulk length",
-        ValueTooLarge,
-        "raise the server's proto-max-bulk-len, or keep large data elsewhere",
-    ),
-    (rx.ResponseError, "WRONGTYPE", CorruptEntry, "a key has another type; give the saver its own prefix"),
-    (rx.ResponseError, "unknown command 'EVAL", ServerMisconfigured, "a Sentinel answers there; use redis+sentinel://"),
-    (rx.ResponseError, "unknown command 'SENTINEL", ServerMisconfigured, "no Sentinel answers there; use redis://"),
-    (rx.ResponseError, "DB index is out of range", ServerMisconfigured, "name a database that the server has"),
-    (rx.InvalidResponse, "", ServerMisconfigured, "check that host and port are those of a Redis server"),
-    (rx.ConnectionError, "Protocol Error", ServerMisconfigured, "check that host and port are those of a Redis server"),
-    (
-        rx.ConnectionError,
-        "No master found",
-        ServerUnavailable,
-        "check that the Sentinels run, and the name of the service",
+        ("MISCONF",),
+        ServerMisconfigured,
+        "the server cannot persist; fix its disk or its save settings",
     ),
     (
-        rx.TimeoutError,
-        "",
+        rx.ResponseError,
+        ("NOREPLICAS",),
         ServerUnavailable,
-        "check the server's load, socket_timeout, and whether it speaks TLS (rediss://)",
+        "bring back the replicas that min-replicas-to-write asks for",
     ),
-    (rx.ConnectionError, "", ServerUnavailable, _REACH),
-    (OSError, "", ServerUnavailable, _REACH),
-    (Exception, "", ServerFailedCommand, "look at the server's log, and at the cause of this error"),
+    (rx.ResponseError, ("NOPERM", "The user executing the script", "ACL failure"), AccessDenied, _RIGHTS),
+    (rx.ResponseError, ("NOAUTH", "HELLO must be called", "WRONGPASS"), AuthenticationFailed, _PASSWORD),
+    (rx.ResponseError, ("CLUSTERDOWN",), ServerUnavailable, _SLOTS),
+    (rx.ResponseError, ("TRYAGAIN",), ServerUnavailable, "a slot moves between nodes; call again"),
+    (rx.ResponseError, ("BUSY",), ServerUnavailable, "another script blocks the server; wait, or SCRIPT KILL it"),
+    (rx.ResponseError, ("invalid bulk length",), ValueTooLarge, _BULK),
+    (rx.ResponseError, ("WRONGTYPE",), CorruptEntry, "a key has another type; give the saver its own prefix"),
+    (
+        rx.ResponseError,
+        ("unknown command 'EVAL",),
+        ServerMisconfigured,
+        "a Sentinel answers there; use redis+sentinel://",
+    ),
+    (rx.ResponseError, ("unknown command 'SENTINEL",), ServerMisconfigured, "no Sentinel answers there; use redis://"),
+    (rx.ResponseError, ("DB index is out of range",), ServerMisconfigured, "name a database that the server has"),
+    (rx.InvalidResponse, ("",), ServerMisconfigured, _PORT),
+    (rx.ConnectionError, ("Protocol Error",), ServerMisconfigured, _PORT),
+    (rx.ConnectionError, ("No master found",), ServerUnavailable, "check the Sentinels, and the name of the service"),
+    (rx.TimeoutError, ("",), ServerUnavailable, _LOAD),
+    (rx.ConnectionError, ("",), ServerUnavailable, _REACH),
+    (OSError, ("",), ServerUnavailable, _REACH),
+    (Exception, ("",), ServerFailedCommand, "look at the server's log, and at the cause of this error"),
 )
 
 
@@ -357,9 +335,11 @@ def translate(error: Exception, subject: str) -> EventLogError:
     """
     if isinstance(error.__cause__, rx.AuthenticationError):  # the asyncio client wraps it
         error = error.__cause__
-    words = str(error) or type(error).__name__
+    text = str(error) or type(error).__name__
     kind, remedy = next(
-        (kind, remedy) for type_, word, kind, remedy in _RULES if isinstance(error, type_) and word in words
+        (kind, remedy)
+        for type_, parts, kind, remedy in _RULES
+        if isinstance(error, type_) and any(part in text for part in parts)
     )
-    quoted = words if len(words) <= MOST_WORDS else words[:MOST_WORDS] + "..."
+    quoted = text if len(text) <= MOST_QUOTED else text[:MOST_QUOTED] + "..."
     return kind(f"{subject}: {quoted.rstrip('.')}. To fix it: {remedy}.")

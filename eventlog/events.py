@@ -38,21 +38,6 @@ from eventlog.errors import CorruptEntry, NewerSchema
 from eventlog.framing import counted
 from eventlog.keys import split_value_name
 
-__all__ = [
-    "CheckpointSaved",
-    "Event",
-    "HistoryPruned",
-    "Recorded",
-    "Removed",
-    "RunsDeleted",
-    "ThreadCopied",
-    "ValuesSaved",
-    "Write",
-    "WritesSaved",
-    "decode_entry",
-    "encode_event",
-]
-
 SCHEMA = b"1"
 Fields = dict[bytes, bytes]
 
@@ -263,12 +248,14 @@ def decode_versions(data: bytes) -> dict[str, str]:
 
 def decode_seen(data: bytes) -> dict[str, Any] | None:
     """The versions that each node has seen; None for no bytes."""
-    if not data:
-        return None
-    seen = codec.decode(data)
-    if type(seen) is not dict:
-        raise codec.Malformed("has versions seen that are not a map")
-    return seen
+    return _map(data, "versions seen") if data else None
+
+
+def _map(data: bytes, subject: str) -> dict[str, Any]:
+    found = codec.decode(data)
+    if type(found) is not dict:
+        raise codec.Malformed(f"has {subject} that are not a map")
+    return found
 
 
 def decode_write(idx: int, data: bytes) -> Write:
@@ -349,12 +336,7 @@ def _checkpoint(fields: Fields) -> Event:
 
 
 def _audit(fields: Fields) -> dict[str, Any] | None:
-    if b"u" not in fields:
-        return None
-    audit = codec.decode(fields[b"u"])
-    if type(audit) is not dict:
-        raise codec.Malformed("has an audit that is not a map")
-    return audit
+    return _map(fields[b"u"], "audit entries") if b"u" in fields else None
 
 
 def _base(field: bytes) -> tuple[bytes, bytes]:

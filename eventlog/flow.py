@@ -15,22 +15,6 @@ from hashlib import sha1
 from importlib.resources import files
 from typing import Any, TypeVar, Union
 
-__all__ = [
-    "Argument",
-    "Batch",
-    "Begin",
-    "Call",
-    "Command",
-    "Emit",
-    "Finish",
-    "Flow",
-    "Pause",
-    "Request",
-    "Script",
-    "Wait",
-    "load_script",
-]
-
 T = TypeVar("T")
 _PRELUDES = re.compile(rb"^-- Preludes: (.+)\.$", re.MULTILINE)
 Argument = Union[bytes, str, int]

@@ -18,17 +18,6 @@ from eventlog.framing import counted, ordered, unordered
 if TYPE_CHECKING:
     from eventlog.signing import Signer
 
-__all__ = [
-    "GroupKeys",
-    "Keyspace",
-    "PartitionKeys",
-    "ThreadKeys",
-    "checkpoint_sort_key",
-    "split_sort_key",
-    "text",
-    "value_name",
-]
-
 PREFIX = "langgraph"
 """The default prefix of keys."""
 PARTITIONS = 16

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import hmac
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import count
@@ -55,8 +55,10 @@ class SigningKey:
     def __init__(self, name: str, sign: Any, verify: Any) -> None:
         self.name = name
         """The name of the key in the log: some digits of a digest of the secret or the public key."""
-        self._sign = sign
-        self._verify = verify
+        self.sign: Callable[[bytes], bytes] = sign
+        """Signs some bytes."""
+        self.verify: Callable[[bytes, bytes], bool] = verify
+        """Whether a signature of some bytes is of this key."""
         self._public: SigningKey | None = None
 
     @classmethod
@@ -89,7 +91,7 @@ class SigningKey:
         kind = ed25519.Ed25519PrivateKey
         key = _key(private, "private", kind, kind.from_private_bytes, serialization.load_pem_private_key, None)
         half = cls.ed25519_public(key.public_key())
-        made = cls(half.name, key.sign, half._verify)
+        made = cls(half.name, key.sign, half.verify)
         made._public = half
         return made
 
@@ -116,7 +118,7 @@ class SigningKey:
     @property
     def can_sign(self) -> bool:
         """Whether the key is more than a public half."""
-        return self._sign is not None
+        return self.sign is not None
 
     def public(self) -> SigningKey:
         """The public half, for auditors.
@@ -130,15 +132,6 @@ class SigningKey:
                 )
             return self
         return self._public
-
-    def sign(self, data: bytes) -> bytes:
-        """The signature of some bytes."""
-        signature: bytes = self._sign(data)
-        return signature
-
-    def verify(self, signature: bytes, data: bytes) -> bool:
-        """Whether a signature is of this key."""
-        return bool(self._verify(signature, data))
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,17 +59,10 @@ class Runner:
     def __init__(
         self, connections: Connections, owner: str = "saver", closed_error: type[EventLogError] = SaverClosed
     ) -> None:
-        """Run flows on `connections`.
-
-        Args:
-            connections: the clients to use.
-            owner: the name of their owner in errors.
-            closed_error: the error of every call after `closed` was set.
-
-        """
+        """Run flows on `connections`; after `closed`, calls raise a `closed_error`."""
         self.connections = connections
         self.closed = False
-        """The owner sets it as it closes the connections that it opened; calls then raise `closed_error`."""
+        """The owner sets it as it closes the connections that it opened."""
         self._owner = owner
         self._closed_error = closed_error
         self._begin_process()

@@ -127,13 +127,9 @@ class SharedCalls:
     """The calls on one asyncio client that share writes, all on one event loop."""
 
     def __init__(self, client: redis.asyncio.Redis, *, keep: bool, closed: Callable[[], bool]) -> None:
-        """Share the calls on `client`.
+        """Share the calls on a client of the running loop.
 
-        Args:
-            client: a client of the running loop.
-            keep: whether connections may stay out of the pool.
-            closed: tells whether the client has been closed.
-
+        `keep` tells whether connections may stay out of the pool, `closed` whether the client has been closed.
         """
         self._loop = asyncio.get_running_loop()
         self._client: Any = client
