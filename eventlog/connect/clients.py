@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import redis
@@ -28,46 +26,8 @@ from eventlog.errors import InvalidArgument
 
 __all__ = ["check_options", "make_async", "make_sync", "sentinels_of", "twin"]
 
-
-@dataclass(frozen=True)
-class _Classes:
-    """redis-py's sync or asyncio classes.
-
-    They are untyped, since their types depend on the version of redis-py.
-    """
-
-    client: Any
-    pool: Any
-    connection: Mapping[str, Any]
-    cluster: Any
-    node: Any
-    sentinel: Any
-    retry: Any
-
-
-_SYNC = _Classes(
-    client=redis.Redis,
-    pool=redis.BlockingConnectionPool,
-    connection={"redis": redis.Connection, "rediss": redis.SSLConnection, "unix": redis.UnixDomainSocketConnection},
-    cluster=redis.cluster.RedisCluster,
-    node=redis.cluster.ClusterNode,
-    sentinel=redis.sentinel.Sentinel,
-    retry=redis.retry.Retry,
-)
-_ASYNC = _Classes(
-    client=redis.asyncio.Redis,
-    pool=redis.asyncio.BlockingConnectionPool,
-    connection={
-        "redis": redis.asyncio.Connection,
-        "rediss": redis.asyncio.SSLConnection,
-        "unix": redis.asyncio.UnixDomainSocketConnection,
-    },
-    cluster=redis.asyncio.cluster.RedisCluster,
-    node=redis.asyncio.cluster.ClusterNode,
-    sentinel=redis.asyncio.sentinel.Sentinel,
-    retry=redis.asyncio.retry.Retry,
-)
-
+_CONNECTIONS = {"redis": "Connection", "rediss": "SSLConnection", "unix": "UnixDomainSocketConnection"}
+"""The class of connections for each `Address.wire`, by its name in `redis` and in `redis.asyncio`."""
 _TIED_TO_POOL = frozenset(
     {
         "connection_pool",
@@ -92,13 +52,13 @@ _BEFORE_MAINTENANCE = {
 
 def make_sync(address: Address) -> SyncClient:
     """A sync client for `address`."""
-    made: SyncClient = _make(address, _SYNC)
+    made: SyncClient = _make(address, redis)
     return made
 
 
 def make_async(address: Address) -> AsyncClient:
     """An asyncio client for `address`."""
-    made: AsyncClient = _make(address, _ASYNC)
+    made: AsyncClient = _make(address, redis.asyncio)
     return made
 
 
@@ -130,28 +90,29 @@ def sentinels_of(client: SyncClient | AsyncClient) -> list[Any]:
     return [] if manager is None else list(manager.sentinels)
 
 
-def _make(address: Address, classes: _Classes) -> Any:
+def _make(address: Address, package: Any) -> Any:
+    """A client with the classes of `redis` or `redis.asyncio`."""
     tls = address.wire == "rediss"
-    options = {**address.options, "retry": _retry(address.options.get("retry"), classes)}
+    options = {**address.options, "retry": _retry(address.options.get("retry"), package.retry.Retry)}
     if address.deployment == "cluster":
-        nodes = [classes.node(host, port) for host, port in address.nodes]
-        return classes.cluster(startup_nodes=nodes, ssl=tls, **options)  # a retry of None is redis-py's default here
+        nodes = [package.cluster.ClusterNode(host, port) for host, port in address.nodes]
+        return package.RedisCluster(startup_nodes=nodes, ssl=tls, **options)  # a retry of None is redis-py's default
     # redis-py's pools, unlike its clients, have no retries by default.
-    options["retry"] = options["retry"] or classes.client().get_retry()
+    options["retry"] = options["retry"] or package.Redis().get_retry()
     if address.deployment == "sentinel":
         # The next Sentinel is the retry.
-        asking = {"retry": classes.retry(NoBackoff(), 0), **address.sentinel_options, "ssl": tls}
-        manager = classes.sentinel(address.nodes, sentinel_kwargs=asking, ssl=tls)
+        asking = {"retry": package.retry.Retry(NoBackoff(), 0), **address.sentinel_options, "ssl": tls}
+        manager = package.Sentinel(address.nodes, sentinel_kwargs=asking, ssl=tls)
         return manager.master_for(address.service, **options)
-    pool = classes.pool(connection_class=classes.connection[address.wire], **options)
-    return classes.client.from_pool(pool)
+    connection_class = getattr(package, _CONNECTIONS[address.wire])
+    return package.Redis.from_pool(package.BlockingConnectionPool(connection_class=connection_class, **options))
 
 
-def _retry(given: Any, classes: _Classes) -> Any:
-    """The caller's retry policy as a sync or an asyncio class."""
-    if given is None or isinstance(given, classes.retry):
+def _retry(given: Any, kind: Any) -> Any:
+    """The caller's retry policy as redis-py's sync or asyncio class."""
+    if given is None or isinstance(given, kind):
         return given
-    return classes.retry(given._backoff, given._retries, supported_errors=given._supported_errors)
+    return kind(given._backoff, given._retries, supported_errors=given._supported_errors)
 
 
 def _pool_twin(pool: Any) -> Any:

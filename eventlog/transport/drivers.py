@@ -197,12 +197,6 @@ class Runner:
         await asyncio.sleep(0)  # the task sends the call
         return begun
 
-    async def _afinish(self, request: Finish, _: str) -> Any:
-        return await request.begun.task
-
-    async def _apause(self, request: Pause, _: str) -> None:
-        await asyncio.sleep(request.seconds)
-
     async def _in_thread(self, request: Any, _: str) -> Any:
         """Asks in a thread; the flow stays here, so a cancelled caller loses no item."""
         return await asyncio.to_thread(self._ask, request)
@@ -286,11 +280,11 @@ _ASYNC: Mapping[type, Callable[[Runner, Any, str], Awaitable[Any]]] = {
     Batch: Runner._athrough_client,
     Wait: Runner._await,
     Begin: Runner._abegin,
-    Finish: Runner._afinish,
-    Pause: Runner._apause,
+    Finish: lambda _, request, __: request.begun.task,
+    Pause: lambda _, request, __: asyncio.sleep(request.seconds),
 }
 """How the async driver carries out each type of request."""
-_IN_THREAD = {**dict.fromkeys(_SYNC, Runner._in_thread), Pause: Runner._apause}
+_IN_THREAD = {**dict.fromkeys(_SYNC, Runner._in_thread), Pause: _ASYNC[Pause]}
 """How the async driver carries out each type of request without an async connection."""
 
 
