@@ -301,7 +301,7 @@ _RULES: tuple[tuple[type[Exception], tuple[str, ...], type[EventLogError], str],
     (rx.ResponseError, ("TRYAGAIN",), ServerUnavailable, "a slot moves between nodes; call again"),
     (rx.ResponseError, ("BUSY",), ServerUnavailable, "another script blocks the server; wait, or SCRIPT KILL it"),
     (rx.ResponseError, ("invalid bulk length",), ValueTooLarge, _BULK),
-    (rx.ResponseError, ("WRONGTYPE",), CorruptEntry, "a key has another type; give the saver its own prefix"),
+    (rx.ResponseError, ("WRONGTYPE",), CorruptEntry, "a key has another type; give the saver a prefix of its own"),
     (
         rx.ResponseError,
         ("unknown command 'EVAL",),
