@@ -304,7 +304,7 @@ def test_a_retry_policy_serves_both_colours() -> None:
 
 
 def test_both_colours_from_a_url(url: str) -> None:
-    """One URL serves sync and async calls; close ends both and a later call opens anew."""
+    """One URL serves sync and async calls; close ends both, and a later call opens new connections."""
     connections = Connections.from_url(url)
     assert (connections.has_sync, connections.has_async, connections.is_cluster) == (True, True, False)
     for _ in range(2):
@@ -475,7 +475,7 @@ def test_loops_closed_by_hand(url: str) -> None:
 
 
 def test_close_inside_the_loop(url: str) -> None:
-    """close in a coroutine closes this loop's connections without waiting; later calls open anew."""
+    """close in a coroutine closes this loop's connections without waiting; later calls open new ones."""
     connections = Connections.from_url(url)
 
     async def close_twice() -> None:

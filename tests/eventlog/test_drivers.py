@@ -1,4 +1,4 @@
-"""The shell of I/O: how requests are carried, and how errors are told. Clients here are stand-ins for redis-py, not for Redis."""
+"""Drivers carry requests and translate errors; the clients here stand in for redis-py, not for Redis."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SCRIPT = Script("x", b"return 1", "sha")
 
 
 class Client:
-    """Answers what it was told to, and remembers what it was asked."""
+    """Replies with prepared answers, and remembers the commands."""
 
     def __init__(self, *answers: Any) -> None:
         self.answers = deque(answers)
@@ -53,8 +53,8 @@ class AsyncClient(Client):
         return super().execute_command(*words)
 
 
-class Held:
-    """Connections that hold one client."""
+class OneClient:
+    """Connections with one client."""
 
     home_loop = None
 
@@ -71,7 +71,7 @@ class Held:
 
 def run(client: Client, flow: Flow[Any]) -> Any:
     """Runs a flow on a client, in the colour that the client has."""
-    runner = Runner(Held(client))  # type: ignore[arg-type]
+    runner = Runner(OneClient(client))  # type: ignore[arg-type]
     if isinstance(client, AsyncClient):
         return asyncio.run(runner.arun(flow, "thread '1'"))
     return runner.run(flow, "thread '1'")
@@ -137,7 +137,7 @@ def test_items_are_emitted_as_they_come() -> None:
             yield Emit((yield Command("GET", b"k")))
 
     client = Client(1, 2, 3)
-    items = Runner(Held(client)).iterate(flow(), "all")  # type: ignore[arg-type]
+    items = Runner(OneClient(client)).iterate(flow(), "all")  # type: ignore[arg-type]
     assert client.asked == []
     assert next(items) == 1
     assert len(client.asked) == 1
@@ -147,7 +147,7 @@ def test_items_are_emitted_as_they_come() -> None:
 def test_a_sync_call_on_a_loop_that_does_not_run_says_what_to_pass() -> None:
     """With an async connection only, and its loop not running."""
     with pytest.raises(asyncio.InvalidStateError, match="sync_connection"):
-        Runner(Held(AsyncClient())).run(once(Batch([])), "thread '1'")  # type: ignore[arg-type]
+        Runner(OneClient(AsyncClient())).run(once(Batch([])), "thread '1'")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_a_call_keeps_its_connection(single_server: Server, prefix: str) -> None
 
 @pytest.mark.parametrize("retries", [0, 1])
 def test_a_connection_killed_between_calls(any_server: Server, prefix: str, retries: int) -> None:
-    """It is found dead and opened anew before the call goes out, whatever the retry policy."""
+    """A dead connection is reopened before the call goes out, whatever the retry policy."""
     connections = Connections.from_url(any_server.url, client_name=prefix, retry=Retry(NoBackoff(), retries))
     runner = Runner(connections)
     with any_server.client() as probe:
@@ -114,7 +114,7 @@ def test_a_connection_cut_within_a_call(any_server: Server, how: Cut) -> None:
 
 
 def test_errors_leave_the_connection_in_step(runner: Runner) -> None:
-    """What the server refuses is told, and the next call has its own reply."""
+    """A refused call raises an error, and the next call has its own reply."""
     wrong = b"return redis.call('GET')"
     for word in (b"1", b"2"):
         with pytest.raises(ServerFailedCommand):
@@ -164,7 +164,7 @@ def test_patience_with_a_full_pool_ends(any_server: Server) -> None:
 
 
 def test_closing_closes_what_is_kept(any_server: Server) -> None:
-    """No connection outlives its pool, and a later call opens anew."""
+    """No connection outlives its pool, and a later call opens a new one."""
     connections = Connections.from_url(any_server.url)
     runner = Runner(connections)
     before = open_files()
@@ -233,7 +233,7 @@ def test_a_pool_that_must_see_its_connections_is_left_alone(any_server: Server) 
     connections.close()
 
 
-def test_timeouts_are_told(any_server: Server) -> None:
+def test_timeouts_are_errors(any_server: Server) -> None:
     """A server that does not answer in time is an error, and the late reply goes to nobody."""
     connections = Connections.from_url(any_server.url, socket_timeout=0.001, retry=Retry(NoBackoff(), 0))
     runner = Runner(connections)
@@ -248,7 +248,7 @@ def test_timeouts_are_told(any_server: Server) -> None:
 def test_an_interrupted_call_leaves_no_reply_behind(
     runner: Runner, monkeypatch: pytest.MonkeyPatch, then: Command | None, reads: int
 ) -> None:
-    """Whoever is interrupted between sending and reading does not hand the next call a connection with a reply to come."""
+    """A caller that is interrupted between sending and reading leaves no reply for the next call."""
     assert echo(runner, b"first") == b"first"
     left = reads
     read = redis.Connection.read_response

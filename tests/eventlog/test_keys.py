@@ -23,22 +23,22 @@ def test_ordered_sorts_as_text_does(one: str, other: str) -> None:
 
 @given(ids, ids)
 def test_ordered_ends_itself(one: str, rest: str) -> None:
-    """What follows an ordered part is told from it."""
+    """The bytes after an ordered part are separated from it."""
     following = rest.encode().replace(b"\xff", b"") + b"1"
     assert (one.encode(), following) == unordered(ordered(one.encode()) + following)
 
 
 @given(ids, ids)
-def test_places_come_back(namespace: str, checkpoint_id: str) -> None:
-    """A place and its entry id are split as they were joined."""
-    place = checkpoint_sort_key(namespace.encode(), checkpoint_id.encode())
-    assert (namespace, checkpoint_id, b"17-0") == split_sort_key(place + b"17-0")
+def test_sort_keys_come_back(namespace: str, checkpoint_id: str) -> None:
+    """A sort key and its entry id are split as they were joined."""
+    sort_key = checkpoint_sort_key(namespace.encode(), checkpoint_id.encode())
+    assert (namespace, checkpoint_id, b"17-0") == split_sort_key(sort_key + b"17-0")
 
 
 @given(ids, ids)
-def test_value_names_come_back(channel: str, token: str) -> None:
+def test_value_names_come_back(channel: str, version: str) -> None:
     """A channel and a version are split as they were joined."""
-    assert (channel.encode(), token.encode()) == split_value_name(value_name(channel.encode(), token.encode()))
+    assert (channel.encode(), version.encode()) == split_value_name(value_name(channel.encode(), version.encode()))
 
 
 @given(ids, ids, ids, ids)
@@ -51,7 +51,7 @@ def test_heads_do_not_collide(thread: str, namespace: str, other: str, other_nam
 
 
 @pytest.mark.parametrize(("one", "other", "equal"), [(1, 1.0, True), (1, "1", False), (1.5, 1.5, True), (2, 10, False)])
-def test_version_tokens_are_equal_where_versions_are(one: Any, other: Any, *, equal: bool) -> None:
+def test_version_keys_are_equal_if_versions_are(one: Any, other: Any, *, equal: bool) -> None:
     """1 and 1.0 are one version, "1" is another."""
     assert equal == (version_key(one) == version_key(other))
 

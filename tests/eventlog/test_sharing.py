@@ -72,7 +72,7 @@ class Caller:
         return await self.runner.arun(once(call), f"key {name!r}")
 
     async def warm(self) -> None:
-        """Open the connections of every lane, and make the scripts known."""
+        """Open the connections of every slot, and make the scripts known."""
         for code in (ADD, MARK, ECHO):
             await asyncio.gather(*(self(code, f"{code.sha}{number}") for number in range(4)))
 
@@ -81,7 +81,7 @@ class Caller:
 
 
 class Relay:
-    """Passes bytes on between clients and a server, notes what arrived in one piece, and holds either way back if told to."""
+    """Passes bytes between clients and a server, notes each piece, and can stop either direction."""
 
     def __init__(self, url: str, path: str) -> None:
         self.upstream = url.removeprefix("unix://")
@@ -221,7 +221,7 @@ async def test_calls_in_flight_share_writes(any_server: Server, prefix: str, rel
         assert await asyncio.gather(*others) == [b"%d" % number for number in range(30)]
 
 
-async def test_calls_gather_while_every_lane_is_taken(any_server: Server, prefix: str, relay: Relay) -> None:
+async def test_calls_gather_while_every_slot_is_taken(any_server: Server, prefix: str, relay: Relay) -> None:
     """What comes while as much is under way as may be waits, and then goes out together."""
     async with calling(relay.url, prefix) as caller:
         await caller.warm()
@@ -390,7 +390,7 @@ async def test_an_error_reaches_its_own_call_only(single_server: Server, prefix:
 
 
 async def test_a_full_server_refuses_writes_alone(private_server: Callable[..., RunningServer], prefix: str) -> None:
-    """Out of memory is told to the calls that write; those that read in the same batch have their answers."""
+    """Only calls that write raise the out-of-memory error; those that read in the same batch have their replies."""
     server = private_server("--maxmemory", "100mb", "--maxmemory-policy", "noeviction")
     async with calling(server.url, prefix) as caller:
         await asyncio.gather(*(caller(code, code.sha) for code in (ADD, ECHO)))
@@ -405,7 +405,7 @@ async def test_a_full_server_refuses_writes_alone(private_server: Callable[..., 
 
 
 async def test_a_replica_refuses_writes_alone(private_server: Callable[..., RunningServer], prefix: str) -> None:
-    """A read-only server is told to the calls that write."""
+    """Only calls that write raise the error of a read-only server."""
     server = private_server()
     async with calling(server.url, prefix) as caller:
         await asyncio.gather(*(caller(code, code.sha) for code in (ADD, ECHO)))
@@ -435,7 +435,7 @@ async def test_a_call_cancelled_before_it_is_sent_is_dropped(any_server: Server,
     async with calling(relay.url, prefix) as caller:
         await caller.warm()
         relay.replies.clear()
-        under_way = [asyncio.create_task(caller(ADD, f"lane {number}")) for number in range(2)]
+        under_way = [asyncio.create_task(caller(ADD, f"slot {number}")) for number in range(2)]
         await asyncio.sleep(0.01)
         waiting = [asyncio.create_task(caller(ADD, "k", number)) for number in range(10)]
         await asyncio.sleep(0.01)
@@ -494,8 +494,8 @@ async def test_callers_cancelled_during_a_write(prefix: str, relay: Relay) -> No
         assert again == [b"%d" % number for number in range(20)]
 
 
-async def test_a_cancelled_lane_harms_no_caller(any_server: Server, prefix: str, relay: Relay) -> None:
-    """Whoever cancels the tasks that carry batches, and not the callers, only makes them go out again."""
+async def test_a_cancelled_slot_harms_no_caller(any_server: Server, prefix: str, relay: Relay) -> None:
+    """If the task of a batch is cancelled, and not the callers, its calls go out again."""
     async with calling(relay.url, prefix) as caller:
         await caller.warm()
         relay.pieces.clear()
@@ -503,9 +503,9 @@ async def test_a_cancelled_lane_harms_no_caller(any_server: Server, prefix: str,
         before = asyncio.all_tasks()
         calls = [asyncio.create_task(caller(MARK, number, number)) for number in range(20)]
         await relay.seen(20)
-        lanes = [task for task in asyncio.all_tasks() - before - set(calls) if "_drain" in repr(task.get_coro())]
-        assert len(lanes) == 1
-        lanes[0].cancel()
+        slots = [task for task in asyncio.all_tasks() - before - set(calls) if "_drain" in repr(task.get_coro())]
+        assert len(slots) == 1
+        slots[0].cancel()
         await asyncio.sleep(0)
         relay.replies.set()
         assert await asyncio.gather(*calls) == [b"%d" % number for number in range(20)]
@@ -560,7 +560,7 @@ async def test_a_server_that_is_gone_and_comes_back(private_server: Callable[...
 
 
 async def test_connections_killed_between_calls(any_server: Server, prefix: str) -> None:
-    """Connections that the server closed while no call was under way are opened anew, even without retries."""
+    """Connections that the server closed between calls are reopened, even without retries."""
     async with calling(any_server.url, prefix, retry=Retry(NoBackoff(), 0), client_name=prefix) as caller:
         for _ in range(3):
             await asyncio.gather(*(caller(ECHO, number, number) for number in range(20)))

@@ -61,7 +61,7 @@ def test_a_seal_of_any_bytes_is_refused(data: bytes) -> None:
 
 @given(st.lists(st.tuples(st.binary(max_size=4), st.binary(max_size=8)), max_size=6))
 def test_fields_cannot_be_shifted(pairs: list[tuple[bytes, bytes]]) -> None:
-    """What is signed is told from any other fields, also where the same bytes are cut in another way."""
+    """A signature differs for any other fields, also for the same bytes cut in another way."""
     signer = Signer(SigningKey.hmac(SECRET))
     fields = [part for pair in pairs if pair[0] != b"g" for part in pair]
     signed = signer.sign(b"t", fields)
@@ -158,7 +158,7 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_keys_by_name() -> None:
-    """Those that are accepted are told apart, and no name tells of the secret."""
+    """Accepted keys are distinct, and no name reveals the secret."""
     old, new = SigningKey.hmac(SECRET), SigningKey.hmac(SECRET + b"!")
     assert old.name != new.name
     signed = Signer(old).sign(b"t", FIELDS)
