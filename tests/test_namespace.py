@@ -15,6 +15,8 @@ import eventlog
 import projections
 import saver
 
+pytestmark = pytest.mark.server
+
 ROOT = Path(__file__).parent.parent
 STARTS = {"script": ["app.py"], "module": ["-m", "app"]}
 IMPORTS = {

@@ -46,6 +46,7 @@ def test_the_wheel_holds_the_packages_and_nothing_else(tmp_path: Path) -> None:
     assert expected == inside
 
 
+@pytest.mark.server
 def test_the_source_distribution_holds_the_namespace(tmp_path: Path) -> None:
     """A wheel can be built from the source distribution."""
     subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", tmp_path], cwd=ROOT, check=True)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from eventlog.flow import Emit
-from projections.checkpoints import listing
+from projections.checkpoints import ancestry
 from saver import RedisStreamSaver
 from tests.projections.steps import Steps
 from tests.saver.audit import Audit, checkpoint_id, config, number_of, put_of
@@ -73,7 +73,7 @@ def test_ancestors_are_read_a_few_big_ones_at_a_time(
 
     found = read()
     assert len(steps.calls("read_ancestors")) >= 3
-    monkeypatch.setattr(listing, "PAGE_BYTES", 2**40)
+    monkeypatch.setattr(ancestry, "PAGE_BYTES", 2**40)
     assert found == read()
     assert len(steps.calls("read_ancestors")) == 1
     assert [value[0] for _, _, value in found["n"]["writes"]] == list(range(1, COUNT))
