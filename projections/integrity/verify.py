@@ -22,32 +22,19 @@ someone who can write to the server; with HMAC, that it was not someone else who
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import OrderedDict, deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from eventlog.chain import link
-from eventlog.codec import content_digest
 from eventlog.errors import EventLogError, ThreadNotFound
-from eventlog.events import (
-    CheckpointSaved,
-    HistoryPruned,
-    Recorded,
-    Removed,
-    RunsDeleted,
-    ThreadCopied,
-    ValuesSaved,
-    WritesSaved,
-    decode_entry,
-    entry_ms,
-)
+from eventlog.events import CheckpointSaved, Recorded, ValuesSaved, WritesSaved, decode_entry
 from eventlog.flow import Call, Flow, load_script
 from eventlog.keys import ThreadKeys
 from eventlog.signing import Seal, Signer
+from projections.integrity.chain import ALTERED, INSERTED, Chain, Link
 from projections.integrity.feed_evidence import Announced, announced
-from projections.log.pages import pages_of
+from projections.log.pages import entry_order, pages_of
 from projections.log.signatures import name_at, sources_of
 
 __all__ = ["Finding", "Verified", "verify_thread"]
@@ -68,9 +55,7 @@ AHEAD = 1000
 _KEEPING = frozenset((b"k", event.kind) for event in (ValuesSaved, CheckpointSaved, WritesSaved))
 """How events begin that remove nothing and copy nothing: what such a one says is not looked into where the chain holds."""
 
-ALTERED, MISSING, REORDERED, INSERTED, TRUNCATED = "altered", "missing", "reordered", "inserted", "truncated"
-COPIED_OTHER = "closes a copy of another log than stands, or stood, before it"
-REPEATED, ROLLED_BACK, CHANGED, REMOVED = "repeated", "rolled back", "changed", "removed"
+TRUNCATED, REPEATED, ROLLED_BACK, CHANGED, REMOVED = "truncated", "repeated", "rolled back", "changed", "removed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,21 +127,6 @@ class _State(NamedTuple):
     """Whether the log has a time to live; not how much is left, since states read at different times are compared."""
 
 
-@dataclass(slots=True)
-class _Gap:
-    """Numbers that are not there, the entries before and behind them, and of the latter what its chain is checked with later."""
-
-    first: int
-    last: int
-    before: bytes
-    entry_id: bytes
-    digest: bytes
-    content: str
-    copied: tuple[int, bytes] | None = None
-    """What the entry behind says that it copied, if it closes a copy."""
-    closed: bool = False
-
-
 class _Unseen(NamedTuple):
     """An entry, and what its writer had seen of the log, which is yet to be compared with it."""
 
@@ -194,23 +164,14 @@ class Verification:
         self._name = thread.encode()
         self._copied = copied
         self._signer = signer
-        self.entries = 0
-        self.sequence = 0
-        self.digest = b""
-        self.last = b"0-0"
-        self.first = b""
-        """The first entry there is."""
+        self.chain = Chain(self.find)
         self._firsts: dict[bytes, bytes] = {}
         """The first entry that was signed for a thread, by its name."""
         self.read = b"0-0"
         """The last entry there is, whatever it is."""
-        self.removed = 0
         self.signed = 0
         self.unchecked = 0
         self.findings: list[Finding] = []
-        self._gaps: list[_Gap] = []
-        self.gone: dict[int, tuple[int, str]] = {}
-        """By the last number of a range that was removed: its first, and the digest of its last."""
         self._writers: dict[bytes, _Writer] = {}
         self._recent: OrderedDict[bytes, bytes] = OrderedDict()
         """Digests of the last entries."""
@@ -225,51 +186,25 @@ class Verification:
         """Verifies the next entry of the stream."""
         self.read = entry_id
         try:
-            if flat[:4:2] != [b"n", b"d"]:
-                raise ValueError("does not begin with a number and a digest")
-            sequence, digest, fields = int(flat[1]), flat[3], flat[4:]
-            if flat[1] != b"%d" % sequence or sequence < 1:
-                raise ValueError("has a number that this package does not give")
-            entry_ms(entry_id)
-        except (ValueError, IndexError) as error:
-            self.find(INSERTED, entry_id, 0, f"is none that this package writes: it {error}")
+            entry = Link.of(entry_id, flat)
+        except ValueError as error:
+            self.find(INSERTED, entry_id, 0, f"was not written by this package: it {error}")
             return
-        content = content_digest(fields)
-        self.entries += 1
-        self.first = self.first or entry_id
-        chained = False
-        if sequence == self.sequence + 1:
-            chained = digest == link(self.digest, entry_id, sequence, content)
-            if not chained:
-                told = "is not what its digest says, or its predecessor is not the one it followed on"
-                self.find(ALTERED, entry_id, sequence, told)
-        elif sequence > self.sequence:
-            self._gaps.append(_Gap(self.sequence + 1, sequence - 1, self.last, entry_id, digest, content))
-        else:
-            self._out_of_order(entry_id, sequence)
-        keeps = chained and tuple(flat[4:6]) in _KEEPING and b"k" not in flat[6::2]
+        sequence, fields = entry.sequence, flat[4:]
+        chained = self.chain.follow(entry)
+        keeps = chained and tuple(fields[:2]) in _KEEPING and b"k" not in fields[2::2]
         recorded = None if keeps else self._decoded(entry_id, flat, sequence)
         if self._signer is not None:
             self._check_seal(self._signer, entry_id, fields, sequence)
-            self._recent[entry_id] = digest
+            self._recent[entry_id] = entry.digest
             if len(self._recent) > RECENT:
                 self._recent.popitem(last=False)
         elif b"g" in fields[::2]:
             self.unchecked += 1
-        if sequence > self.sequence:
-            if recorded is not None:
-                self._account(recorded, sequence)
-            self.sequence, self.digest, self.last = sequence, digest, entry_id
-
-    def _out_of_order(self, entry_id: bytes, sequence: int) -> None:
-        for gap in self._gaps:
-            if gap.first <= sequence <= gap.last and not gap.closed:
-                told = f"has number {sequence}, which belongs before entry {gap.entry_id.decode()}"
-                self.find(REORDERED, entry_id, sequence, told)
-                if gap.first == gap.last:
-                    self._gaps.remove(gap)
-                return
-        self.find(INSERTED, entry_id, sequence, f"has number {sequence}, which another entry has, or had")
+        if recorded is not None and self.chain.last == entry_id:
+            for first, last in self.chain.account(recorded.event):
+                problem = f"removed numbers {first} to {last}, and some of these are in the log"
+                self.find(INSERTED, entry_id, sequence, problem)
 
     def _decoded(self, entry_id: bytes, flat: list[bytes], sequence: int) -> Recorded | None:
         try:
@@ -277,48 +212,6 @@ class Verification:
         except EventLogError as error:
             self.find(ALTERED, entry_id, sequence, f"cannot be read: {error}")
             return None
-
-    def _account(self, recorded: Recorded, sequence: int) -> None:
-        event = recorded.event
-        if isinstance(event, (HistoryPruned, RunsDeleted)):
-            self._note_removed(recorded.entry_id, sequence, event.removed)
-        elif isinstance(event, ThreadCopied):
-            closed = event.sequence, event.digest.encode()
-            if (
-                sequence > self.sequence + 1
-            ):  # what it copied was removed since, and is compared with what the removal says
-                self._gaps[-1].copied = closed
-            elif closed != (self.sequence, self.digest):
-                self.find(ALTERED, recorded.entry_id, sequence, COPIED_OTHER)
-
-    def _note_removed(self, entry_id: bytes, sequence: int, removed: Removed) -> None:
-        """Closes the gaps that a removal accounts for. What it names has to be gone."""
-        firsts = [gap.first for gap in self._gaps]
-        for first, last, digest in removed.gone:
-            at = bisect_right(firsts, first) - 1
-            if at < 0 or last > self._gaps[at].last:
-                told = f"removed numbers {first} to {last}, of which some are there"
-                self.find(INSERTED, entry_id, sequence, told)
-            self.gone[last] = first, digest
-        for gap in self._gaps:
-            if not gap.closed and self._is_accounted_for(gap):
-                gap.closed = True
-                self.removed += gap.last - gap.first + 1
-                before = self.gone[gap.last][1].encode()
-                if gap.copied not in (None, (gap.last, before)):
-                    self.find(ALTERED, gap.entry_id, gap.last + 1, COPIED_OTHER)
-                if gap.digest != link(before, gap.entry_id, gap.last + 1, gap.content):
-                    told = "is not what its digest says, or what was removed before it is not what it followed on"
-                    self.find(ALTERED, gap.entry_id, gap.last + 1, told)
-
-    def _is_accounted_for(self, gap: _Gap) -> bool:
-        at = gap.last
-        while at >= gap.first:
-            first, _ = self.gone.get(at, (at + 1, ""))
-            if first > at:
-                return False
-            at = first - 1
-        return True
 
     def _check_seal(self, signer: Signer, entry_id: bytes, fields: list[bytes], sequence: int) -> None:
         name = self._name_of(entry_id)
@@ -371,30 +264,30 @@ class Verification:
                     f"was written by one who had seen another entry {_shown(one.seal.seen)} than the one that is there"
                 )
                 self.find(ROLLED_BACK, one.entry_id, one.sequence, told)
-        for gap in self._gaps:
-            if not gap.closed:
-                single = gap.first == gap.last
-                numbers = f"number {gap.first} is" if single else f"numbers {gap.first} to {gap.last} are"
-                told = f"comes behind a gap: {numbers} missing, and not removed by this package"
-                self.find(MISSING, gap.entry_id, gap.last + 1, told)
-        if state.index_sequence > self.sequence and not self.entries:
+        self.chain.finish()
+        if state.index_sequence > self.chain.sequence and not self.chain.entries:
             told = f"The log is gone; its index knows of {state.index_sequence} events"
-            self.findings.append(Finding(TRUNCATED, _shown(self.last), 0, told))
-        elif state.index_sequence > self.sequence:
+            self.findings.append(Finding(TRUNCATED, _shown(self.chain.last), 0, told))
+        elif state.index_sequence > self.chain.sequence:
             self.find(
-                TRUNCATED, self.last, self.sequence, f"is the last; the index knows of number {state.index_sequence}"
+                TRUNCATED,
+                self.chain.last,
+                self.chain.sequence,
+                f"is the last; the index knows of number {state.index_sequence}",
             )
         elif state.stream_last and entry_order(state.stream_last) > entry_order(self.read):
             told = (
                 f"is the last; the stream has had entry {_shown(state.stream_last)} behind it. If that was one of something else, "
                 "which was taken out, the next event clears this"
             )
-            self.find(TRUNCATED, self.last, self.sequence, told)
+            self.find(TRUNCATED, self.chain.last, self.chain.sequence, told)
 
     def _was_removed(self, seen: bytes) -> bool:
         """Whether an entry lay where some were removed by order."""
         order = entry_order(seen)
-        return any(gap.closed and entry_order(gap.before) < order < entry_order(gap.entry_id) for gap in self._gaps)
+        return any(
+            gap.closed and entry_order(gap.before) < order < entry_order(gap.after.entry_id) for gap in self.chain.gaps
+        )
 
     def _is_of_an_earlier_log(self, one: _Unseen, ended: Collection[bytes]) -> bool:
         """Whether what a writer had seen may have been in an earlier log of the thread: it came before this log, or, since one that
@@ -404,22 +297,22 @@ class Verification:
         name = self._name_of(one.entry_id)
         if name not in ended:
             return False
-        soon = entry_order(self._firsts.get(name, self.first))[0] + AHEAD
+        soon = entry_order(self._firsts.get(name, self.chain.first))[0] + AHEAD
         return (one.is_first and entry_order(one.seal.seen)[0] <= soon) or self._was_before(one.seal.seen, name)
 
     def _was_before(self, seen: bytes, name: bytes) -> bool:
         """Whether an entry came before all that was signed for a thread, and nothing was removed there."""
-        first = self._firsts.get(name, self.first)
-        return entry_order(seen) < entry_order(first) and all(gap.entry_id != first for gap in self._gaps)
+        first = self._firsts.get(name, self.chain.first)
+        return entry_order(seen) < entry_order(first) and all(gap.after.entry_id != first for gap in self.chain.gaps)
 
     def _name_of(self, entry_id: bytes) -> bytes:
         return name_at(self._copied, self._name, entry_id)
 
     def passed(self, known: Announced) -> None:
         """Compares an entry with what the feed announced, when it is its turn."""
-        if self.last.decode() != known.entry_id:
+        if self.chain.last.decode() != known.entry_id:
             told = f"has number {known.sequence}; with that the feed announced entry {known.entry_id}"
-            self.find(ALTERED, self.last, self.sequence, told)
+            self.find(ALTERED, self.chain.last, self.chain.sequence, told)
 
     def announced(self, known: Announced, *, has_behind: bool) -> None:
         """What the feed knows of the end. `has_behind`: whether the entry is there from which it went back."""
@@ -428,13 +321,13 @@ class Verification:
                 f"is in a log that was deleted: the feed has its tombstone, with number {known.sequence} and digest "
                 f"{known.digest}"
             )
-            self.find(INSERTED, self.first, self.sequence, told)
-        elif not known.ended and known.sequence > self.sequence and not self._is_cut:
+            self.find(INSERTED, self.chain.first, self.chain.sequence, told)
+        elif not known.ended and known.sequence > self.chain.sequence and not self._is_cut:
             told = f"is the last; the feed announced number {known.sequence}, entry {known.entry_id}"
-            self.find(TRUNCATED, self.last, self.sequence, told)
+            self.find(TRUNCATED, self.chain.last, self.chain.sequence, told)
         if known.behind is not None and not has_behind:
             number, entry_id = known.behind
-            if self.first and entry_order(self.first) <= entry_order(entry_id.encode()):
+            if self.chain.first and entry_order(self.chain.first) <= entry_order(entry_id.encode()):
                 told = f"was announced with number {number} and is gone; the log went on from before it"
                 self.find(ROLLED_BACK, entry_id.encode(), number, told)
 
@@ -446,25 +339,25 @@ class Verification:
     def expected(self, wanted: Mapping[int, str]) -> None:
         """What is left of digests that were kept, when all was read."""
         for sequence, digest in sorted(wanted.items()):
-            if sequence > self.sequence:
+            if sequence > self.chain.sequence:
                 told = f"is the last; a digest was kept of number {sequence}"
-                self.find(TRUNCATED, self.last, self.sequence, told)
-            elif sequence not in self.gone:
+                self.find(TRUNCATED, self.chain.last, self.chain.sequence, told)
+            elif sequence not in self.chain.gone:
                 told = f"is beyond number {sequence}, of which a digest was kept and which is gone: it can no longer be compared"
-                self.find(REMOVED, self.last, sequence, told)
-            elif self.gone[sequence][1] != digest:
+                self.find(REMOVED, self.chain.last, sequence, told)
+            elif self.chain.gone[sequence][1] != digest.encode():
                 told = f"is beyond number {sequence}, which was removed with another digest than the one that was kept"
-                self.find(CHANGED, self.last, sequence, told)
+                self.find(CHANGED, self.chain.last, sequence, told)
 
     def verified(self) -> Verified:
         """The result."""
         return Verified(
             self.thread,
-            self.entries,
-            self.sequence,
-            _shown(self.last),
-            self.digest.decode(errors="replace"),
-            self.removed,
+            self.chain.entries,
+            self.chain.sequence,
+            _shown(self.chain.last),
+            self.chain.digest.decode(errors="replace"),
+            self.chain.removed,
             self.signed,
             tuple(self.findings),
             self.unchecked,
@@ -473,12 +366,6 @@ class Verification:
 
 def _shown(entry_id: bytes) -> str:
     return entry_id.decode(errors="replace")
-
-
-def entry_order(entry_id: bytes) -> tuple[int, int]:
-    """What entry ids sort by; before all others for what is none."""
-    ms, _, number = entry_id.partition(b"-")
-    return (int(ms), int(number)) if ms.isdigit() and number.isdigit() else (0, 0)
 
 
 def verify_thread(
@@ -518,15 +405,15 @@ def _verified(keys: ThreadKeys, state: _State, known: Announced | None, wanted: 
     while state.log_last:
         entries, *_ = yield from pages.next()
         for after, flat in entries:
-            before = verification.sequence
+            before = verification.chain.sequence
             verification.add(after, flat)
-            sequence = verification.sequence
+            sequence = verification.chain.sequence
             if sequence == before:
                 continue
-            if (digest := wanted.pop(sequence, None)) is not None and digest.encode() != verification.digest:
+            if (digest := wanted.pop(sequence, None)) is not None and digest.encode() != verification.chain.digest:
                 told = f"has another digest at number {sequence} than the one that was kept"
                 verification.find(CHANGED, after, sequence, told)
-            if sequence == state.index_sequence and state.index_digest != verification.digest:
+            if sequence == state.index_sequence and state.index_digest != verification.chain.digest:
                 told = "has another digest than the index knows of that number"
                 verification.find(ALTERED, after, sequence, told)
             if known is not None and sequence == known.sequence and not known.ended:

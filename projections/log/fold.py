@@ -22,7 +22,6 @@ the thread is deleted, as an early write is.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from math import inf
@@ -85,11 +84,6 @@ class Fold(ABC):
                     return first
                 first = int(end) + 1  # noqa: PLW2901
         return None
-
-    def lacks(self, first: int, last: int) -> bool:
-        """Whether none of these numbers was folded."""
-        at = bisect_right(self.gaps, (first, inf)) - 1
-        return at >= 0 and last <= self.gaps[at][1]
 
     @abstractmethod
     def hold(self, name: bytes, place: bytes) -> None:

@@ -8,7 +8,13 @@ from typing import Any
 from eventlog.flow import Begin, Call, Finish, Flow, Script
 from eventlog.keys import ThreadKeys
 
-__all__ = ["Pages", "pages_of"]
+__all__ = ["Pages", "entry_order", "pages_of"]
+
+
+def entry_order(entry_id: bytes) -> tuple[int, int]:
+    """The sort key of an entry id; anything else sorts before all entry ids."""
+    ms, _, number = entry_id.partition(b"-")
+    return (int(ms), int(number)) if ms.isdigit() and number.isdigit() else (0, 0)
 
 
 class Pages:

@@ -10,12 +10,13 @@ from __future__ import annotations
 from eventlog.attribution import stamp
 from eventlog.codec import content_digest
 from eventlog.errors import CorruptEntry, HistoryGone, InvalidArgument, ThreadBusy, ThreadExists, ThreadNotFound
-from eventlog.events import HistoryPruned, Recorded, RunsDeleted, ThreadCopied, encode_event
+from eventlog.events import ThreadCopied, encode_event
 from eventlog.flow import Call, Flow, load_script
 from eventlog.keys import Keyspace, ThreadKeys
-from projections.integrity.chain import Chain
+from projections.integrity.chain import WholeChain
 from projections.log.fold import Fold
 from projections.log.index import check_log, has_entry, rebuild_index, scan
+from projections.log.pages import entry_order
 from projections.log.signatures import name_at, sources_of
 from projections.log.staging import StagedIndex, stage_entries, staged_keys
 from projections.registry.rebuild import runs_of
@@ -86,25 +87,20 @@ def _read(source: ThreadKeys, staged: list[bytes], until: Moment | None) -> Flow
     has dropped itself.
     """
     thread = source.thread.decode()
-    index, chain = StagedIndex(keys=staged[1:]), Chain(thread)
+    index, chain = StagedIndex(keys=staged[1:]), WholeChain(thread)
     after, end = b"", b""
     beyond = False
     while not beyond:
         entries, _, last = yield Call(READ_ENTRIES, [source.log], [after, PAGE, PAGE_BYTES])
         end = end or last
         try:
-            events = [chain.add(*entry) for entry in entries]
+            wanted = _folded(entries, chain, index, until)
         except CorruptEntry:
             if not index.entries or (yield from has_entry(source, index.last, index.digest)):
                 raise
             return None
-        wanted = entries
-        for number, recorded in enumerate(events):
-            if until is not None and not until.covers(recorded):
-                beyond, wanted = True, entries[:number]
-                break
-            index.add(recorded)
-        if not entries or any(_took_what_was_read(recorded, index) for recorded in events[: len(wanted)]):
+        beyond = len(wanted) < len(entries)
+        if not entries or 0 < chain.contradicted_at <= index.sequence:
             return None
         if wanted:
             yield from stage_entries(staged[0], wanted)
@@ -124,11 +120,16 @@ def _read(source: ThreadKeys, staged: list[bytes], until: Moment | None) -> Flow
     return index
 
 
-def _took_what_was_read(recorded: Recorded, index: StagedIndex) -> bool:
-    """Whether an event is a removal of something that was folded: the log was pruned while it was read."""
-    event = recorded.event
-    gone = event.removed.gone if isinstance(event, (HistoryPruned, RunsDeleted)) else ()
-    return not all(index.lacks(first, last) for first, last, _ in gone)
+def _folded(
+    entries: list[tuple[bytes, list[bytes]]], chain: WholeChain, index: StagedIndex, until: Moment | None
+) -> list[tuple[bytes, list[bytes]]]:
+    """Checks entries, folds those that are wanted, and returns these. Raises `CorruptEntry`."""
+    for number, entry in enumerate(entries):
+        recorded = chain.add(*entry)
+        if until is not None and not until.covers(recorded):
+            return entries[:number]
+        index.add(recorded)
+    return entries
 
 
 def _signed_for(source: ThreadKeys, entry_id: bytes) -> Flow[str | None]:
@@ -167,9 +168,3 @@ def _not_found(source: ThreadKeys) -> ThreadNotFound:
     return ThreadNotFound(
         f"Thread {source.thread.decode()!r} has no checkpoints to copy. Check the id, and the prefix."
     )
-
-
-def entry_order(entry_id: bytes) -> tuple[int, int]:
-    """What entry ids sort by."""
-    ms, _, number = entry_id.partition(b"-")
-    return int(ms or 0), int(number or 0)

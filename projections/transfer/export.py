@@ -18,7 +18,8 @@ from eventlog.errors import CorruptEntry, LogLost, NewerSchema, ThreadBusy, Thre
 from eventlog.feed.reading import flattened
 from eventlog.flow import Call, Command, Emit, Flow, load_script
 from eventlog.keys import Keyspace, ThreadKeys
-from projections.integrity.chain import Chain
+from projections.integrity.chain import WholeChain
+from projections.log.pages import entry_order
 from projections.registry.read import known_runs, known_threads
 from projections.transfer.blocking import Progress, on_file
 from projections.transfer.files import ExportFile, Left
@@ -150,13 +151,13 @@ def export_thread(keys: ThreadKeys, *, damaged: bool = False) -> Flow[None]:
     raise ThreadBusy(f"Thread {thread!r} was pruned again and again while it was being exported. Call again later.")
 
 
-def _pages(keys: ThreadKeys, end: LogEnd) -> Flow[Chain | None]:
+def _pages(keys: ThreadKeys, end: LogEnd) -> Flow[WholeChain | None]:
     """Emits the entries up to an end; None if some of those that were there are not any more."""
-    chain = Chain(keys.thread.decode())
+    chain = WholeChain(keys.thread.decode())
     while chain.last != end.entry_id:
         after = b"" if not chain.entries else chain.last
         entries, *_ = yield Call(READ_ENTRIES, [keys.log], [after, PAGE, PAGE_BYTES])
-        page = [Entry(*entry) for entry in entries if not is_after(entry[0], end.entry_id)]
+        page = [Entry(*entry) for entry in entries if entry_order(entry[0]) <= entry_order(end.entry_id)]
         if not page:
             return None
         for entry in page:
@@ -175,18 +176,12 @@ def _unchecked(keys: ThreadKeys, end: LogEnd) -> Flow[int]:
     after, count = b"", 0
     while after != end.entry_id:
         entries, *_ = yield Call(READ_ENTRIES, [keys.log], [after, PAGE, PAGE_BYTES])
-        page = [Entry(*entry) for entry in entries if not is_after(entry[0], end.entry_id)]
+        page = [Entry(*entry) for entry in entries if entry_order(entry[0]) <= entry_order(end.entry_id)]
         if not page:
             break
         yield Emit(Page(page))
         after, count = page[-1].entry_id, count + len(page)
     return count
-
-
-def is_after(entry_id: bytes, other: bytes) -> bool:
-    """Whether an entry stands behind another."""
-    order = [tuple(int(part) for part in one.split(b"-")) for one in (entry_id, other)]
-    return order[0] > order[1]
 
 
 def _still_ends(keys: ThreadKeys, end: LogEnd) -> Flow[bool]:

@@ -23,7 +23,7 @@ from eventlog.errors import (
 from eventlog.events import Recorded
 from eventlog.flow import Argument, Call, Emit, Flow, load_script
 from eventlog.keys import Keyspace, ThreadKeys
-from projections.integrity.chain import Chain
+from projections.integrity.chain import WholeChain
 from projections.log.index import has_entry, rebuild_index
 from projections.log.staging import StagedIndex, stage_entries, staged_keys
 from projections.transfer.blocking import Progress, on_file
@@ -67,12 +67,12 @@ def read_threads(path: Name) -> Iterator[Union[ThreadHead, Read, Whole]]:
     be a whole log. Raises `ExportUnreadable`, for a log that is damaged too.
     """
     head: ThreadHead | None = None
-    chain = Chain("")
+    chain = WholeChain("")
     page = Read([], [])
     size = 0
     for item in read_file(path):
         if isinstance(item, ThreadHead):
-            head, chain = item, Chain(item.thread)
+            head, chain = item, WholeChain(item.thread)
             yield item
         elif isinstance(item, Entry):
             try:
@@ -93,7 +93,7 @@ def read_threads(path: Name) -> Iterator[Union[ThreadHead, Read, Whole]]:
             yield Whole(head, chain.last)
 
 
-def _check_whole(path: Name, head: ThreadHead, chain: Chain) -> None:
+def _check_whole(path: Name, head: ThreadHead, chain: WholeChain) -> None:
     try:
         chain.finish()
     except ServerError as error:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from projections.integrity.verify import entry_order
+from projections.log.pages import entry_order
 from saver.cli import output
 from saver.cli.app import Options, command
 from saver.cli.shown import change_object
