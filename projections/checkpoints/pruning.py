@@ -36,13 +36,13 @@ from eventlog.framing import counted
 from eventlog.keys import ThreadKeys, checkpoint_sort_key, split_sort_key, value_name
 from projections.integrity.verify import Verified, verify_thread
 from projections.log.fold import Index
-from projections.log.index import SCAN, SCAN_BYTES, call, check_log, rebuild_index, scan
+from projections.log.index import call, check_log, rebuild_index, scan
+from projections.log.pages import scan_log
 
 __all__ = ["delete_thread", "remove_checkpoints"]
 
 REMOVE = load_script("projections/checkpoints/remove_checkpoints")
 DELETE_THREAD = load_script("projections/checkpoints/delete_thread")
-SCAN_LOG = load_script("projections/log/scan_log")
 
 AT_ONCE = 1000
 """Checkpoints taken out in one step."""
@@ -379,7 +379,7 @@ def _namespaces_in_log(keys: ThreadKeys) -> Flow[list[bytes]]:
     after = b""
     more = 1
     while more:
-        entries, more = yield Call(SCAN_LOG, [keys.log], [after, SCAN, SCAN_BYTES])
+        entries, more, _ = yield from scan_log(keys, after)
         for after, flat in entries:
             try:
                 event = decode_entry(keys.thread.decode(), after, flat).event

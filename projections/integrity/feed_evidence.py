@@ -39,6 +39,30 @@ class Announced(NamedTuple):
     """Number and entry that the thread was announced with before a lower number was."""
 
 
+class _FeedPage(NamedTuple):
+    """A reply of `feed_evidence.lua`."""
+
+    status: bytes
+    """ok, or why the feed cannot be read from there: trimmed, lost."""
+    pointers: Sequence[Sequence[bytes]] = ()
+    """Of each its id, thread, entry id, number, kind and digest."""
+    offset: Offset = Offset(ORIGIN, "")
+    """The offset of the last pointer read."""
+    more: bool = False
+
+    @classmethod
+    def decode(cls, reply: list[Any]) -> _FeedPage:
+        if reply[0] != b"ok":
+            return cls(reply[0])
+        status, pointers, last, fingerprint, more = reply
+        return cls(
+            status,
+            list(zip(*[iter(pointers)] * 6, strict=True)),
+            Offset(last.decode(), fingerprint.decode()),
+            bool(more),
+        )
+
+
 def announced(keyspace: Keyspace, threads: Sequence[str] | None = None) -> Flow[dict[str, Announced]]:
     """What the feed says last, by thread: of some threads, or of all that it knows.
 
@@ -64,17 +88,16 @@ def _told(
     def call(offset: Offset) -> Call:
         return Call(ANNOUNCED, [keys.feed, keys.trimmed], [offset.id, offset.check, PAGE, *wanted])
 
-    def following(reply: Any) -> Call | None:
-        return call(Offset(reply[2].decode(), reply[3].decode())) if reply[0] == b"ok" and reply[4] else None
+    def following(page: _FeedPage) -> Call | None:
+        return call(page.offset) if page.more else None
 
     offset, trimmed = first, first.id != ORIGIN
-    pages = Pages(call(first), following)
+    pages = Pages(call(first), _FeedPage.decode, following)
     while pages.more:
-        what, *reply = yield from pages.next()
-        if what != b"ok":
-            raise astray(what, number, offset)
-        told = iter(reply[0])
-        for own_id, name, *pointer in zip(*[told] * 6, strict=True):
+        page = yield from pages.next()
+        if page.status != b"ok":
+            raise astray(page.status, number, offset)
+        for own_id, name, *pointer in page.pointers:
             try:
                 if not (name and pointer[2]):
                     raise ValueError("it names no thread, or no kind")
@@ -82,7 +105,7 @@ def _told(
                 found[thread] = _next(found.get(thread), *pointer, trimmed=trimmed)
             except ValueError as error:
                 raise foreign(number, own_id, error) from error
-        offset = Offset(reply[1].decode(), reply[2].decode())
+        offset = page.offset
 
 
 def _next(

@@ -19,7 +19,8 @@ from eventlog.events import decode_versions
 from eventlog.flow import Call, Flow, load_script
 from eventlog.keys import ThreadKeys, split_sort_key, value_name
 from projections.integrity.verify import verify_thread
-from projections.log.signatures import SCAN, SCAN_BYTES, SCAN_LOG, Names
+from projections.log.pages import scan_log
+from projections.log.signatures import Names
 from projections.values.pieces import Pieces
 from projections.values.stored import View
 
@@ -137,7 +138,7 @@ def _check_absent(keys: ThreadKeys, absent: set[tuple[str, bytes]]) -> Flow[None
         raise SignatureInvalid(f"Thread {keys.thread.decode()!r}: {found.findings[0].told}. {_REMEDY}")
     after, more = b"", 1
     while more:
-        entries, more = yield Call(SCAN_LOG, [keys.log], [after, SCAN, SCAN_BYTES])
+        entries, more, _ = yield from scan_log(keys, after)
         for after, flat in entries:
             fields = paired(flat[4:])
             for namespace, name in absent:

@@ -27,23 +27,20 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from eventlog.errors import EventLogError, ThreadNotFound
+from eventlog.errors import EventLogError, LogLost, ThreadNotFound
 from eventlog.events import CheckpointSaved, Recorded, ValuesSaved, WritesSaved, decode_entry
 from eventlog.flow import Call, Flow, load_script
 from eventlog.keys import ThreadKeys
 from eventlog.signing import Seal, Signer
 from projections.integrity.chain import ALTERED, INSERTED, Chain, Link
 from projections.integrity.feed_evidence import Announced, announced
-from projections.log.pages import entry_order, pages_of
+from projections.integrity.log_end import LogState, log_end, log_state
+from projections.log.pages import READ_ENTRIES, digest_at, entry_order, pages_of
 from projections.log.signatures import name_at, sources_of
 
 __all__ = ["Finding", "Verified", "verify_thread"]
 
-READ_ENTRIES = load_script("projections/log/read_entries")
-LOG_STATE = load_script("projections/integrity/log_state")
-READ_DIGEST = load_script("projections/log/read_digest")
 EXPIRIES_OF = load_script("projections/integrity/expiries_of")
-LOG_END = load_script("projections/integrity/log_end")
 PAGE, PAGE_BYTES = 500, 1024 * 1024
 RECENT = 1000
 """Entries whose digests are remembered, for what writers had seen."""
@@ -113,18 +110,6 @@ class Verified:
                 for one in self.findings
             ],
         }
-
-
-class _State(NamedTuple):
-    """Where a log, its index, and its stream say that it ends."""
-
-    index_sequence: int
-    index_digest: bytes
-    log_last: bytes
-    stream_last: bytes
-    length: int
-    expires: bool
-    """Whether the log has a time to live; not how much is left, since states read at different times are compared."""
 
 
 class _Unseen(NamedTuple):
@@ -249,7 +234,7 @@ class Verification:
         missing = (one for one in self._not_there if not self._was_removed(one.seal.seen))
         return {self._name_of(one.entry_id) for one in (*missing, *self._another)}
 
-    def finish(self, state: _State, ended: Collection[bytes]) -> None:
+    def finish(self, state: LogState, ended: Collection[bytes]) -> None:
         """What shows when all entries were read: gaps that nothing accounts for, what writers had seen that is not there and was
         not removed, and an end that something knows to be later. `ended`: threads of which an earlier log has ended, or may have.
         """
@@ -386,14 +371,14 @@ def verify_thread(
     for attempt in range(ATTEMPTS):
         if attempt or known is None:
             known = (yield from announced(keys.keyspace, [thread])).get(thread)
-        before = yield from _state(keys)
+        before = yield from log_state(keys)
         found = yield from _verified(keys, before, known, dict(expected or {}))
-        if found.sound or (yield from _state(keys)) == before:
+        if found.sound or (yield from log_state(keys)) == before:
             break
     return found
 
 
-def _verified(keys: ThreadKeys, state: _State, known: Announced | None, wanted: dict[int, str]) -> Flow[Verified]:
+def _verified(keys: ThreadKeys, state: LogState, known: Announced | None, wanted: dict[int, str]) -> Flow[Verified]:
     copied = (yield from sources_of(keys)) if keys.signer is not None else []
     verification = Verification(keys.thread.decode(), keys.signer, copied)
     if not state.log_last:
@@ -429,7 +414,7 @@ def _verified(keys: ThreadKeys, state: _State, known: Announced | None, wanted: 
     return verification.verified()
 
 
-def _ended(keys: ThreadKeys, names: set[bytes], state: _State, known: Announced | None) -> Flow[set[bytes]]:
+def _ended(keys: ThreadKeys, names: set[bytes], state: LogState, known: Announced | None) -> Flow[set[bytes]]:
     """Of some threads, those of which the feed says that an earlier log has ended, or may have; or whose logs expire."""
     others = {name: name.decode() for name in names - {keys.thread}}
     told = (yield from announced(keys.keyspace, list(others.values()))) if others else {}
@@ -450,8 +435,9 @@ def _check_gone(keys: ThreadKeys, known: Announced | None) -> Flow[None]:
     if known is not None and known.ended:
         told = f"was deleted, with number {known.sequence} and digest {known.digest}" if known.digest else "has expired"
         raise ThreadNotFound(f"Thread {thread!r} {told}: it has no log to verify.")
-    (end, *_) = yield Call(LOG_END, keys.all, [keys.thread])
-    if end == b"lost":
+    try:
+        yield from log_end(keys, damaged=True)
+    except LogLost:
         return
     (told,) = yield Call(EXPIRIES_OF, [keys.shared.expiries, keys.log], [keys.thread])
     if known is None or not known.lasting or told == b"ended":
@@ -461,13 +447,5 @@ def _check_gone(keys: ThreadKeys, known: Announced | None) -> Flow[None]:
 def _look_up(keys: ThreadKeys, verification: Verification) -> Flow[None]:
     """Compares what writers had seen, where that is not among the last entries."""
     for one in verification.unseen:
-        reply = yield Call(READ_DIGEST, [keys.log], [one.seal.seen])
-        verification.seen_by_a_writer(one, reply[0] if reply else None)
+        verification.seen_by_a_writer(one, (yield from digest_at(keys, one.seal.seen)))
     verification.unseen.clear()
-
-
-def _state(keys: ThreadKeys) -> Flow[_State]:
-    """What the index and the stream know of the log's end, read together."""
-    sequence, digest, log_last, stream_last, length, left = yield Call(LOG_STATE, [keys.log, keys.index], [])
-    number = int(sequence) if sequence.isdigit() and len(sequence) < 20 else 0
-    return _State(number, digest, log_last, stream_last, length, expires=left >= 0)

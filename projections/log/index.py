@@ -25,17 +25,13 @@ from eventlog.events import CheckpointSaved, HistoryPruned, Recorded, RunsDelete
 from eventlog.flow import Argument, Call, Command, Flow, Script, load_script
 from eventlog.keys import ThreadKeys
 from projections.log.fold import Index, settle
-from projections.log.pages import pages_of
+from projections.log.pages import SCAN, SCAN_BYTES, SCAN_LOG, Entry, has_entry, pages_of
 from projections.log.signatures import Names, signed_page
 from projections.log.staging import StagedIndex, staged_keys
 from projections.values.versions import Versions, overlaid
 
 __all__ = ["call", "rebuild_index", "scan"]
 
-SCAN = 1000
-"""Entries in one reply of a scan."""
-SCAN_BYTES = 4 * 1024 * 1024
-"""Bytes in the log after which a reply of a scan ends early, so that the server is never held up for long."""
 SMALLEST_LIMIT = 2**20
 """Bytes: the least a server's `proto-max-bulk-len` can be."""
 ATTEMPTS = 200
@@ -121,9 +117,6 @@ def _explain(thread: str, arguments: Sequence[Argument], error: ServerUnavailabl
 
 CHECK_LOG = load_script("projections/log/check_log")
 STORE_INDEX = load_script("projections/log/store_index")
-READ_DIGEST = load_script("projections/log/read_digest")
-
-SCAN_LOG = load_script("projections/log/scan_log")
 
 
 def check_log(keys: ThreadKeys) -> Flow[bool]:
@@ -147,9 +140,9 @@ def scan(keys: ThreadKeys, keep: list[Recorded] | None = None, index: Index | No
     names, pages = Names(keys), pages_of(keys, SCAN_LOG, after, SCAN, SCAN_BYTES)
     while more:
         if keep is not None and keys.signer is not None:
-            entries, more = yield from signed_page(names, after, SCAN, SCAN_BYTES, values=False)
+            entries, more, _ = yield from signed_page(names, after, SCAN, SCAN_BYTES, values=False)
         else:
-            entries, more = yield from pages.next()
+            entries, more, _ = yield from pages.next()
         for recorded in _in_turn(keys, entries, index.sequence):
             after = recorded.entry_id
             index.add(recorded)
@@ -222,17 +215,12 @@ def _put_in_place(keys: ThreadKeys, index: StagedIndex) -> Flow[bool]:
     return False
 
 
-def has_entry(keys: ThreadKeys, entry_id: bytes, digest: bytes) -> Flow[bool]:
-    """Whether a log has an entry with this digest. One round trip."""
-    return bool((yield Call(READ_DIGEST, [keys.log], [entry_id])) == [digest])
-
-
 def _fold_on(keys: ThreadKeys, index: StagedIndex) -> Flow[bool]:
     """Folds what is behind the last event that was folded; False if there was nothing, or all has to begin anew."""
     begun, before = index.entries > 0, index.entries
     pages = pages_of(keys, SCAN_LOG, index.last if index.entries else b"", SCAN, SCAN_BYTES)
     while pages.more:
-        entries, _ = yield from pages.next()
+        entries, *_ = yield from pages.next()
         for recorded in _in_turn(keys, entries, index.sequence):
             if begun and isinstance(recorded.event, (HistoryPruned, RunsDeleted)):
                 return False  # entries that were folded are gone
@@ -242,7 +230,7 @@ def _fold_on(keys: ThreadKeys, index: StagedIndex) -> Flow[bool]:
     return index.entries > before and (yield from index.settled())
 
 
-def _in_turn(keys: ThreadKeys, entries: Sequence[tuple[bytes, list[bytes]]], before: int) -> Iterator[Recorded]:
+def _in_turn(keys: ThreadKeys, entries: Sequence[Entry], before: int) -> Iterator[Recorded]:
     """The events in some entries, which follow that of a number."""
     thread = keys.thread.decode()
     for entry_id, flat in entries:

@@ -11,15 +11,11 @@ from dataclasses import dataclass
 from eventlog.codec import EMPTY, Malformed, counted_part, delta_start, is_delta
 from eventlog.errors import CorruptEntry, SignatureInvalid
 from eventlog.events import ThreadCopied, decode_entry, entry_ms
-from eventlog.flow import Call, Flow, load_script
+from eventlog.flow import Flow
 from eventlog.keys import ThreadKeys
+from projections.log.pages import Entry, LogPage, read_entries, scan_log
 
 __all__ = ["Names", "name_at", "signed_page", "sources_of"]
-
-READ_ENTRIES = load_script("projections/log/read_entries")
-SCAN_LOG = load_script("projections/log/scan_log")
-SCAN, SCAN_BYTES = 1000, 4 * 1024 * 1024
-"""Entries in one reply of a scan, and bytes in the log after which it ends early."""
 
 
 @dataclass(slots=True)
@@ -69,7 +65,7 @@ def sources_of(keys: ThreadKeys) -> Flow[list[tuple[int, bytes]]]:
     closing: list[tuple[bytes, list[bytes]]] = []
     after, more = b"", 1
     while more:
-        entries, more = yield Call(SCAN_LOG, [keys.log], [after, SCAN, SCAN_BYTES])
+        entries, more, _ = yield from scan_log(keys, after)
         for after, flat in entries:
             if len(flat) > 5 and flat[5] == ThreadCopied.kind:
                 closing.append((after, flat))
@@ -88,24 +84,22 @@ def sources_of(keys: ThreadKeys) -> Flow[list[tuple[int, bytes]]]:
     return found[::-1]
 
 
-def signed_page(
-    names: Names, after: bytes, most: int, most_bytes: int, *, values: bool = True
-) -> Flow[tuple[list[tuple[bytes, list[bytes]]], int]]:
+def signed_page(names: Names, after: bytes, most: int, most_bytes: int, *, values: bool = True) -> Flow[LogPage]:
     """Entries behind one, their signatures checked, and whether there may be more. Without `values`, these are left out then, as
     `scan_log.lua` leaves them out. One round trip. Raises `SignatureInvalid` where the first is not signed as it should be; one
     further on ends the page.
     """
-    entries, more, _ = yield Call(READ_ENTRIES, [names.keys.log], [after, most, most_bytes])
-    found: list[tuple[bytes, list[bytes]]] = []
+    entries, more, last = yield from read_entries(names.keys, after, most, most_bytes)
+    found: list[Entry] = []
     for entry_id, flat in entries:
         try:
             yield from names.check(entry_id, flat)
         except SignatureInvalid:
             if not found:
                 raise
-            return found, 1
+            return LogPage(found, 1, last)
         found.append((entry_id, flat if values else _shortened(flat)))
-    return found, more
+    return LogPage(found, more, last)
 
 
 def _shortened(flat: list[bytes]) -> list[bytes]:

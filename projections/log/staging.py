@@ -13,6 +13,7 @@ from eventlog.flow import Argument, Begin, Call, Command, Finish, Flow, load_scr
 from eventlog.framing import ordered
 from eventlog.keys import ThreadKeys
 from projections.log.fold import Fold
+from projections.log.pages import Entry
 
 __all__ = ["STAGED_FOR", "StagedIndex", "stage_entries", "staged_keys"]
 
@@ -96,12 +97,12 @@ class StagedIndex(Fold):
         self._new_moves += (b"h", place)
 
 
-def stage_entries(key: bytes, entries: Sequence[tuple[bytes, list[bytes]]]) -> Flow[None]:
+def stage_entries(key: bytes, entries: Sequence[Entry]) -> Flow[None]:
     """Adds entries, ids and fields, to a stream laid ready under a key that drops itself. One round trip."""
     yield Call(STAGE, [key], [STAGED_FOR, *_flat(entries)])
 
 
-def _flat(entries: Sequence[tuple[bytes, list[bytes]]]) -> Iterator[Argument]:
+def _flat(entries: Sequence[Entry]) -> Iterator[Argument]:
     for entry_id, fields in entries:
         yield entry_id
         yield len(fields)

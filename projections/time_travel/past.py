@@ -38,7 +38,7 @@ from eventlog.flow import Call, Flow, load_script
 from eventlog.framing import counted, ordered
 from eventlog.keys import ThreadKeys, checkpoint_sort_key, split_sort_key, value_name
 from projections.log.fold import Index, lacking
-from projections.log.index import SCAN, SCAN_BYTES, SCAN_LOG
+from projections.log.pages import SCAN, SCAN_BYTES, read_entries, scan_log
 from projections.log.signatures import Names, signed_page
 from projections.time_travel.moment import Moment
 from projections.time_travel.states import READ_PARTS, Held, States, damaged_entry
@@ -49,7 +49,6 @@ from projections.values.versions import Versions, overlaid, verify
 __all__ = ["Past", "State", "Unavailable"]
 
 MEASURE = load_script("projections/time_travel/measure_log")
-READ_ENTRIES = load_script("projections/log/read_entries")
 NAMESPACES = 128
 """Namespaces that are followed at a time; others are looked up when something happens in them again."""
 VECTORS = 64
@@ -187,18 +186,18 @@ class Past:
     def page(self, after: bytes, most: int) -> Flow[tuple[list[Recorded], int]]:
         """Events behind an entry, values left out, and whether there may be more."""
         if self.keys.signer is not None:
-            entries, more = yield from signed_page(self._names, after, most, SCAN_BYTES, values=False)
+            entries, more, _ = yield from signed_page(self._names, after, most, SCAN_BYTES, values=False)
         else:
-            entries, more = yield Call(SCAN_LOG, [self.keys.log], [after, most, SCAN_BYTES])
+            entries, more, _ = yield from scan_log(self.keys, after, most)
         events = self._decoded(entries)
         return events, more or int(len(events) < len(entries))
 
     def whole_page(self, after: bytes, most: int, most_bytes: int) -> Flow[list[Recorded]]:
         """Events behind an entry, whole."""
         if self.keys.signer is not None:
-            entries, _ = yield from signed_page(self._names, after, most, most_bytes)
+            entries, *_ = yield from signed_page(self._names, after, most, most_bytes)
         else:
-            entries, *_ = yield Call(READ_ENTRIES, [self.keys.log], [after, most, most_bytes])
+            entries, *_ = yield from read_entries(self.keys, after, most, most_bytes)
         return self._linked(entries, self._decoded(entries))
 
     def _linked(self, entries: Sequence[tuple[bytes, list[bytes]]], events: list[Recorded]) -> list[Recorded]:

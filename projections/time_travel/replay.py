@@ -19,7 +19,7 @@ from eventlog.events import (
 )
 from eventlog.flow import Emit, Flow
 from eventlog.keys import ThreadKeys
-from projections.log.index import SCAN
+from projections.log.pages import SCAN
 from projections.time_travel.moment import Moment, When, moment_of, time_of
 from projections.time_travel.past import Past, State, Unavailable
 from projections.values.stored import StoredCheckpoint

@@ -22,9 +22,10 @@ from projections.checkpoints.pruning import (
     plan,
     read_history,
 )
+from projections.integrity.log_end import log_end
 from projections.log.index import scan
 from projections.transfer.blocking import on_file
-from projections.transfer.export import Exported, consumed, export_file, log_end
+from projections.transfer.export import Exported, consumed, export_file
 from projections.transfer.files import Name
 from projections.transfer.format import ThreadHead
 from projections.transfer.import_ import Read, follows, read_threads

@@ -15,8 +15,8 @@ from eventlog.flow import Call, Flow, load_script
 from eventlog.keys import Keyspace, ThreadKeys
 from projections.integrity.chain import WholeChain
 from projections.log.fold import Fold
-from projections.log.index import check_log, has_entry, rebuild_index, scan
-from projections.log.pages import entry_order
+from projections.log.index import check_log, rebuild_index, scan
+from projections.log.pages import Entry, entry_order, has_entry, read_entries
 from projections.log.signatures import name_at, sources_of
 from projections.log.staging import StagedIndex, stage_entries, staged_keys
 from projections.registry.rebuild import runs_of
@@ -24,7 +24,6 @@ from projections.time_travel.moment import Moment
 
 __all__ = ["copy_thread"]
 
-READ_ENTRIES = load_script("projections/log/read_entries")
 STORE_COPY = load_script("projections/transfer/store_copy")
 PAGE = 50
 PAGE_BYTES = 4 * 1024 * 1024
@@ -91,7 +90,7 @@ def _read(source: ThreadKeys, staged: list[bytes], until: Moment | None) -> Flow
     after, end = b"", b""
     beyond = False
     while not beyond:
-        entries, _, last = yield Call(READ_ENTRIES, [source.log], [after, PAGE, PAGE_BYTES])
+        entries, _, last = yield from read_entries(source, after, PAGE, PAGE_BYTES)
         end = end or last
         try:
             wanted = _folded(entries, chain, index, until)
@@ -120,9 +119,7 @@ def _read(source: ThreadKeys, staged: list[bytes], until: Moment | None) -> Flow
     return index
 
 
-def _folded(
-    entries: list[tuple[bytes, list[bytes]]], chain: WholeChain, index: StagedIndex, until: Moment | None
-) -> list[tuple[bytes, list[bytes]]]:
+def _folded(entries: list[Entry], chain: WholeChain, index: StagedIndex, until: Moment | None) -> list[Entry]:
     """Checks entries, folds those that are wanted, and returns these. Raises `CorruptEntry`."""
     for number, entry in enumerate(entries):
         recorded = chain.add(*entry)

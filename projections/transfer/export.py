@@ -16,10 +16,11 @@ from typing import Any, NamedTuple, TypeVar, Union
 from eventlog.codec import paired
 from eventlog.errors import CorruptEntry, LogLost, NewerSchema, ThreadBusy, ThreadNotFound
 from eventlog.feed.reading import flattened
-from eventlog.flow import Call, Command, Emit, Flow, load_script
+from eventlog.flow import Command, Emit, Flow
 from eventlog.keys import Keyspace, ThreadKeys
 from projections.integrity.chain import WholeChain
-from projections.log.pages import entry_order
+from projections.integrity.log_end import LogEnd, log_end
+from projections.log.pages import entry_order, read_entries
 from projections.registry.read import known_runs, known_threads
 from projections.transfer.blocking import Progress, on_file
 from projections.transfer.files import ExportFile, Left
@@ -29,31 +30,18 @@ __all__ = [
     "Again",
     "Exported",
     "LeftOut",
-    "LogEnd",
     "Page",
     "consumed",
     "export_file",
     "export_thread",
-    "log_end",
     "threads_to_export",
 ]
 
-READ_ENTRIES = load_script("projections/log/read_entries")
-LOG_END = load_script("projections/integrity/log_end")
 PAGE = 200
 PAGE_BYTES = 4 * 1024 * 1024
 ATTEMPTS = 20
 
 Path = Union[str, "PathLike[str]"]
-
-
-class LogEnd(NamedTuple):
-    """Where a log ends."""
-
-    sequence: int
-    digest: bytes
-    entry_id: bytes
-    entries: int
 
 
 class Page(NamedTuple):
@@ -82,34 +70,6 @@ class Exported(NamedTuple):
     entries: int
     left_out: tuple[LeftOut, ...] = ()
     """Of an export of all: threads whose logs are damaged, or gone."""
-
-
-def log_end(keys: ThreadKeys, *, damaged: bool = False) -> Flow[LogEnd | None]:
-    """Where a thread's log ends, None if it has none. One round trip; writes nothing.
-
-    Raises:
-        LogLost: the thread is known and its log is gone.
-        CorruptEntry: the log ends before the last entry that the index knows, unless it may be `damaged`.
-
-    """
-    thread = keys.thread.decode()
-    reply = yield Call(LOG_END, keys.all, [keys.thread])
-    if reply[0] == b"none":
-        return None
-    if reply[0] == b"lost":
-        raise LogLost(
-            f"The log of thread {thread!r} is gone, though the thread was not deleted: evicted, or deleted by hand. Restore it "
-            "from a backup or an export, or call delete_thread to begin anew."
-        )
-    _, sequence, digest, entry_id, entries, known = reply
-    number = int(sequence) if sequence.isdigit() and len(sequence) < 20 else 0
-    if known.isdigit() and number and not damaged and (len(known) > 19 or int(known) > number):
-        raise CorruptEntry(
-            f"The log of thread {thread!r} ends with entry {entry_id.decode()}, number {number}, and its index knows of number "
-            f"{known.decode():.20}: entries were taken out, or put in, by hand. Verify the thread, restore its log from a backup, "
-            "or delete the thread."
-        )
-    return LogEnd(number, digest, entry_id, entries)
 
 
 def export_thread(keys: ThreadKeys, *, damaged: bool = False) -> Flow[None]:
@@ -156,7 +116,7 @@ def _pages(keys: ThreadKeys, end: LogEnd) -> Flow[WholeChain | None]:
     chain = WholeChain(keys.thread.decode())
     while chain.last != end.entry_id:
         after = b"" if not chain.entries else chain.last
-        entries, *_ = yield Call(READ_ENTRIES, [keys.log], [after, PAGE, PAGE_BYTES])
+        entries, *_ = yield from read_entries(keys, after, PAGE, PAGE_BYTES)
         page = [Entry(*entry) for entry in entries if entry_order(entry[0]) <= entry_order(end.entry_id)]
         if not page:
             return None
@@ -175,7 +135,7 @@ def _unchecked(keys: ThreadKeys, end: LogEnd) -> Flow[int]:
     """Emits the entries up to an end, whatever they are; how many."""
     after, count = b"", 0
     while after != end.entry_id:
-        entries, *_ = yield Call(READ_ENTRIES, [keys.log], [after, PAGE, PAGE_BYTES])
+        entries, *_ = yield from read_entries(keys, after, PAGE, PAGE_BYTES)
         page = [Entry(*entry) for entry in entries if entry_order(entry[0]) <= entry_order(end.entry_id)]
         if not page:
             break

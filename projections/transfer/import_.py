@@ -24,10 +24,12 @@ from eventlog.events import Recorded
 from eventlog.flow import Argument, Call, Emit, Flow, load_script
 from eventlog.keys import Keyspace, ThreadKeys
 from projections.integrity.chain import WholeChain
-from projections.log.index import has_entry, rebuild_index
+from projections.integrity.log_end import log_end
+from projections.log.index import rebuild_index
+from projections.log.pages import has_entry, read_entries
 from projections.log.staging import StagedIndex, stage_entries, staged_keys
 from projections.transfer.blocking import Progress, on_file
-from projections.transfer.export import PAGE_BYTES, READ_ENTRIES, log_end
+from projections.transfer.export import PAGE_BYTES
 from projections.transfer.files import Name, read_file
 from projections.transfer.format import Entry, ThreadEnd, ThreadHead
 
@@ -185,7 +187,7 @@ def _compare(keyspace: Keyspace, path: Name, threads: Collection[str]) -> Flow[N
 
 def follows(keys: ThreadKeys, after: bytes, page: Read) -> Flow[bool]:
     """Whether a log has just these entries behind one. One round trip."""
-    found, *_ = yield Call(READ_ENTRIES, [keys.log], [after, len(page.entries), 2 * PAGE_BYTES])
+    found, *_ = yield from read_entries(keys, after, len(page.entries), 2 * PAGE_BYTES)
     return [Entry(*one) for one in found] == page.entries
 
 

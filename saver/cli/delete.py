@@ -10,7 +10,7 @@ from eventlog.errors import CorruptEntry, LogLost, ThreadNotFound
 from eventlog.flow import Flow
 from eventlog.keys import ThreadKeys, text
 from projections.checkpoints.pruning import delete_thread
-from projections.transfer.export import log_end
+from projections.integrity.log_end import log_end
 from saver.cli import output
 from saver.cli.app import Options, command
 from saver.cli.asking import Yes, agreed

@@ -14,7 +14,7 @@ import redis.asyncio
 
 from eventlog.errors import LayoutMismatch, NoSyncConnection
 from projections.integrity import verify
-from projections.log import index
+from projections.log import pages
 from projections.time_travel import replay
 from projections.transfer import copy, export, import_
 from saver import RedisStreamSaver
@@ -38,10 +38,10 @@ def stated(module: ModuleType, entries: str = "PAGE", size: str = "PAGE_BYTES") 
         ("copy_thread", stated(copy)),
         ("export_threads", stated(export)),
         ("import_threads", stated(import_)),
-        ("get_tuple_as_of", stated(index, "SCAN", "SCAN_BYTES")),
-        ("prune", stated(index, "SCAN", "SCAN_BYTES")),
-        ("check", stated(index, "SCAN", "SCAN_BYTES")),
-        ("rebuild", stated(index, "SCAN", "SCAN_BYTES")),
+        ("get_tuple_as_of", stated(pages, "SCAN", "SCAN_BYTES")),
+        ("prune", stated(pages, "SCAN", "SCAN_BYTES")),
+        ("check", stated(pages, "SCAN", "SCAN_BYTES")),
+        ("rebuild", stated(pages, "SCAN", "SCAN_BYTES")),
     ],
 )
 def test_docstrings_state_the_size_of_a_page(method: str, page: str) -> None:
