@@ -38,7 +38,8 @@ from projections.checkpoints.listing import Selection, list_checkpoints
 from projections.checkpoints.pruning import Choice, delete_thread, remove_checkpoints
 from projections.checkpoints.read import read_checkpoint, read_latest, remember
 from projections.checkpoints.save import About, save_checkpoint, save_writes
-from projections.integrity.verify import Verified, verify_thread
+from projections.integrity.findings import Verified
+from projections.integrity.verify import verify_thread
 from projections.maintenance.check import Checked, check_thread
 from projections.maintenance.rebuild import Rebuilt, rebuild_known
 from projections.registry.listing import list_threads

@@ -34,7 +34,7 @@ from eventlog.flow import Flow
 from eventlog.keys import PARTITIONS, PREFIX, Keyspace
 from eventlog.signing import Signer, SigningKey
 from eventlog.transport.drivers import Runner
-from projections.integrity.verify import Verified
+from projections.integrity.findings import Verified
 from projections.maintenance.check import Checked
 from projections.maintenance.rebuild import Rebuilt
 from projections.registry.listing import ThreadInfo

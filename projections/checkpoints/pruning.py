@@ -34,7 +34,8 @@ from eventlog.events import (
 from eventlog.flow import Argument, Call, Flow, load_script
 from eventlog.framing import counted
 from eventlog.keys import ThreadKeys, checkpoint_sort_key, split_sort_key, value_name
-from projections.integrity.verify import Verified, verify_thread
+from projections.integrity.findings import Verified
+from projections.integrity.verify import verify_thread
 from projections.log.fold import Index
 from projections.log.index import call, check_log, rebuild_index, scan
 from projections.log.pages import scan_log

@@ -33,10 +33,10 @@ from eventlog.events import (
     decode_entry,
     entry_ms,
 )
+from projections.integrity.findings import ALTERED, INSERTED, MISSING, REORDERED
 
-__all__ = ["ALTERED", "INSERTED", "MISSING", "REORDERED", "Chain", "Gap", "Link", "Report", "WholeChain"]
+__all__ = ["Chain", "Gap", "Link", "Report", "WholeChain"]
 
-ALTERED, INSERTED, MISSING, REORDERED = "altered", "inserted", "missing", "reordered"
 REMEDY = "Restore the log from a backup, or delete the thread."
 WRONG_COPY = "closes a copy of another log than the one before it"
 

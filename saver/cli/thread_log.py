@@ -14,7 +14,8 @@ from eventlog.errors import CorruptEntry, InvalidArgument, SignatureInvalid
 from eventlog.flow import Flow
 from eventlog.keys import ThreadKeys, text
 from eventlog.transport.drivers import Runner
-from projections.integrity.verify import TRUNCATED, Finding, verify_thread
+from projections.integrity.findings import TRUNCATED, Finding
+from projections.integrity.verify import verify_thread
 from projections.log.pages import entry_order
 from projections.time_travel.moment import FORMS, Moment, Zone, moment_of
 from projections.time_travel.past import Past, State, Unavailable

@@ -13,7 +13,8 @@ from eventlog.flow import Flow
 from eventlog.keys import Keyspace, text
 from eventlog.transport.drivers import Runner
 from projections.integrity.feed_evidence import announced
-from projections.integrity.verify import Verified, verify_thread
+from projections.integrity.findings import Verified
+from projections.integrity.verify import verify_thread
 from projections.registry.read import known_threads
 from saver.cli import output
 from saver.cli.app import Options, command

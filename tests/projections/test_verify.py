@@ -8,7 +8,7 @@ import time
 import tracemalloc
 import uuid
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,8 +19,10 @@ from eventlog.codec import content_digest
 from eventlog.errors import CorruptEntry, HistoryGone, InvalidArgument, ThreadNotFound
 from eventlog.flow import Request
 from eventlog.signing import Signer, SigningKey
+from projections.integrity.chain import WholeChain
 from projections.integrity.feed_evidence import announced
-from projections.integrity.verify import Verification, Verified
+from projections.integrity.findings import Verified
+from projections.integrity.verify import Verification
 from saver import RedisStreamSaver
 from tests.projections.conftest import Open
 from tests.projections.steps import Steps, is_call
@@ -572,6 +574,25 @@ def log_of(count: int, signer: Signer | None = None) -> list[Entry]:
     return entries
 
 
+@pytest.mark.parametrize("tamper", [row[1] for row in TABLE if row[1] is not of_another_thread], ids=[row[0] for row in TABLE if row[1] is not of_another_thread])  # fmt: skip
+def test_exports_refuse_the_breaks_that_verifying_finds(tamper: Tamper) -> None:
+    """Exports, imports and copies stop where verifying reports a break of the chain, or note that a removal is contradicted."""
+    entries = tamper(cast("Tampering", None), log_of(10))
+    verification, whole = Verification("t"), WholeChain("t")
+    refused = False
+    for entry in entries:
+        verification.add(*entry)
+    verification.chain.finish()
+    try:
+        for entry in entries:
+            whole.add(*entry)
+        whole.finish()
+    except CorruptEntry:
+        refused = True
+    assert (refused or whole.contradicted_at > 0) == bool(verification.findings)
+    assert (whole.contradicted_at > 0) == (tamper is with_a_removal_of_what_is_there)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("signed", [False, True])
 def test_memory_is_flat(*, signed: bool) -> None:
@@ -595,7 +616,7 @@ def test_memory_is_flat(*, signed: bool) -> None:
 
 def test_calls_that_arrive_in_another_order_are_no_repetition() -> None:
     """Numbers of a writer may be left out and come late; each counts once, and none from long ago."""
-    from projections.integrity.verify import USED, _Writer
+    from projections.integrity.seals import USED, _Writer
 
     writer = _Writer()
     assert [writer.uses(number) for number in (3, 1, 2, 10, 9, 3, 10)] == [True, True, True, True, True, False, False]

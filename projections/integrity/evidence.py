@@ -1,0 +1,114 @@
+"""Compares a log with what is known of it elsewhere: its index, its stream, its feed, and digests that were kept.
+
+1. The index and each kept digest know the digest of one entry by its number. The feed knows the id of the last entry that it
+   announced. The entry with that number must be the same. If the log ends before it, the log was cut.
+2. The stream knows the greatest id that it has given. If the log ends before it, the log was cut.
+3. The feed knows whether the thread was deleted. It also knows whether the log was cut and went on: then it has announced a number
+   twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from projections.integrity.chain import Chain
+from projections.integrity.feed_evidence import Announced
+from projections.integrity.findings import (
+    ALTERED,
+    CHANGED,
+    INSERTED,
+    REMOVED,
+    ROLLED_BACK,
+    TRUNCATED,
+    Finding,
+    Findings,
+    text_of,
+)
+from projections.integrity.log_end import LogState
+from projections.log.pages import entry_order
+
+__all__ = ["Evidence"]
+
+
+class Evidence:
+    """Compares a chain with what is known of it: each entry by `compare`, then its end by `finish`."""
+
+    def __init__(
+        self, chain: Chain, findings: Findings, state: LogState, feed: Announced | None, kept: Mapping[int, str]
+    ) -> None:
+        self._chain = chain
+        self._findings = findings
+        self._state = state
+        self._feed = feed
+        self._kept = {sequence: digest.encode() for sequence, digest in kept.items()}
+        self._went_back_from = None if feed is None else feed.behind
+        """Number and id of an entry that the feed announced before a lower number, unless that entry is in the log."""
+
+    def compare(self) -> None:
+        """Compares the last entry of the chain."""
+        chain, state, feed = self._chain, self._state, self._feed
+        sequence = chain.sequence
+        if self._kept.pop(sequence, chain.digest) != chain.digest:
+            self._differs(CHANGED, f"has another digest at number {sequence} than the one that was kept")
+        if sequence == state.index_sequence and chain.digest != state.index_digest:
+            self._differs(ALTERED, "has another digest than the index knows of that number")
+        if feed is not None and not feed.ended and sequence == feed.sequence and chain.last != feed.entry_id.encode():
+            self._differs(ALTERED, f"has number {sequence}, with which the feed announced entry {feed.entry_id}")
+        if self._went_back_from == (sequence, chain.last.decode()):
+            self._went_back_from = None
+
+    def finish(self, last_read: bytes) -> None:
+        """Compares the end of the log. `last_read`: the id of the stream's last entry, even if it is foreign."""
+        self._compare_index_and_stream(last_read)
+        if self._feed is not None:
+            self._compare_feed(self._feed)
+        self._compare_kept()
+
+    def _compare_index_and_stream(self, last_read: bytes) -> None:
+        state = self._state
+        if state.index_sequence > self._chain.sequence:
+            self._cut(f"the index knows of number {state.index_sequence}")
+        elif state.stream_last and entry_order(state.stream_last) > entry_order(last_read):
+            self._cut(
+                f"the stream has had entry {text_of(state.stream_last)} after it. If another program had added that entry and "
+                "removed it, the next event clears this finding"
+            )
+
+    def _compare_feed(self, feed: Announced) -> None:
+        chain = self._chain
+        if feed.ended == "deleted":
+            problem = (
+                f"is in a deleted log: the feed has its tombstone, with number {feed.sequence} and digest {feed.digest}"
+            )
+            self._findings.find(INSERTED, chain.first, chain.sequence, problem)
+        elif not feed.ended and feed.sequence > chain.sequence and not self._findings.truncated:
+            self._cut(f"the feed announced number {feed.sequence}, entry {feed.entry_id}")
+        if self._went_back_from is not None:
+            number, entry_id = self._went_back_from[0], self._went_back_from[1].encode()
+            if chain.first and entry_order(chain.first) <= entry_order(entry_id):
+                problem = f"was announced with number {number} and is gone; the log went on from an earlier entry"
+                self._findings.find(ROLLED_BACK, entry_id, number, problem)
+
+    def _compare_kept(self) -> None:
+        chain = self._chain
+        for sequence, digest in sorted(self._kept.items()):
+            if sequence > chain.sequence:
+                self._cut(f"a digest was kept of number {sequence}")
+            elif sequence not in chain.gone:
+                problem = f"comes after number {sequence}, whose digest was kept; it was removed and can no longer be compared"
+                self._findings.find(REMOVED, chain.last, sequence, problem)
+            elif chain.gone[sequence][1] != digest:
+                problem = (
+                    f"comes after number {sequence}, which was removed with another digest than the one that was kept"
+                )
+                self._findings.find(CHANGED, chain.last, sequence, problem)
+
+    def _differs(self, kind: str, problem: str) -> None:
+        self._findings.find(kind, self._chain.last, self._chain.sequence, problem)
+
+    def _cut(self, known: str) -> None:
+        chain = self._chain
+        if chain.entries:
+            self._findings.find(TRUNCATED, chain.last, chain.sequence, f"is the last, but {known}")
+        else:
+            self._findings.append(Finding(TRUNCATED, text_of(chain.last), 0, f"The log is gone, but {known}"))

@@ -1,0 +1,77 @@
+"""What verifying a thread found."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+__all__ = ["Finding", "Findings", "Verified", "text_of"]
+
+ALTERED, INSERTED, MISSING, REORDERED, TRUNCATED = "altered", "inserted", "missing", "reordered", "truncated"
+REPEATED, ROLLED_BACK, CHANGED, REMOVED = "repeated", "rolled back", "changed", "removed"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A difference between a log and the log that this package wrote."""
+
+    kind: str
+    """altered, missing, reordered, inserted, truncated or rolled back. With keys also unsigned, forged or repeated.
+
+    With kept digests also changed, or removed if the entry was removed by order and can no longer be compared.
+    """
+    entry_id: str
+    """The entry concerned; for missing entries, the entry after them."""
+    sequence: int
+    told: str
+    """The finding in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """The result of verifying a thread."""
+
+    thread_id: str
+    entries: int
+    sequence: int
+    """Number of the last entry."""
+    entry_id: str
+    digest: str
+    """The chain's digest at the last entry. Kept elsewhere, it proves later that the history up to there is unchanged."""
+    removed: int
+    """Number of entries that are gone by order: pruned, or deleted with their runs."""
+    signed: int
+    """Number of signatures that were checked and are right."""
+    findings: tuple[Finding, ...]
+    unchecked: int = 0
+    """Number of signatures that were not checked, because there was no key."""
+
+    @property
+    def sound(self) -> bool:
+        """Whether there are no findings."""
+        return not self.findings
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        plain = asdict(self)
+        findings = list(plain.pop("findings"))
+        return {"thread_id": plain.pop("thread_id"), "sound": self.sound, **plain, "findings": findings}
+
+
+class Findings(list[Finding]):
+    """Collects findings."""
+
+    def find(self, kind: str, entry_id: bytes, sequence: int, problem: str) -> None:
+        """Adds a finding about an entry; `problem` continues the sentence "Entry ..."."""
+        shown = text_of(entry_id)
+        self.append(Finding(kind, shown, sequence, f"Entry {shown} {problem}"))
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the end of the log was found to be missing."""
+        return any(one.kind == TRUNCATED for one in self)
+
+
+def text_of(data: bytes) -> str:
+    """An entry id or digest for people, whatever bytes it has."""
+    return data.decode(errors="replace")
