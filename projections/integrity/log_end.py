@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from eventlog.errors import CorruptEntry, LogLost
+from eventlog.errors import CorruptEntry
 from eventlog.flow import Call, Flow, load_script
 from eventlog.keys import ThreadKeys
+from projections.log.index import log_lost
 
 __all__ = ["LogEnd", "LogState", "log_end", "log_state"]
 
@@ -51,10 +52,7 @@ def log_end(keys: ThreadKeys, *, damaged: bool = False) -> Flow[LogEnd | None]:
     if status == b"none":
         return None
     if status == b"lost":
-        raise LogLost(
-            f"The log of thread {thread!r} is gone, though the thread was not deleted: it was evicted, or deleted by hand. "
-            "Restore it from a backup or an export, or call delete_thread to start over."
-        )
+        raise log_lost(keys)
     sequence, *rest = reply
     end = LogEnd(_number(sequence), *rest)
     known = end.indexed

@@ -1,22 +1,22 @@
-"""The fold: a thread's log, event by event, into its index.
+"""Folds a thread's log, event by event, into its index.
 
 Theory of operation.
 
-1. The log is the truth. The index says where in the log things lie, nothing that the log does not.
-2. A fold looks at an event and at the index so far, at nothing else: no clock, no server, no chance. Folding the same log
-   gives the same index, whoever does it and whenever.
-3. Events are numbered without a gap. One whose number was folded already changes nothing.
-4. A gap stands for entries that were taken out. A later removal must name it; else the log is damaged, and folding says so.
-5. A checkpoint is found by namespace and id, and the last one saved under an id counts. Of a channel's version the last piece
-   saved counts. Of the writes to a checkpoint every entry counts, in log order; which of them win is decided when they are read.
-6. A removal does not touch what lies in the log: it says which checkpoints are no longer listed. An entry that a kept
-   checkpoint needs a value of stays, and so do the index fields that lead to it.
+1. The log is the truth. The index says where things lie in the log, and nothing that the log does not say.
+2. A fold depends on the event and the index so far, and on nothing else: no clock, no server, no randomness. Folding the same log
+   always gives the same index.
+3. Events are numbered without a gap. An event whose number was folded before changes nothing.
+4. A gap stands for entries that were removed. A later removal must name them. Otherwise the log is damaged, and the fold says so.
+5. A checkpoint is found by namespace and id. The last checkpoint saved under an id counts, and so does the last piece saved of a
+   channel's version. All entries of writes to a checkpoint count, in log order. Readers decide which of the writes win.
+6. A removal does not touch what is in the log. It says which checkpoints are no longer listed. An entry stays if a kept checkpoint
+   needs one of its values, and so do the index fields that lead to it.
 
-The scripts of this package do the same inline, one event at a time. Tests hold the two against each other.
+The scripts of this package do the same inline, one event at a time. Tests compare both.
 
-Warts. Rule 5 means that two different values under one version of one channel (which LangGraph never makes) share the last
-one's bytes, as in LangGraph's own savers. And a write that arrives after its checkpoint was removed is kept in the log until
-the thread is deleted, as an early write is.
+Warts. By rule 5, two different values under one version of one channel share the bytes of the last one, as in LangGraph's own
+savers. LangGraph never makes such values. A write that arrives after its checkpoint was removed stays in the log until the thread
+is deleted, as does a write whose checkpoint never comes.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ __all__ = ["Fold", "Index", "fold", "lacking", "settle"]
 
 @dataclass(slots=True)
 class Fold(ABC):
-    """The rules, and how far a fold is. Where things lie is for those who derive from it to keep."""
+    """The rules, and how far a fold has come. Subclasses keep where things lie."""
 
     sequence: int = 0
     digest: bytes = b""
@@ -54,12 +54,12 @@ class Fold(ABC):
     """Entry id of the last entry."""
     entries: int = 0
     gaps: list[tuple[int, int]] = field(default_factory=list)
-    """First and last of the sequence numbers that are not there."""
+    """First and last of the sequence numbers that are missing."""
     gone: list[tuple[int, int]] = field(default_factory=list)
-    """First and last of those that a removal accounts for."""
+    """First and last of the sequence numbers that a removal accounts for."""
 
     def add(self, recorded: Recorded) -> None:
-        """Folds one event in."""
+        """Folds one event."""
         if recorded.sequence <= self.sequence:
             return
         if recorded.sequence > self.sequence + 1:
@@ -69,11 +69,11 @@ class Fold(ABC):
         _FOLDS[recorded.event.kind](self, recorded.entry_id, recorded.event)
 
     def state(self) -> dict[bytes, bytes]:
-        """Where the log ends, as the index key has it."""
+        """The end of the log, as the index key has it."""
         return {b"n": b"%d" % self.sequence, b"d": self.digest, b"l": self.last, b"c": b"%d" % self.entries}
 
     def missing(self) -> int | None:
-        """The first sequence number that is not there and that no removal accounts for; None if all is well."""
+        """The first missing sequence number that no removal accounts for, if any."""
         covered: Iterator[tuple[float, float]] = iter([*sorted(self.gone), (inf, inf)])
         start, end = next(covered)
         for first, last in self.gaps:
@@ -86,42 +86,42 @@ class Fold(ABC):
         return None
 
     @abstractmethod
-    def hold(self, name: bytes, place: bytes) -> None:
-        """An index field leads to a value: its entry, and its check."""
+    def locate(self, name: bytes, location: bytes) -> None:
+        """An index field leads to a value, by its entry id and the value's checksum."""
 
     @abstractmethod
-    def put(self, place: bytes, entry_id: bytes) -> None:
-        """A checkpoint is in an entry, and in none before it."""
+    def put(self, sort_key: bytes, entry_id: bytes) -> None:
+        """A checkpoint is in an entry, and no longer in an earlier one."""
 
     @abstractmethod
-    def write(self, place: bytes, task_id: bytes, entry_id: bytes) -> None:
-        """Writes of a task to a checkpoint are in an entry, too."""
+    def write(self, sort_key: bytes, task_id: bytes, entry_id: bytes) -> None:
+        """Another entry has writes of a task to a checkpoint."""
 
     @abstractmethod
-    def drop(self, place: bytes) -> None:
-        """A checkpoint is no longer there."""
+    def drop(self, sort_key: bytes) -> None:
+        """A checkpoint is removed."""
 
     @abstractmethod
-    def hide(self, place: bytes) -> None:
+    def hide(self, sort_key: bytes) -> None:
         """A checkpoint is no longer listed."""
 
     def _values(self, entry_id: bytes, event: ValuesSaved | CheckpointSaved) -> None:
         namespace = b"v" + counted(event.namespace.encode())
-        for (channel, token), piece in event.values.items():
-            self.hold(namespace + value_name(channel.encode(), token.encode()), entry_id + check_in(piece))
+        for (channel, version), piece in event.values.items():
+            self.locate(namespace + value_name(channel.encode(), version.encode()), entry_id + check_in(piece))
 
     def _checkpoint(self, entry_id: bytes, event: CheckpointSaved) -> None:
         self._values(entry_id, event)
-        self.put(_place(event.namespace, event.checkpoint_id), entry_id)
+        self.put(_sort_key(event.namespace, event.checkpoint_id), entry_id)
 
     def _writes(self, entry_id: bytes, event: WritesSaved) -> None:
-        self.write(_place(event.namespace, event.checkpoint_id), event.task_id.encode(), entry_id)
+        self.write(_sort_key(event.namespace, event.checkpoint_id), event.task_id.encode(), entry_id)
 
     def _removal(self, _: bytes, event: HistoryPruned | RunsDeleted) -> None:
         for name in event.removed.dropped:
-            self.drop(_place(*name))
+            self.drop(_sort_key(*name))
         for name in event.removed.hidden:
-            self.hide(_place(*name))
+            self.hide(_sort_key(*name))
         self.gone += [(first, last) for first, last, _ in event.removed.gone]
 
 
@@ -130,54 +130,54 @@ class Index(Fold):
     """Where things lie in a thread's log."""
 
     values: dict[bytes, bytes] = field(default_factory=dict)
-    """Index field of a (namespace, channel, version) -> entry id and check of the value."""
+    """Location of a value by its index field: namespace, channel and version."""
     checkpoints: dict[bytes, bytes] = field(default_factory=dict)
-    """Place of a listed checkpoint -> entry id."""
+    """Entry id of each listed checkpoint by its sort key."""
     hidden: dict[bytes, bytes] = field(default_factory=dict)
-    """Place of an ancestor kept for delta channels -> entry id."""
+    """Entry id of each ancestor that is kept for delta channels, by its sort key."""
     writes: dict[bytes, list[tuple[bytes, bytes]]] = field(default_factory=dict)
-    """Place of a checkpoint -> (task id, entry id) of its writes, in log order."""
+    """Task id and entry id of each entry of writes, in log order, by the checkpoint's sort key."""
 
     def hash(self) -> dict[bytes, bytes]:
-        """Contents of the index key."""
+        """The contents of the index key."""
         return self.state() | self.places()
 
     def places(self) -> dict[bytes, bytes]:
-        """The same without where the log ends: where values lie, and the number of hidden checkpoints if there are any."""
+        """The contents of the index key without the end of the log."""
         return {**({b"h": b"%d" % len(self.hidden)} if self.hidden else {}), **self.values}
 
     def members(self) -> Iterator[bytes]:
-        """Contents of the order key."""
+        """The contents of the order key."""
         yield b""
-        for letter, places in ((b"c", self.checkpoints), (b"h", self.hidden)):
-            for place, entry_id in places.items():
-                yield letter + place + entry_id
-        for place, written in self.writes.items():
+        for letter, checkpoints in ((b"c", self.checkpoints), (b"h", self.hidden)):
+            for sort_key, entry_id in checkpoints.items():
+                yield letter + sort_key + entry_id
+        for sort_key, written in self.writes.items():
             for task_id, entry_id in written:
-                yield b"w" + place + ordered(task_id) + entry_id
+                yield b"w" + sort_key + ordered(task_id) + entry_id
 
-    def hold(self, name: bytes, place: bytes) -> None:
+    def locate(self, name: bytes, location: bytes) -> None:
         """See `Fold`."""
-        self.values[name] = place
+        self.values[name] = location
 
-    def put(self, place: bytes, entry_id: bytes) -> None:
+    def put(self, sort_key: bytes, entry_id: bytes) -> None:
         """See `Fold`."""
-        self.checkpoints[place] = entry_id
-        self.hidden.pop(place, None)
+        self.checkpoints[sort_key] = entry_id
+        self.hidden.pop(sort_key, None)
 
-    def write(self, place: bytes, task_id: bytes, entry_id: bytes) -> None:
+    def write(self, sort_key: bytes, task_id: bytes, entry_id: bytes) -> None:
         """See `Fold`."""
-        self.writes.setdefault(place, []).append((task_id, entry_id))
+        self.writes.setdefault(sort_key, []).append((task_id, entry_id))
 
-    def drop(self, place: bytes) -> None:
+    def drop(self, sort_key: bytes) -> None:
         """See `Fold`."""
-        self.checkpoints.pop(place, None)
-        self.hidden.pop(place, None)
+        self.checkpoints.pop(sort_key, None)
+        self.hidden.pop(sort_key, None)
 
-    def hide(self, place: bytes) -> None:
+    def hide(self, sort_key: bytes) -> None:
         """See `Fold`."""
-        if place in self.checkpoints:
-            self.hidden[place] = self.checkpoints.pop(place)
+        if sort_key in self.checkpoints:
+            self.hidden[sort_key] = self.checkpoints.pop(sort_key)
 
 
 _FOLDS: dict[bytes, Callable[[Fold, bytes, Any], None]] = {
@@ -190,12 +190,12 @@ _FOLDS: dict[bytes, Callable[[Fold, bytes, Any], None]] = {
 }
 
 
-def _place(namespace: str, checkpoint_id: str) -> bytes:
+def _sort_key(namespace: str, checkpoint_id: str) -> bytes:
     return checkpoint_sort_key(namespace.encode(), checkpoint_id.encode())
 
 
 def fold(thread: str, events: Iterable[Recorded]) -> Index:
-    """Index of a whole log. Raises `CorruptEntry` if entries are missing that no removal accounts for."""
+    """The index of a whole log. Raises as `settle`."""
     index = Index()
     for recorded in events:
         index.add(recorded)
@@ -204,13 +204,13 @@ def fold(thread: str, events: Iterable[Recorded]) -> Index:
 
 
 def settle(thread: str, index: Fold) -> None:
-    """Checks a finished fold. Raises `CorruptEntry` if entries are missing that no removal accounts for."""
+    """Raises `CorruptEntry` if a fold lacks entries that no removal accounts for."""
     if (missing := index.missing()) is not None:
         raise CorruptEntry(lacking(thread, missing))
 
 
 def lacking(thread: str, sequence: int) -> str:
-    """What is wrong with a log that lacks an entry."""
+    """The error text for a log that lacks an entry."""
     return (
         f"The log of thread {thread!r} lacks the entry with sequence number {sequence}, which was not removed by this package. "
         "Restore the log from a backup, or delete the thread."

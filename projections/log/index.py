@@ -1,13 +1,13 @@
-"""Calling a script on a thread, and mending what it finds amiss.
+"""Calls scripts on a thread, and rebuilds the thread's index if it is stale.
 
-Every script answers with a status first. `stale` means that the index is not that of the log (it was deleted, or the log was
-changed by hand): it is rebuilt from the log, which raises if the log itself is damaged, and the script is called again.
+The reply of each such script begins with a status. `stale` means that the index does not belong to the log: it was deleted, or the
+log was changed by hand. The index is rebuilt from the log, and the script is called again. A damaged log raises.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -30,14 +30,18 @@ from projections.log.signatures import Names, signed_page
 from projections.log.staging import StagedIndex, staged_keys
 from projections.values.versions import Versions, overlaid
 
-__all__ = ["call", "rebuild_index", "scan"]
+__all__ = ["call", "check_log", "log_lost", "rebuild_index", "scan"]
 
+CHECK_LOG = load_script("projections/log/check_log")
+STORE_INDEX = load_script("projections/log/store_index")
 SMALLEST_LIMIT = 2**20
-"""Bytes: the least a server's `proto-max-bulk-len` can be."""
+"""Bytes: the smallest `proto-max-bulk-len` that a server accepts."""
+CALLS = 8
+"""Attempts of a call while its index becomes stale again."""
 ATTEMPTS = 200
-"""How often a fold is tried to be put in place while the log moves on."""
+"""Attempts to put a staged index in place while the log moves on."""
 FRESH = 20
-"""How often a fold is begun anew because entries were taken out of the log."""
+"""Attempts to fold a log from its start because entries were removed from it meanwhile."""
 
 
 def call(
@@ -49,59 +53,84 @@ def call(
     shared: bool = False,
     then: Command | None = None,
 ) -> Flow[list[Any]]:
-    """Reply of a script on a thread, its status first. One round trip, unless the index has to be rebuilt.
+    """The reply of a script on a thread, its status first.
 
-    `shared`: the script is short, and may share a write to the socket with others (`sharing.py`). `then`: what goes out right
-    behind it, and whose reply is the last item.
+    One round trip, unless the index has to be rebuilt.
+
+    Args:
+        keys: the thread's keys; `more_keys` follow them.
+        script: the script.
+        arguments: its arguments after the thread id.
+        more_keys: its keys after the thread's.
+        shared: whether the script is short, and may share a write to the socket with others (`sharing.py`).
+        then: a command that is sent right after the script, and whose reply becomes the last item.
 
     Raises:
         LogLost: the thread is known and its log is gone.
-        CorruptEntry: the log holds what this project did not write, or lacks what it did.
+        CorruptEntry: the log holds entries that this package did not write, or lacks some that it did.
 
     """
-    thread = keys.thread.decode()
-    for _ in range(8):
+    for _ in range(CALLS):
         try:
             reply: Any = yield Call(script, [*keys.all, *more_keys], [keys.thread, *arguments], shared, then)
         except ServerUnavailable as error:
-            yield from _explain(thread, arguments, error)
+            yield from _explain(keys, arguments, error)
             raise
         if then is not None:
             reply = [*reply[0], reply[1]]
-        if reply[0] == b"stale":
-            try:
-                yield from rebuild_index(keys)
-            except AccessDenied as error:
-                raise AccessDenied(
-                    f"The index of thread {thread!r} is missing, or is not its log's, and has to be made anew, for which this user "
-                    f"lacks the rights ({error}). Rebuild the thread as one who may write, or read it by get_tuple_as_of and "
-                    "replay, which need no index."
-                ) from error
-        elif reply[0] == b"lost":
-            raise LogLost(
-                f"The log of thread {thread!r} is gone, though the thread was not deleted: evicted, or deleted by hand. "
-                "Restore it from a backup, or call delete_thread to begin anew. With an eviction policy (maxmemory-policy) "
-                "other than noeviction the server may evict logs."
-            )
-        elif reply[0] == b"gone":
-            raise CorruptEntry(
-                f"The log of thread {thread!r} lacks entry {reply[1].decode(errors='replace')}, or what it needs, which was not "
-                "removed by this package. Restore the log from a backup, or delete the thread."
-            )
+        status = reply[0]
+        if status == b"stale":
+            yield from _rebuild_stale(keys)
+        elif status in _ERRORS:
+            raise _ERRORS[status](keys, reply)
         else:
             return cast("list[Any]", reply)
     raise ThreadBusy(
-        f"The index of thread {thread!r} was changed again and again while it was being rebuilt. Call again later."
+        f"The index of thread {keys.thread.decode()!r} was changed again and again while it was being rebuilt. Call again later."
     )
 
 
-def _explain(thread: str, arguments: Sequence[Argument], error: ServerUnavailable) -> Flow[None]:
-    """Raises `ValueTooLarge` where the server hung up because a value is over its limit, which it tells only if asked."""
+def _rebuild_stale(keys: ThreadKeys) -> Flow[None]:
+    try:
+        yield from rebuild_index(keys)
+    except AccessDenied as error:
+        raise AccessDenied(
+            f"The index of thread {keys.thread.decode()!r} is missing or does not belong to its log. It has to be rebuilt, for "
+            f"which this user lacks the rights ({error}). Rebuild the thread as a user who may write, or read it by "
+            "get_tuple_as_of and replay, which need no index."
+        ) from error
+
+
+def log_lost(keys: ThreadKeys, _: object = None) -> LogLost:
+    """The error for a thread that is known and whose log is gone."""
+    return LogLost(
+        f"The log of thread {keys.thread.decode()!r} is gone, though the thread was not deleted: it was evicted, or deleted by "
+        "hand. Restore it from a backup or an export, or call delete_thread to start over. With an eviction policy "
+        "(maxmemory-policy) other than noeviction the server may evict logs."
+    )
+
+
+def _entry_gone(keys: ThreadKeys, reply: list[Any]) -> CorruptEntry:
+    return CorruptEntry(
+        f"The log of thread {keys.thread.decode()!r} lacks entry {reply[1].decode(errors='replace')}, or an entry that it needs, "
+        "which was not removed by this package. Restore the log from a backup, or delete the thread."
+    )
+
+
+_ERRORS: dict[bytes, Callable[[ThreadKeys, list[Any]], EventLogError]] = {b"lost": log_lost, b"gone": _entry_gone}
+"""The error for each status that is no result."""
+
+
+def _explain(keys: ThreadKeys, arguments: Sequence[Argument], error: ServerUnavailable) -> Flow[None]:
+    """Raises `ValueTooLarge` if the server hung up because a value is too large.
+
+    The server does not say so, so it is asked for its limit.
+    """
     largest = max((len(argument) for argument in arguments if isinstance(argument, bytes)), default=0)
     if largest < SMALLEST_LIMIT:
         return
     reply: object = None
-    for _ in range(5):  # connections that the server hung up on may be in the pool still
+    for _ in range(5):  # the pool may still have connections that the server hung up on
         try:
             reply = yield Command("CONFIG GET", b"proto-max-bulk-len")
             break
@@ -110,27 +139,37 @@ def _explain(thread: str, arguments: Sequence[Argument], error: ServerUnavailabl
     limits = [int(number) for number in re.findall(r"\d+", str(reply))]
     if limits and largest > min(limits):
         raise ValueTooLarge(
-            f"Thread {thread!r}: a value of {largest:,} bytes is over the server's proto-max-bulk-len of {min(limits):,}. Nothing "
-            "was written. Raise the limit, or keep large data in an object store and its address in the state."
+            f"Thread {keys.thread.decode()!r}: a value of {largest:,} bytes is over the server's proto-max-bulk-len of "
+            f"{min(limits):,}. Nothing was written. Raise the limit, or keep large data in an object store and its address in the "
+            "state."
         ) from error
 
 
-CHECK_LOG = load_script("projections/log/check_log")
-STORE_INDEX = load_script("projections/log/store_index")
-
-
 def check_log(keys: ThreadKeys) -> Flow[bool]:
-    """Whether a thread has a log; if so, its index is that log's. One round trip. Raises as `call`."""
+    """Whether a thread has a log; its index then belongs to that log.
+
+    One round trip. Raises as `call`.
+    """
     reply = yield from call(keys, CHECK_LOG, [])
     return bool(reply[0] == b"ok")
 
 
 def scan(keys: ThreadKeys, keep: list[Recorded] | None = None, index: Index | None = None) -> Flow[Index]:
-    """Index of a thread, folded from its log in pages of 1000 entries, values left out. Raises `CorruptEntry`.
+    """The index of a thread, folded from its log.
 
-    The events, without values, are added to `keep`; their versions are whole, and where the thread has a signer their signatures
-    were checked (else `SignatureInvalid`). Given an `index`, it goes on where that ends.
+    The log is read in pages of 1,000 entries or 4 MiB, values left out.
     Memory: two pages, and the index: some 1.2 KiB a checkpoint with its writes, more if it changed many channels.
+
+    Args:
+        keys: the thread's keys.
+        keep: a list that receives the events, without values and with whole versions. If the thread has a signer, their signatures
+            are checked.
+        index: an index to go on with, from where it ends.
+
+    Raises:
+        CorruptEntry: the log is damaged.
+        SignatureInvalid: an event for `keep` is not signed as it should be.
+
     """
     thread = keys.thread.decode()
     index = Index() if index is None else index
@@ -143,17 +182,17 @@ def scan(keys: ThreadKeys, keep: list[Recorded] | None = None, index: Index | No
             entries, more, _ = yield from signed_page(names, after, SCAN, SCAN_BYTES, values=False)
         else:
             entries, more, _ = yield from pages.next()
-        for recorded in _in_turn(keys, entries, index.sequence):
+        for recorded in _in_turn(thread, entries, index.sequence):
             after = recorded.entry_id
             index.add(recorded)
             if keep is not None:
-                keep.append(_whole(thread, recorded, versions))
+                keep.append(_with_whole_versions(thread, recorded, versions))
     settle(thread, index)
     return index
 
 
-def _whole(thread: str, recorded: Recorded, versions: dict[bytes, Versions]) -> Recorded:
-    """An event with its versions whole, given those of the entries before it."""
+def _with_whole_versions(thread: str, recorded: Recorded, versions: dict[bytes, Versions]) -> Recorded:
+    """An event with whole versions, given the versions of the entries before it."""
     event = recorded.event
     if not isinstance(event, CheckpointSaved):
         return recorded
@@ -166,16 +205,17 @@ def _whole(thread: str, recorded: Recorded, versions: dict[bytes, Versions]) -> 
                 f"{recorded.entry_id.decode()} builds on. Restore the log from a backup, or delete the thread."
             )
         own = overlaid(before, own)
-        event = replace(event, versions=own.channels, seen=own.seen)
+        recorded = recorded._replace(event=replace(event, versions=own.channels, seen=own.seen))
     versions[recorded.entry_id] = own
-    return recorded if event is recorded.event else recorded._replace(event=event)
+    return recorded
 
 
 def rebuild_index(keys: ThreadKeys) -> Flow[StagedIndex | None]:
-    """Makes index and order of a thread anew from its log, aside, and puts them in place when they have come to the log's end,
-    whatever is appended meanwhile; what they were folded to, None if there is no log.
+    """Rebuilds a thread's index and order from its log.
 
-    Round trips: two per 1000 events or 4 MiB. Memory: two pages, and what is laid ready of a third.
+    They are staged, and put in place once they have reached the end of the log, whatever is appended meanwhile. Returns the fold,
+    None if there is no log.
+    Round trips: two per 1,000 events or 4 MiB. Memory: two pages, and the staged part of a third.
     Raises `CorruptEntry`, `ThreadBusy`.
     """
     for _ in range(FRESH):
@@ -188,18 +228,18 @@ def rebuild_index(keys: ThreadKeys) -> Flow[StagedIndex | None]:
             damaged = isinstance(error, CorruptEntry)
             if not damaged or not index.entries or (yield from has_entry(keys, index.last, index.digest)):
                 raise
-            continue  # another log is there: the thread was deleted, and begun anew
+            continue  # the thread was deleted and has a new log
         yield from index.discard()
         if not index.entries:
             return None
     raise ThreadBusy(
         f"The log of thread {keys.thread.decode()!r} was pruned, replaced or written to each time before its index could be put in "
-        "place, which is as it was. Call again when it is less busy."
+        "place. The index is unchanged. Call again when the thread is less busy."
     )
 
 
 def _put_in_place(keys: ThreadKeys, index: StagedIndex) -> Flow[bool]:
-    """Folds the log into what is laid ready, and that on, until it is in place; False if all has to begin anew."""
+    """Folds the log into a staged index until that is in place; False to start over."""
     for _ in range(ATTEMPTS):
         if not (yield from _fold_on(keys, index)):
             return False
@@ -207,8 +247,8 @@ def _put_in_place(keys: ThreadKeys, index: StagedIndex) -> Flow[bool]:
         stored = yield Call(STORE_INDEX, [*keys.all, *index.keys], [keys.thread, index.last, index.entries])
         if stored == -1:
             raise CorruptEntry(
-                f"The log of thread {keys.thread.decode()!r} ends with entry {index.last.decode()}; what came after was taken out "
-                "by hand. Restore the log from a backup, or delete the thread."
+                f"The log of thread {keys.thread.decode()!r} ends with entry {index.last.decode()}; later entries were removed by "
+                "hand. Restore the log from a backup, or delete the thread."
             )
         if stored:
             return True
@@ -216,13 +256,13 @@ def _put_in_place(keys: ThreadKeys, index: StagedIndex) -> Flow[bool]:
 
 
 def _fold_on(keys: ThreadKeys, index: StagedIndex) -> Flow[bool]:
-    """Folds what is behind the last event that was folded; False if there was nothing, or all has to begin anew."""
-    begun, before = index.entries > 0, index.entries
-    pages = pages_of(keys, SCAN_LOG, index.last if index.entries else b"", SCAN, SCAN_BYTES)
+    """Folds the events after those folded; False if there are none, or to start over."""
+    before = index.entries
+    pages = pages_of(keys, SCAN_LOG, index.last if before else b"", SCAN, SCAN_BYTES)
     while pages.more:
         entries, *_ = yield from pages.next()
-        for recorded in _in_turn(keys, entries, index.sequence):
-            if begun and isinstance(recorded.event, (HistoryPruned, RunsDeleted)):
+        for recorded in _in_turn(keys.thread.decode(), entries, index.sequence):
+            if before and isinstance(recorded.event, (HistoryPruned, RunsDeleted)):
                 return False  # entries that were folded are gone
             index.add(recorded)
         if entries and not (yield from index.flush()):
@@ -230,15 +270,14 @@ def _fold_on(keys: ThreadKeys, index: StagedIndex) -> Flow[bool]:
     return index.entries > before and (yield from index.settled())
 
 
-def _in_turn(keys: ThreadKeys, entries: Sequence[Entry], before: int) -> Iterator[Recorded]:
-    """The events in some entries, which follow that of a number."""
-    thread = keys.thread.decode()
+def _in_turn(thread: str, entries: Sequence[Entry], before: int) -> Iterator[Recorded]:
+    """The events in some entries, which must follow the event with number `before`."""
     for entry_id, flat in entries:
         recorded = decode_entry(thread, entry_id, flat)
         if recorded.sequence <= before:
             raise CorruptEntry(
                 f"Entry {entry_id.decode()} of thread {thread!r} has sequence number {recorded.sequence}, which came before. "
-                "If something other than this package added it, remove it with XDEL; else restore the log from a backup."
+                "If another program added the entry, remove it with XDEL; else restore the log from a backup."
             )
         before = recorded.sequence
         yield recorded

@@ -25,7 +25,10 @@ Entry = tuple[bytes, list[bytes]]
 
 
 class LogPage(NamedTuple):
-    """Entries of a log that follow each other: the reply of `read_entries.lua`, or of `scan_log.lua`, which has no `last`."""
+    """Entries of a log that follow each other.
+
+    The reply of `read_entries.lua`, or of `scan_log.lua`, which has no `last`.
+    """
 
     entries: list[Entry]
     more: int
@@ -35,9 +38,9 @@ class LogPage(NamedTuple):
 
 
 class Pages(Generic[T]):
-    """The replies of calls that follow each other; the server makes the next one while the caller works on one.
+    """Pages that one call after the other reads.
 
-    Memory: two pages.
+    The server makes the next page while the caller works on one. Memory: two pages.
     """
 
     def __init__(self, first: Call, decode: Callable[[Any], T], following: Callable[[T], Call | None]) -> None:
@@ -53,7 +56,10 @@ class Pages(Generic[T]):
         return self._call is not None
 
     def next(self) -> Flow[T]:
-        """The next page. One round trip, which overlaps with the caller's work on the page before."""
+        """The next page.
+
+        One round trip, which overlaps with the caller's work on the page before.
+        """
         assert self._call is not None, "there is no more"
         page = self._decode((yield self._call) if self._begun is None else (yield Finish(self._begun)))
         self._call, self._begun = self._following(page), None
@@ -63,9 +69,9 @@ class Pages(Generic[T]):
 
 
 def pages_of(keys: ThreadKeys, script: Script, after: bytes, most: int, most_bytes: int) -> Pages[LogPage]:
-    """The pages of a thread's log after an entry (b"": from the start), read by `READ_ENTRIES` or `SCAN_LOG`.
+    """The pages of a thread's log after an entry (b"": from the start).
 
-    A page has at most `most` entries, and ends early once it has `most_bytes`.
+    The script is `READ_ENTRIES` or `SCAN_LOG`. A page has at most `most` entries, and ends early once it has `most_bytes`.
     """
 
     def following(page: LogPage) -> Call | None:
@@ -75,12 +81,12 @@ def pages_of(keys: ThreadKeys, script: Script, after: bytes, most: int, most_byt
 
 
 def read_entries(keys: ThreadKeys, after: bytes, most: int, most_bytes: int) -> Flow[LogPage]:
-    """One page of a thread's log after an entry (b"": from the start). One round trip."""
+    """One page of a thread's log after an entry. One round trip."""
     return LogPage(*(yield _page(keys, READ_ENTRIES, after, most, most_bytes)))
 
 
 def scan_log(keys: ThreadKeys, after: bytes, most: int = SCAN) -> Flow[LogPage]:
-    """One page of a thread's log after an entry (b"": from the start), values left out. One round trip."""
+    """One page of a thread's log after an entry, values left out. One round trip."""
     return LogPage(*(yield _page(keys, SCAN_LOG, after, most, SCAN_BYTES)))
 
 

@@ -11,16 +11,18 @@ VIEW_NAMES = load_script("projections/log/view_names")
 
 
 def names_in(key: bytes, command: str) -> Flow[dict[bytes, bytes]]:
-    """What a hash (`HSCAN`) or sorted set (`ZSCAN`) holds. A round trip per 1000 names."""
+    """The fields of a hash (`HSCAN`), or the members of a sorted set (`ZSCAN`).
+
+    With their values, or scores. A round trip per 1,000 names.
+    """
     found: dict[bytes, bytes] = {}
-    cursor = b"0"
-    while True:
-        cursor, some = yield Call(VIEW_NAMES, [key], [command, cursor])
+    cursor = b""
+    while cursor != b"0":
+        cursor, some = yield Call(VIEW_NAMES, [key], [command, cursor or b"0"])
         found.update(paired(some))
-        if cursor == b"0":
-            return found
+    return found
 
 
 def shown(value: bytes) -> str:
-    """Bytes for people: text as it is, anything else in hex."""
+    """Bytes for people: printable ASCII as text, anything else in hex."""
     return value.decode() if value.isascii() and value.decode().isprintable() else value.hex()

@@ -1,6 +1,6 @@
 """Checks the signatures of a thread's entries as they are read.
 
-A copy keeps the signatures of its source, so an entry is checked under the thread id that it was signed for.
+A copy keeps the signatures of its source. So an entry is checked under the id of the thread that it was signed for.
 """
 
 from __future__ import annotations
@@ -20,35 +20,35 @@ __all__ = ["Names", "name_at", "signed_page", "sources_of"]
 
 @dataclass(slots=True)
 class Names:
-    """What a thread was called when each of its entries was signed: its own, or, of a copy, that of the thread it comes from."""
+    """The thread that each entry was signed for: its own, or the source of a copy."""
 
     keys: ThreadKeys
     copied: list[tuple[int, bytes]] | None = None
-    """Where each copy was closed, by what entry ids sort by, and the name of its source; None: not looked up yet."""
-
-    def of(self, entry_id: bytes) -> bytes:
-        """The name that an entry should be signed for, as far as that was looked up."""
-        return name_at(self.copied or (), self.keys.thread, entry_id)
+    """What `sources_of` found, None as long as it was not needed."""
 
     def check(self, entry_id: bytes, flat: Sequence[bytes]) -> Flow[None]:
-        """Checks an entry's signature. No round trip, but the first time in a copy: then two per thousand entries. Raises
-        `SignatureInvalid`.
+        """Checks an entry's signature. Raises `SignatureInvalid`.
+
+        No round trip, except for the first entry that another thread was copied with: then one per 1,000 entries of the log.
         """
-        signer, thread = self.keys.signer, self.keys.thread.decode()
+        signer, thread = self.keys.signer, self.keys.thread
         assert signer is not None
         try:
-            signer.check(self.of(entry_id), entry_id, flat[4:])
+            signer.check(name_at(self.copied or (), thread, entry_id), entry_id, flat[4:])
         except SignatureInvalid as error:
             if self.copied is None:
                 self.copied = yield from sources_of(self.keys)
                 if self.copied:
                     yield from self.check(entry_id, flat)
                     return
-            raise SignatureInvalid(f"Thread {thread!r}: {error}") from error
+            raise SignatureInvalid(f"Thread {thread.decode()!r}: {error}") from error
 
 
 def name_at(copied: Sequence[tuple[int, bytes]], own: bytes, entry_id: bytes) -> bytes:
-    """The thread that an entry was signed for, given where copies were closed: what stands before that is of the source."""
+    """The thread that an entry was signed for, given what `sources_of` found.
+
+    `own` is the thread whose log has the entry.
+    """
     try:
         ms = entry_ms(entry_id)
     except Malformed:
@@ -57,23 +57,24 @@ def name_at(copied: Sequence[tuple[int, bytes]], own: bytes, entry_id: bytes) ->
 
 
 def sources_of(keys: ThreadKeys) -> Flow[list[tuple[int, bytes]]]:
-    """Where each copy that a thread comes from was closed, by what entry ids sort by, and the source's name, as signed entries of
-    its log say. A round trip per thousand entries.
+    """The copies that a thread comes from, by the signed entries of its log.
+
+    Of each copy the ms in the id of the entry that closed it, and the source thread's id: earlier entries are the source's.
+    A round trip per 1,000 entries.
     """
     signer = keys.signer
     assert signer is not None
-    closing: list[tuple[bytes, list[bytes]]] = []
+    closing: list[Entry] = []
     after, more = b"", 1
     while more:
         entries, more, _ = yield from scan_log(keys, after)
-        for after, flat in entries:
-            if len(flat) > 5 and flat[5] == ThreadCopied.kind:
-                closing.append((after, flat))
+        closing += [(after, flat) for after, flat in entries if len(flat) > 5 and flat[5] == ThreadCopied.kind]
+        after = entries[-1][0] if entries else after
     found: list[tuple[int, bytes]] = []
     name = keys.thread
     for entry_id, flat in reversed(closing):
         if signer.examine(name, entry_id, flat[4:]).wrong:
-            continue  # what comes before it is then refused
+            continue  # the entries before it are refused
         try:
             event = decode_entry(keys.thread.decode(), entry_id, flat).event
         except CorruptEntry:
@@ -85,9 +86,10 @@ def sources_of(keys: ThreadKeys) -> Flow[list[tuple[int, bytes]]]:
 
 
 def signed_page(names: Names, after: bytes, most: int, most_bytes: int, *, values: bool = True) -> Flow[LogPage]:
-    """Entries behind one, their signatures checked, and whether there may be more. Without `values`, these are left out then, as
-    `scan_log.lua` leaves them out. One round trip. Raises `SignatureInvalid` where the first is not signed as it should be; one
-    further on ends the page.
+    """One page of a thread's log, its signatures checked.
+
+    Without `values`, values are left out afterwards, as `scan_log.lua` does. One round trip.
+    An entry with a wrong signature ends the page. Raises `SignatureInvalid` if that is the first entry.
     """
     entries, more, last = yield from read_entries(names.keys, after, most, most_bytes)
     found: list[Entry] = []
@@ -105,17 +107,18 @@ def signed_page(names: Names, after: bytes, most: int, most_bytes: int, *, value
 def _shortened(flat: list[bytes]) -> list[bytes]:
     made = list(flat)
     for at in range(0, len(made), 2):
-        name, value = made[at][:1], made[at + 1]
+        name = made[at][:1]
         if name == b"=":
-            made[at + 1] = _stub(value)
+            made[at + 1] = _stub(made[at + 1])
         elif name == b"!":
             made[at + 1] = b""
     return made
 
 
 def _stub(piece: bytes) -> bytes:
+    if piece == EMPTY:
+        return piece
     try:
-        end = delta_start(piece) + 16 if is_delta(piece) else counted_part(piece, 1)[1] + 8
+        return piece[: delta_start(piece) + 16 if is_delta(piece) else counted_part(piece, 1)[1] + 8]
     except Malformed:
-        end = 1
-    return piece[: 1 if piece == EMPTY else end]
+        return piece[:1]

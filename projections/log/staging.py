@@ -1,8 +1,11 @@
-"""Laying a thread ready under keys that drop themselves: its log, and what that folds to, a stretch at a time."""
+"""Stages a thread's log and index under keys that expire.
+
+Both are staged a page at a time, so that a long thread takes no more memory than a short one, and then put in place whole.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from secrets import token_hex
@@ -18,39 +21,41 @@ from projections.log.pages import Entry
 __all__ = ["STAGED_FOR", "StagedIndex", "stage_entries", "staged_keys"]
 
 STAGED_FOR = 600
-"""Seconds after which what was laid ready and not put in place is dropped."""
+"""Seconds after which staged keys expire."""
 STAGE = load_script("projections/log/stage")
 FOLD_PAGE = load_script("projections/log/fold_page")
 
 
 def staged_keys(keys: ThreadKeys, *parts: bytes) -> list[bytes]:
-    """Names for what is laid ready of a thread."""
-    token = token_hex(8).encode()
-    return [keys.shared.stage(token, part) for part in parts]
+    """Key names for staged parts of a thread, with a new stage id."""
+    stage_id = token_hex(8).encode()
+    return [keys.shared.stage(stage_id, part) for part in parts]
 
 
 @dataclass(slots=True)
 class StagedIndex(Fold):
     """Folds events into an index and an order on the server: `add` some, then `flush`.
 
-    Memory: what was added since the last flush, and the gaps.
+    Memory: the events since the last flush, and the gaps.
     """
 
     keys: Sequence[bytes] = ()
-    """Those of index and order."""
+    """The staged keys of index and order."""
     checkpoints: int = 0
-    """How many were listed at the last flush that was settled."""
+    """Number of listed checkpoints at the last flush that was settled; -1 if the staged keys had expired."""
     _begun: Any = None
-    """The last flush, where it is under way."""
+    """The last flush, if it is in flight."""
     _flushed: bytes = b""
-    """The last entry there was then."""
+    """The last entry at the last flush."""
     _new_values: dict[bytes, bytes] = field(default_factory=dict)
     _new_members: list[bytes] = field(default_factory=list)
     _new_moves: list[bytes] = field(default_factory=list)
 
     def flush(self) -> Flow[bool]:
-        """Has what was added folded, while the caller goes on; False if what was folded before has dropped itself: then all has to
-        begin anew. One round trip, which goes by until the next flush.
+        """Sends what was added to the server, which folds it while the caller goes on.
+
+        False if the staged keys have expired: then the caller has to start over. One round trip, which overlaps with the caller's
+        work until the next flush.
         """
         if not (yield from self.settled()):
             return False
@@ -63,47 +68,43 @@ class StagedIndex(Fold):
         return True
 
     def settled(self) -> Flow[bool]:
-        """Waits until all that was flushed is folded; False as of `flush`."""
+        """Waits until all that was flushed is folded. False as of `flush`."""
         if self._begun is not None:
             begun, self._begun = self._begun, None
             self.checkpoints = yield Finish(begun)
         return self.checkpoints >= 0
 
     def discard(self) -> Flow[None]:
-        """Drops what was folded, or leaves it to drop itself where that fails. One round trip."""
-        with suppress(EventLogError):  # whatever it was that failed, what is there is to go
+        """Deletes the staged keys, or lets them expire if that fails. One round trip."""
+        with suppress(EventLogError):  # the flush may have failed; the keys have to go in any case
             yield from self.settled()
         with suppress(EventLogError):
             yield Command("UNLINK", self.keys[0], list(self.keys[1:]))
 
-    def hold(self, name: bytes, place: bytes) -> None:
+    def locate(self, name: bytes, location: bytes) -> None:
         """See `Fold`."""
-        self._new_values[name] = place
+        self._new_values[name] = location
 
-    def put(self, place: bytes, entry_id: bytes) -> None:
+    def put(self, sort_key: bytes, entry_id: bytes) -> None:
         """See `Fold`."""
-        self._new_moves += (b"c", place, entry_id)
+        self._new_moves += (b"c", sort_key, entry_id)
 
-    def write(self, place: bytes, task_id: bytes, entry_id: bytes) -> None:
+    def write(self, sort_key: bytes, task_id: bytes, entry_id: bytes) -> None:
         """See `Fold`."""
-        self._new_members.append(b"w" + place + ordered(task_id) + entry_id)
+        self._new_members.append(b"w" + sort_key + ordered(task_id) + entry_id)
 
-    def drop(self, place: bytes) -> None:
+    def drop(self, sort_key: bytes) -> None:
         """See `Fold`."""
-        self._new_moves += (b"d", place)
+        self._new_moves += (b"d", sort_key)
 
-    def hide(self, place: bytes) -> None:
+    def hide(self, sort_key: bytes) -> None:
         """See `Fold`."""
-        self._new_moves += (b"h", place)
+        self._new_moves += (b"h", sort_key)
 
 
 def stage_entries(key: bytes, entries: Sequence[Entry]) -> Flow[None]:
-    """Adds entries, ids and fields, to a stream laid ready under a key that drops itself. One round trip."""
-    yield Call(STAGE, [key], [STAGED_FOR, *_flat(entries)])
-
-
-def _flat(entries: Sequence[Entry]) -> Iterator[Argument]:
+    """Adds entries to a staged stream. One round trip."""
+    arguments: list[Argument] = [STAGED_FOR]
     for entry_id, fields in entries:
-        yield entry_id
-        yield len(fields)
-        yield from fields
+        arguments += (entry_id, len(fields), *fields)
+    yield Call(STAGE, [key], arguments)
