@@ -1,34 +1,38 @@
--- Reads a partition's feed on from a position: of each pointer, where it says that its thread's log ends. It only reads.
+-- Reads a partition's feed after an offset: of each pointer, where it says that its thread's log ends.
 --
 -- Preludes: eventlog/names, eventlog/pointers, eventlog/feed/reading.
--- KEYS: 1 feed, 2 trimmed.
--- ARGV: 1 entry id to read after; 2 its check, '' if not known; 3 most pointers; then the threads that are wanted, none for all.
--- Reply: {'ok', {its id, thread, entry id, number, kind, digest, ...}, id and check of the last pointer, 1 if more may follow}, '' for
---   what a pointer lacks; {'trimmed'} or {'lost'} as reading.lua has it.
+-- KEYS: 1 feed; 2 trimmed.
+-- ARGV: 1 entry id to read after; 2 its fingerprint, '' if it is not known; 3 most pointers; then the threads that are wanted, none
+--   for all.
+-- Reply: {'ok', {pointer's id, thread, entry id, number, kind, digest, ...}, id and fingerprint of the last pointer read, 1 if more may
+--   follow, else 0}, with '' for fields that a pointer lacks; {'trimmed'} or {'lost'} as reading.lua says.
+-- Guarantees: only reads.
 
-local what = standing(KEYS[1], KEYS[2], ARGV[1], ARGV[2])
-if what ~= 'ok' then
-  return { what }
+local FEED, TRIMMED = KEYS[1], KEYS[2]
+local after, fingerprint, most = ARGV[1], ARGV[2], tonumber(ARGV[3])
+
+local status = standing(FEED, TRIMMED, after, fingerprint)
+if status ~= 'ok' then
+  return { status }
 end
 local wanted = #ARGV > 3 and {} or nil
 for i = 4, #ARGV do
   wanted[ARGV[i]] = true
 end
 
--- Thread, entry id, number and kind of a pointer, and of a thread that was deleted the digest.
-local function told(fields)
+-- Thread, entry id, number and kind of a pointer, and the digest in that of a thread that was deleted.
+local function parts(fields)
   if fields[1] == 'thread' and fields[3] == 'id' and fields[5] == 'seq' and fields[7] == 'kind' and fields[4] ~= '' then
-    return fields[2], fields[4], fields[6], fields[8] -- nearly all are so
+    return fields[2], fields[4], fields[6], fields[8] -- as nearly all pointers are
   end
   local pointer = pointer_of(fields)
   return pointer.thread, pointer.id, pointer.seq, pointer.kind, pointer.digest
 end
 
-local most = tonumber(ARGV[3])
-local entries = redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', most)
+local entries = redis.call('XRANGE', FEED, '(' .. after, '+', 'COUNT', most)
 local out, size = {}, 0
 for _, entry in ipairs(entries) do
-  local thread, id, seq, kind, digest = told(entry[2])
+  local thread, id, seq, kind, digest = parts(entry[2])
   if not wanted or (thread and wanted[thread]) then
     out[size + 1], out[size + 2], out[size + 3] = entry[1], thread or '', id or ''
     out[size + 4], out[size + 5], out[size + 6] = seq or '', kind or '', digest or ''
@@ -37,6 +41,6 @@ for _, entry in ipairs(entries) do
 end
 local last = entries[#entries]
 if not last then
-  return { 'ok', out, ARGV[1], ARGV[2], 0 }
+  return { 'ok', out, after, fingerprint, 0 }
 end
 return { 'ok', out, last[1], pointer_check(last[2]), #entries == most and 1 or 0 }

@@ -1,12 +1,13 @@
--- Tells where a log ends; writes nothing, whatever it finds amiss.
+-- Tells where a log ends, even if it is damaged.
 --
 -- Preludes: eventlog/names, eventlog/log.
 -- KEYS: those of log.lua.
 -- ARGV: 1 thread.
--- Reply: {'ok', its last entry's number and digest as that entry has them, entry id, number of entries, number of the last entry that
---   the index knows or ''}; {'none'} if there is no log; {'lost'} if the thread is known, and its log is gone.
+-- Reply: {'ok', number and digest of the last entry as that entry has them, its id, number of entries, number of the last entry that
+--   the index knows or ''}; {'none'} if there is no log; {'lost'} if the thread is known and its log is gone.
+-- Guarantees: only reads.
 
-local state, why = open()
+local _, why = open()
 local last = redis.call('XREVRANGE', LOG, '+', '-', 'COUNT', 1)[1]
 if not last then
   return { why or 'none' }

@@ -1,28 +1,31 @@
--- Folds a stretch of a log into an index and an order that are being laid ready, by the rules of `fold.py`.
--- The same stretch again, right away, changes nothing.
+-- Folds a page of a log into a staged index and order, by the rules of `fold.py`.
 --
 -- Preludes: eventlog/names.
 -- KEYS: 1 staged index; 2 staged order.
--- ARGV: 1 seconds after which they are dropped; 2 the last entry of the stretch before, '' if there was none; 3 the last entry of this;
---   4 number of index fields; 5 number of members of writes; then these: field and value in turn; members; and what happened to
---   checkpoints, in its order: 'c' (put), 'd' (dropped) or 'h' (hidden), the checkpoint's place, and of 'c' its entry id.
--- Reply: number of listed checkpoints; -1 if what was laid ready before has dropped itself.
+-- ARGV: 1 seconds after which they expire; 2 last entry of the page before, '' for none; 3 last entry of this page; 4 number of index
+--   fields; 5 number of members of writes; then these: fields and values in turn; members; and the changes of checkpoints in log
+--   order: 'c' (put), 'd' (dropped) or 'h' (hidden), the checkpoint's sort key, and for 'c' its entry id.
+-- Reply: number of listed checkpoints; -1 if the staged keys have expired, or do not end with the page before.
+-- Guarantees: the same call again changes nothing.
 
-local INDEX, ORDER, BEFORE = KEYS[1], KEYS[2], ARGV[2]
-local CHUNK, FIRST = 1000, 6
-local fields, written = tonumber(ARGV[4]), tonumber(ARGV[5])
+local INDEX, ORDER = KEYS[1], KEYS[2]
+local seconds, page_before, last = ARGV[1], ARGV[2], ARGV[3]
+local CHUNK = 1000 -- values in one command: Lua's unpack fails past some thousands
+local fields_at = 6
+local members_at = fields_at + 2 * tonumber(ARGV[4])
+local changes_at = members_at + tonumber(ARGV[5])
 
 local reached = redis.call('HGET', INDEX, 'l') or ''
-local marked = redis.call('ZSCORE', ORDER, '')
-if (reached ~= BEFORE and reached ~= ARGV[3]) or (reached ~= '' and not marked) then
+local whole = redis.call('ZSCORE', ORDER, '')
+if (reached ~= page_before and reached ~= last) or (reached ~= '' and not whole) then
   return -1
 end
-for first = FIRST, FIRST - 1 + 2 * fields, CHUNK do
-  redis.call('HSET', INDEX, unpack(ARGV, first, math.min(first + CHUNK - 1, FIRST - 1 + 2 * fields)))
+for first = fields_at, members_at - 1, CHUNK do
+  redis.call('HSET', INDEX, unpack(ARGV, first, math.min(first + CHUNK, members_at) - 1))
 end
 redis.call('ZADD', ORDER, 0, '')
 local added = {}
-for i = FIRST + 2 * fields, FIRST - 1 + 2 * fields + written do
+for i = members_at, changes_at - 1 do
   added[#added + 1], added[#added + 2] = 0, ARGV[i]
   if #added == CHUNK then
     redis.call('ZADD', ORDER, unpack(added))
@@ -35,9 +38,9 @@ end
 
 local any_hidden = redis.call('ZLEXCOUNT', ORDER, '[h', '(i') > 0
 
--- Takes the member of a checkpoint out; the entry that it had.
-local function taken(letter, place)
-  local prefix = letter .. place
+-- Removes the member of a checkpoint, and returns its entry id.
+local function take(letter, sort_key)
+  local prefix = letter .. sort_key
   local member = redis.call('ZRANGEBYLEX', ORDER, '[' .. prefix, '(' .. prefix .. '\255', 'LIMIT', 0, 1)[1]
   if member then
     redis.call('ZREM', ORDER, member)
@@ -45,20 +48,20 @@ local function taken(letter, place)
   end
 end
 
-local at = FIRST + 2 * fields + written
+local at = changes_at
 while at < #ARGV do
-  local what, place = ARGV[at], ARGV[at + 1]
-  local had = taken('c', place)
-  if any_hidden and (what ~= 'h' or had) then
-    taken('h', place)
+  local change, sort_key = ARGV[at], ARGV[at + 1]
+  local had = take('c', sort_key)
+  if any_hidden and (change ~= 'h' or had) then
+    take('h', sort_key)
   end
-  if what == 'c' then
-    redis.call('ZADD', ORDER, 0, 'c' .. place .. ARGV[at + 2])
-  elseif what == 'h' and had then
-    redis.call('ZADD', ORDER, 0, 'h' .. place .. had)
+  if change == 'c' then
+    redis.call('ZADD', ORDER, 0, 'c' .. sort_key .. ARGV[at + 2])
+  elseif change == 'h' and had then
+    redis.call('ZADD', ORDER, 0, 'h' .. sort_key .. had)
     any_hidden = true
   end
-  at = at + (what == 'c' and 3 or 2)
+  at = at + (change == 'c' and 3 or 2)
 end
 
 local hidden = redis.call('ZLEXCOUNT', ORDER, '[h', '(i')
@@ -67,6 +70,6 @@ if hidden > 0 then
 else
   redis.call('HDEL', INDEX, 'h')
 end
-redis.call('EXPIRE', INDEX, ARGV[1])
-redis.call('EXPIRE', ORDER, ARGV[1])
+redis.call('EXPIRE', INDEX, seconds)
+redis.call('EXPIRE', ORDER, seconds)
 return redis.call('ZLEXCOUNT', ORDER, '[c', '(d')
