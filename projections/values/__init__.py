@@ -1,1 +1,1 @@
-"""How a channel's value is stored: keyframes, deltas, versions and the cache."""
+"""Stores channel values and versions, whole or as changes."""

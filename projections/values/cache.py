@@ -1,8 +1,8 @@
-"""What was last read or written of each channel, to make deltas against.
+"""Caches the value of each channel that was last read or written.
 
-One value a channel, the newest that passed by; all threads of a saver share a bound in bytes, and what was noted longest ago goes
-first. It never costs a round trip: without it values are stored whole. That what it holds is what the log holds is checked
-by the script that appends.
+It is the base of the next delta. All threads of a saver share a bound in bytes, and the values that were noted longest ago are
+dropped first. The cache costs no round trip: without a cached value, a value is stored whole. The script that appends checks that the
+log holds what the cache holds.
 """
 
 from __future__ import annotations
@@ -23,53 +23,55 @@ __all__ = ["CACHE_BYTES", "COMPRESS_ABOVE", "KnownVersions", "Prepared", "ValueC
 
 CACHE_BYTES = 64 * 1024 * 1024
 COMPRESS_ABOVE = 4096
-"""Bytes of a piece above which the log gets it compressed: mostly keyframes, at no cost that shows in a put."""
+"""Bytes of a piece above which it is compressed for the log. These are mostly keyframes; the cost does not show in a put."""
 
 MOST_DELTAS = 64
-"""Deltas on one keyframe, at least: a large value may have one more for each KiB it has, so that a keyframe costs no more than
-a KiB a step."""
+"""Deltas on one keyframe at least. A large value may have one more per KiB, so that a keyframe costs at most a KiB per step."""
+MOST_BESIDE = 4 * 1024 * 1024
+"""Bytes of other values between the pieces of a chain after which a keyframe is due, plus four times the last keyframe's bytes."""
+LONGEST_VERSION_KEY = 60000
+"""Bytes of a version key that a delta can name."""
+DEEPEST = 8
+"""Checkpoints with changes of versions after one with whole versions."""
 _OVERHEAD = 500
-"""Bytes an entry of the cache takes beside its value."""
+"""Bytes that an entry of the cache takes besides its value."""
 _EACH = 300
 """Bytes that the versions of a channel or a node take."""
 
-MOST_BESIDE = 4 * 1024 * 1024
-"""Bytes beside a chain's pieces, and four times its keyframe's more, after which a keyframe is due: other channels may be long."""
-LONGEST_TOKEN = 60000
-"""Bytes of a version token that a delta can name."""
-DEEPEST = 8
-"""Checkpoints with changes of versions only, behind one that has them whole."""
-
 _Name = tuple[bytes, str, Union[str, None]]
-"""Thread, namespace, channel; None for the versions."""
+"""Thread, namespace and channel; None for the versions."""
 
 
 @dataclass(slots=True)
 class _Known:
+    """A cached value, and how it is stored."""
+
     type: str
     data: bytes
-    check: bytes
+    checksum: bytes
     """Empty until it is needed."""
-    token: bytes
+    version_key: bytes
     entry_id: bytes
     deltas: int
+    """Number of deltas since the keyframe."""
     weight: int
+    """Bytes of these deltas."""
     keyframe: int
     """Bytes of the keyframe."""
     misses: int = 0
-    """Times in a row that searching for what is shared was for nothing."""
+    """Times in a row that no short delta was found."""
     dense: int = 0
-    """Times in a row that compressing a keyframe was for nothing."""
+    """Times in a row that compressing a keyframe did not make it shorter."""
     span: int = 0
-    """Bytes that lie beside the pieces in the entries since the keyframe: who reads the value reads over them."""
+    """Bytes beside the pieces in the entries since the keyframe: a reader of the value reads over them."""
 
     def may_follow(self, size: int) -> bool:
-        """Whether a delta may follow, rather than a keyframe be due, for a value of so many bytes."""
+        """Whether a value of so many bytes may be a delta; else a keyframe is due."""
         return (
             self.weight < self.keyframe
             and self.deltas < MOST_DELTAS + size // 1024
             and self.span < MOST_BESIDE + 4 * self.keyframe
-            and len(self.token) < LONGEST_TOKEN
+            and len(self.version_key) < LONGEST_VERSION_KEY
         )
 
 
@@ -77,32 +79,36 @@ _NOTHING = _Known("", b"", b"", b"", b"", 0, 0, 0)
 
 
 class KnownVersions(NamedTuple):
-    """The versions of the checkpoint of a namespace that was last read or written, and where they lie."""
+    """The versions of a namespace's checkpoint that was last read or written."""
 
     versions: Versions
     entry_id: bytes
     check: bytes
+    """The checksum of the versions."""
     depth: int
-    """Number of checkpoints with changes only, behind one that has them whole."""
+    """Number of checkpoints with changes of versions after one with whole versions."""
 
 
 class Prepared(NamedTuple):
-    """The piece of a value that is about to be stored, the value's check, and what is to be known of it then."""
+    """A piece that is about to be stored, and what the cache will know of its value."""
 
     piece: bytes
-    """As the log gets it."""
+    """The piece for the log."""
     check: bytes
+    """The checksum of the value."""
     known: _Known | None = None
     plain: bytes | None = None
-    """As the head gets it, where the log gets it compressed: so that the latest state is read without decompressing it."""
+    """The piece for the head if the log's is compressed, so that the latest state is read without decompressing it."""
 
 
 class ValueCache:
-    """Makes pieces of values, deltas where it knows an earlier value of the channel. Usable from many threads at once.
+    """Makes pieces of values: deltas where it knows an earlier value of the channel.
+
+    Threads may share it.
 
     Args:
         limit: most bytes that it may take; with 0 every value is stored whole.
-        compress_above: bytes above which the log gets pieces compressed.
+        compress_above: bytes above which pieces are compressed for the log.
 
     """
 
@@ -118,46 +124,53 @@ class ValueCache:
         self._lock = Lock()
 
     def prepare(
-        self, thread: bytes, namespace: str, channel: str, token: bytes, value: Keyframe | None, *, whole: bool = False
+        self,
+        thread: bytes,
+        namespace: str,
+        channel: str,
+        version: bytes,
+        value: Keyframe | None,
+        *,
+        whole: bool = False,
     ) -> Prepared:
-        """The piece to store for a value: with `whole` a keyframe, whatever is known."""
+        """The piece to store for a value; with `whole` a keyframe in any case."""
         if value is None:
             return Prepared(EMPTY, b"")
         type_, data = value
-        check = checksum_of(data)
+        checksum = checksum_of(data)
         if len(data) < SMALLEST or not self.limit:
-            return self._prepared(encode_keyframe(type_, data, check), check, None)
+            return self._prepared(encode_keyframe(type_, data, checksum), checksum, None)
         base = self._known.get((thread, namespace, channel))
         if not isinstance(base, _Known) or base.type != type_:
             base = _NOTHING
         misses, dense = 0, base.dense
         if not whole and base.may_follow(len(data)):
-            checks = base.check or checksum_of(base.data), check
-            delta = make_delta(base.data, data, checks=checks, search=_worth_trying(base.misses))
+            checksums = base.checksum or checksum_of(base.data), checksum
+            delta = make_delta(base.data, data, checksums=checksums, search=_worth_trying(base.misses))
             if delta is not None:
-                piece = encode_delta(base.entry_id, base.token, delta)
+                piece = encode_delta(base.entry_id, base.version_key, delta)
                 weight = base.weight + len(delta)
                 known = _Known(
-                    type_, data, check, token, b"", base.deltas + 1, weight, base.keyframe, 0, dense, base.span
+                    type_, data, checksum, version, b"", base.deltas + 1, weight, base.keyframe, 0, dense, base.span
                 )
-                return self._prepared(piece, check, known)
+                return self._prepared(piece, checksum, known)
             misses = base.misses + 1
-        piece = encode_keyframe(type_, data, check)
-        known = _Known(type_, data, check, token, b"", 0, 0, len(data), misses, dense)
+        piece = encode_keyframe(type_, data, checksum)
+        known = _Known(type_, data, checksum, version, b"", 0, 0, len(data), misses, dense)
         if not _worth_trying(dense):
             known.dense += 1
-            return Prepared(piece, check, known)
-        prepared = self._prepared(piece, check, known)
+            return Prepared(piece, checksum, known)
+        prepared = self._prepared(piece, checksum, known)
         if len(piece) > self.compress_above:
             known.dense = 0 if prepared.plain else dense + 1
         return prepared
 
-    def _prepared(self, piece: bytes, check: bytes, known: _Known | None) -> Prepared:
+    def _prepared(self, piece: bytes, checksum: bytes, known: _Known | None) -> Prepared:
         shorter = compressed(piece, self.compress_above)
-        return Prepared(piece, check, known) if shorter is None else Prepared(shorter, check, known, piece)
+        return Prepared(piece, checksum, known) if shorter is None else Prepared(shorter, checksum, known, piece)
 
     def versions(self, thread: bytes, namespace: str) -> KnownVersions | None:
-        """The versions last known of a namespace, if changes from them may be stored."""
+        """The cached versions of a namespace, if changes from them may be stored."""
         known = self._known.get((thread, namespace, None))
         return known if isinstance(known, KnownVersions) and known.depth < DEEPEST else None
 
@@ -169,7 +182,7 @@ class ValueCache:
     def stored(  # noqa: PLR0917
         self, thread: bytes, namespace: str, channel: str, prepared: Prepared, entry_id: bytes, size: int = 0
     ) -> None:
-        """Notes that a value that was prepared lies in an entry now, of `size` bytes."""
+        """Notes that a prepared value was stored in an entry of `size` bytes."""
         name = thread, namespace, channel
         known = prepared.known
         if known is not None:
@@ -183,24 +196,16 @@ class ValueCache:
     def read(self, thread: bytes, namespace: str, values: Mapping[str, StoredValue]) -> None:
         """Notes values that were read."""
         for channel, value in values.items():
-            if len(value.data) < SMALLEST or not self.limit or not value.entry_id:
+            type_, data, version, entry_id, deltas, weight, keyframe = value
+            if len(data) < SMALLEST or not self.limit or not entry_id:
                 continue
             name = thread, namespace, channel
-            held = self._known.get(name)
-            if isinstance(held, _Known) and held.entry_id == value.entry_id and held.token == value.token:
-                continue
-            known = _Known(
-                value.type,
-                value.data,
-                b"",
-                value.token,
-                value.entry_id,
-                value.deltas,
-                value.weight,
-                value.keyframe,
-                held.misses if isinstance(held, _Known) else 0,
-            )
-            self._set(name, known)
+            known, misses = self._known.get(name), 0
+            if isinstance(known, _Known):
+                if known.entry_id == entry_id and known.version_key == version:
+                    continue
+                misses = known.misses
+            self._set(name, _Known(type_, data, b"", version, entry_id, deltas, weight, keyframe, misses))
 
     def _set(self, name: _Name, known: _Known | KnownVersions) -> None:
         size = _size(known)
@@ -214,9 +219,9 @@ class ValueCache:
                 self._drop(next(iter(self._known)))
 
     def _drop(self, name: _Name) -> None:
-        held = self._known.pop(name, None)
-        if held is not None:
-            self._bytes -= _size(held)
+        known = self._known.pop(name, None)
+        if known is not None:
+            self._bytes -= _size(known)
 
 
 def _size(known: _Known | KnownVersions) -> int:
@@ -225,5 +230,5 @@ def _size(known: _Known | KnownVersions) -> int:
 
 
 def _worth_trying(failures: int) -> bool:
-    """Whether to try again what was for nothing so many times in a row: twice, then every sixteenth time."""
+    """Whether to try again after failures in a row: twice, then every 16th time."""
     return failures < 2 or failures % 16 == 0

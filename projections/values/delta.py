@@ -1,20 +1,19 @@
-"""Deltas: how one byte string becomes the next, in a few edits.
+"""Turns one byte string into the next by a few edits.
 
 Pure. A delta is
 
-    8 bytes   check of the base, the bytes it is applied to
-    8 bytes   check of the result
-    edits     in the order of their places in the base: three 32-bit big-endian numbers (place, bytes removed, bytes put there
-              instead), then the bytes put there
+    8 bytes   checksum of the base, the bytes that it is applied to
+    8 bytes   checksum of the result
+    edits     in the order of their starts in the base: three 32-bit big-endian numbers (start, bytes removed, bytes added), then
+              the bytes added
 
-A check is XXH3-64, which finds damage and mix-ups; tampering is what the log's chain of SHA digests is for. A delta that does not
-fit its base, or whose result is not the one that was meant, is refused.
+The checksums are XXH3-64. They find damage and mix-ups; tampering is found by the log's chain of SHA digests. A delta that does not
+fit its base, or whose result has another checksum, is refused.
 
-Finding edits: a list as msgpack lays it out begins with its length, in one, three or five bytes. That header is an edit of its own
-and the bodies are compared behind it, so that appending to a list costs one comparison. What is equal at both ends is left
-alone. Between them, where the two part, some bytes of the new are looked for further on in the old: that finds what was
-removed (a window of messages that slides), inserted or changed in several places. How much is searched is bounded by the
-length of the bytes.
+How edits are found. A msgpack list begins with its length, in one, three or five bytes. This header is an edit of its own, and the
+bodies after it are compared, so that appending to a list costs one comparison. Equal bytes at both ends are left alone. Between
+them, where the two differ, some of the new bytes are searched for further on in the old bytes. This finds items that were removed
+(a sliding window of messages), inserted, or changed in several positions. The length of the bytes bounds the effort of searching.
 """
 
 from __future__ import annotations
@@ -24,91 +23,88 @@ from struct import Struct
 
 from eventlog.codec import Malformed, checksum_of
 
-__all__ = ["apply_delta", "apply_deltas", "make_delta"]
+__all__ = ["apply_deltas", "make_delta"]
 
 _EDIT = Struct(">III")
-_CHECKS = 16
+_CHECKSUMS = 16
+"""Bytes of both checksums."""
 _LARGEST = 2**32 - 1
 
 _PROBE = 24
-"""Bytes that are looked for where two byte strings part."""
+"""Bytes that are searched for where two byte strings differ."""
 _REACHES = (0, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144)
-"""How far behind the place where they part, in the new bytes, what is looked for is taken from."""
+"""Distances from where they differ, in the new bytes, at which the bytes to search for are taken."""
 _NEAR = 16384
-"""How far on is looked first."""
+"""Bytes of the old bytes that are searched first."""
 _EFFORT = 2
-"""How often the old bytes may be searched through without finding anything."""
+"""Times that the old bytes may be searched through without success."""
 _MOST_EDITS = 200
 
 Edit = tuple[int, int, bytes]
+"""Where an edit starts in the base, the number of bytes it removes, and the bytes it adds."""
 
 
 def make_delta(
-    previous: bytes, current: bytes, *, checks: tuple[bytes, bytes] | None = None, search: bool = True
+    previous: bytes, current: bytes, *, checksums: tuple[bytes, bytes] | None = None, search: bool = True
 ) -> bytes | None:
-    """What turns `previous` into `current`; None if that takes more than half of `current`'s length.
+    """The delta from `previous` to `current`, None if it is not at most half as long.
 
-    `checks` are those of both, where they are known. `search=False` compares both ends only, which costs next to nothing where
-    nothing is shared.
+    `checksums` are those of both, if they are known. `search=False` only compares both ends, which costs next to nothing if they
+    share nothing.
     """
     most = len(current) // 2
-    if most < _CHECKS or len(previous) > _LARGEST or len(current) > _LARGEST:
+    if most < _CHECKSUMS or len(previous) > _LARGEST or len(current) > _LARGEST:
         return None
     if not search and not _share_an_end(previous, current):
         return None
-    parts = list(checks or (checksum_of(previous), checksum_of(current)))
-    size = _CHECKS
-    for place, removed, put in _edits(previous, current, search=search):
-        size += _EDIT.size + len(put)
+    parts = list(checksums or (checksum_of(previous), checksum_of(current)))
+    size = _CHECKSUMS
+    for start, removed, added in _edits(previous, current, search=search):
+        size += _EDIT.size + len(added)
         if size > most:
             return None
-        parts += (_EDIT.pack(place, removed, len(put)), put)
+        parts += (_EDIT.pack(start, removed, len(added)), added)
     return b"".join(parts)
 
 
-def apply_delta(base: bytes, delta: bytes) -> bytes:
-    """The bytes that a delta makes of its base. Raises `Malformed`."""
-    return apply_deltas(base, [(delta, 0)])
-
-
 def apply_deltas(base: bytes | memoryview, deltas: Sequence[tuple[bytes, int]]) -> bytes:
-    """The bytes that some deltas make of a base, each made for the result of the one before: bytes, and where in them it begins.
+    """The result of some deltas on a base, each applied to the result before.
 
-    Raises `Malformed` unless the first was made for this base, each for the result of the one before, and the result is that of the
-    last.
+    Each delta is given as bytes, and where in them it starts. Raises `Malformed` if a delta was made for other bytes, or the last
+    result is not the one that it was made for.
     """
-    check = checksum_of(base)
+    checksum = checksum_of(base)
     result = bytearray(base)
     for delta, start in deltas:
-        if delta[start : start + 8] != check or len(delta) < start + _CHECKS:
+        if delta[start : start + 8] != checksum or len(delta) < start + _CHECKSUMS:
             raise Malformed("holds a delta that was made for other bytes")
-        check = delta[start + 8 : start + _CHECKS]
-        _apply(result, delta, start + _CHECKS)
+        checksum = delta[start + 8 : start + _CHECKSUMS]
+        _apply(result, delta, start + _CHECKSUMS)
     made = bytes(result)
-    if checksum_of(made) != check:
+    if checksum_of(made) != checksum:
         raise Malformed("holds a delta whose result is not the one it was made for")
     return made
 
 
 def _apply(result: bytearray, delta: bytes, at: int) -> None:
     length, shift, last = len(result), 0, 0
-    end = len(delta)
+    end, numbers = len(delta), _EDIT.size
     while at < end:
-        start = at + 12
-        if start > end:
+        added_at = at + numbers
+        if added_at > end:
             raise Malformed("holds a delta that is cut off")
-        place, removed, put = _EDIT.unpack_from(delta, at)
-        at = start + put
-        if at > end or place < last or place + removed > length:
+        start, removed, added = _EDIT.unpack_from(delta, at)
+        at = added_at + added
+        if at > end or start < last or start + removed > length:
             raise Malformed("holds a delta with an edit out of bounds")
-        last = place + removed
-        place += shift
-        result[place : place + removed] = delta[start:at]
-        shift += put - removed
+        last = start + removed
+        start += shift
+        result[start : start + removed] = delta[added_at:at]
+        shift += added - removed
 
 
 def _header(data: bytes) -> int:
-    """Length of the header of the msgpack list or map that `data` begins with, 0 for anything else."""
+    """Length of the header of a msgpack list or map, 0 for anything else."""
     first = data[0] if data else 0
     if 0x80 <= first <= 0x9F:
         return 1
@@ -137,7 +133,7 @@ def _edits(previous: bytes, current: bytes, *, search: bool) -> Iterator[Edit]:
 def _between(  # noqa: PLR0917
     previous: bytes, at: int, end: int, current: bytes, to: int, until: int, *, search: bool
 ) -> Iterator[Edit]:
-    """Edits that make `previous[at:end]` into `current[to:until]`."""
+    """Edits from `previous[at:end]` to `current[to:until]`."""
     effort = _EFFORT * (end - at) if search else 0
     for _ in range(_MOST_EDITS):
         run = _common_prefix(previous, at, end, current, to, until)
@@ -145,16 +141,16 @@ def _between(  # noqa: PLR0917
         effort += run
         if at == end or to == until:
             break
-        place, probe, spent = _meet(previous, at, min(at + _NEAR, end), current, to, until)
-        if place < 0 and effort > end - at:
-            place, probe, spent = _meet(previous, at, end, current, to, until)
+        old, new, spent = _meet(previous, at, min(at + _NEAR, end), current, to, until)
+        if old < 0 and effort > end - at:
+            old, new, spent = _meet(previous, at, end, current, to, until)
         effort -= spent
-        if place < 0:
+        if old < 0:
             break
-        while place > at and probe > to and previous[place - 1] == current[probe - 1]:
-            place, probe = place - 1, probe - 1
-        yield at, place - at, current[to:probe]
-        at, to = place, probe
+        while old > at and new > to and previous[old - 1] == current[new - 1]:
+            old, new = old - 1, new - 1
+        yield at, old - at, current[to:new]
+        at, to = old, new
     if at < end or to < until:
         yield at, end - at, current[to:until]
 
@@ -162,8 +158,11 @@ def _between(  # noqa: PLR0917
 def _meet(  # noqa: PLR0917
     previous: bytes, at: int, end: int, current: bytes, to: int, until: int
 ) -> tuple[int, int, int]:
-    """The nearest places in both where they go on alike, -1 for none, and how many bytes were searched to find out."""
-    nearest, place, probe, spent = end - at + until - to, -1, -1, 0
+    """The nearest positions from which both go on alike, and the bytes searched.
+
+    The first position is -1 if none was found.
+    """
+    nearest, old, new, spent = end - at + until - to, -1, -1, 0
     for reach in _REACHES:
         within = min(at + nearest - reach, end)
         if to + reach + _PROBE > until or within < at + _PROBE or spent > _EFFORT * (end - at):
@@ -171,12 +170,12 @@ def _meet(  # noqa: PLR0917
         found = previous.find(current[to + reach : to + reach + _PROBE], at, within)
         spent += (within if found < 0 else found) - at
         if found >= 0:
-            nearest, place, probe = found - at + reach, found, to + reach
-    return place, probe, spent
+            nearest, old, new = found - at + reach, found, to + reach
+    return old, new, spent
 
 
 def _common_prefix(previous: bytes, at: int, end: int, current: bytes, to: int, until: int) -> int:  # noqa: PLR0917
-    """Number of bytes that are the same from `at` in one and `to` in the other on."""
+    """Number of equal bytes from `at` in one and `to` in the other."""
     most = min(end - at, until - to)
     if not most or previous[at] != current[to]:
         return 0
@@ -184,7 +183,7 @@ def _common_prefix(previous: bytes, at: int, end: int, current: bytes, to: int, 
 
 
 def _common_suffix(previous: bytes, at: int, current: bytes, to: int) -> int:
-    """Number of bytes that are the same at both ends, those before `at` and `to` left out."""
+    """Number of equal bytes at both ends, without the bytes before `at` and `to`."""
     end, until = len(previous), len(current)
     most = min(end - at, until - to)
     if not most or previous[-1] != current[-1]:
@@ -193,7 +192,10 @@ def _common_suffix(previous: bytes, at: int, current: bytes, to: int) -> int:
 
 
 def _run(most: int, alike: Callable[[int, int], bool]) -> int:
-    """How many of `most` bytes are the same, given whether those between two places are: in growing strides, then shrinking."""
+    """Number of equal bytes, `most` at most, in strides that grow and then shrink.
+
+    `alike` compares the bytes between two positions.
+    """
     same, step = 0, 64
     while same < most:
         step = min(step, most - same)

@@ -1,6 +1,6 @@
-"""Values from pieces: a keyframe, and the deltas that were made against it one after the other.
+"""Assembles values from pieces: a keyframe, and the deltas made since.
 
-Pure. The pieces of one reply are numbered from 1 in the order they came; a piece that needs another names it by its number.
+Pure. The pieces of one reply are numbered from 1 in the order they came. A piece names the piece that it needs by its number.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from projections.values.versions import Versions, overlaid, verify
 __all__ = ["SMALLEST", "Pieces", "StoredValue", "assemble"]
 
 SMALLEST = 128
-"""Bytes of a value below which a delta would hardly be shorter than it."""
+"""Bytes of a value below which a delta would hardly be shorter than the value."""
 
 
 class StoredValue(NamedTuple):
@@ -25,18 +25,22 @@ class StoredValue(NamedTuple):
     type: str
     data: bytes
     token: bytes = b""
+    """Its version key."""
     entry_id: bytes = b""
-    """The entry that its piece lies in, where a delta may be made against it."""
+    """The entry of its piece, if a delta may be made against it."""
     deltas: int = 0
-    """Number of pieces behind the keyframe."""
+    """Number of deltas since the keyframe."""
     weight: int = 0
-    """Bytes of these."""
+    """Bytes of these deltas."""
     keyframe: int = 0
     """Bytes of the keyframe."""
 
 
-def assemble(chain: Sequence[bytes], token: bytes = b"", entry_id: bytes = b"") -> StoredValue | None:
-    """The value that the pieces of a keyframe and of the deltas since make; None for that of no value. Raises `Malformed`."""
+def assemble(chain: Sequence[bytes], version: bytes = b"", entry_id: bytes = b"") -> StoredValue | None:
+    """The value of a keyframe's piece and the pieces of the deltas since.
+
+    None for the piece of no value. Raises `Malformed`.
+    """
     first = chain[0]
     if first == EMPTY and len(chain) == 1:
         return None
@@ -48,7 +52,7 @@ def assemble(chain: Sequence[bytes], token: bytes = b"", entry_id: bytes = b"") 
         data = first[start:]
         if checksum_of(data) != first[start - 8 : start]:
             raise Malformed("holds a value that is not the one that was stored")
-        return StoredValue(type_, data, token, entry_id if keyframe >= SMALLEST else b"", keyframe=keyframe)
+        return StoredValue(type_, data, version, entry_id if keyframe >= SMALLEST else b"", keyframe=keyframe)
     deltas = []
     weight = 0
     for piece in chain[1:]:
@@ -58,12 +62,14 @@ def assemble(chain: Sequence[bytes], token: bytes = b"", entry_id: bytes = b"") 
         deltas.append((piece, at))
         weight += len(piece) - at
     data = apply_deltas(memoryview(first)[start:], deltas)
-    return StoredValue(type_, data, token, entry_id, len(deltas), weight, keyframe)
+    return StoredValue(type_, data, version, entry_id, len(deltas), weight, keyframe)
 
 
 class Pieces:
-    """What a reply has: pieces (bytes, number of the piece that it needs or 0, entry id, in turn), and versions (fields `s`,
-    `q` and `y`, number of those that they changed from or 0, in turn).
+    """The pieces and versions of a reply.
+
+    Of each piece the reply has its bytes, the number of the piece that it needs or 0, and its entry id. Of versions it has the
+    fields `s`, `q` and `y`, and the number of the versions that they changed from or 0.
     """
 
     def __init__(self, flat: Sequence[bytes | int], vectors: Sequence[bytes | int]) -> None:
@@ -73,30 +79,33 @@ class Pieces:
         self._versions: dict[int, tuple[Versions, int]] = {}
 
     def versions(self, number: int) -> tuple[Versions, int]:
-        """The versions of a checkpoint, and how many changes they are behind whole ones. Raises `Malformed`."""
+        """The versions of a checkpoint, and the number of changes since whole ones.
+
+        Raises `Malformed`.
+        """
         if number not in self._versions:
-            encoded, seen, check, base = self._vectors[4 * number - 4 : 4 * number]
+            encoded, seen, checksum, base = self._vectors[4 * number - 4 : 4 * number]
             own, depth = Versions(decode_versions(encoded), decode_seen(seen)), 0  # type: ignore[arg-type]
             if base:
                 before, depth = self.versions(int(base))
                 own, depth = overlaid(before, own), depth + 1
-            verify(own, check)  # type: ignore[arg-type]
+            verify(own, checksum)  # type: ignore[arg-type]
             self._versions[number] = own, depth
         return self._versions[number]
 
     def encoded_versions(self, number: int) -> list[tuple[bytes, bytes, bytes]]:
-        """The fields `s`, `q` and `y` they are made of, the whole ones first."""
+        """The fields `s`, `q` and `y` of versions and their bases, whole ones first."""
         fields = []
         while number:
-            encoded, seen, check, base = self._vectors[4 * number - 4 : 4 * number]
-            fields.append((encoded, seen, check))
+            encoded, seen, checksum, base = self._vectors[4 * number - 4 : 4 * number]
+            fields.append((encoded, seen, checksum))
             number = int(base)
         return fields[::-1]  # type: ignore[return-value]
 
     def chain(self, number: int) -> list[bytes]:
-        """The pieces that a value is made of, the keyframe first, as they were before compression; none for number 0.
+        """The pieces of a value, the keyframe first, decompressed.
 
-        Raises `Malformed`.
+        Empty for number 0. Raises `Malformed`.
         """
         chain = []
         while number:
@@ -105,29 +114,27 @@ class Pieces:
         return chain[::-1]
 
     def entry_id(self, number: int) -> bytes:
-        """The entry that a piece lies in."""
+        """The entry of a piece."""
         return self._flat[3 * number - 1]  # type: ignore[return-value]
 
     def entry_ids(self) -> list[bytes]:
-        """The entries that the pieces lie in."""
+        """The entries of all pieces."""
         return list(self._flat[2::3])  # type: ignore[arg-type]
 
     def stored(self, number: int) -> bytes:
-        """A piece as it lies in the log."""
+        """A piece as it is in the log."""
         return self._flat[3 * number - 3]  # type: ignore[return-value]
 
     def base_number(self, number: int) -> int:
-        """The number of the piece that a piece is a delta against; 0 if it is none."""
+        """The number of the base of a delta's piece, 0 for any other piece."""
         return int(self._flat[3 * number - 2])
 
-    def value(self, number: int, token: bytes) -> StoredValue | None:
-        """The value of a piece, None if it has none. Raises `Malformed`."""
-        if not number:
-            return None
-        return assemble(self.chain(number), token, self.entry_id(number))
+    def value(self, number: int, version: bytes) -> StoredValue | None:
+        """The value of a piece, None if there is none. Raises `Malformed`."""
+        return assemble(self.chain(number), version, self.entry_id(number)) if number else None
 
     def _piece(self, number: int) -> bytes:
-        """A piece that several values need is decompressed once."""
+        """A piece, decompressed once even if several values need it."""
         if number not in self._plain:
             self._plain[number] = decompressed(self._flat[3 * number - 3])  # type: ignore[arg-type]
         return self._plain[number]

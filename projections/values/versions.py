@@ -1,7 +1,8 @@
-"""The versions of a checkpoint, whole or as what changed since an earlier one's.
+"""Stores the versions of a checkpoint whole, or as the changes since another.
 
-Pure. They grow with the graph, not with what a step changes: the version of every channel, and for every node the versions it has
-seen. A checkpoint that has many of them, and the same channels and nodes as the one before, is stored with those that changed.
+Pure. Versions grow with the graph and not with the changes of a step. They have the version of every channel, and the versions that
+every node has seen. A checkpoint with many of them is stored with the changed ones only, if it has the same channels and nodes as the
+checkpoint before.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ from eventlog.codec import Malformed, checksum_of, encode
 __all__ = ["MANY", "Versions", "changed", "check_of_versions", "overlaid", "verify"]
 
 MANY = 16
-"""Channels and nodes from which on versions are stored as what changed, and what nodes have seen beside the envelope."""
+"""Channels and nodes from which on versions are stored as changes, and versions seen outside of the envelope."""
 
 
 class Versions(NamedTuple):
-    """Version token by channel; and by node what it has seen, None if that is stored elsewhere."""
+    """The version key of each channel, and the versions that each node has seen."""
 
     channels: Mapping[str, str]
     seen: Mapping[str, Any] | None
+    """None if the versions seen are stored elsewhere."""
 
     @property
     def size(self) -> int:
@@ -30,23 +32,26 @@ class Versions(NamedTuple):
 
 
 def check_of_versions(versions: Versions) -> bytes:
-    """8 bytes that tell versions from others; none where there are not many."""
+    """The checksum of versions, 8 bytes; empty if they are few."""
     if versions.size < MANY:
         return b""
     return checksum_of(encode([list(versions.channels.items()), versions.seen]))
 
 
-def verify(versions: Versions, check: bytes) -> None:
-    """Raises `Malformed` if versions are not those that a check was made of (empty: there is none)."""
-    if check and check_of_versions(versions) != check:
+def verify(versions: Versions, checksum: bytes) -> None:
+    """Raises `Malformed` if versions do not have a checksum, unless that is empty."""
+    if checksum and check_of_versions(versions) != checksum:
         raise Malformed("has versions that are not those that were stored")
 
 
 def changed(base: Versions, current: Versions) -> Versions | None:
-    """What of `current` differs from `base`; None if that would not bring it back as it is, order included."""
+    """The changes from `base` to `current`; None if they would not restore it exactly.
+
+    They restore it if both have the same channels and nodes in the same order.
+    """
     if (base.seen is None) != (current.seen is None) or list(base.channels) != list(current.channels):
         return None
-    channels = {name: token for name, token in current.channels.items() if token != base.channels[name]}
+    channels = {name: version for name, version in current.channels.items() if version != base.channels[name]}
     if base.seen is None or current.seen is None:
         return Versions(channels, None)
     if list(base.seen) != list(current.seen):
@@ -55,11 +60,11 @@ def changed(base: Versions, current: Versions) -> Versions | None:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether two nodes have seen the same, in the same order, 1 and 1.0 being different."""
+    """Whether two nodes have seen the same in the same order; 1 and 1.0 differ."""
     return repr(one) == repr(other)
 
 
 def overlaid(base: Versions, changes: Versions) -> Versions:
-    """`base` with what `changed` gave."""
+    """Versions with changes as `changed` returns them."""
     seen = None if base.seen is None else {**base.seen, **(changes.seen or {})}
     return Versions({**base.channels, **changes.channels}, seen)

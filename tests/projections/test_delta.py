@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventlog.codec import Malformed, checksum_of
-from projections.values.delta import apply_delta, apply_deltas, make_delta
+from projections.values.delta import apply_deltas, make_delta
 
 ITEMS = st.one_of(
     st.integers(-(2**63), 2**63 - 1),
@@ -54,6 +54,11 @@ def edit(items: list[Any], draw: Any) -> list[Any]:
 def apply_all(base: bytes, deltas: list[bytes]) -> bytes:
     """Deltas one after the other, each somewhere in longer bytes."""
     return apply_deltas(base, [(b"xyz" + delta, 3) for delta in deltas])
+
+
+def apply_delta(base: bytes, delta: bytes) -> bytes:
+    """One delta."""
+    return apply_deltas(base, [(delta, 0)])
 
 
 def restores(previous: bytes, current: bytes) -> bytes | None:
