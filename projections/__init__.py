@@ -1,4 +1,4 @@
-"""Folds of a thread's log, and their stored views."""
+"""Folds of a thread's log, and the views that they are stored in."""
 
 from projections.feed import FeedProjection
 from projections.log.fold import Index, fold

@@ -1,12 +1,12 @@
-"""Projections of one's own: the feed folded into any store, with its position in the same transaction.
+"""The base class of projections that applications write.
 
-A projection that keeps its position where it keeps what it made of the feed can neither miss an activity nor count one twice,
-whatever is killed when. It is one reader, at its own pace, apart from all consumer groups: what is to be worked off by several,
-or to be retried event by event, is a group's.
+A projection folds the feed into any store, and keeps its position there in the same transaction. So it neither misses an activity
+nor counts one twice, even if it is killed. A projection is one reader with its own pace, apart from all consumer groups. Use a
+group for work that several members share, or that is retried event by event.
 
-To change what a projection makes of the feed, fold a new one from zero beside the old one, which goes on serving; when it has
-caught up, let readers go over to it. Trimming would take from under it what it has not read: keep the feed, or register a group
-for it.
+To change what a projection makes of the feed, fold a new one from zero while the old one goes on serving. Let readers go over to
+the new one when it has caught up. Trimming would remove activities that a projection has not read: keep the feed, or register a
+group for the projection.
 """
 
 from __future__ import annotations
@@ -25,29 +25,33 @@ BATCH = 500
 
 
 class FeedProjection(ABC):
-    """Folds activities into a store. To be derived from: `position` and `fold` are the store's."""
+    """Folds activities into a store. Subclasses write `position` and `fold`."""
 
     kinds: Sequence[str] | None = None
-    """Kinds of activity that are wanted, decided at the server; None: all."""
+    """The kinds of activity that are wanted, filtered by the server; None for all."""
     partial: bool = False
-    """Whether an empty store may begin with the oldest activity there is, where the feed was trimmed: it is not whole then."""
+    """Whether an empty store may begin with the oldest activity of a feed that was trimmed: the store is not complete then."""
 
     @abstractmethod
     def position(self) -> Position | str | None:
-        """The position that the store has, as `fold` was given it or as its text; None if it is empty."""
+        """The position in the store, as `fold` was given it or as text; None if empty."""
 
     @abstractmethod
     def fold(self, activities: Sequence[Activity], position: Position) -> Awaitable[None] | None:
-        """Folds activities into the store and puts `position` in place of the one it has: both in one transaction, or neither.
+        """Folds activities into the store, and replaces its position, in one transaction.
 
-        The activities may be none: then only the position moves. Raising leaves the store where it was, and ends the fold.
+        There may be no activities: then only the position moves. If this raises, the store must be as it was, and the fold ends.
         """
 
     def catch_up(self, feed: ActivityFeed, *, batch: int = BATCH) -> int:
-        """Folds what the feed has beyond the store's position. How many activities that was.
+        """Folds the activities after the store's position, and returns how many they were.
 
-        Raises `PositionLost` where the store has folded what the server has lost since, `PositionTrimmed` where what comes next was
-        trimmed: in both cases the store has to be folded anew. Round trips are those of `ActivityFeed.tail`.
+        Round trips are those of `ActivityFeed.tail`.
+
+        Raises:
+            PositionLost: the store has folded activities that the server has lost since. Fold the store from zero.
+            PositionTrimmed: the next activities were trimmed. Fold the store from zero.
+
         """
         start = self._start()
         tail = feed.tail(start, kinds=self.kinds, follow=False, batch=batch)
@@ -62,7 +66,7 @@ class FeedProjection(ABC):
         return count + len(some)
 
     async def acatch_up(self, feed: ActivityFeed, *, batch: int = BATCH) -> int:
-        """Async twin of `catch_up`; `fold` may be a coroutine function."""
+        """Async form of `catch_up`; `fold` may be a coroutine function."""
         start = self._start()
         tail = feed.tail(start, kinds=self.kinds, follow=False, batch=batch)
         count, some = 0, list[Activity]()
@@ -76,7 +80,10 @@ class FeedProjection(ABC):
         return count + len(some)
 
     def follow(self, feed: ActivityFeed, *, until: Callable[[], bool] = lambda: False, batch: int = BATCH) -> None:
-        """Catches up and goes on folding what comes, until `until()`, asked once a second or oftener, says so."""
+        """Catches up, and goes on folding new activities until `until()` is true.
+
+        `until` is called at least once a second.
+        """
         while not until():
             self.catch_up(feed, batch=batch)
             if not until():
@@ -85,7 +92,7 @@ class FeedProjection(ABC):
     async def afollow(
         self, feed: ActivityFeed, *, until: Callable[[], bool] = lambda: False, batch: int = BATCH
     ) -> None:
-        """Async twin of `follow`."""
+        """Async form of `follow`."""
         while not until():
             await self.acatch_up(feed, batch=batch)
             if not until():
@@ -98,7 +105,7 @@ class FeedProjection(ABC):
         if isinstance(found, str):
             return Position.parse(found)
         if not isinstance(found, Position):
-            raise TypeError(f"position() must give a Position, its text, or None, not {type(found).__name__}.")
+            raise TypeError(f"position() must return a Position, its text, or None, not {type(found).__name__}.")
         return found
 
     def _position(self) -> Position:

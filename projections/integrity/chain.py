@@ -41,7 +41,7 @@ REMEDY = "Restore the log from a backup, or delete the thread."
 WRONG_COPY = "closes a copy of another log than the one before it"
 
 Report = Callable[[str, bytes, int, str], None]
-"""Receives a break: its kind, an entry, that entry's number, and a problem that continues the sentence "Entry ...". """
+"""Receives a break: its kind, an entry, that entry's number, and the problem, which continues the sentence "Entry ..."."""
 
 
 class Link(NamedTuple):
@@ -55,7 +55,7 @@ class Link(NamedTuple):
 
     @classmethod
     def of(cls, entry_id: bytes, flat: list[bytes]) -> Link:
-        """The link of an entry. Raises `ValueError` for an entry that this package did not write."""
+        """The link of an entry. Raises `ValueError` if this package did not write it."""
         if flat[:4:2] != [b"n", b"d"]:
             raise ValueError("does not begin with a number and a digest")
         sequence = int(flat[1])
@@ -126,7 +126,10 @@ class Chain:
         return chained
 
     def account(self, event: Event) -> list[tuple[int, int]]:
-        """Compares what the last entry's event says of other entries; returns ranges that it removed and that are in the log."""
+        """Compares what the last entry's event says of other entries.
+
+        Returns the ranges of numbers that it removed and that are in the log.
+        """
         compare = _ACCOUNTS.get(type(event))
         return compare(self, event) if compare else []
 
@@ -210,7 +213,10 @@ class WholeChain(Chain):
         """Number of the first removal of entries that were read (the log was pruned meanwhile, or they were put back); else 0."""
 
     def add(self, entry_id: bytes, flat: list[bytes]) -> Recorded:
-        """The event in the next entry. Raises `CorruptEntry` if the entry does not follow those before it."""
+        """The event in the next entry.
+
+        Raises `CorruptEntry` if the entry does not follow those before it.
+        """
         recorded = decode_entry(self.thread, entry_id, flat)
         try:
             entry = Link.of(entry_id, flat)

@@ -1,4 +1,6 @@
-"""Compares a log with what is known of it elsewhere: its index, its stream, its feed, and digests that were kept.
+"""Compares a log with its index, its stream, its feed, and digests that were kept.
+
+Theory of operation.
 
 1. The index and each kept digest know the digest of one entry by its number. The feed knows the id of the last entry that it
    announced. The entry with that number must be the same. If the log ends before it, the log was cut.
@@ -31,7 +33,7 @@ __all__ = ["Evidence"]
 
 
 class Evidence:
-    """Compares a chain with what is known of it: each entry by `compare`, then its end by `finish`."""
+    """Compares a chain: each entry by `compare`, then its end by `finish`."""
 
     def __init__(
         self, chain: Chain, findings: Findings, state: LogState, feed: Announced | None, kept: Mapping[int, str]
@@ -58,7 +60,10 @@ class Evidence:
             self._went_back_from = None
 
     def finish(self, last_read: bytes) -> None:
-        """Compares the end of the log. `last_read`: the id of the stream's last entry, even if it is foreign."""
+        """Compares the end of the log.
+
+        `last_read` is the id of the stream's last entry, even if it is foreign.
+        """
         self._compare_index_and_stream(last_read)
         if self._feed is not None:
             self._compare_feed(self._feed)

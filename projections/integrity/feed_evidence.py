@@ -1,4 +1,7 @@
-"""What the feed knows of threads: the last number that it announced of each, and where that went back."""
+"""Reads what the feed knows of threads.
+
+This is the last number that it announced of each thread, and whether it has announced a number twice.
+"""
 
 from __future__ import annotations
 
@@ -20,32 +23,30 @@ ORIGIN = "0-0"
 
 
 class Announced(NamedTuple):
-    """What the feed says last of a thread."""
+    """The feed's last word on a thread."""
 
     sequence: int
     entry_id: str
-    """The entry with that number; "" where the thread has ended."""
+    """The entry with that number; "" if the thread has ended."""
     ended: str = ""
-    """"deleted" or "expired" where that is its last word."""
+    """"deleted" or "expired" if that is the last word."""
     digest: str = ""
-    """Of a deleted thread, the digest that its log ended with."""
+    """The digest that the log of a deleted thread ended with."""
     lasting: bool = False
-    """Whether more than writes without a checkpoint was announced: such a log is dropped after a day."""
+    """Whether more than writes without a checkpoint was announced. A log of such writes is dropped after a day."""
     ended_before: bool = False
-    """Whether an earlier log of the thread has ended, or may have: in a part of the feed that was trimmed, or before the thread was
-    imported.
-    """
+    """Whether an earlier log of the thread has ended, or may have: in a trimmed part of the feed, or before an import."""
     behind: tuple[int, str] | None = None
-    """Number and entry that the thread was announced with before a lower number was."""
+    """Number and entry that were announced before a lower number was."""
 
 
 class _FeedPage(NamedTuple):
     """A reply of `feed_evidence.lua`."""
 
     status: bytes
-    """ok, or why the feed cannot be read from there: trimmed, lost."""
+    """ok; trimmed or lost if the feed cannot be read after that offset."""
     pointers: Sequence[Sequence[bytes]] = ()
-    """Of each its id, thread, entry id, number, kind and digest."""
+    """Id, thread, entry id, number, kind and digest of each pointer."""
     offset: Offset = Offset(ORIGIN, "")
     """The offset of the last pointer read."""
     more: bool = False
@@ -55,19 +56,15 @@ class _FeedPage(NamedTuple):
         if reply[0] != b"ok":
             return cls(reply[0])
         status, pointers, last, fingerprint, more = reply
-        return cls(
-            status,
-            list(zip(*[iter(pointers)] * 6, strict=True)),
-            Offset(last.decode(), fingerprint.decode()),
-            bool(more),
-        )
+        offset = Offset(last.decode(), fingerprint.decode())
+        return cls(status, list(zip(*[iter(pointers)] * 6, strict=True)), offset, bool(more))
 
 
 def announced(keyspace: Keyspace, threads: Sequence[str] | None = None) -> Flow[dict[str, Announced]]:
-    """What the feed says last, by thread: of some threads, or of all that it knows.
+    """The feed's last word on some threads, or on all that it knows.
 
-    A round trip per 2,000 pointers of the partitions concerned; only reads. Of a feed that was trimmed, what is left counts.
-    Memory: a few words a thread. Raises `CorruptEntry` for one of these that this project did not write.
+    Of a feed that was trimmed, the rest counts. Only reads: a round trip per 2,000 pointers of the partitions concerned.
+    Memory: a few words per thread. Raises `CorruptEntry` for a pointer of these threads that this package did not write.
     """
     found: dict[str, Announced] = {}
     wanted = None if threads is None else [thread.encode() for thread in threads]
@@ -75,24 +72,21 @@ def announced(keyspace: Keyspace, threads: Sequence[str] | None = None) -> Flow[
     numbers = list(every) if wanted is None else sorted({keyspace.partition_of(thread) for thread in wanted})
     ends = yield from ends_of(keyspace, numbers)
     for number, (first, _) in ends.items():
-        yield from _told(keyspace, number, first, wanted or (), found)
+        yield from _read_partition(keyspace, number, first, wanted or (), found)
     return found
 
 
-def _told(
+def _read_partition(
     keyspace: Keyspace, number: int, first: Offset, wanted: Sequence[bytes], found: dict[str, Announced]
 ) -> Flow[None]:
-    """Notes what the feed of a partition says behind an entry."""
+    """Notes what a partition's feed says after an offset."""
     keys = keyspace.partition(number)
 
     def call(offset: Offset) -> Call:
         return Call(ANNOUNCED, [keys.feed, keys.trimmed], [offset.id, offset.check, PAGE, *wanted])
 
-    def following(page: _FeedPage) -> Call | None:
-        return call(page.offset) if page.more else None
-
     offset, trimmed = first, first.id != ORIGIN
-    pages = Pages(call(first), _FeedPage.decode, following)
+    pages = Pages(call(first), _FeedPage.decode, lambda page: call(page.offset) if page.more else None)
     while pages.more:
         page = yield from pages.next()
         if page.status != b"ok":
@@ -111,21 +105,17 @@ def _told(
 def _next(
     before: Announced | None, log_id: bytes, number: bytes, kind: bytes, digest: bytes, *, trimmed: bool
 ) -> Announced:
+    """The last word on a thread after one more pointer."""
     entry_id, sequence = log_id.decode(), int(number)
     if not entry_id:
         return Announced(sequence, "", kind.decode(), digest.decode(), ended_before=True)
     lasting = kind != b"writes"
     if before is None:
         return Announced(sequence, entry_id, lasting=lasting, ended_before=trimmed or kind == b"imported")
-    if before.ended or kind in (b"copied", b"imported"):  # which begin a thread
+    if before.ended or kind in (b"copied", b"imported"):  # a log begins
         return Announced(sequence, entry_id, lasting=lasting, ended_before=True)
     behind = before.behind
     if sequence <= before.sequence and (behind is None or before.sequence > behind[0]):
         behind = before.sequence, before.entry_id
-    return Announced(
-        sequence,
-        entry_id,
-        lasting=lasting or before.lasting,
-        ended_before=trimmed or before.ended_before,
-        behind=behind,
-    )
+    lasting, ended_before = lasting or before.lasting, trimmed or before.ended_before
+    return Announced(sequence, entry_id, lasting=lasting, ended_before=ended_before, behind=behind)

@@ -1,4 +1,4 @@
-"""Checks the signatures of a log, and that the entries which its writers had seen are still there.
+"""Checks the signatures of a log, and what its writers had seen.
 
 A seal names the last entry that its writer had seen when it signed, and that entry's digest (see `eventlog.signing`). That entry
 must still be in the log with the same digest, or it must have been removed by order. Otherwise the log was rolled back.
@@ -50,7 +50,7 @@ class _Writer:
     used: deque[int] = field(default_factory=lambda: deque(maxlen=USED))
 
     def uses(self, number: int) -> bool:
-        """Notes a number; returns False if it was used before, or is so old that it must have been used before."""
+        """Notes a number; False if it was used before, or is too old to be new."""
         if number <= self.highest and (number in self.used or (len(self.used) == USED and number < min(self.used))):
             return False
         self.highest = max(self.highest, number)
@@ -114,7 +114,7 @@ class Seals:
             self._to_look_up.append(sight)
 
     def look_up(self, keys: ThreadKeys) -> Flow[None]:
-        """Compares the entries that writers had seen and that are not among the last ones. A round trip each."""
+        """Compares entries that writers had seen long before. A round trip each."""
         for sight in self._to_look_up:
             self._compare(sight, (yield from digest_at(keys, sight.seal.seen)))
         self._to_look_up.clear()
@@ -128,11 +128,14 @@ class Seals:
 
     @property
     def suspects(self) -> set[bytes]:
-        """The threads that entries were signed for whose writers had seen an entry that is now missing or different."""
+        """Threads whose writers had seen an entry that is now missing or different."""
         return {self._name_of(sight.entry_id) for sight, _ in self._problems()}
 
     def finish(self, ended: Collection[bytes]) -> None:
-        """Reports what writers had seen and is not there. `ended`: threads whose earlier logs have ended, or may have."""
+        """Reports the entries that writers had seen and that are missing or different.
+
+        `ended` are the threads whose earlier logs have ended, or may have.
+        """
         for sight, problem in self._problems():
             if not self._is_of_an_earlier_log(sight, ended):
                 self._findings.find(ROLLED_BACK, sight.entry_id, sight.sequence, problem)
@@ -152,7 +155,7 @@ class Seals:
         return any(gap.closed and entry_order(gap.before) < at < entry_order(gap.after.entry_id) for gap in gaps)
 
     def _is_of_an_earlier_log(self, sight: _Sight, ended: Collection[bytes]) -> bool:
-        """Whether the entry that a writer had seen may have been in an earlier log of the thread.
+        """Whether the seen entry may have been in an earlier log of the thread.
 
         Then it came before this log. If the thread was written to faster than once a ms, the earlier log was ahead of the clock.
         Then it may have come shortly after this log began, and the writer names it in its first event here.

@@ -1,10 +1,10 @@
-"""What is read, held against the signed entries it comes from, before any of it is deserialized.
+"""Compares replies with the signed entries they come from.
 
-A saver with a key does not believe views: heads, indexes and what scripts put together can be written by whoever can write to the
-server. It fetches the entries that a reply was made of, checks their signatures, and that the reply says what they say: of this
-thread, this namespace, this checkpoint, this version of a channel. That a checkpoint lacks a value is checked against the log.
-What is not checked is whether views leave writes out, or lead to the newest entries there are: verifying, and comparing views with
-the log, tells that.
+A saver with a key does not trust views: anyone with write access to the server can alter heads and indexes, and so the replies of
+scripts. Before it deserializes a reply, the saver fetches the entries of the reply and checks their signatures. Then it checks that
+both agree on thread, namespace, checkpoint, and version of each channel. If a checkpoint lacks a value, the log must lack it too.
+
+Views may still leave out writes, or lead to older entries than the newest. Verifying a thread and checking its views find that.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["check_ancestors", "check_bare", "check_views", "read_signed"]
 
 READ_NAMED = load_script("projections/integrity/read_named")
 AT_ONCE = 50
-"""Entries fetched in one round trip."""
+"""Entries that are fetched in one round trip."""
 
 Fields = dict[bytes, bytes]
 
@@ -61,11 +61,11 @@ class _Entries:
         return self.known[entry_id].get(name)
 
     def named(self, entry_id: bytes) -> tuple[str, str]:
-        """Namespace and checkpoint id that an entry is of."""
+        """Namespace and checkpoint id of an entry."""
         return _named(self.keys, entry_id, self.field(entry_id, b"e") or b"")
 
     def bases(self, entry_ids: Iterable[bytes]) -> Flow[None]:
-        """Fetches what the versions of some checkpoints' entries changed from, down to whole ones."""
+        """Fetches some checkpoints' entries and those their versions changed from."""
         wanted = list(entry_ids)
         while wanted:
             yield from self.fetch(wanted)
@@ -74,14 +74,14 @@ class _Entries:
             ]
 
     def versions(self, entry_id: bytes) -> dict[str, str]:
-        """Version token by channel of a checkpoint, whose bases were fetched."""
+        """The version key of each channel of a checkpoint, whose bases were fetched."""
         vectors: list[dict[str, str]] = []
         at: bytes | None = entry_id
         while at is not None:
             vectors.append(decode_versions(self.field(at, b"s") or b""))
             base = self.field(at, b"b")
             at = None if base is None else counted_part(base, 0)[0]
-        return {channel: token for vector in reversed(vectors) for channel, token in vector.items()}
+        return {channel: version for vector in reversed(vectors) for channel, version in vector.items()}
 
 
 def _entries_of(keys: ThreadKeys) -> _Entries:
@@ -89,8 +89,9 @@ def _entries_of(keys: ThreadKeys) -> _Entries:
 
 
 def read_signed(keys: ThreadKeys, entry_ids: Sequence[bytes]) -> Flow[list[list[bytes]]]:
-    """The fields of some entries, their signatures checked. One round trip. Raises `SignatureInvalid`, or `CorruptEntry` for one
-    that the log lacks.
+    """The fields of some entries, their signatures checked.
+
+    A round trip per 50 entries. Raises `SignatureInvalid`, or `CorruptEntry` if the log lacks an entry.
     """
     entries = _entries_of(keys)
     yield from entries.fetch(entry_ids)
@@ -98,8 +99,10 @@ def read_signed(keys: ThreadKeys, entry_ids: Sequence[bytes]) -> Flow[list[list[
 
 
 def check_views(keys: ThreadKeys, views: Sequence[View], pieces: Pieces) -> Flow[None]:
-    """Checks checkpoints that a script read from the log. A round trip per 50 entries that they come from, and one for each step
-    that versions go back; none if the thread has no signer. Raises `SignatureInvalid` or `CorruptEntry`.
+    """Checks checkpoints that a script read from the log.
+
+    A round trip per 50 entries that they come from, and one per base of their versions. None if the thread has no signer.
+    Raises `SignatureInvalid` or `CorruptEntry`.
     """
     if keys.signer is None or not views:
         return
@@ -129,9 +132,9 @@ def check_views(keys: ThreadKeys, views: Sequence[View], pieces: Pieces) -> Flow
 
 
 def _check_absent(keys: ThreadKeys, absent: set[tuple[str, bytes]]) -> Flow[None]:
-    """That the log is whole, and has no values where an index led to none: one may have been taken out of both.
+    """Checks that the log is whole, and has no value where the index led to none.
 
-    Rare, and dear: the log is read twice.
+    This is rare and expensive: the log is read twice.
     """
     found = yield from verify_thread(keys)
     if not found.sound:
@@ -147,7 +150,7 @@ def _check_absent(keys: ThreadKeys, absent: set[tuple[str, bytes]]) -> Flow[None
 
 
 def check_bare(keys: ThreadKeys, views: Sequence[Sequence[bytes]]) -> Flow[None]:
-    """Checks envelopes of checkpoints, each with its place."""
+    """Checks envelopes of checkpoints, each with its sort key."""
     if keys.signer is None or not views:
         return
     entries = _entries_of(keys)
@@ -166,10 +169,11 @@ def check_ancestors(  # noqa: PLR0917
     steps: Sequence[Sequence[list[bytes]]],
     pieces: Pieces,
 ) -> Flow[None]:
-    """Checks what a walk up the ancestors found: values, writes, and that each is its predecessor's parent.
+    """Checks the checkpoints on a way up the ancestors.
 
-    `place`: namespace and id of the checkpoint that it began at, None where there is none. `origin`: that one's entry, where it is
-    none of the steps itself.
+    Their values and writes must be those of signed entries, and each must be the parent of the one before.
+    `place` is the namespace and id of the checkpoint where the way begins; the id is None if there is none. `origin` is the entry
+    of that checkpoint if it is not one of the steps.
     """
     if keys.signer is None:
         return
@@ -204,12 +208,12 @@ def check_ancestors(  # noqa: PLR0917
 
 
 def _check_chain(  # noqa: PLR0917
-    entries: _Entries, namespace: str, channel: bytes, token: bytes, pieces: Pieces, number: int
+    entries: _Entries, namespace: str, channel: bytes, version: bytes, pieces: Pieces, number: int
 ) -> None:
-    """That a piece, and those it goes back to, are what the entries have of the channel, in the namespace."""
+    """Checks that the entries have a piece and its bases under the channel's versions."""
     while number:
         entry_id, piece = pieces.entry_id(number), pieces.stored(number)
-        if entries.field(entry_id, b"=" + value_name(channel, token)) != piece:
+        if entries.field(entry_id, b"=" + value_name(channel, version)) != piece:
             raise _differs(entries.keys, entry_id)
         if entries.named(entry_id)[0] != namespace:
             raise _differs(entries.keys, entry_id)
@@ -218,20 +222,18 @@ def _check_chain(  # noqa: PLR0917
             if is_delta(piece):
                 raise _differs(entries.keys, entry_id)
             return
-        base, token = base_of(piece)
+        base, version = base_of(piece)
         if pieces.entry_id(number) != base:
             raise _differs(entries.keys, entry_id)
 
 
 def _check_versions(entries: _Entries, entry_id: bytes, vectors: list[tuple[bytes, bytes, bytes]]) -> None:
-    """That versions are those of an entry and of what it changed from."""
+    """Checks that versions are those of an entry and its bases."""
     at: bytes | None = entry_id
-    for encoded, seen, check in reversed(vectors):
+    for vector in reversed(vectors):
         if at is None:
             raise _differs(entries.keys, entry_id)
-        decode_versions(encoded)
-        told = (entries.field(at, b"s"), entries.field(at, b"q") or b"", entries.field(at, b"y") or b"")
-        if told != (encoded, seen, check):
+        if vector != (entries.field(at, b"s"), entries.field(at, b"q") or b"", entries.field(at, b"y") or b""):
             raise _differs(entries.keys, at)
         base = entries.field(at, b"b")
         at = None if base is None else counted_part(base, 0)[0]
@@ -240,13 +242,13 @@ def _check_versions(entries: _Entries, entry_id: bytes, vectors: list[tuple[byte
 
 
 def _check_writes(entries: _Entries, writes: Sequence[bytes], envelope: bytes) -> None:
-    """That writes are those of an entry that is of the same checkpoint."""
+    """Checks that writes are those of an entry of the same checkpoint."""
     entry_id, task, path, *fields = writes
-    told = entries.known[entry_id]
-    own = [part for name, value in told.items() if name[:1] == b"!" for part in (name, value)]
-    if (told.get(b"t"), told.get(b"a"), own) != (task, path, fields):
+    signed = entries.known[entry_id]
+    own = [part for name, value in signed.items() if name[:1] == b"!" for part in (name, value)]
+    if (signed.get(b"t"), signed.get(b"a"), own) != (task, path, fields):
         raise _differs(entries.keys, entry_id)
-    if _named(entries.keys, entry_id, told.get(b"e") or b"") != _named(entries.keys, entry_id, envelope):
+    if entries.named(entry_id) != _named(entries.keys, entry_id, envelope):
         raise _differs(entries.keys, entry_id)
 
 
@@ -257,7 +259,7 @@ def _check_place(keys: ThreadKeys, place: bytes, envelope: bytes) -> None:
 
 
 def _named(keys: ThreadKeys, entry_id: bytes, envelope: bytes) -> tuple[str, str]:
-    """Namespace and checkpoint id that an envelope, which is signed, names."""
+    """Namespace and checkpoint id in a signed envelope."""
     try:
         found = codec.decode(envelope)
         return found["ns"], found["id"]
@@ -272,8 +274,8 @@ def _same(keys: ThreadKeys, entry_id: bytes, one: bytes | None, other: bytes | N
 
 def _differs(keys: ThreadKeys, entry_id: bytes) -> SignatureInvalid:
     return SignatureInvalid(
-        f"Thread {keys.thread.decode()!r}: what was read is not what entry {entry_id.decode(errors='replace')} was signed with: "
-        "an index was altered. Nothing of it was deserialized. Rebuild the thread's views and verify it."
+        f"Thread {keys.thread.decode()!r}: the reply differs from the signed entry {entry_id.decode(errors='replace')}, since an "
+        "index was altered. Nothing of it was deserialized. Rebuild the thread's views and verify it."
     )
 
 

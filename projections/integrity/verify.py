@@ -1,4 +1,4 @@
-"""Was a log altered? Compares every entry with its number, its predecessor's digest and its signature.
+"""Verifies a thread's log, so that a change by other programs is found.
 
 Theory of operation.
 
@@ -11,12 +11,12 @@ Theory of operation.
 A log that agents write to is verified up to its end when verifying began. If there are findings and the log has changed meanwhile
 (pruned, deleted, started over), it is verified once more.
 
-What verifying does not prove:
+Verifying does not prove these:
 
-- that nothing was cut off the end together with everything that knew of it. Keep digests elsewhere (`Verified.digest`);
-- that an agent wrote the truth;
-- without keys: that nobody with access to the server rewrote the log, digests included;
-- with HMAC: that nobody else who has the secret signed the events.
+- Nothing was cut off the end together with everything that knew of it. Keep digests elsewhere (`Verified.digest`) to find that.
+- An agent wrote the truth.
+- Without keys: nobody with access to the server rewrote the log, digests included.
+- With HMAC: nobody else who has the secret signed the events.
 """
 
 from __future__ import annotations
@@ -108,8 +108,9 @@ class Verification:
 def verify_thread(
     keys: ThreadKeys, *, expected: Mapping[int, str] | None = None, known: Announced | None = None
 ) -> Flow[Verified]:
-    """Verifies a thread's log, and its signatures if the thread has a signer. Only reads.
+    """Verifies a thread's log, and its signatures if the thread has a signer.
 
+    Only reads.
     Round trips: one per 500 entries or 1 MiB, one per 2,000 pointers of the thread's feed, and a few more. With a signer, one more
     for each entry whose writer had seen nothing of the last thousand entries.
     Memory: see `Verification`; two pages of entries.
@@ -159,7 +160,10 @@ def _verified(keys: ThreadKeys, state: LogState, feed: Announced | None, kept: M
 
 
 def _ended(keys: ThreadKeys, threads: set[bytes], state: LogState, feed: Announced | None) -> Flow[set[bytes]]:
-    """Of some threads, those whose earlier log has ended, or may have: by the feed, or because logs of the thread expire."""
+    """Of some threads, those whose earlier log has ended, or may have.
+
+    The feed knows, and logs that expire may have ended without a trace in it.
+    """
     others = {name: name.decode() for name in threads - {keys.thread}}
     reported = (yield from announced(keys.keyspace, list(others.values()))) if others else {}
     found = {name for name, thread in others.items() if _has_ended(reported.get(thread))}
@@ -167,7 +171,7 @@ def _ended(keys: ThreadKeys, threads: set[bytes], state: LogState, feed: Announc
 
 
 def _has_ended(feed: Announced | None) -> bool:
-    """Whether an earlier log may have ended: the feed says so, does not know the thread, or went back."""
+    """Whether an earlier log may have ended, by the feed."""
     return feed is None or feed.ended_before or feed.behind is not None
 
 

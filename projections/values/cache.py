@@ -1,8 +1,8 @@
 """Caches the value of each channel that was last read or written.
 
 It is the base of the next delta. All threads of a saver share a bound in bytes, and the values that were noted longest ago are
-dropped first. The cache costs no round trip: without a cached value, a value is stored whole. The script that appends checks that the
-log holds what the cache holds.
+dropped first. The cache costs no round trip: without a cached value, a value is stored whole. The script that appends checks that
+the log holds what the cache holds.
 """
 
 from __future__ import annotations

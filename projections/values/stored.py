@@ -1,20 +1,19 @@
-"""A checkpoint as the log has it: put together from a head, or from what a script found in the log.
+"""Assembles stored checkpoints from heads, or from views that scripts reply.
 
 Pure. A head is a hash of these fields:
 
     id, at, p     checkpoint id, its entry id, parent id ('' for none)
-    e, s, q, y    envelope, versions, versions seen ('' for none) and the check of both, as in the log entry
-    b             number of changes to them since: s1, q1, s2, q2, ...
-    w             number of entries that its writes lie in
-    =<channel>    version token, behind its length, then the piece: a short keyframe, or that of no value; or, as it is, a keyframe
-                  that deltas may be made against
+    e, s, q, y    envelope, versions, versions seen ('' for none), and the checksum of both, as in the log entry
+    b             number of changes to the versions since: s1, q1, s2, q2, ...
+    w             number of entries of its writes
+    =<channel>    a keyframe that deltas may be made against; or the version key, after its length, and a short keyframe or the
+                  piece of no value
     +<number>:<channel>  a delta since, from 1 on
-    #<channel>    of such a keyframe: number of deltas, ':', entry that the last piece lies in, ':', check and version token of
-                  the value
-    !<number>     the writes of an entry, from 1 on: task, task path, then field name and value of each, all behind their lengths
+    #<channel>    for a keyframe with deltas: their number, ':', entry of the last piece, ':', checksum and version key of the value
+    !<number>     the writes of an entry, from 1 on: task, task path, then field name and value of each, all after their lengths
 
-A head is right for a channel exactly if the version of its last piece is the one that `s` names. Where it is not (a put that names
-a version without bringing its value along), the head is incomplete and the log is read instead.
+A head is right for a channel if the version of its last piece is the one that `s` names. Otherwise a put had named a version
+without bringing its value. The head is incomplete then, and the log is read instead.
 """
 
 from __future__ import annotations
@@ -39,7 +38,10 @@ class Incomplete(Exception):
 
 
 class PendingWrite(NamedTuple):
-    """A write of a task, in the order LangGraph applies them. Source: `langgraph.checkpoint.base.writes_sort_key`."""
+    """A write of a task, which sorts as LangGraph applies writes.
+
+    Source: `langgraph.checkpoint.base.writes_sort_key`.
+    """
 
     task_path: str
     task_id: str
@@ -58,16 +60,16 @@ class StoredCheckpoint:
     values: Mapping[str, StoredValue]
     writes: Sequence[PendingWrite]
     seen: Mapping[str, Any] | None = None
-    """Versions seen, None where the body has them."""
+    """Versions seen, None if the body has them."""
     entry_id: bytes = b""
     check: bytes = b""
-    """Of its versions, empty where they are few."""
+    """The checksum of its versions, empty if they are few."""
     depth: int = 0
-    """Number of changes that its versions are behind whole ones."""
+    """Number of changes of versions since whole ones."""
 
 
 def decode_envelope(data: bytes) -> tuple[str, str, dict[str, Any]]:
-    """Namespace, checkpoint id and body of a checkpoint's envelope. Raises `Malformed`."""
+    """Namespace, checkpoint id and body in an envelope. Raises `Malformed`."""
     body = codec.decode(data)
     if not isinstance(body, dict) or type(body.get("ns")) is not str or type(body.get("id")) is not str:
         raise Malformed("has an envelope of another shape than this project writes")
@@ -76,8 +78,9 @@ def decode_envelope(data: bytes) -> tuple[str, str, dict[str, Any]]:
 
 
 def from_head(head: Mapping[bytes, bytes] | Sequence[bytes]) -> StoredCheckpoint:
-    """The checkpoint in a head (its fields, or names and values in turn). Raises `Incomplete` if the head lacks something or there
-    is none, and `Malformed` for bytes this project did not write.
+    """The checkpoint in a head, given as a mapping, or as names and values in turn.
+
+    Raises `Incomplete` if there is no head or it lacks a value, and `Malformed` for bytes that this project did not write.
     """
     fields = head if isinstance(head, Mapping) else paired(head)
     if not fields:
@@ -89,40 +92,43 @@ def from_head(head: Mapping[bytes, bytes] | Sequence[bytes]) -> StoredCheckpoint
         for number in range(1, depth + 1):
             changes = Versions(decode_versions(fields[b"s%d" % number]), decode_seen(fields[b"q%d" % number]))
             versions, seen = overlaid(Versions(versions, seen), changes)
-        check = fields.get(b"y", b"")
-        verify(Versions(versions, seen), check)
+        checksum = fields.get(b"y", b"")
+        verify(Versions(versions, seen), checksum)
         parent = fields[b"p"].decode() or None
         values = {}
-        for channel, token in versions.items():
-            if (value := _held(fields, channel.encode(), token.encode())) is not None:
+        for channel, version in versions.items():
+            if (value := _value_in(fields, channel.encode(), version.encode())) is not None:
                 values[channel] = value
         writes = _pending(_writes_of_head(fields))
     except (KeyError, ValueError) as error:
         raise Malformed(f"head: {error}") from error
     entry_id = fields.get(b"at", b"")
     return StoredCheckpoint(
-        namespace, checkpoint_id, parent, body, versions, values, writes, seen, entry_id, check, depth
+        namespace, checkpoint_id, parent, body, versions, values, writes, seen, entry_id, checksum, depth
     )
 
 
-def _held(fields: Mapping[bytes, bytes], channel: bytes, token: bytes) -> StoredValue | None:
-    """A head's value of a channel, None if it has none. Raises `Incomplete` if the head has another version of it, or lacks it."""
+def _value_in(fields: Mapping[bytes, bytes], channel: bytes, version: bytes) -> StoredValue | None:
+    """A head's value of a channel, None if there is none.
+
+    Raises `Incomplete` if the head lacks the value, or has another version of it.
+    """
     first = fields.get(b"=" + channel)
     if first is None:
         raise Incomplete(channel)
     tracked = fields.get(b"#" + channel)
     if tracked is None:
-        version, at = counted_part(first, 0)
-        if version != token:
+        found, at = counted_part(first, 0)
+        if found != version:
             raise Incomplete(channel)
-        return assemble([first[at:]], token)
+        return assemble([first[at:]], version)
     count, entry_id, latest = tracked.split(b":", 2)
-    if latest[8:] != token:
+    if latest[8:] != version:
         raise Incomplete(channel)
     chain = [first, *(fields[b"+%d:%b" % (number, channel)] for number in range(1, int(count) + 1))]
     if codec.check_in(chain[-1]) != latest[:8]:
         raise Malformed("holds another value than it says")
-    return assemble(chain, token, entry_id)
+    return assemble(chain, version, entry_id)
 
 
 Writes = Sequence[bytes]
@@ -140,9 +146,9 @@ def _writes_of_head(fields: Mapping[bytes, bytes]) -> Iterable[Writes]:
 
 
 def _pending(entries: Iterable[Writes]) -> list[PendingWrite]:
-    """The writes that count, of those of each entry in log order, sorted as LangGraph applies them. Raises `Malformed`.
+    """The writes that count, sorted as LangGraph applies them; `entries` in log order.
 
-    An ordinary write counts as it came first, a special one as it came last.
+    The first ordinary write of a name and task counts, and the last special one. Raises `Malformed`.
     """
     kept: dict[tuple[bytes, bytes], tuple[bytes, bytes]] = {}
     for task, path, *writes in entries:
@@ -168,7 +174,7 @@ View = list[Any]
 
 
 def from_view(view: View, pieces: Pieces) -> StoredCheckpoint:
-    """The checkpoint a script found in the log. Raises `Malformed`."""
+    """The checkpoint in a view. Raises `Malformed`."""
     envelope, vector, parent, numbers, writes, place = view
     namespace, checkpoint_id, body = decode_envelope(envelope)
     (versions, seen), depth = pieces.versions(vector)
@@ -185,7 +191,10 @@ def from_view(view: View, pieces: Pieces) -> StoredCheckpoint:
 
 
 def pending_writes(entries: Iterable[Sequence[bytes]]) -> list[PendingWrite]:
-    """The writes that count, of those of some entries (entry id, task, ...), as LangGraph applies them. Raises `Malformed`."""
+    """The writes that count, sorted as LangGraph applies them.
+
+    Each of `entries` is an entry id, followed by the writes. Raises `Malformed`.
+    """
     return _pending(writes for _, *writes in sorted(entries, key=_entry_order))
 
 
@@ -194,7 +203,7 @@ def _entry_order(writes: Sequence[bytes]) -> int:
 
 
 def head_fields(view: View, pieces: Pieces) -> list[bytes]:
-    """The head of a checkpoint that a script found in the log: names and values in turn."""
+    """The head of a checkpoint, names and values in turn."""
     envelope, vector, parent, numbers, writes, place = view
     _, checkpoint_id, entry_id = split_sort_key(place)
     fields = [b"id", checkpoint_id.encode(), b"at", entry_id, b"p", parent, b"e", envelope]

@@ -1,8 +1,8 @@
 """Stores the versions of a checkpoint whole, or as the changes since another.
 
 Pure. Versions grow with the graph and not with the changes of a step. They have the version of every channel, and the versions that
-every node has seen. A checkpoint with many of them is stored with the changed ones only, if it has the same channels and nodes as the
-checkpoint before.
+every node has seen. A checkpoint with many of them is stored with the changed ones only, if it has the same channels and nodes as
+the checkpoint before.
 """
 
 from __future__ import annotations
