@@ -6,12 +6,13 @@ from eventlog.flow import Call, Flow
 from eventlog.keys import Keyspace
 from projections.log.scan_keys import names_in, shown
 from projections.maintenance.check import CHECK_VIEWS, Difference, Views
-from projections.registry.listing import NAMES, SIZES_OF
-from projections.registry.read import Told, catch_up, told_by
+from projections.registry.fold import RegistryFold, catch_up, fold_feed
+from projections.registry.sizes import sizes_of
 
 __all__ = ["check_registry"]
 
 ATTEMPTS = 100
+NAMES = 1000
 
 
 def check_registry(keyspace: Keyspace, number: int) -> Flow[list[Difference]]:
@@ -20,7 +21,7 @@ def check_registry(keyspace: Keyspace, number: int) -> Flow[list[Difference]]:
     Round trips: one per 1000 pointers of the feed, one per 1000 threads and runs, and a few more. Memory: threads and runs.
     """
     keys = keyspace.partition(number)
-    told = yield from told_by(keys)
+    told = yield from fold_feed(keys)
     where = f"partition {number}"
     if not told.last and not told.threads:
         return []
@@ -66,7 +67,7 @@ def _again(held: dict[bytes, bytes], names: list[bytes], views: Views) -> dict[b
     return held
 
 
-def _members(told: Told) -> tuple[dict[bytes, int], set[bytes]]:
+def _members(told: RegistryFold) -> tuple[dict[bytes, int], set[bytes]]:
     runs = {b"t%d:%b%b" % (len(thread), thread, run) for thread, some in told.runs.items() for run in some}
     runs |= {b"r%d:%b%b" % (len(run), run, thread) for thread, some in told.runs.items() for run in some}
     return {b"t" + thread: ms for thread, ms in told.threads.items()}, runs
@@ -81,9 +82,8 @@ def _ended(keyspace: Keyspace, threads: list[bytes]) -> Flow[set[bytes]]:
     ended = set()
     for first in range(0, len(threads), NAMES):
         some = threads[first : first + NAMES]
-        all_keys = [keyspace.thread(thread) for thread in some]
-        sizes = yield Call(SIZES_OF, [key for keys in all_keys for key in (keys.log, keys.index, keys.order)], [])
-        ended |= {thread for thread, size in zip(some, sizes, strict=True) if size[3] == -2}
+        sizes = yield from sizes_of([keyspace.thread(thread) for thread in some])
+        ended |= {thread for thread, size in zip(some, sizes, strict=True) if size.ms_left == -2}
     return ended
 
 

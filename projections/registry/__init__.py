@@ -1,1 +1,1 @@
-"""Which threads, runs and expiries there are."""
+"""Lists which threads, runs and expiries there are."""

@@ -1,9 +1,10 @@
-"""Which threads there are, those last active first, and how large each is. Everything here only reads."""
+"""Lists the threads there are, the last active first, with the size of each. Only reads."""
 
 from __future__ import annotations
 
 import heapq
-from collections import defaultdict
+from collections import defaultdict, deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import NamedTuple
@@ -11,41 +12,42 @@ from typing import NamedTuple
 from eventlog.codec import paired
 from eventlog.flow import Call, Emit, Flow, load_script
 from eventlog.keys import Keyspace, PartitionKeys
-from projections.registry.read import bent, names_of, told_by
+from projections.registry.fold import fold_feed
+from projections.registry.read import foreign_member, thread_ids
+from projections.registry.sizes import ThreadSize, memory_of, sizes_of
 
 __all__ = ["ThreadInfo", "list_threads"]
 
-SIZES_OF = load_script("projections/registry/sizes_of")
-MEMORY_OF = load_script("projections/registry/memory_of")
 THREADS_PAGE = load_script("projections/registry/threads_page")
 PAGES = (16, 64, 256)
 """Threads in the first, second and any later page of a partition."""
-NAMES = 1000
-"""Threads, or members of a view, that are looked at in one call."""
+AT_ONCE = 64
+"""Most threads whose sizes are read before the first of them is emitted."""
 LATEST = 253_402_300_799_999
 """Ms since 1970 at the end of the year 9999."""
 
 
 @dataclass(frozen=True, slots=True)
 class ThreadInfo:
-    """A thread, as a list of threads has it."""
+    """A thread in a list of threads."""
 
     thread_id: str
     last_activity: datetime
     events: int
     checkpoints: int | None
-    """None where the thread's order is missing; the next call on the thread makes it anew."""
+    """None if the thread's order is missing. The next call on the thread rebuilds it."""
     namespaces: tuple[str, ...]
     bytes: int | None
-    """What log, index, order and heads take, as the server estimates it; None where the user may not ask."""
+    """Bytes of log, index, order and heads, as the server estimates them. None if the user lacks the right to ask."""
     expires: datetime | None
 
 
-class _Known(NamedTuple):
-    """A thread of a partition's registry, to be compared by: the last active first."""
+class _Active(NamedTuple):
+    """A thread of a partition. It sorts before threads that were active earlier."""
 
-    ms: int
+    minus_ms: int
     thread: bytes
+    partition: int
 
 
 def list_threads(
@@ -56,35 +58,37 @@ def list_threads(
     ask_memory: bool = True,
     lost_too: bool = False,
 ) -> Flow[None]:
-    """Emits a `ThreadInfo` for each thread that has a checkpoint and was active since a time, those last active first.
+    """Emits a `ThreadInfo` for each thread that has a checkpoint, the last active first.
 
-    Threads without a log, which have expired or are lost, are left out unless `lost_too`; without `ask_memory` none has its bytes.
-    A thread that becomes active meanwhile comes as it was, or not again; none comes twice.
-    Round trips: one per partition, then three per page of some threads of a partition; where a partition's registry is missing, one
+    Args:
+        keyspace: the keys of the prefix.
+        since: leave out threads that were last active before this time.
+        limit: the most threads to emit.
+        ask_memory: whether `bytes` is read.
+        lost_too: whether threads without a log, which expired or are lost, are emitted, too.
+
+    No thread is emitted twice. A thread that becomes active meanwhile is emitted as it was before, or not at all.
+    Round trips: one per partition, then three per page of threads of a partition; where a partition's registry is missing, one
     per 1000 pointers of its feed. Memory: a page of each partition; where a registry is missing, its threads.
-    Raises `CorruptEntry` where a view holds what this project does not write.
+    Raises `CorruptEntry` if a view has members that this package does not write.
+
     """
     if limit is not None and limit <= 0:
         return
     least = 0 if since is None else int(since.timestamp() * 1000)
-    walks = [_Walk(keyspace.partition(number), least) for number in range(keyspace.partitions)]
-    due: list[tuple[int, bytes, int]] = []
-    for number, walk in enumerate(walks):
-        yield from walk.fill()
-        _push(due, number, walk)
+    walks = [_Walk(keyspace, number, least) for number in range(keyspace.partitions)]
+    due: list[_Active] = []
+    for walk in walks:
+        yield from walk.push_next(due)
     seen: set[bytes] = set()
     while due:
-        batch: list[tuple[int, _Known]] = []
-        while due and len(batch) < (PAGES[1] if limit is None else min(PAGES[1], limit)):
-            _, _, number = heapq.heappop(due)
-            walk = walks[number]
-            known = walk.buffer.pop(0)
-            if known.thread not in seen:
-                seen.add(known.thread)
-                batch.append((number, known))
-            if not walk.buffer:
-                yield from walk.fill()
-            _push(due, number, walk)
+        batch: list[_Active] = []
+        while due and len(batch) < (AT_ONCE if limit is None else min(AT_ONCE, limit)):
+            active = heapq.heappop(due)
+            if active.thread not in seen:
+                seen.add(active.thread)
+                batch.append(active)
+            yield from walks[active.partition].push_next(due)
         for info in (yield from _described(keyspace, batch, ask_memory=ask_memory, lost_too=lost_too)):
             yield Emit(info)
             if limit is not None:
@@ -93,87 +97,91 @@ def list_threads(
                     return
 
 
-def _push(due: list[tuple[int, bytes, int]], number: int, walk: _Walk) -> None:
-    if walk.buffer:
-        heapq.heappush(due, (-walk.buffer[0].ms, walk.buffer[0].thread, number))
+class _ThreadsPage(NamedTuple):
+    """The reply of `threads_page.lua`."""
+
+    is_whole: int
+    flat: list[bytes]
+    """Members and scores in turn."""
 
 
 class _Walk:
-    """Down the threads of one partition."""
+    """Walks the threads of one partition, the last active first."""
 
-    def __init__(self, keys: PartitionKeys, least: int) -> None:
-        self.keys = keys
-        self.least = least
-        self.buffer: list[_Known] = []
-        self.bound = "+inf"
-        self.skip = 0
-        """How many with the bound as their score were read already."""
-        self.finished = False
-        self.pages = 0
+    def __init__(self, keyspace: Keyspace, number: int, least: int) -> None:
+        self._keys = keyspace.partition(number)
+        self._number = number
+        self._least = least
+        self._buffer: deque[_Active] = deque()
+        self._bound = "+inf"
+        self._skip = 0
+        """Number of members with the bound as score that were read."""
+        self._finished = False
+        self._pages = 0
 
-    def fill(self) -> Flow[None]:
-        """Reads the next page into the empty buffer."""
-        while not self.buffer and not self.finished:
-            count = PAGES[min(self.pages, len(PAGES) - 1)]
-            self.pages += 1
-            whole, flat = yield Call(
-                THREADS_PAGE, [self.keys.threads], [self.bound, b"%d" % self.least, self.skip, count]
-            )
-            if not whole and self.pages == 1:
-                told = yield from told_by(self.keys)
-                self.buffer = sorted(
-                    (_Known(ms, thread) for thread, ms in told.threads.items() if ms >= self.least), reverse=True
-                )
-                self.finished = True
-                return
-            names = names_of(self.keys, flat[::2])
-            times = [_ms(self.keys, score) for name, score in paired(flat).items() if name]
-            found = [_Known(ms, name) for ms, name in zip(times, names, strict=True)]
-            self.finished = len(flat) < 2 * count
-            if flat:
-                bound = flat[-1].decode()
-                same = sum(1 for ms in flat[1::2] if ms.decode() == bound)
-                self.skip = same + (self.skip if bound == self.bound else 0)
-                self.bound = bound
-            self.buffer = found
+    def push_next(self, due: list[_Active]) -> Flow[None]:
+        """Adds the next thread to a heap, if there is one. No round trip, or one for a page of threads."""
+        while not self._buffer and not self._finished:
+            yield from self._read()
+        if self._buffer:
+            heapq.heappush(due, self._buffer.popleft())
+
+    def _read(self) -> Flow[None]:
+        keys, count = self._keys, PAGES[min(self._pages, len(PAGES) - 1)]
+        self._pages += 1
+        page = _ThreadsPage(*(yield Call(THREADS_PAGE, [keys.threads], [self._bound, self._least, self._skip, count])))
+        if not page.is_whole and self._pages == 1:
+            fold = yield from fold_feed(keys)
+            active = [_Active(-ms, thread, self._number) for thread, ms in fold.threads.items() if ms >= self._least]
+            self._buffer.extend(sorted(active))
+            self._finished = True
+            return
+        for member, score in paired(page.flat).items():
+            for thread in thread_ids(keys, [member]):
+                self._buffer.append(_Active(-_ms(keys, score), thread, self._number))
+        self._finished = len(page.flat) < 2 * count
+        if page.flat:
+            bound = page.flat[-1].decode()
+            same = page.flat[1::2].count(page.flat[-1])
+            self._skip = same + (self._skip if bound == self._bound else 0)
+            self._bound = bound
 
 
 def _ms(keys: PartitionKeys, score: bytes) -> int:
-    """The time that a score says. Raises `CorruptEntry` for one that is none."""
+    """The time of a score. Raises `CorruptEntry` for a score that is not a time."""
     if not 0 <= float(score) <= LATEST:
-        raise bent(keys, f"the score {score.decode()}, which is no time")
+        raise foreign_member(keys, f"the score {score.decode()}, which is not a time")
     return int(float(score))
 
 
 def _described(
-    keyspace: Keyspace, batch: list[tuple[int, _Known]], *, ask_memory: bool, lost_too: bool
+    keyspace: Keyspace, batch: Sequence[_Active], *, ask_memory: bool, lost_too: bool
 ) -> Flow[list[ThreadInfo]]:
-    """What is known of some threads, in their order; those that have no log any more are left out."""
-    by_partition: dict[int, list[_Known]] = defaultdict(list)
-    for number, known in batch:
-        by_partition[number].append(known)
+    """Describes threads, in their order. Threads without a log are left out unless `lost_too`."""
+    by_partition: dict[int, list[_Active]] = defaultdict(list)
+    for active in batch:
+        by_partition[active.partition].append(active)
     found: dict[bytes, ThreadInfo] = {}
     for some in by_partition.values():
-        all_keys = [keyspace.thread(known.thread) for known in some]
-        sizes = yield Call(SIZES_OF, [key for keys in all_keys for key in (keys.log, keys.index, keys.order)], [])
-        named = []
-        for keys, (_, _, namespaces, _) in zip(all_keys, sizes, strict=True):
-            named.append([keys.log, keys.index, keys.order, *(keys.head(namespace) for namespace in namespaces)])
-        memory = iter((yield Call(MEMORY_OF, [key for keys in named for key in keys], [])) if ask_memory else ())
-        for known, keys_of, (events, checkpoints, namespaces, left) in zip(some, named, sizes, strict=True):
-            taken = [next(memory) for _ in keys_of] if ask_memory else [-1]
-            if left == -2 and not lost_too:
-                continue
-            found[known.thread] = ThreadInfo(
-                known.thread.decode(),
-                _time(known.ms),
-                events,
-                None if checkpoints < 0 else checkpoints,
-                tuple(sorted(namespace.decode() for namespace in namespaces)),
-                None if -1 in taken else sum(taken),
-                None if left < 0 else _time(int(datetime.now(timezone.utc).timestamp() * 1000) + left),
-            )
-    return [found[known.thread] for _, known in batch if known.thread in found]
+        all_keys = [keyspace.thread(active.thread) for active in some]
+        sizes = yield from sizes_of(all_keys)
+        memory = (yield from memory_of([*zip(all_keys, sizes, strict=True)])) if ask_memory else [None] * len(sizes)
+        for active, size, used in zip(some, sizes, memory, strict=True):
+            if size.ms_left != -2 or lost_too:
+                found[active.thread] = _info(active, size, used)
+    return [found[active.thread] for active in batch if active.thread in found]
+
+
+def _info(active: _Active, size: ThreadSize, used: int | None) -> ThreadInfo:
+    return ThreadInfo(
+        active.thread.decode(),
+        _time(-active.minus_ms),
+        size.events,
+        None if size.checkpoints < 0 else size.checkpoints,
+        tuple(sorted(namespace.decode() for namespace in size.namespaces)),
+        used,
+        None if size.ms_left < 0 else _time(int(datetime.now(timezone.utc).timestamp() * 1000) + size.ms_left),
+    )
 
 
 def _time(ms: int) -> datetime:

@@ -1,7 +1,7 @@
--- Tells how many bytes some keys take. It only reads.
+-- Reads how many bytes some keys occupy. Only reads.
 --
 -- KEYS: the keys.
--- Reply: for each its bytes, 0 where there is none, -1 where the user may not ask.
+-- Reply: for each key its bytes, 0 if the key does not exist, -1 if the user lacks the right to ask.
 
 local out = {}
 for i, key in ipairs(KEYS) do

@@ -1,7 +1,7 @@
-"""What a partition's threads share: which threads there are, and which runs wrote to them.
+"""Rebuilds a partition's registry from its feed: threads, runs and expiries.
 
-Both are views of the feed, kept by the scripts that append. A view that was deleted is left missing by them (an empty name in
-it says that it is whole) and is rebuilt here, by folding the feed onto what is kept of the part of it that was trimmed.
+The scripts that append keep these views. An empty member in a view says that the view is whole. If a view was deleted, the
+scripts leave it missing, and it is rebuilt here. The fold begins with the record of the trimmed part of the feed.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from eventlog.flow import Batch, Call, Command, Flow, load_script
 from eventlog.framing import counted
 from eventlog.keys import Keyspace, PartitionKeys, ThreadKeys
 from projections.log.staging import STAGED_FOR
-from projections.registry.read import names_of, no_pointer
+from projections.registry.fold import foreign_pointer
+from projections.registry.read import members_with, runs_prefix, thread_ids
 
-__all__ = ["threads_of", "threads_of_runs"]
+__all__ = ["rebuild_registry", "runs_of", "threads_of", "threads_of_runs"]
 
 EXPIRIES_OF = load_script("projections/integrity/expiries_of")
 REBUILD_REGISTRY = load_script("projections/registry/rebuild_registry")
@@ -25,96 +26,93 @@ PAGE = 1000
 
 
 def threads_of(keyspace: Keyspace) -> Flow[list[bytes]]:
-    """Ids of all threads that have a checkpoint, those last active first within a partition.
+    """Ids of all threads that have a checkpoint, the last active first within a partition.
 
-    One pipelined round trip, and one more per missing view and 1000 events of its feed.
+    Two pipelined round trips, and those of `rebuild_registry` for each partition that lacks a view.
     """
-    shared = [keyspace.partition(number) for number in range(keyspace.partitions)]
-    yield from _complete(keyspace, shared)
-    replies = yield Batch([Command("ZREVRANGE", keys.threads, [0, -1]) for keys in shared])
-    return [name for keys, members in zip(shared, replies, strict=True) for name in names_of(keys, members)]
+    partitions = yield from _complete_all(keyspace)
+    replies = yield Batch([Command("ZREVRANGE", keys.threads, [0, -1]) for keys in partitions])
+    return [thread for keys, members in zip(partitions, replies, strict=True) for thread in thread_ids(keys, members)]
 
 
 def threads_of_runs(keyspace: Keyspace, runs: Sequence[str]) -> Flow[dict[bytes, set[str]]]:
-    """Threads that some runs wrote checkpoints to, with the runs concerned. Round trips as `threads_of`."""
-    shared = [keyspace.partition(number) for number in range(keyspace.partitions)]
-    yield from _complete(keyspace, shared)
-    asked = [(keys, run, b"r" + counted(run.encode())) for keys in shared for run in runs]
+    """Threads that some runs wrote checkpoints to, each with these runs. Round trips as `threads_of`."""
+    partitions = yield from _complete_all(keyspace)
+    wanted = [(keys, run, b"r" + counted(run.encode())) for keys in partitions for run in runs]
     found: dict[bytes, set[str]] = {}
-    for first in range(0, len(asked), PAGE):
-        some = asked[first : first + PAGE]
-        replies = yield Batch(
-            [Command("ZRANGEBYLEX", keys.runs, [b"[" + prefix, b"(" + prefix + b"\xff"]) for keys, _, prefix in some]
-        )
-        for (_, run, prefix), members in zip(some, replies, strict=True):
+    for first in range(0, len(wanted), PAGE):
+        page = wanted[first : first + PAGE]
+        replies = yield Batch([members_with(keys.runs, prefix) for keys, _, prefix in page])
+        for (_, run, prefix), members in zip(page, replies, strict=True):
             for member in members:
                 found.setdefault(member[len(prefix) :], set()).add(run)
     return found
 
 
 def runs_of(keyspace: Keyspace, thread: ThreadKeys) -> Flow[list[bytes]]:
-    """Runs that wrote checkpoints to a thread. Two round trips, and those of `threads_of` where the view is missing."""
+    """Runs that wrote checkpoints to a thread. Round trips as `threads_of`."""
     yield from _complete(keyspace, [thread.shared])
-    prefix = b"t" + counted(thread.thread)
-    (members,) = yield Batch([Command("ZRANGEBYLEX", thread.shared.runs, [b"[" + prefix, b"(" + prefix + b"\xff"])])
+    prefix = runs_prefix(thread)
+    (members,) = yield Batch([members_with(thread.shared.runs, prefix)])
     return [member[len(prefix) :] for member in members]
 
 
+def _complete_all(keyspace: Keyspace) -> Flow[list[PartitionKeys]]:
+    partitions = [keyspace.partition(number) for number in range(keyspace.partitions)]
+    yield from _complete(keyspace, partitions)
+    return partitions
+
+
 def _complete(keyspace: Keyspace, partitions: Sequence[PartitionKeys]) -> Flow[None]:
-    """Rebuilds the views of partitions that have a feed, or had one, and lack one of them."""
-    checks = [
-        command
-        for keys in partitions
-        for command in (
-            Command("ZSCORE", keys.threads, [b""]),
-            Command("ZSCORE", keys.runs, [b""]),
-            Command("ZSCORE", keys.expiries, [b""]),
-            Command("EXISTS", keys.feed, [keys.trimmed]),
-        )
-    ]
-    replies = yield Batch(checks)
-    for keys, *views, feed in zip(partitions, *(replies[offset::4] for offset in range(4)), strict=True):
+    """Rebuilds the registry of each partition that has, or had, a feed and lacks a view."""
+    commands = []
+    for keys in partitions:
+        commands += [Command("ZSCORE", view, [b""]) for view in (keys.threads, keys.runs, keys.expiries)]
+        commands.append(Command("EXISTS", keys.feed, [keys.trimmed]))
+    replies = yield Batch(commands)
+    for at, keys in enumerate(partitions):
+        *views, feed = replies[4 * at : 4 * at + 4]
         if feed and None in views:
             yield from rebuild_registry(keyspace, keys)
 
 
 def rebuild_registry(keyspace: Keyspace, keys: PartitionKeys) -> Flow[None]:
-    """Folds the feed of a partition into its views and puts them in place, catching up with what is appended meanwhile.
+    """Folds the feed of a partition into its views and puts them in place.
 
-    One round trip per 1000 events of the feed, and per 1000 threads one or two more; all again where the feed was meanwhile trimmed
-    beyond what was folded. Raises `LogLost` if the feed was trimmed, and what was kept of it is gone, and
-    `CorruptEntry` where it has what this project did not write.
+    Pointers that are appended meanwhile are folded, too. The fold starts over if the feed was trimmed beyond its last pointer.
+    Round trips: one per 1000 pointers of the feed, and two more per 1000 threads.
+
+    Raises:
+        CorruptEntry: the feed has an entry that is no pointer.
+        LogLost: the feed was trimmed, and the record of the trimmed part is gone.
+
     """
-    token = token_hex(8).encode()
-    staged = [keys.stage(token, part) for part in (b"threads", b"runs", b"expiries")]
+    stage_id = token_hex(8).encode()
+    staged = [keys.stage(stage_id, part) for part in (b"threads", b"runs", b"expiries")]
     past = [keys.trimmed, keys.past_threads, keys.past_runs]
     all_keys = [keys.feed, keys.threads, keys.runs, keys.expiries, *staged, *past]
-    after, stored = b"", 0
-    caught_up = 0
+    after, stored, store = b"", 0, 0
     while not stored:
-        after, ended, stored = yield Call(REBUILD_REGISTRY, all_keys, [after, PAGE, STAGED_FOR, caught_up])
+        after, ended, stored = yield Call(REBUILD_REGISTRY, all_keys, [after, PAGE, STAGED_FOR, store])
         if after == b"lost":
             raise past_lost(keys)
         if after == b"foreign":
-            raise no_pointer(keys, ended)
+            raise foreign_pointer(keys, ended)
         if not after:
-            caught_up = 0
-        if ended and not caught_up:
-            yield from _take_out_ended(keyspace, keys, staged)
-            caught_up = 1
+            store = 0
+        if ended and not store:
+            yield from _note_expiries(keyspace, keys, staged)
+            store = 1
 
 
-def _take_out_ended(keyspace: Keyspace, keys: PartitionKeys, staged: Sequence[bytes]) -> Flow[None]:
-    """Takes threads that expired out of staged views, and notes when the others do."""
-    (members,) = yield Batch([Command("ZRANGE", staged[0], [0, -1])])
-    known = [member[1:] for member in members if member]
-    for first in range(0, len(known), PAGE):
-        some = known[first : first + PAGE]
-        logs = [keyspace.thread(thread).log for thread in some]
-        expiries = dict(zip(some, (yield Call(EXPIRIES_OF, [keys.expiries, *logs], some)), strict=True))
-        ended = [thread for thread, expiry in expiries.items() if expiry == b"ended"]
-        yield Call(NOTE_EXPIRIES, staged, [b"%d" % len(ended), *ended, *_scores(expiries)])
-
-
-def _scores(expiries: dict[bytes, bytes]) -> list[bytes]:
-    return [part for thread, expiry in expiries.items() if expiry.isdigit() for part in (expiry, b"t" + thread)]
+def _note_expiries(keyspace: Keyspace, keys: PartitionKeys, staged: Sequence[bytes]) -> Flow[None]:
+    """Removes expired threads from staged views, and notes when the other threads expire."""
+    members = yield Command("ZRANGE", staged[0], [0, -1])
+    threads = [member[1:] for member in members if member]
+    for first in range(0, len(threads), PAGE):
+        page = threads[first : first + PAGE]
+        logs = [keyspace.thread(thread).log for thread in page]
+        ends = dict(zip(page, (yield Call(EXPIRIES_OF, [keys.expiries, *logs], page)), strict=True))
+        ended = [thread for thread, end in ends.items() if end == b"ended"]
+        scores = [part for thread, end in ends.items() if end.isdigit() for part in (end, b"t" + thread)]
+        yield Call(NOTE_EXPIRIES, staged, [b"%d" % len(ended), *ended, *scores])

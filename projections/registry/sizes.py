@@ -1,0 +1,39 @@
+"""Reads how large the threads of a partition are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from eventlog.flow import Call, Flow, load_script
+from eventlog.keys import ThreadKeys
+
+__all__ = ["ThreadSize", "memory_of", "sizes_of"]
+
+SIZES_OF = load_script("projections/registry/sizes_of")
+MEMORY_OF = load_script("projections/registry/memory_of")
+
+
+class ThreadSize(NamedTuple):
+    """The size of a thread: one item of the reply of `sizes_of.lua`."""
+
+    events: int
+    checkpoints: int
+    """-1 if the thread's order is missing."""
+    namespaces: Sequence[bytes]
+    ms_left: int
+    """Ms until the log expires; -1: never; -2: there is no log."""
+
+
+def sizes_of(threads: Sequence[ThreadKeys]) -> Flow[list[ThreadSize]]:
+    """The sizes of threads of one partition. One round trip."""
+    reply = yield Call(SIZES_OF, [key for keys in threads for key in (keys.log, keys.index, keys.order)], [])
+    return [ThreadSize(*item) for item in reply]
+
+
+def memory_of(threads: Sequence[tuple[ThreadKeys, ThreadSize]]) -> Flow[list[int | None]]:
+    """The bytes that threads of one partition occupy, None where the user lacks the right. One round trip."""
+    keys_of = [[keys.log, keys.index, keys.order, *map(keys.head, size.namespaces)] for keys, size in threads]
+    reply = iter((yield Call(MEMORY_OF, [key for keys in keys_of for key in keys], [])))
+    found = [[next(reply) for _ in keys] for keys in keys_of]
+    return [None if -1 in each else sum(each) for each in found]
