@@ -1,1 +1,1 @@
-"""Checks the views against the log, and rebuilds them."""
+"""Compares the views with the logs, and rebuilds them."""

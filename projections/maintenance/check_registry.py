@@ -1,107 +1,156 @@
-"""Checks the registry of a partition against its feed and the logs."""
+"""Compares the registry of a partition with its feed and with the logs of its threads."""
 
 from __future__ import annotations
 
-from eventlog.flow import Call, Flow
-from eventlog.keys import Keyspace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Union
+
+from eventlog.flow import Batch, Command, Flow
+from eventlog.framing import counted
+from eventlog.keys import Keyspace, PartitionKeys, ThreadKeys
 from projections.log.scan_keys import names_in, shown
-from projections.maintenance.check import CHECK_VIEWS, Difference, Views
+from projections.maintenance.compare import PAGE, Difference, difference, read_views
 from projections.registry.fold import RegistryFold, catch_up, fold_feed
+from projections.registry.read import members_with, runs_prefix
 from projections.registry.sizes import sizes_of
 
-__all__ = ["check_registry"]
+__all__ = ["check_registered", "check_registry"]
 
-ATTEMPTS = 100
-NAMES = 1000
+ScoreOf = Callable[[RegistryFold, bytes], Union[float, None]]
+"""The score that a member of a view has by the feed, None for none."""
+MISSING = "missing; the next list of all threads rebuilds it"
 
 
 def check_registry(keyspace: Keyspace, number: int) -> Flow[list[Difference]]:
-    """What the registry of a partition has otherwise than its feed, and than the logs there are.
+    """The differences of a partition's registry from its feed.
 
+    Threads whose logs are gone are left out: they expired, which the feed need not report.
     Round trips: one per 1000 pointers of the feed, one per 1000 threads and runs, and a few more. Memory: threads and runs.
     """
     keys = keyspace.partition(number)
-    told = yield from fold_feed(keys)
-    where = f"partition {number}"
-    if not told.last and not told.threads:
+    fold = yield from fold_feed(keys)
+    if not fold.last and not fold.threads:
         return []
     threads = yield from names_in(keys.threads, "ZSCAN")
     runs = yield from names_in(keys.runs, "ZSCAN")
-    missing = [view for view, held in (("threads", threads), ("runs", runs)) if b"" not in held]
-    if missing:
-        remedy = "the next list of all threads makes it anew"
-        return [Difference("registry", f"{where}: {view}: missing; {remedy}") for view in missing]
-    for _ in range(ATTEMPTS):
-        yield from catch_up(keys, told)
-        should = _members(told)
-        doubts = [
-            name for name in {*should[0], *threads} if name and not _agree(should[0].get(name), threads.get(name))
-        ]
-        doubted = [name for name in {*should[1], *runs} if name and (name in should[1]) != (name in runs)]
-        settled = True
-        for first in range(0, len(doubts), NAMES):
-            some = doubts[first : first + NAMES]
-            views = Views(*(yield Call(CHECK_VIEWS, [keys.feed, keys.trimmed, keys.threads], [0, *some])))
-            settled = settled and views.last in (told.last, b"")
-            threads = _again(threads, some, views)
-        for first in range(0, len(doubted), NAMES):
-            some = doubted[first : first + NAMES]
-            views = Views(*(yield Call(CHECK_VIEWS, [keys.feed, keys.trimmed, keys.runs], [0, *some])))
-            settled = settled and views.last in (told.last, b"")
-            runs = _again(runs, some, views)
-        if settled:
-            break
-    wrong = [name for name in doubts if not _agree(should[0].get(name), threads.get(name))]
-    strays = [name for name in doubted if (name in should[1]) != (name in runs)]
-    ended = yield from _ended(keyspace, [name[1:] for name in wrong if name not in threads])
-    texts = [_thread_text(name, should[0], threads) for name in sorted(wrong) if name[1:] not in ended]
-    texts += [_run_text(name, should[1]) for name in sorted(strays) if not _is_of(name, ended, threads)]
-    return [Difference("registry", f"{where}: {text}") for text in texts]
+    problems = [f"{view}: {MISSING}" for view, members in (("threads", threads), ("runs", runs)) if b"" not in members]
+    if not problems:
+        suspects = _suspects(fold, threads, (b"t" + thread for thread in fold.threads), _thread_score)
+        wrong = yield from _confirm(keys, fold, keys.threads, suspects, _thread_score)
+        ended = yield from _without_log(keyspace, [member[1:] for member, score in wrong.items() if score is None])
+        for member, score in sorted(wrong.items()):
+            if member[1:] not in ended:
+                problems.append(_thread_problem(member, score, _thread_score(fold, member)))
+        suspects = _suspects(fold, runs, _run_members(fold), _run_score)
+        wrong = yield from _confirm(keys, fold, keys.runs, suspects, _run_score)
+        for member, score in sorted(wrong.items()):
+            thread, _ = _split_run(member) or (None, None)
+            if thread is None or (b"t" + thread in threads and thread not in ended):
+                problems.append(difference(f"runs: {shown(member)!r}", score, _run_score(fold, member), "the feed"))
+    return [Difference("registry", f"partition {number}: {problem}") for problem in problems]
 
 
-def _again(held: dict[bytes, bytes], names: list[bytes], views: Views) -> dict[bytes, bytes]:
-    for name, score in zip(names, views.scores, strict=True):
-        held.pop(name, None)
-        if score is not None:
-            held[name] = str(score).encode() if isinstance(score, float) else score
-    return held
+def _suspects(
+    fold: RegistryFold, found: Mapping[bytes, bytes], expected: Iterable[bytes], score_of: ScoreOf
+) -> list[bytes]:
+    """The members of a view that differed from the feed when the view was scanned."""
+    scores = {member: float(score) for member, score in found.items() if member}
+    return [member for member in {*expected, *scores} if scores.get(member) != score_of(fold, member)]
 
 
-def _members(told: RegistryFold) -> tuple[dict[bytes, int], set[bytes]]:
-    runs = {b"t%d:%b%b" % (len(thread), thread, run) for thread, some in told.runs.items() for run in some}
-    runs |= {b"r%d:%b%b" % (len(run), run, thread) for thread, some in told.runs.items() for run in some}
-    return {b"t" + thread: ms for thread, ms in told.threads.items()}, runs
+def _confirm(
+    keys: PartitionKeys, fold: RegistryFold, view: bytes, suspects: Sequence[bytes], score_of: ScoreOf
+) -> Flow[dict[bytes, float | None]]:
+    """Reads suspects again, and returns those that differ, each with its score.
+
+    The fold goes on up to the pointer that was the feed's last when a page of suspects was read.
+    """
+    wrong: dict[bytes, float | None] = {}
+    for first in range(0, len(suspects), PAGE):
+        page = suspects[first : first + PAGE]
+        views = yield from read_views((keys.feed, keys.trimmed, view), [], page)
+        if views.last:
+            yield from catch_up(keys, fold, views.last)
+        scores = zip(page, views.scores, strict=True)
+        wrong.update((member, score) for member, score in scores if score != score_of(fold, member))
+    return wrong
 
 
-def _agree(ms: int | None, score: bytes | None) -> bool:
-    return (ms is None) == (score is None) and (ms is None or score is None or float(score) == ms)
+def _thread_score(fold: RegistryFold, member: bytes) -> float | None:
+    """The score that a member of `threads` has by the feed."""
+    return fold.threads.get(member[1:]) if member[:1] == b"t" else None
 
 
-def _ended(keyspace: Keyspace, threads: list[bytes]) -> Flow[set[bytes]]:
-    """Of some threads that a registry lacks, those whose log is gone: they expired, which the feed need not tell."""
-    ended = set()
-    for first in range(0, len(threads), NAMES):
-        some = threads[first : first + NAMES]
-        sizes = yield from sizes_of([keyspace.thread(thread) for thread in some])
-        ended |= {thread for thread, size in zip(some, sizes, strict=True) if size.ms_left == -2}
-    return ended
+def _run_score(fold: RegistryFold, member: bytes) -> float | None:
+    """The score that a member of `runs` has by the feed."""
+    thread, run = _split_run(member) or (None, None)
+    return 0 if thread is not None and run in fold.runs.get(thread, ()) else None
 
 
-def _is_of(member: bytes, ended: set[bytes], threads: dict[bytes, bytes]) -> bool:
-    """Whether a member of `runs` is of a thread that ended."""
-    size, _, rest = member[1:].partition(b":")
-    thread = rest[: int(size)] if member[:1] == b"t" else rest[int(size) :]
-    return thread in ended or b"t" + thread not in threads
+def _run_members(fold: RegistryFold) -> Iterator[bytes]:
+    """The members of `runs` by the feed."""
+    for thread, runs in fold.runs.items():
+        for run in runs:
+            yield b"t" + counted(thread) + run
+            yield b"r" + counted(run) + thread
 
 
-def _thread_text(name: bytes, should: dict[bytes, int], held: dict[bytes, bytes]) -> str:
-    thread = shown(name[1:])
-    if name not in held:
-        return f"threads: thread {thread!r} is missing"
-    if name not in should:
-        return f"threads: thread {thread!r} is there, the feed does not have it"
-    return f"threads: thread {thread!r} was last active at {held[name].decode()}, by the feed at {should[name]}"
+def _split_run(member: bytes) -> tuple[bytes, bytes] | None:
+    """The thread and the run in a member of `runs`, None for a member that this package does not write."""
+    kind, (size, _, rest) = member[:1], member[1:].partition(b":")
+    if kind not in (b"t", b"r") or not size.isdigit():
+        return None
+    first, second = rest[: int(size)], rest[int(size) :]
+    return (first, second) if kind == b"t" else (second, first)
 
 
-def _run_text(name: bytes, should: set[bytes]) -> str:
-    return f"runs: {shown(name)!r} " + ("is missing" if name in should else "is there, the feed does not have it")
+def _without_log(keyspace: Keyspace, threads: Sequence[bytes]) -> Flow[set[bytes]]:
+    """The threads among these that have no log."""
+    found = set()
+    for first in range(0, len(threads), PAGE):
+        page = threads[first : first + PAGE]
+        sizes = yield from sizes_of([keyspace.thread(thread) for thread in page])
+        found |= {thread for thread, size in zip(page, sizes, strict=True) if size.ms_left == -2}
+    return found
+
+
+def _thread_problem(member: bytes, found: float | None, expected: float | None) -> str:
+    before, after = (None if ms is None else f"last active at {ms:.17g}" for ms in (found, expected))
+    return difference(f"threads: thread {shown(member[1:])!r}", before, after, "the feed")
+
+
+def check_registered(keys: ThreadKeys, *, registered: bool) -> Flow[list[Difference]]:
+    """The differences of a partition's registry from the log of one of its threads.
+
+    `registered`: whether the log has checkpoints, so that the registry names the thread. What differs is looked at twice, since a
+    writer may be at work. Round trips: one to four.
+    """
+    found = yield from _check_registered(keys, registered=registered)
+    return found and (yield from _check_registered(keys, registered=registered))
+
+
+def _check_registered(keys: ThreadKeys, *, registered: bool) -> Flow[list[Difference]]:
+    shared, member, prefix = keys.shared, b"t" + keys.thread, runs_prefix(keys)
+    commands = [Command("ZSCORE", view, [b""]) for view in (shared.threads, shared.runs, shared.expiries)]
+    commands += [Command("ZSCORE", view, [member]) for view in (shared.threads, shared.expiries)]
+    commands += [Command("PTTL", keys.log), members_with(shared.runs, prefix)]
+    threads, runs, expiries, activity, end, ms_left, run_members = yield Batch(commands)
+    if ms_left == -2:  # it expired just then
+        return []
+    views = {"threads": threads, "runs": runs, "expiries": expiries}
+    problems = [f"{view}: {MISSING}" for view, is_whole in views.items() if is_whole is None]
+    if threads is not None and registered and activity is None:
+        problems.append("threads: the thread is missing")
+    if expiries is not None and registered and (ms_left >= 0) != (end is not None):
+        problems.append(
+            "expiries: the thread's end is " + ("missing" if end is None else "noted, but its log has none")
+        )
+    if runs is not None:
+        of_thread = [run_member[len(prefix) :] for run_member in run_members]
+        for first in range(0, len(of_thread), PAGE):
+            page = of_thread[first : first + PAGE]
+            scores = yield Batch([Command("ZSCORE", shared.runs, [b"r" + counted(run) + keys.thread]) for run in page])
+            for run, score in zip(page, scores, strict=True):
+                if score is None:
+                    problems.append(f"runs: run {shown(run)!r} does not name the thread, which names it")
+    return [Difference("registry", problem) for problem in problems]

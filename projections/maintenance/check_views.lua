@@ -1,13 +1,15 @@
--- Reads some of what a hash and a sorted set hold, and how far the stream has come that they are views of. It only reads.
+-- Reads parts of a hash and of a sorted set, together with the end of the stream that they are folded from. Only reads.
 --
 -- KEYS: 1 stream; 2 hash; 3 sorted set.
--- ARGV: 1 number of fields; these, of the hash; then members of the sorted set; a thousand of both at most.
--- Reply: entry id of the stream's last entry or '', its length, those of hash and sorted set, the fields' values, the members' scores.
+-- ARGV: 1 number of fields; then these fields of the hash; then members of the sorted set. At most 1000 of each.
+-- Reply: entry id of the stream's last entry or ''; length of the stream; sizes of hash and sorted set; the fields' values; the
+--   members' scores.
 
+local stream, hash, sorted_set = KEYS[1], KEYS[2], KEYS[3]
 local fields = tonumber(ARGV[1])
-local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
-local values = fields > 0 and redis.call('HMGET', KEYS[2], unpack(ARGV, 2, 1 + fields)) or {}
-local scores = #ARGV > 1 + fields and redis.call('ZMSCORE', KEYS[3], unpack(ARGV, 2 + fields)) or {}
+local last = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
+local values = fields > 0 and redis.call('HMGET', hash, unpack(ARGV, 2, 1 + fields)) or {}
+local scores = #ARGV > 1 + fields and redis.call('ZMSCORE', sorted_set, unpack(ARGV, 2 + fields)) or {}
 return {
-  last and last[1] or '', redis.call('XLEN', KEYS[1]), redis.call('HLEN', KEYS[2]), redis.call('ZCARD', KEYS[3]), values, scores,
+  last and last[1] or '', redis.call('XLEN', stream), redis.call('HLEN', hash), redis.call('ZCARD', sorted_set), values, scores,
 }

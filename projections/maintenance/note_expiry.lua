@@ -1,15 +1,16 @@
--- Notes when a thread of a partition's registry expires, or that it does not, by what its log says.
+-- Notes in a partition's registry when a thread expires, or that it does not, as its log says.
 --
 -- KEYS: 1 log; 2 threads; 3 expiries.
--- ARGV: 1 thread.
+-- ARGV: 1 thread id.
 -- Reply: 1.
 
-local name, left = 't' .. ARGV[1], redis.call('PTTL', KEYS[1])
+local log, threads, expiries = KEYS[1], KEYS[2], KEYS[3]
+local member, left = 't' .. ARGV[1], redis.call('PTTL', log)
 if left == -1 then
-  redis.call('ZREM', KEYS[3], name)
-elseif left >= 0 and redis.call('ZSCORE', KEYS[2], name) and not redis.call('ZSCORE', KEYS[3], name) then
+  redis.call('ZREM', expiries, member)
+elseif left >= 0 and redis.call('ZSCORE', threads, member) and not redis.call('ZSCORE', expiries, member) then
   local time = redis.call('TIME')
   local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-  redis.call('ZADD', KEYS[3], string.format('%.0f', now + left), name)
+  redis.call('ZADD', expiries, string.format('%.0f', now + left), member)
 end
 return 1

@@ -1,7 +1,8 @@
-"""Making the views of a thread anew while agents go on.
+"""Rebuilds the views of a thread while agents go on.
 
-Index and order are folded aside and put in the place of theirs when the fold has come to the log's end, heads by compare-and-set:
-whoever reads meanwhile finds what was there before, or what is there then.
+Index and order are folded into staged keys. These are put in place when the fold has reached the log's end. Each page names the
+entry that it continues from, so a stage that expired meanwhile is noticed and folded from the start. A head is put in place by
+compare-and-set on the log's digest. Readers find either the old view or the new one.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ __all__ = ["Rebuilt", "rebuild_known", "rebuild_thread"]
 
 NOTE_EXPIRY = load_script("projections/maintenance/note_expiry")
 ATTEMPTS = 200
-"""How often something is tried to be put in place while the log moves on."""
+"""Attempts to put a view in place while the log moves on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """What was made anew."""
+    """The size of a thread whose views were rebuilt."""
 
     thread_id: str
     events: int
@@ -38,15 +39,15 @@ class Rebuilt:
 
 
 def rebuild_thread(keys: ThreadKeys) -> Flow[Rebuilt]:
-    """Makes index, order and the newest head of every namespace anew from the log.
+    """Rebuilds index, order and the newest head of every namespace from the log.
 
-    Round trips: two per 1000 events or 4 MiB of the log, two per namespace, and a few more for what is written meanwhile.
-    Memory: two pages, what is laid ready of a third, the names of the namespaces, and a state at a time.
+    Round trips: two per 1000 events or 4 MiB of the log, two per namespace, and a few more for events that are appended meanwhile.
+    Memory: two pages and a staged third, the names of the namespaces, and one state at a time.
 
     Raises:
         ThreadNotFound: there is no such thread.
         LogLost, CorruptEntry: the log is gone or damaged; nothing was changed.
-        ThreadBusy: the log moved on each time before something could be put in place.
+        ThreadBusy: the log moved on during each attempt to put a view in place.
 
     """
     index = yield from rebuild_index(keys)
@@ -60,7 +61,7 @@ def rebuild_thread(keys: ThreadKeys) -> Flow[Rebuilt]:
         (newest,) = yield Call(NEWEST, [keys.order, keys.log], [])
         if newest != 0:
             break
-        yield from rebuild_index(keys)  # the order went away again
+        yield from rebuild_index(keys)  # the order was deleted again
     else:
         raise _busy(keys)
     for member in newest:
@@ -69,7 +70,10 @@ def rebuild_thread(keys: ThreadKeys) -> Flow[Rebuilt]:
 
 
 def rebuild_known(keyspace: Keyspace, keys: ThreadKeys) -> Flow[Rebuilt]:
-    """`rebuild_thread`, with the registry of the thread's partition, which takes a round trip per 1000 pointers of its feed."""
+    """Rebuilds a thread's views as `rebuild_thread`, and the registry of its partition.
+
+    The registry takes one round trip per 1000 pointers of the feed.
+    """
     rebuilt = yield from rebuild_thread(keys)
     yield from rebuild_registry(keyspace, keys.shared)
     yield Call(NOTE_EXPIRY, [keys.log, keys.shared.threads, keys.shared.expiries], [keys.thread])
@@ -78,13 +82,13 @@ def rebuild_known(keyspace: Keyspace, keys: ThreadKeys) -> Flow[Rebuilt]:
 
 def _busy(keys: ThreadKeys) -> ThreadBusy:
     return ThreadBusy(
-        f"Thread {keys.thread.decode()!r} was written to each time before its views could be put in place. They are as they were; "
-        "call again when it is less busy."
+        f"Thread {keys.thread.decode()!r} was written to each time before its views could be put in place. They are unchanged. "
+        "Call again when the thread is less busy."
     )
 
 
 def _rebuild_head(keys: ThreadKeys, namespace: bytes) -> Flow[int]:
-    """Puts the head of a namespace's newest checkpoint in place; 0 if there is none any more."""
+    """Stores the head of a namespace's newest checkpoint; returns 1, or 0 if the namespace has no checkpoint any more."""
     heads = [keys.head(namespace), keys.head(b"")]
     for _ in range(ATTEMPTS):
         reply = yield from call(keys, READ, [0, ordered(namespace), b"", 1], heads)

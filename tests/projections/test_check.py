@@ -41,20 +41,20 @@ Damage = Callable[[Any, Any], object]
 DAMAGES: list[tuple[str, str, Damage]] = [
     ("index", "missing", lambda client, keys: client.delete(keys.index)),
     ("order", "missing", lambda client, keys: client.delete(keys.order)),
-    ("index", "sequence number: is 99", lambda client, keys: client.hset(keys.index, b"n", b"99")),
-    ("index", "digest: is x", lambda client, keys: client.hset(keys.index, b"d", b"x")),
+    ("index", "sequence number is 99", lambda client, keys: client.hset(keys.index, b"n", b"99")),
+    ("index", "digest is x", lambda client, keys: client.hset(keys.index, b"d", b"x")),
     ("index", "last entry", lambda client, keys: client.hdel(keys.index, b"l")),
     ("index", "number of entries", lambda client, keys: client.hincrby(keys.index, b"c", 1)),
-    ("index", "hidden checkpoints: is there", lambda client, keys: client.hset(keys.index, b"h", b"1")),
-    ("index", "channel 'n', version 'v2': is missing", lambda client, keys: client.hdel(keys.index, b"v0:3:sv2n")),
-    ("index", "channel 'n', version 'v3': is 1-0", lambda client, keys: client.hset(keys.index, b"v0:3:sv3n", b"1-0")),
+    ("index", "hidden checkpoints is there", lambda client, keys: client.hset(keys.index, b"h", b"1")),
+    ("index", "channel 'n', version 'v2' is missing", lambda client, keys: client.hdel(keys.index, b"v0:3:sv2n")),
+    ("index", "channel 'n', version 'v3' is 1-0", lambda client, keys: client.hset(keys.index, b"v0:3:sv3n", b"1-0")),
     (
         "index",
-        "channel 'n', version 'v8': is there",
+        "channel 'n', version 'v8' is there",
         lambda client, keys: client.hset(keys.index, b"v0:3:sv8n", b"1-0"),
     ),
-    ("index", "field b'odd': is there", lambda client, keys: client.hset(keys.index, b"odd", b"1")),
-    ("order", "mark that it is whole: is missing", lambda client, keys: client.zrem(keys.order, b"")),
+    ("index", "field b'odd' is there", lambda client, keys: client.hset(keys.index, b"odd", b"1")),
+    ("order", "says that the view is whole, is missing", lambda client, keys: client.zrem(keys.order, b"")),
     (
         "order",
         f"checkpoint '{checkpoint_id(3)}' in entry",
@@ -67,11 +67,11 @@ DAMAGES: list[tuple[str, str, Damage]] = [
     ),
     (
         "order",
-        "of namespace 'x': is there",
+        "of namespace 'x' is there",
         lambda client, keys: client.zadd(keys.order, {b"c" + ordered(b"x") + ordered(b"i") + b"5-0": 0}),
     ),
-    ("order", "member b'odd': is there", lambda client, keys: client.zadd(keys.order, {b"odd": 0})),
-    ("order", "mark that it is whole: is score 5", lambda client, keys: client.zadd(keys.order, {b"": 5})),
+    ("order", "member b'odd' is there", lambda client, keys: client.zadd(keys.order, {b"odd": 0})),
+    ("order", "says that the view is whole, is score 5", lambda client, keys: client.zadd(keys.order, {b"": 5})),
     ("head", "value of channel 'n'", lambda client, keys: _spoil(client, keys.head(b""))),
     (
         "head",
@@ -245,9 +245,10 @@ def test_a_rebuild_while_agents_write_and_read(on: Open, audit: Audit) -> None:
 REGISTRY: list[tuple[str, Damage]] = [
     ("thread 't' is missing", lambda client, keys: client.zrem(keys.shared.threads, b"tt")),
     ("thread 'nobody' is there", lambda client, keys: client.zadd(keys.shared.threads, {b"tnobody": 5})),
-    ("was last active at 5", lambda client, keys: client.zadd(keys.shared.threads, {b"tt": 5})),
+    ("is last active at 5", lambda client, keys: client.zadd(keys.shared.threads, {b"tt": 5})),
     ("is missing", lambda client, keys: client.zrem(keys.shared.runs, b"t1:tr")),
     ("is there", lambda client, keys: client.zadd(keys.shared.runs, {b"r1:xt": 0})),
+    ("'odd' is there", lambda client, keys: client.zadd(keys.shared.runs, {b"odd": 0})),
     ("runs: missing", lambda client, keys: client.delete(keys.shared.runs)),
 ]
 
