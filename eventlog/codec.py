@@ -29,6 +29,8 @@ import cbor2
 import zstandard
 from xxhash import xxh3_64_digest
 
+from eventlog.errors import EventLogError
+
 T = TypeVar("T")
 
 EMPTY = b"E"
@@ -309,3 +311,13 @@ def framed(fields: Sequence[bytes]) -> bytes:
 def content_digest(fields: Sequence[bytes]) -> str:
     """The hex SHA-256 of the `framed` fields of an event."""
     return sha256(framed(fields)).hexdigest()
+
+
+def decode_next(file: Any) -> Any:
+    """The next item of a CBOR sequence in a file. The file stands at the item's end after it."""
+    try:
+        return cbor2.CBORDecoder(file, tag_hook=_refuse, semantic_decoders=_TAGS, allow_indefinite=False).decode()
+    except (Malformed, EventLogError):
+        raise
+    except (cbor2.CBORError, ValueError, TypeError, RecursionError, MemoryError, OverflowError) as error:
+        raise Malformed(f"is not CBOR: {error}") from error

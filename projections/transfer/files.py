@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, Union
 
 from eventlog.errors import ExportUnreadable, FileTaken
-from projections.transfer.format import Encoder, Entry, Header, Item, Reader, State, ThreadEnd, ThreadHead
+from projections.transfer.encoder import Encoder
+from projections.transfer.format import Entry, Header, Item, State, ThreadEnd, ThreadHead
+from projections.transfer.reader import Reader
 
 try:
     import fcntl

@@ -13,18 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventlog.errors import ExportUnreadable
-from projections.transfer.format import (
-    SEAL,
-    VERSION,
-    Encoder,
-    Entry,
-    Header,
-    Item,
-    Reader,
-    ThreadEnd,
-    ThreadHead,
-    Trailer,
-)
+from projections.transfer.encoder import Encoder
+from projections.transfer.format import SEAL, VERSION, Entry, Header, Item, ThreadEnd, ThreadHead, Trailer
+from projections.transfer.reader import Reader
 
 Thread = tuple[str, list[list[bytes]], list[str]]
 HEADER = Header(1_767_225_600_000, "langgraph", "0.1.0")

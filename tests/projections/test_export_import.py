@@ -34,9 +34,10 @@ from eventlog.flow import Call
 from eventlog.keys import Keyspace
 from projections.registry.read import known_runs, known_threads
 from projections.transfer.blocking import carry_out
+from projections.transfer.encoder import Encoder
 from projections.transfer.export import Again, Page, export_file, export_thread
 from projections.transfer.files import read_file
-from projections.transfer.format import Encoder, Entry, ThreadEnd, ThreadHead
+from projections.transfer.format import Entry, ThreadEnd, ThreadHead
 from saver import RedisStreamSaver
 from tests.projections.conftest import Open
 from tests.projections.steps import Steps, is_call

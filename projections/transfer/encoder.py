@@ -1,0 +1,89 @@
+"""Encodes the items of an export as the bytes of a file. Pure."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Any
+
+import zstandard
+
+from eventlog import codec
+from projections.transfer.format import FORMAT, SEAL, VERSION, Entry, Header, State, ThreadHead
+
+__all__ = ["Encoder"]
+
+LEVEL = 3
+"""Level of compression."""
+
+
+class Encoder:
+    """Returns the bytes of a file, item by item. A thread that has begun can be undone.
+
+    Args:
+        state: the state of a file that is to be continued (`Reader.state`).
+
+    """
+
+    def __init__(self, state: State | None = None) -> None:
+        self.state = state or State()
+        """The state after the last whole frame."""
+        self._now = self.state.copy()
+        self._thread: Any = sha256()
+        self._entries = 0
+        self._frame: Any = None
+        self._head: ThreadHead | None = None
+
+    def header(self, header: Header) -> bytes:
+        """Begins a file."""
+        return self._close(self._item({"format": FORMAT, "version": VERSION, **header._asdict()}))
+
+    def begin(self, head: ThreadHead) -> bytes:
+        """Begins a thread."""
+        self._head, self._thread, self._entries = head, sha256(), 0
+        thread, sequence, digest, entries, runs = head
+        return self._item(
+            {"thread": thread, "ends": sequence, "digest": digest, "entries": entries, "runs": list(runs)}
+        )
+
+    def entry(self, entry: Entry) -> bytes:
+        """Adds an entry to the thread. The bytes are empty while the compressor waits for more."""
+        self._entries += 1
+        return self._item([entry.entry_id.decode(), entry.fields])
+
+    def end(self) -> bytes:
+        """Ends the thread."""
+        assert self._head is not None
+        made = self._item({"end": self._head.thread, "entries": self._entries, "sha256": self._thread.digest()})
+        self._now.threads += 1
+        self._head = None
+        return self._close(made)
+
+    def undo(self) -> int:
+        """Undoes the thread that has begun, and returns the length that the file has to be cut to."""
+        self._now, self._frame, self._head = self.state.copy(), None, None
+        return self.state.offset
+
+    def trailer(self) -> bytes:
+        """Ends a file."""
+        made = self._close(self._item({"trailer": self._now.threads, "sha256": self._now.items.digest()}))
+        return b"".join((made, SEAL, self._now.file.digest()))
+
+    def _item(self, item: object) -> bytes:
+        encoded = codec.encode(item)
+        self._now.items.update(encoded)
+        self._thread.update(encoded)
+        if self._frame is None:
+            compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True, write_content_size=False)
+            self._frame = compressor.compressobj()
+        return self._written(self._frame.compress(encoded))
+
+    def _close(self, made: bytes) -> bytes:
+        made += self._written(self._frame.flush())
+        self._frame = None
+        self.state = self._now.copy()
+        return made
+
+    def _written(self, made: bytes) -> bytes:
+        self._now.file.update(made)
+        self._now.offset += len(made)
+        return made
