@@ -1,1 +1,1 @@
-"""Copies, exports, imports and archives of threads."""
+"""Copies, exports, imports and archives threads."""

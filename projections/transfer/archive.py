@@ -1,12 +1,14 @@
-"""Archiving a thread: exported, the file read back and held against the log, and only then pruned or deleted.
+"""Exports a thread, and prunes or deletes what the file has.
 
-What goes is only what the archive has: the removal is carried out if the log ends as the archive does, and not otherwise. A log
-that has moved on is exported anew.
+The file is read again and compared with the log before anything is removed.
+Only events that the archive has are removed: the removal is carried out by compare-and-set on the digest that the file ends with.
+If the log has moved on, it is exported again.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from contextlib import closing
+from typing import NamedTuple
 
 from eventlog.errors import ExportUnreadable, ThreadBusy
 from eventlog.events import Recorded
@@ -24,8 +26,8 @@ from projections.checkpoints.pruning import (
 )
 from projections.integrity.log_end import log_end
 from projections.log.index import scan
-from projections.transfer.blocking import on_file
-from projections.transfer.export import Exported, consumed, export_file
+from projections.transfer.blocking import next_of
+from projections.transfer.export import export_file
 from projections.transfer.files import Name
 from projections.transfer.format import ThreadHead
 from projections.transfer.import_ import Read, follows, read_threads
@@ -34,18 +36,20 @@ __all__ = ["Archived", "Pruning", "archive_thread"]
 
 ATTEMPTS = 5
 AT_ONCE = 1000
+"""Most checkpoints that one step removes."""
 
 
 class Archived(NamedTuple):
-    """What an archive has, and what was taken out of the thread."""
+    """The result of an archive."""
 
     entries: int
+    """Entries in the file."""
     removed: int
-    """Checkpoints."""
+    """Checkpoints that were removed from the thread."""
 
 
 class Pruning(NamedTuple):
-    """What is taken out of a thread once it is archived."""
+    """The choice of checkpoints that are removed after they were archived."""
 
     choose: Choice
     replayed: Replayed
@@ -53,45 +57,42 @@ class Pruning(NamedTuple):
 
 
 def archive_thread(keyspace: Keyspace, keys: ThreadKeys, path: Name, pruning: Pruning | None) -> Flow[None]:
-    """Exports a thread to a file, reads that back, holds it against the log, and prunes the thread, or deletes it without
-    `pruning`.
+    """Exports a thread, compares the file with the log, and prunes the thread.
 
-    Emits the work on the file, `Progress`, and `Archived` at the end. The file is on the disk before anything is taken out. Where
-    the log has moved on since the export, the export is made again.
+    Without `pruning`, the thread is deleted.
+    Emits the items of `export_file`, and `Archived` at the end. The file is on the disk before anything is removed. If the log has
+    moved on since the export, the thread is exported again.
 
     Raises:
-        ThreadBusy: it moved on each time, or was written to before all that is to go had gone; what is in the file is right.
-        ExportUnreadable: what was read back is not what was written, or not what the log has; the thread was left as it is.
+        ThreadBusy: the log moved on during each attempt, or before all chosen checkpoints were removed. The file is right.
+        ExportUnreadable: the file differs from what was written, or from the log. The thread was left unchanged.
         FileTaken, and as `projections.transfer.export.export_thread`.
 
     """
     thread = keys.thread.decode()
     for attempt in range(ATTEMPTS):
-        exporting = export_file(keyspace, [thread], path, overwrite=attempt > 0, resume=False)
-        yield from consumed(exporting, _but_the_result)
+        yield from export_file(keyspace, [thread], path, overwrite=attempt > 0, resume=False)
         head, same = yield from verify_file(keys, path)
-        taken = (yield from _remove(keys, head, pruning)) if same else None
-        if taken is not None:
-            yield Emit(Archived(head.entries, taken))
+        removed = (yield from _remove(keys, head, pruning)) if same else None
+        if removed is not None:
+            yield Emit(Archived(head.entries, removed))
             return
         if not (yield from _only_grew(keys, head)):
             raise ThreadBusy(
-                f"Thread {thread!r} was pruned, deleted or altered meanwhile, perhaps by this very call, whose answer was lost. "
-                f"File {str(path)!r} has it as it was before, and was left alone."
+                f"Thread {thread!r} was pruned, deleted or altered meanwhile, perhaps by this very call, whose reply was lost. "
+                f"File {str(path)!r} has the thread as it was before, and was left alone."
             )
     raise ThreadBusy(
-        f"Thread {thread!r} was written to each time before it could be pruned. Nothing was removed; file {str(path)!r} has it as "
-        "it was when it was last exported. Call again when it is less busy."
+        f"Thread {thread!r} was written to each time before it could be pruned. Nothing was removed. File {str(path)!r} has the "
+        "thread as it was at the last export. Call again when it is less busy."
     )
 
 
-def _but_the_result(item: Any) -> Flow[None]:
-    if not isinstance(item, Exported):
-        yield Emit(item)
-
-
 def _only_grew(keys: ThreadKeys, head: ThreadHead) -> Flow[bool]:
-    """Whether a log still has every entry that the archive has: only then may another export take the file's place."""
+    """Whether a log still has every entry of the archive.
+
+    Only then may another export replace the file.
+    """
     events: list[Recorded] = []
     yield from scan(keys, events)
     archived = [recorded for recorded in events if recorded.sequence <= head.sequence]
@@ -99,52 +100,53 @@ def _only_grew(keys: ThreadKeys, head: ThreadHead) -> Flow[bool]:
 
 
 def _remove(keys: ThreadKeys, head: ThreadHead, pruning: Pruning | None) -> Flow[int | None]:
-    """Takes out what is to go of a log that ends as the archive does; how many checkpoints. None if it has moved on."""
+    """Removes the chosen checkpoints from a log, and returns their number.
+
+    Returns None if the log does not end as the archive does.
+    """
     history = yield from read_history(keys)
     if history.index.digest != head.digest.encode():
         return None
-    taken = 0
+    removed = 0
     while True:
         listed = history.checkpoints()
         drop = [*listed] if pruning is None else [place_of(event) for event in pruning.choose([*listed.values()])]
         if not drop:
-            return taken
+            return removed
         if len(drop) == len(listed):
-            done = yield from delete_thread(keys, only=history.index.digest)
-            if not done:
-                _refuse_halfway(keys, taken)
-                return None
-            return taken + len(drop)
+            if (yield from delete_thread(keys, only=history.index.digest)):
+                return removed + len(drop)
+            _check_nothing_removed(keys, removed)
+            return None
         assert pruning is not None
         step = set(drop[:AT_ONCE])
         after = yield from carry_out_removal(keys, history, plan(history, step, pruning.replayed), pruning.describe)
         if after is None:
-            _refuse_halfway(keys, taken)
+            _check_nothing_removed(keys, removed)
             return None
-        history, taken = after, taken + len(step)
+        history, removed = after, removed + len(step)
 
 
-def _refuse_halfway(keys: ThreadKeys, taken: int) -> None:
-    """Raises `ThreadBusy` if something was taken out."""
-    if taken:
+def _check_nothing_removed(keys: ThreadKeys, removed: int) -> None:
+    """Raises `ThreadBusy` if checkpoints were removed already."""
+    if removed:
         raise ThreadBusy(
-            f"Thread {keys.thread.decode()!r} was written to while it was pruned. It is archived whole, and {taken} checkpoints "
-            "were removed; archive it again, to another file, for the rest."
+            f"Thread {keys.thread.decode()!r} was written to while it was pruned. The file has all of it; {removed} checkpoints "
+            "were removed. Archive it again, to another file, for the rest."
         )
 
 
 def verify_file(keys: ThreadKeys, path: Name) -> Flow[tuple[ThreadHead, bool]]:
-    """What a file of one thread has, and whether every entry of it is the log's; if not, the log has moved on.
+    """The head of a file of one thread, and whether the log has all its entries.
 
+    If not, the log has moved on.
     One round trip per page. Raises `ExportUnreadable`.
     """
-    items = read_threads(path)
     head: ThreadHead | None = None
-    try:
-        while (item := (yield from on_file(lambda: next(items, None)))) is not None:
+    with closing(read_threads(path)) as items:
+        while (item := (yield from next_of(items))) is not None:
             if isinstance(item, ThreadHead):
-                head = item
-                after = b""
+                head, after = item, b""
                 if head.thread != keys.thread.decode():
                     break
             elif isinstance(item, Read):
@@ -153,13 +155,13 @@ def verify_file(keys: ThreadKeys, path: Name) -> Flow[tuple[ThreadHead, bool]]:
                     assert head is not None
                     if end is not None and end.digest == head.digest.encode():
                         raise ExportUnreadable(
-                            f"File {str(path)!r} has other entries than the log of thread {head.thread!r} behind "
-                            f"{after.decode() or 'its beginning'}. The thread was left as it is; archive it again."
+                            f"File {str(path)!r} has other entries than the log of thread {head.thread!r} after "
+                            f"{after.decode() or 'its beginning'}. The thread was left unchanged. Archive it again."
                         )
                     return head, False
                 after = item.entries[-1].entry_id
-    finally:
-        items.close()  # type: ignore[attr-defined] # a generator
     if head is None or head.thread != keys.thread.decode():
-        raise ExportUnreadable(f"File {str(path)!r} lacks thread {keys.thread.decode()!r}; it was left as it is.")
+        raise ExportUnreadable(
+            f"File {str(path)!r} lacks thread {keys.thread.decode()!r}, which was left unchanged. Archive it again."
+        )
     return head, True

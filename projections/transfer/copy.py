@@ -1,8 +1,8 @@
-"""Copying a thread: its log entry by entry, the same ids, numbers and digests, closed by an event that says where it came from.
+"""Copies a thread entry by entry, with the same ids, numbers and digests.
 
-The copy is laid ready under keys that drop themselves and put in place whole. A source that was pruned, or deleted, while it was
-read is noticed by its log, and read again. A copy up to an event has the log's beginning, and the index of that: it is the thread
-as it was then, and goes on from the latest checkpoint it had.
+The copy ends with an event that names its source. It is staged under keys that expire, and put in place whole. If the source is
+pruned or deleted while it is read, its log shows that, and it is read again. A copy up to an event has the beginning of the log and
+the index of that beginning. So it is the thread as it was then, and goes on from the checkpoint that was the latest.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from eventlog.attribution import stamp
 from eventlog.codec import content_digest
 from eventlog.errors import CorruptEntry, HistoryGone, InvalidArgument, ThreadBusy, ThreadExists, ThreadNotFound
 from eventlog.events import ThreadCopied, encode_event
-from eventlog.flow import Call, Flow, load_script
+from eventlog.flow import Argument, Call, Flow, load_script
 from eventlog.keys import Keyspace, ThreadKeys
 from projections.integrity.chain import WholeChain
 from projections.log.fold import Fold
@@ -33,60 +33,65 @@ ATTEMPTS = 20
 def copy_thread(
     keyspace: Keyspace, source: ThreadKeys, target: ThreadKeys, *, ttl: int, until: Moment | None = None
 ) -> Flow[None]:
-    """Copies the history of a thread, complete or up to an event, to one that does not exist: all of it or nothing.
+    """Copies a thread, whole or up to an event, to a thread that does not exist.
 
-    What is appended to the source meanwhile is not copied.
-    Memory: a page of 50 entries or 4 MiB.
-    Round trips: three per page, and a few more.
+    It copies all of it or nothing. Events that are appended to the source meanwhile are not copied.
+    Memory: a page of 50 entries or 4 MiB. Round trips: three per page, and a few more.
 
     Raises:
         ThreadNotFound: the source has no log.
-        ThreadExists: the target has one; it is left as it is. (If it is this very copy, with nothing since, all is well.)
-        ThreadBusy: the source was pruned again and again while it was read.
+        ThreadExists: the target has a log, and is left unchanged. This very copy, without later events, is no error.
+        ThreadBusy: the source was pruned during each attempt.
         CorruptEntry: the source's log is damaged; nothing was copied.
-        HistoryGone: some of the history up to that event was pruned since.
-        InvalidArgument: the source has no such event, or no checkpoint up to there.
+        HistoryGone: some of the history up to the event was pruned.
+        InvalidArgument: the source has no such event, or no checkpoint up to it.
 
     """
     for _ in range(ATTEMPTS):
         if not (yield from check_log(source)):
             raise _not_found(source)
         staged = staged_keys(target, b"log", b"index", b"order")
-        index = yield from _read(source, staged, until)
+        index = yield from _stage(source, staged, until)
         if index is None:
             continue
         signed_for = None
         if until is not None and source.signer is not None:
             signed_for = yield from _signed_for(source, index.last)
             if not (yield from has_entry(source, index.last, index.digest)):
-                continue  # it went away before that was read
+                continue  # it was removed before the name was read
         event = ThreadCopied(source.thread.decode(), index.sequence, index.digest.decode(), stamp(), signed_for)
         fields = target.signed(encode_event(event))
         runs = yield from runs_of(keyspace, source)
-        arguments = [b"%d" % ttl, event.kind, content_digest(fields).encode(), b"%d" % len(fields), *fields, *runs]
-        (status,) = yield Call(STORE_COPY, [*target.all, *staged], [target.thread, *arguments])
+        arguments: list[Argument] = [
+            target.thread,
+            ttl,
+            event.kind,
+            content_digest(fields),
+            len(fields),
+            *fields,
+            *runs,
+        ]
+        (status,) = yield Call(STORE_COPY, [*target.all, *staged], arguments)
         if status == b"stale":
             yield from rebuild_index(target)
-            status = b"exists"
-        if status == b"moved":
-            continue
-        if status == b"exists":
+        if status in (b"exists", b"stale"):
             raise ThreadExists(
                 f"Thread {target.thread.decode()!r} exists, so thread {source.thread.decode()!r} was not copied over it. "
                 "Delete it first, or copy to another id."
             )
-        return
+        if status != b"moved":
+            return
     raise ThreadBusy(
         f"Thread {source.thread.decode()!r} was pruned again and again while it was being copied. Call again later."
     )
 
 
-def _read(source: ThreadKeys, staged: list[bytes], until: Moment | None) -> Flow[StagedIndex | None]:
-    """Lays the source's log and index ready; None if the log was pruned, deleted or begun anew meanwhile, or what was laid ready
-    has dropped itself.
+def _stage(source: ThreadKeys, staged: list[bytes], until: Moment | None) -> Flow[StagedIndex | None]:
+    """Stages the source's log and index.
+
+    Returns None if the log was pruned, deleted or replaced meanwhile, or if the staged keys have expired.
     """
-    thread = source.thread.decode()
-    index, chain = StagedIndex(keys=staged[1:]), WholeChain(thread)
+    index, chain = StagedIndex(keys=staged[1:]), WholeChain(source.thread.decode())
     after, end = b"", b""
     beyond = False
     while not beyond:
@@ -111,7 +116,7 @@ def _read(source: ThreadKeys, staged: list[bytes], until: Moment | None) -> Flow
     if not (yield from index.settled()) or (until is None and index.missing() is not None and last != end):
         return None
     if until is not None:
-        yield from _check_prefix(source, index, until, beyond=beyond)
+        yield from _check_beginning(source, index, until, beyond=beyond)
         return index
     if not index.checkpoints:
         raise _not_found(source)
@@ -120,7 +125,10 @@ def _read(source: ThreadKeys, staged: list[bytes], until: Moment | None) -> Flow
 
 
 def _folded(entries: list[Entry], chain: WholeChain, index: StagedIndex, until: Moment | None) -> list[Entry]:
-    """Checks entries, folds those that are wanted, and returns these. Raises `CorruptEntry`."""
+    """Checks entries, folds those up to a moment, and returns these.
+
+    Raises `CorruptEntry`.
+    """
     for number, entry in enumerate(entries):
         recorded = chain.add(*entry)
         if until is not None and not until.covers(recorded):
@@ -130,23 +138,26 @@ def _folded(entries: list[Entry], chain: WholeChain, index: StagedIndex, until: 
 
 
 def _signed_for(source: ThreadKeys, entry_id: bytes) -> Flow[str | None]:
-    """The thread that an entry was signed for, if that is not the one whose log it is in, which is a copy."""
+    """The thread that an entry was signed for, None if its log is that thread's."""
     name = name_at((yield from sources_of(source)), source.thread, entry_id)
     return None if name == source.thread else name.decode()
 
 
 def _is_met(until: Moment, index: Fold) -> bool:
-    """Whether a log that ends here has the event that is named."""
+    """Whether a log that ends here ends with the named event, if one is named."""
     if until.sequence is not None:
         return index.sequence == until.sequence
     return until.entry_id in (None, index.last)
 
 
-def _check_prefix(source: ThreadKeys, index: StagedIndex, until: Moment, *, beyond: bool) -> Flow[None]:
-    """Whether the beginning of a log is whole, as it was then."""
+def _check_beginning(source: ThreadKeys, index: StagedIndex, until: Moment, *, beyond: bool) -> Flow[None]:
+    """Checks that the beginning of a log is whole, as it was at that moment.
+
+    `beyond`: whether the log has events after the moment.
+    """
     thread = source.thread.decode()
     if index.missing() is not None or (not _is_met(until, index) and beyond):
-        yield from scan(source)  # raises where that is no removal's doing
+        yield from scan(source)  # raises if entries are missing that no removal accounts for
         if until.entry_id is None or index.missing() is not None:
             raise HistoryGone(
                 f"Thread {thread!r} was pruned since {until.words}: its history up to there is no longer whole, and was not "
@@ -154,7 +165,7 @@ def _check_prefix(source: ThreadKeys, index: StagedIndex, until: Moment, *, beyo
             )
     if not _is_met(until, index):
         raise InvalidArgument(
-            f"Thread {thread!r} has no {until.words}; it is none of its events, or was pruned. Name one that its log "
+            f"Thread {thread!r} has no {until.words}: it is not in its log, or was pruned. Name an event that its log "
             "has, or a time."
         )
     if not index.checkpoints:

@@ -17,7 +17,9 @@ LEVEL = 3
 
 
 class Encoder:
-    """Returns the bytes of a file, item by item. A thread that has begun can be undone.
+    """Returns the bytes of a file, item by item.
+
+    A thread that has no end yet can be undone.
 
     Args:
         state: the state of a file that is to be continued (`Reader.state`).
@@ -46,7 +48,10 @@ class Encoder:
         )
 
     def entry(self, entry: Entry) -> bytes:
-        """Adds an entry to the thread. The bytes are empty while the compressor waits for more."""
+        """Adds an entry to the thread.
+
+        The bytes are empty while the compressor waits for more.
+        """
         self._entries += 1
         return self._item([entry.entry_id.decode(), entry.fields])
 
@@ -59,7 +64,7 @@ class Encoder:
         return self._close(made)
 
     def undo(self) -> int:
-        """Undoes the thread that has begun, and returns the length that the file has to be cut to."""
+        """Undoes the current thread, and returns the length to cut the file to."""
         self._now, self._frame, self._head = self.state.copy(), None, None
         return self.state.offset
 

@@ -1,14 +1,13 @@
-"""Exporting threads: their logs as they stand, checked on the way, into a file of the form that `projections.transfer.format`
-tells.
+"""Exports threads to a file; `projections.transfer.format` describes its form.
 
-Reads only: an index that is not that of its log is neither needed nor mended, so whoever may read can export. What a file is to
-have is written beside it first, and put in its place whole; an export that was cut short goes on behind the threads it has.
+Logs are read as they stand, without their views, and checked by their chain of digests. Nothing is written to the server, so a user
+who may only read can export.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
 from typing import Any, NamedTuple, TypeVar, Union
@@ -23,7 +22,7 @@ from projections.integrity.log_end import LogEnd, log_end
 from projections.log.pages import entry_order, read_entries
 from projections.registry.read import known_runs, known_threads
 from projections.transfer.blocking import Progress, on_file
-from projections.transfer.files import ExportFile, Left
+from projections.transfer.files import ExportFile, WrittenThread
 from projections.transfer.format import Entry, Header, ThreadEnd, ThreadHead
 
 __all__ = [
@@ -41,47 +40,52 @@ PAGE = 200
 PAGE_BYTES = 4 * 1024 * 1024
 ATTEMPTS = 20
 
+T = TypeVar("T")
 Path = Union[str, "PathLike[str]"]
 
 
 class Page(NamedTuple):
-    """Some entries that follow each other."""
+    """Entries of a log that follow each other."""
 
     entries: list[Entry]
 
 
 class Again(NamedTuple):
-    """What was emitted of a thread does not count: its log was pruned, or replaced, meanwhile; it comes again from its head on."""
+    """The items of a thread so far do not count.
+
+    Its log was pruned or replaced. The items come again, from the head on.
+    """
 
     thread: str
 
 
 class LeftOut(NamedTuple):
-    """A thread that an export of all has not."""
+    """A thread that an export of all threads leaves out."""
 
     thread: str
     why: str
 
 
 class Exported(NamedTuple):
-    """What an export wrote."""
+    """The contents of an export."""
 
     threads: int
     entries: int
     left_out: tuple[LeftOut, ...] = ()
-    """Of an export of all: threads whose logs are damaged, or gone."""
+    """In an export of all threads: those whose logs are damaged or gone."""
 
 
 def export_thread(keys: ThreadKeys, *, damaged: bool = False) -> Flow[None]:
-    """Emits a thread's log as it stands now: a `ThreadHead`, a `Page` for every 200 entries or 4 MiB, and a `ThreadEnd` once all
-    of it was checked. What is appended meanwhile is not in it. Where it was pruned or replaced meanwhile, `Again`, and all anew.
-    One that may be `damaged` is not checked, and comes as it is.
+    """Emits a thread's log as it stands now.
 
-    Memory: a page. Round trips: one per page, and two; for whoever may only read.
+    A `ThreadHead` is followed by a `Page` for every 200 entries or 4 MiB, and by a `ThreadEnd` after all of the log was checked.
+    Events that are appended meanwhile are left out. If the log is pruned or replaced meanwhile, `Again` is emitted, and the thread
+    starts over. With `damaged`, the log is not checked.
+    Memory: a page. Round trips: one per page, and two more.
 
     Raises:
-        ThreadNotFound: the thread has no log, or one without checkpoints.
-        ThreadBusy: it was pruned again and again while it was read.
+        ThreadNotFound: the thread has no log, or no checkpoints.
+        ThreadBusy: the log was pruned during each attempt.
         CorruptEntry, LogLost: the log is damaged, or gone.
 
     """
@@ -89,35 +93,41 @@ def export_thread(keys: ThreadKeys, *, damaged: bool = False) -> Flow[None]:
     for _ in range(ATTEMPTS):
         end = yield from log_end(keys, damaged=damaged)
         if end is None:
-            raise ThreadNotFound(f"Thread {thread!r} has no checkpoints to export. Check the id, and the prefix.")
+            raise _not_found(keys)
         runs = yield from known_runs(keys)
-        named = tuple(run.decode() for run in runs)
-        yield Emit(ThreadHead(thread, end.sequence, end.digest.decode(errors="replace"), end.entries, named))
+        digest = end.digest.decode(errors="replace")
+        yield Emit(ThreadHead(thread, end.sequence, digest, end.entries, tuple(run.decode() for run in runs)))
         if damaged:
             yield Emit(ThreadEnd(thread, (yield from _unchecked(keys, end))))
             return
         try:
-            chain = yield from _pages(keys, end)
+            chain = yield from _checked(keys, end)
         except CorruptEntry:
-            if (yield from _still_ends(keys, end)):
+            if (yield from _still_has(keys, end)):
                 raise
             chain = None
         if chain is not None:
             if not chain.checkpoints:
-                raise ThreadNotFound(f"Thread {thread!r} has no checkpoints to export. Check the id, and the prefix.")
+                raise _not_found(keys)
             yield Emit(ThreadEnd(thread, end.entries))
             return
         yield Emit(Again(thread))
     raise ThreadBusy(f"Thread {thread!r} was pruned again and again while it was being exported. Call again later.")
 
 
-def _pages(keys: ThreadKeys, end: LogEnd) -> Flow[WholeChain | None]:
-    """Emits the entries up to an end; None if some of those that were there are not any more."""
+def _not_found(keys: ThreadKeys) -> ThreadNotFound:
+    thread = keys.thread.decode()
+    return ThreadNotFound(f"Thread {thread!r} has no checkpoints to export. Check the id, and the prefix.")
+
+
+def _checked(keys: ThreadKeys, end: LogEnd) -> Flow[WholeChain | None]:
+    """Emits the entries up to an end and returns their chain.
+
+    Returns None if some of them were removed meanwhile.
+    """
     chain = WholeChain(keys.thread.decode())
     while chain.last != end.entry_id:
-        after = b"" if not chain.entries else chain.last
-        entries, *_ = yield from read_entries(keys, after, PAGE, PAGE_BYTES)
-        page = [Entry(*entry) for entry in entries if entry_order(entry[0]) <= entry_order(end.entry_id)]
+        page = yield from _page(keys, chain.last if chain.entries else b"", end)
         if not page:
             return None
         for entry in page:
@@ -132,20 +142,22 @@ def _pages(keys: ThreadKeys, end: LogEnd) -> Flow[WholeChain | None]:
 
 
 def _unchecked(keys: ThreadKeys, end: LogEnd) -> Flow[int]:
-    """Emits the entries up to an end, whatever they are; how many."""
+    """Emits the entries up to an end without checking them, and returns their number."""
     after, count = b"", 0
-    while after != end.entry_id:
-        entries, *_ = yield from read_entries(keys, after, PAGE, PAGE_BYTES)
-        page = [Entry(*entry) for entry in entries if entry_order(entry[0]) <= entry_order(end.entry_id)]
-        if not page:
-            break
+    while after != end.entry_id and (page := (yield from _page(keys, after, end))):
         yield Emit(Page(page))
         after, count = page[-1].entry_id, count + len(page)
     return count
 
 
-def _still_ends(keys: ThreadKeys, end: LogEnd) -> Flow[bool]:
-    """Whether a log has the entry still that it ended with, and as many up to there."""
+def _page(keys: ThreadKeys, after: bytes, end: LogEnd) -> Flow[list[Entry]]:
+    """A page of the entries after an entry, up to an end."""
+    entries, *_ = yield from read_entries(keys, after, PAGE, PAGE_BYTES)
+    return [Entry(*entry) for entry in entries if entry_order(entry[0]) <= entry_order(end.entry_id)]
+
+
+def _still_has(keys: ThreadKeys, end: LogEnd) -> Flow[bool]:
+    """Whether a log still has its former last entry, and all entries before that."""
     found = yield Command("XRANGE", keys.log, [end.entry_id, end.entry_id])
     if not found or paired(flattened(found)[0][1]).get(b"d", b"") != end.digest:
         return False
@@ -153,11 +165,8 @@ def _still_ends(keys: ThreadKeys, end: LogEnd) -> Flow[bool]:
     return now is not None and now.entries >= end.entries
 
 
-T = TypeVar("T")
-
-
 def consumed(flow: Generator[Any, Any, T], take: Callable[[Any], Flow[None]]) -> Flow[T]:
-    """Result of a flow, of which every item that it emits is handed to another."""
+    """The result of a flow whose emitted items `take` consumes."""
     try:
         request = next(flow)
         while True:
@@ -167,7 +176,7 @@ def consumed(flow: Generator[Any, Any, T], take: Callable[[Any], Flow[None]]) ->
                 continue
             try:
                 reply = yield request
-            except Exception as error:  # noqa: BLE001 - the flow's own
+            except Exception as error:  # noqa: BLE001 - the flow handles it
                 request = flow.throw(error)
             else:
                 request = flow.send(reply)
@@ -176,18 +185,19 @@ def consumed(flow: Generator[Any, Any, T], take: Callable[[Any], Flow[None]]) ->
 
 
 def threads_to_export(keyspace: Keyspace, threads: Sequence[str] | None, *, damaged: bool) -> Flow[list[ThreadKeys]]:
-    """The keys of some threads, each once, or of all there are, by id. Raises `ThreadNotFound` for one that has no log."""
+    """The keys of some threads, each once, or of all threads, by id.
+
+    Raises `ThreadNotFound` for a thread without a log.
+    """
     if threads is None:
         found = [keyspace.thread(thread) for thread in sorted((yield from known_threads(keyspace)))]
         for keys in {keys.shared: keys for keys in found}.values():
-            yield from known_runs(keys)  # a feed that is damaged is no fault of a thread's log
+            yield from known_runs(keys)  # raises for a damaged feed, which would make each log look damaged
         return found
     found = [keyspace.thread(thread.encode()) for thread in dict.fromkeys(threads)]
     for keys in found:
         if (yield from log_end(keys, damaged=damaged)) is None:
-            raise ThreadNotFound(
-                f"Thread {keys.thread.decode()!r} has no checkpoints to export. Check the id, and the prefix."
-            )
+            raise _not_found(keys)
     return found
 
 
@@ -200,12 +210,13 @@ def export_file(
     damaged: bool = False,
     resume: bool = True,
 ) -> Flow[None]:
-    """Writes threads, or all there are, to a file; emits the work on it, `Progress`, and `Exported` at the end.
+    """Writes threads, or all threads, to a file.
 
-    The file is written as `path` with ".part" behind it and renamed once it is whole and on the disk. A part that an earlier
-    export of the same prefix left there is continued, with `resume`, behind those of its threads whose logs have not moved on
-    since. Where all are exported, a thread that is deleted before it is its turn is left out, and so is one whose log is damaged or
-    gone, which `Exported` names; logs that may be `damaged` are written as they are.
+    Emits the work on the file, `Progress`, and `Exported` at the end.
+    The file is written as `path` with ".part" after it, and renamed when it is whole and on the disk. With `resume`, the part of an
+    earlier export of the same prefix is continued after those of its threads whose logs have not moved on. An export of all threads
+    leaves out threads that are deleted before their turn, and threads whose logs are damaged or gone, which `Exported` names. With
+    `damaged`, logs are written unchecked.
 
     Raises `FileTaken`, and as `export_thread`.
     """
@@ -214,47 +225,52 @@ def export_file(
     try:
         yield from on_file(file.check)
         found = yield from threads_to_export(keyspace, threads, damaged=damaged)
-        left = yield from on_file(file.left)
-        kept = (yield from _unchanged(found, left, damaged=damaged)) if resume else []
-        yield from on_file(lambda: file.go_on(kept))
+        written = yield from on_file(file.open_written)
+        kept = (yield from _unchanged(found, written, damaged=damaged)) if resume else []
+        yield from on_file(lambda: file.resume(kept))
         done = {one.head.thread: one.head.entries for one in kept}
+        left_out = []
         for thread, entries in done.items():
             yield Emit(Progress(thread, entries, entries))
-        count, entries, left_out = len(done), sum(done.values()), []
         for keys in found:
-            if keys.thread.decode() in done:
+            thread = keys.thread.decode()
+            if thread in done:
                 continue
             try:
-                entries += yield from _export_into(file, keys, damaged=damaged)
-                count += 1
+                done[thread] = yield from _write_thread(file, keys, damaged=damaged)
             except (ThreadNotFound, CorruptEntry, LogLost) as error:
                 if threads is not None or isinstance(error, NewerSchema):
                     raise
                 yield from on_file(file.undo)
                 if not isinstance(error, ThreadNotFound):
-                    left_out.append(LeftOut(keys.thread.decode(), str(error)))
+                    left_out.append(LeftOut(thread, str(error)))
         yield from on_file(file.finish)
     finally:
         file.close()
-    yield Emit(Exported(count, entries, tuple(left_out)))
+    yield Emit(Exported(len(done), sum(done.values()), tuple(left_out)))
 
 
-def _unchanged(threads: Sequence[ThreadKeys], left: Sequence[Left], *, damaged: bool) -> Flow[list[Left]]:
-    """Of the threads that a part has, those before the first that is not wanted, or whose log has moved on. A round trip each."""
+def _unchanged(
+    threads: Iterable[ThreadKeys], written: Sequence[WrittenThread], *, damaged: bool
+) -> Flow[Sequence[WrittenThread]]:
+    """The written threads before the first that has to be written again.
+
+    That is a thread that is not wanted, or whose log has moved on. One round trip each.
+    """
     wanted = {keys.thread.decode(): keys for keys in threads}
-    for number, (head, _) in enumerate(left):
+    for number, (head, _) in enumerate(written):
         try:
-            end = None if head.thread not in wanted else (yield from log_end(wanted[head.thread], damaged=damaged))
+            end = (yield from log_end(wanted[head.thread], damaged=damaged)) if head.thread in wanted else None
         except (CorruptEntry, LogLost):
             end = None
         if end is None or end.digest != head.digest.encode():
-            return list(left[:number])
-    return list(left)
+            return written[:number]
+    return written
 
 
-def _export_into(file: ExportFile, keys: ThreadKeys, *, damaged: bool) -> Flow[int]:
+def _write_thread(file: ExportFile, keys: ThreadKeys, *, damaged: bool) -> Flow[int]:
+    """Writes a thread, and returns the number of its entries."""
     written = of = 0
-    thread = keys.thread.decode()
 
     def take(item: Any) -> Flow[None]:
         nonlocal written, of
@@ -268,14 +284,14 @@ def _export_into(file: ExportFile, keys: ThreadKeys, *, damaged: bool) -> Flow[i
             yield from on_file(file.undo)
         else:
             yield from on_file(file.end)
-        yield Emit(Progress(thread, written, of))
+        yield Emit(Progress(keys.thread.decode(), written, of))
 
     yield from consumed(export_thread(keys, damaged=damaged), take)
     return written
 
 
 def package_version() -> str:
-    """Version of this package, "" where it is not installed."""
+    """The version of this package, "" if it is not installed."""
     try:
         return version("langgraph-checkpoint-redis-streams")
     except PackageNotFoundError:

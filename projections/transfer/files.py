@@ -1,9 +1,12 @@
-"""Files of exports on a disk: written beside their place and put there whole, and read back item by item."""
+"""Writes and reads files of exports.
+
+A file has another name until it is whole. It is read item by item.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from os import PathLike
 from pathlib import Path
@@ -16,21 +19,21 @@ from projections.transfer.reader import Reader
 
 try:
     import fcntl
-except ImportError:  # where there is no such lock, two exports to one file at once are not noticed
+except ImportError:  # without such locks, two exports to one file at once go unnoticed
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["ExportFile", "PartFile", "read_file"]
+__all__ = ["ExportFile", "Name", "PartFile", "read_file"]
 
 Name = Union[str, "PathLike[str]"]
 
 
 class PartFile:
-    """A file that comes to be: written as its path with ".part" behind it, and renamed once it is whole and on the disk.
+    """A file that has a suffix after its path until it is whole and on the disk.
 
     Args:
-        path: of the file.
-        overwrite: whether one that is there is replaced.
-        ending: what stands behind the path until then.
+        path: the path of the file.
+        overwrite: whether an existing file is replaced.
+        ending: the suffix.
 
     """
 
@@ -41,7 +44,7 @@ class PartFile:
         self._file: BinaryIO | None = None
 
     def check(self) -> None:
-        """Raises `FileTaken` if the file is there and is not to be replaced."""
+        """Raises `FileTaken` if the file exists and must not be replaced."""
         if self.path.is_dir():
             raise FileTaken(f"{str(self.path)!r} is a directory. Name a file.")
         if not self._overwrite and os.path.lexists(self.path):
@@ -51,7 +54,10 @@ class PartFile:
             )
 
     def open_part(self) -> BinaryIO:
-        """Opens the part, which may have something in it. Raises `FileTaken` if another process writes it."""
+        """Opens the part, which may have content.
+
+        Raises `FileTaken` if another process writes it.
+        """
         file = self.part.open("r+b" if self.part.exists() else "x+b")
         try:
             if fcntl is not None:
@@ -65,26 +71,26 @@ class PartFile:
         return file
 
     def write(self, data: bytes) -> None:
-        """Adds bytes."""
+        """Appends bytes."""
         assert self._file is not None
         self._file.write(data)
 
     def cut(self, size: int) -> None:
-        """Takes all behind so many bytes away."""
+        """Cuts the part to a length."""
         assert self._file is not None
         self._file.flush()
         self._file.truncate(size)
         self._file.seek(size)
 
     def finish(self) -> None:
-        """Puts the file in its place, once it is on the disk."""
+        """Renames the part to the file after all of it is on the disk."""
         assert self._file is not None
         self._file.flush()
         os.fsync(self._file.fileno())
         self.check()
         self.part.replace(self.path)
         self.close()
-        with suppress(OSError):  # not every system opens directories
+        with suppress(OSError):  # some systems do not open directories
             directory = os.open(self.path.parent, os.O_RDONLY)
             try:
                 os.fsync(directory)
@@ -92,28 +98,28 @@ class PartFile:
                 os.close(directory)
 
     def close(self) -> None:
-        """Closes the part, which stays where it is."""
+        """Closes the part and leaves it on the disk."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
 
-class Left(NamedTuple):
+class WrittenThread(NamedTuple):
     """A thread that a part has whole."""
 
     head: ThreadHead
     state: State
-    """Of the part, behind it."""
+    """The state of the part after the thread."""
 
 
 class ExportFile(PartFile):
-    """An export that comes to be.
+    """An export that is being written.
 
     Args:
-        path: of the file.
-        header: of the export; one that is continued keeps its own.
-        overwrite: whether a file that is there is replaced.
-        unchecked: whether logs come as they are; such a part is not continued by an export that checks them.
+        path: the path of the file.
+        header: the header of the export; an export that is continued keeps its own.
+        overwrite: whether an existing file is replaced.
+        unchecked: whether logs are written unchecked; an export that checks them does not continue such a part.
 
     """
 
@@ -122,11 +128,14 @@ class ExportFile(PartFile):
         self._header = header
         self._encoder = Encoder()
 
-    def left(self) -> list[Left]:
-        """Opens the part; the threads that it has whole already, in order. Raises `FileTaken` for a part that is no export."""
+    def open_written(self) -> list[WrittenThread]:
+        """Opens the part, and returns the threads that it has whole, in order.
+
+        Raises `FileTaken` if the part is not the part of an export.
+        """
         file = self.open_part()
         reader = Reader(file, f"File {str(self.part)!r}")
-        found: list[Left] = []
+        found: list[WrittenThread] = []
         try:
             for item in reader:
                 if isinstance(item, Header) and item.prefix != self._header.prefix:
@@ -134,7 +143,7 @@ class ExportFile(PartFile):
                 if isinstance(item, ThreadHead):
                     head = item
                 elif isinstance(item, ThreadEnd):
-                    found.append(Left(head, reader.state))
+                    found.append(WrittenThread(head, reader.state))
         except ExportUnreadable as error:
             if error.reason in ("foreign", "newer"):
                 raise FileTaken(
@@ -143,8 +152,8 @@ class ExportFile(PartFile):
                 ) from error
         return found
 
-    def go_on(self, kept: Sequence[Left]) -> None:
-        """Goes on behind these first threads of those that are left; without any, from the beginning."""
+    def resume(self, kept: Sequence[WrittenThread]) -> None:
+        """Continues after the threads that the part begins with, if any are kept."""
         state = kept[-1].state if kept else State()
         self._encoder = Encoder(state)
         self.cut(state.offset)
@@ -152,28 +161,31 @@ class ExportFile(PartFile):
             self.write(self._encoder.header(self._header))
 
     def begin(self, head: ThreadHead) -> None:
-        """The beginning of a thread."""
+        """Begins a thread."""
         self.write(self._encoder.begin(head))
 
     def entries(self, entries: Sequence[Entry]) -> None:
-        """Entries of it."""
+        """Adds entries to the thread."""
         self.write(b"".join(map(self._encoder.entry, entries)))
 
     def end(self) -> None:
-        """The end of it."""
+        """Ends the thread."""
         self.write(self._encoder.end())
 
     def undo(self) -> None:
-        """Takes a thread that has begun back."""
+        """Removes the thread that has begun."""
         self.cut(self._encoder.undo())
 
     def finish(self) -> None:
-        """Ends the file and puts it in its place."""
+        """Ends the export, and renames the part to the file."""
         self.write(self._encoder.trailer())
         super().finish()
 
 
-def read_file(path: Name) -> Iterator[Item]:
-    """The items of an export, each checked as far as it can be. Raises `ExportUnreadable`, and OSError."""
+def read_file(path: Name) -> Generator[Item]:
+    """Reads the items of an export, each checked as far as it can be checked.
+
+    Raises `ExportUnreadable`, and OSError.
+    """
     with Path(path).open("rb") as file:
         yield from Reader(file, f"File {str(path)!r}")

@@ -1,4 +1,4 @@
-"""Defines the format of exports: threads with their logs, entry by entry, in one file.
+"""Defines the format of exports: threads with their logs in one file.
 
     file      Zstandard frames (RFC 8878), one after the other, then a seal. `zstd -d` reads it as one stream.
     content   the frames together: a CBOR sequence (RFC 8742) of maps and arrays without tags, definite lengths only

@@ -30,7 +30,10 @@ class Source(Protocol):
 
 
 class Frames:
-    """The frames of a file, in order. To the CBOR decoder it is a file that has the content of the current frame."""
+    """The frames of a file, in order.
+
+    To the CBOR decoder it is a file that has the content of the current frame.
+    """
 
     def __init__(self, source: Source, refuse: Callable[..., NoReturn]) -> None:
         self._source = source
@@ -104,7 +107,7 @@ class Frames:
         return self._at
 
     def read(self, size: int) -> bytes:
-        """Part of the interface of a file: at most `size` bytes of the frame, fewer only at its end."""
+        """Part of the interface of a file: `size` bytes of the frame, fewer at its end."""
         while len(self._content) < self._at + size and self._more():
             pass
         data = bytes(self._content[self._at : self._at + size])

@@ -1,14 +1,14 @@
-"""Importing threads: what an export has is put back exactly, with the same ids, numbers and digests.
+"""Imports threads from an export: the same ids, numbers and digests.
 
-A file is read twice. First whole, without a server: its checksums, and of every thread that its entries are this project's and
-chained to each other. Then thread by thread: what it has is laid ready under keys that drop themselves, checked once more, and put
-in place whole by one script. So a file that is not whole changes nothing, and an import that was cut short is made again: threads
-that are there already are passed over.
+A file is read twice. The first time it is read whole, without a server: its checksums, and the chain of each thread's entries.
+The second time it is read thread by thread: a thread is staged under keys that expire, checked once more, and put in place whole by
+one script. So a damaged file changes nothing, and an import that was cut short can be repeated: it skips threads that are there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Sequence
+from contextlib import closing
 from typing import NamedTuple, Union
 
 from eventlog.errors import (
@@ -28,7 +28,7 @@ from projections.integrity.log_end import log_end
 from projections.log.index import rebuild_index
 from projections.log.pages import has_entry, read_entries
 from projections.log.staging import StagedIndex, stage_entries, staged_keys
-from projections.transfer.blocking import Progress, on_file
+from projections.transfer.blocking import Progress, next_of
 from projections.transfer.export import PAGE_BYTES
 from projections.transfer.files import Name, read_file
 from projections.transfer.format import Entry, ThreadEnd, ThreadHead
@@ -41,37 +41,39 @@ ATTEMPTS = 8
 
 
 class Imported(NamedTuple):
-    """What an import put in place."""
+    """The result of an import."""
 
     threads: int
+    """Threads that were put in place."""
     entries: int
     present: int
-    """Threads passed over, since they were there already."""
+    """Threads that were skipped, since they were there already."""
 
 
 class Read(NamedTuple):
-    """Some entries that follow each other, and what happened in them."""
+    """Entries that follow each other, and the events in them."""
 
     entries: list[Entry]
     events: list[Recorded]
 
 
 class Whole(NamedTuple):
-    """A thread that has been read, and whose log is whole."""
+    """A thread that was read, and whose log is whole."""
 
     head: ThreadHead
     last: bytes
-    """The last entry of its log."""
+    """Entry id of the last entry of its log."""
 
 
-def read_threads(path: Name) -> Iterator[Union[ThreadHead, Read, Whole]]:
-    """The threads of an export, checked: of each its head, pages of 50 entries or 4 MiB, and a last item once all of it is known to
-    be a whole log. Raises `ExportUnreadable`, for a log that is damaged too.
+def read_threads(path: Name) -> Generator[Union[ThreadHead, Read, Whole]]:
+    """Reads the threads of an export.
+
+    Each is a head, pages of 50 entries or 4 MiB, and a `Whole`, which comes only if all entries are right.
+    Raises `ExportUnreadable`, also for a log that is damaged.
     """
     head: ThreadHead | None = None
     chain = WholeChain("")
-    page = Read([], [])
-    size = 0
+    page, size = Read([], []), 0
     for item in read_file(path):
         if isinstance(item, ThreadHead):
             head, chain = item, WholeChain(item.thread)
@@ -111,26 +113,32 @@ def _check_whole(path: Name, head: ThreadHead, chain: WholeChain) -> None:
 
 
 def _damaged(path: Name, error: ServerError) -> ExportUnreadable:
-    told = str(error).rpartition(". ")[0]  # the remedy is another here
+    problem = str(error).rpartition(". ")[0]  # without the remedy for a log on a server
     if isinstance(error, NewerSchema):
-        return ExportUnreadable(f"File {str(path)!r}: {told}. Upgrade this package.", "newer")
+        return ExportUnreadable(f"File {str(path)!r}: {problem}. Upgrade this package.", "newer")
     return ExportUnreadable(
-        f"File {str(path)!r}: {told}. The file is whole, so the log was damaged, or made up, before it was exported; import the "
+        f"File {str(path)!r}: {problem}. The file is whole, so the log was damaged, or made up, before it was exported. Import the "
         "other threads by name, or take an older export."
     )
 
 
 def import_file(keyspace: Keyspace, path: Name, wanted: dict[str, Whole], *, ttl: int) -> Flow[None]:
-    """Puts threads of an export in place; emits the work on the file, `Progress`, and `Imported` at the end.
+    """Puts threads of an export in place.
 
-    `wanted`: which, as `check_file` gives them. One that is there as in the file, or has gone on from there, is passed over.
-    `ttl`: ms that they live, 0 for ever.
+    Emits the work on the file, `Progress`, and `Imported` at the end.
+
+    Args:
+        keyspace: the keys of the prefix.
+        path: the file.
+        wanted: the threads, as `check_file` returns them. A thread that is there as in the file, or has gone on since, is skipped.
+        ttl: ms that the threads live, 0 for no limit.
+
     Memory: a page, and the name and digest of each thread. Round trips: two per page, one per thread, and a few more.
 
     Raises:
-        ThreadExists: a thread has another log than in the file, and is left as it is. Nothing was put in place, unless that log
-            came to be meanwhile.
-        ThreadBusy: what was laid ready dropped itself, for want of being put in place within ten minutes.
+        ThreadExists: a thread has another log than in the file, and is left unchanged. No thread was put in place, unless that log
+            was written meanwhile.
+        ThreadBusy: a thread was not put in place within ten minutes, so its staged keys expired.
         ExportUnreadable: the file was changed since it was checked; the thread concerned was not put in place.
 
     """
@@ -141,9 +149,8 @@ def import_file(keyspace: Keyspace, path: Name, wanted: dict[str, Whole], *, ttl
     if present:
         yield from _compare(keyspace, path, present)
     count = entries = 0
-    items = read_threads(path)
-    try:
-        while (item := (yield from on_file(lambda: next(items, None)))) is not None:
+    with closing(read_threads(path)) as items:
+        while (item := (yield from next_of(items))) is not None:
             if isinstance(item, ThreadHead):
                 is_wanted = item.thread in wanted and item.thread not in present
                 keys, done, of = keyspace.thread(item.thread.encode()), 0, item.entries
@@ -163,72 +170,63 @@ def import_file(keyspace: Keyspace, path: Name, wanted: dict[str, Whole], *, ttl
                 count, entries = count + 1, entries + done
             else:
                 present.add(item.head.thread)
-    finally:
-        items.close()  # type: ignore[attr-defined] # a generator
     yield Emit(Imported(count, entries, len(present)))
 
 
 def _compare(keyspace: Keyspace, path: Name, threads: Collection[str]) -> Flow[None]:
-    """Holds the logs of threads against those in a file. A round trip per page. Raises `ThreadExists` where one lacks an entry, or
-    has it otherwise.
+    """Compares the logs of threads with a file, entry by entry.
+
+    One round trip per page. Raises `ThreadExists` if a log lacks an entry, or has another one.
     """
-    items = read_threads(path)
-    try:
-        while (item := (yield from on_file(lambda: next(items, None)))) is not None:
+    with closing(read_threads(path)) as items:
+        while (item := (yield from next_of(items))) is not None:
             if isinstance(item, ThreadHead):
                 keys, after = keyspace.thread(item.thread.encode()), b""
             elif isinstance(item, Read) and keys.thread.decode() in threads:
                 if not (yield from follows(keys, after, item)):
                     raise _exists(path, keys.thread.decode())
                 after = item.entries[-1].entry_id
-    finally:
-        items.close()  # type: ignore[attr-defined] # a generator
 
 
 def follows(keys: ThreadKeys, after: bytes, page: Read) -> Flow[bool]:
-    """Whether a log has just these entries behind one. One round trip."""
+    """Whether a log has exactly these entries after an entry. One round trip."""
     found, *_ = yield from read_entries(keys, after, len(page.entries), 2 * PAGE_BYTES)
-    return [Entry(*one) for one in found] == page.entries
+    return [Entry(*entry) for entry in found] == page.entries
 
 
 def check_file(path: Name, threads: Sequence[str] | None) -> Flow[dict[str, Whole]]:
-    """Some threads of an export, or all, in the order of the file, once the whole file is known to be right. No round trips; emits
-    the work on the file.
+    """Checks a whole export, and returns its threads, or some, in their order.
 
-    Raises `ExportUnreadable`, and `ThreadNotFound` if the file lacks a thread that is named.
+    Emits the work on the file. No round trips. Raises `ExportUnreadable`, and `ThreadNotFound` for a thread that the file lacks.
     """
     found: dict[str, Whole] = {}
-    items = read_threads(path)
-    try:
-        while (item := (yield from on_file(lambda: next(items, None)))) is not None:
+    with closing(read_threads(path)) as items:
+        while (item := (yield from next_of(items))) is not None:
             if isinstance(item, Whole) and (threads is None or item.head.thread in threads):
                 found[item.head.thread] = item
-    finally:
-        items.close()  # type: ignore[attr-defined] # a generator
     if missing := [thread for thread in threads or () if thread not in found]:
         raise ThreadNotFound(f"File {str(path)!r} has no thread {missing[0]!r}. Check the id.")
     return found
 
 
 def _is_there(path: Name, keys: ThreadKeys, whole: Whole) -> Flow[bool]:
-    """Whether a thread has the log that is in the file, or one that goes on from there; not where its log was lost, which an import
-    restores. Raises `ThreadExists` if it has another.
+    """Whether a thread has the log in the file, or a continuation of it.
+
+    False for a lost log, which an import restores. Raises `ThreadExists` if the thread has another log.
     """
     try:
         end = yield from log_end(keys)
     except LogLost:
         return False
-    if end is None:
-        return False
-    if not (yield from has_entry(keys, whole.last, whole.head.digest.encode())):
+    if end is not None and not (yield from has_entry(keys, whole.last, whole.head.digest.encode())):
         raise _exists(path, keys.thread.decode())
-    return True
+    return end is not None
 
 
 def _put_in_place(
     path: Name, keys: ThreadKeys, staged: tuple[bytes, StagedIndex], head: ThreadHead, ttl: int
 ) -> Flow[bool]:
-    """Whether the log that was laid ready is the thread's now; False if that was there before."""
+    """Puts a staged log in place; False if the thread has this log already."""
     log, index = staged
     arguments: list[Argument] = [keys.thread, ttl, index.digest, index.last, *(run.encode() for run in head.runs)]
     for _ in range(ATTEMPTS):
@@ -252,6 +250,6 @@ def _too_slow(keys: ThreadKeys) -> ThreadBusy:
 def _exists(path: Name, thread: str) -> ThreadExists:
     return ThreadExists(
         f"Thread {thread!r} exists with another log than in file {str(path)!r}: damaged, pruned since, or another thread. Nothing "
-        "was imported over it. To restore it from the file, keep what is there (an export with damaged=True, --damaged), delete "
-        "the thread (agentlog delete, delete_thread), and import again; or import the other threads by name."
+        "was imported over it. To restore it from the file, export the present log (with damaged=True, --damaged), delete the "
+        "thread (agentlog delete, delete_thread), and import again. Or import the other threads by name."
     )

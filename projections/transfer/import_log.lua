@@ -1,11 +1,14 @@
--- Puts an imported log in place as it is, and announces it.
+-- Puts an imported log in place unchanged, and announces it.
 --
--- Preludes: eventlog/names, eventlog/log.
--- KEYS: those of log.lua; 8 staged log, 9 staged index, 10 staged order.
--- ARGV: 1 thread; 2 ttl in ms, 0 for none; 3 digest and 4 id of the log's last entry; then the runs that wrote to the thread, which
---   the feed is told as well, each behind its length.
--- Reply: {'ok'}; {'moved'} if what was staged is no longer whole; {'same'} if the thread has this very log, and nothing since; {'exists'} if it has
---   another, which is left as it is; {'stale'} if its index is not its own.
+-- Preludes: eventlog/names, eventlog/log, projections/transfer/staged_thread.
+-- KEYS: those of log.lua; 8 staged log; 9 staged index; 10 staged order.
+-- ARGV: 1 thread id; 2 ttl in ms, 0 for none; 3 digest and 4 entry id of the log's last entry; then the runs that wrote to the thread,
+--   which the feed's pointer names, too.
+-- Reply: {'ok'}; {'moved'} if the staged log is no longer whole; {'same'} if the thread has this very log, and nothing after it;
+--   {'exists'} if the thread has another log; {'stale'} if its index does not belong to its log.
+-- Guarantees: the thread's keys are replaced all together or not at all.
+
+local ttl, digest, last, runs = tonumber(ARGV[2]), ARGV[3], ARGV[4], runs_from(5)
 
 local state, why = open()
 if why == 'stale' then
@@ -13,35 +16,17 @@ if why == 'stale' then
 end
 local views = shared_views(true, true)
 if not (why or state.first) then
-  redis.call('UNLINK', KEYS[8], KEYS[9], KEYS[10])
-  return { state.d == ARGV[3] and state.l == ARGV[4] and 'same' or 'exists' }
+  drop_staged()
+  return { state.d == digest and state.l == last and 'same' or 'exists' }
+end
+
+local imported = open_staged()
+if not imported or imported.d ~= digest then
+  return { 'moved' }
 end
 
 -- From here on it writes.
 
-local own = { LOG, INDEX, ORDER }
-LOG, INDEX, ORDER = KEYS[8], KEYS[9], KEYS[10]
-local imported = open()
-if not imported or imported.first or imported.d ~= ARGV[3] then
-  return { 'moved' }
-end
-local runs = {}
-for i = 5, #ARGV do
-  runs[#runs + 1] = counted(ARGV[i])
-end
-announce(imported, 0, views, { 'imported', '', '', '', '', '', '', '', table.concat(runs) }, true)
-LOG, INDEX, ORDER = own[1], own[2], own[3]
-for i, key in ipairs(own) do -- keys of the thread that outlived a lost log are replaced
-  redis.call('RENAME', KEYS[7 + i], key)
-  redis.call('PERSIST', key)
-end
-if redis.call('ZSCORE', RUNS, '') then
-  for i = 5, #ARGV do
-    remember_run(RUNS, THREAD, ARGV[i])
-  end
-end
-keep_alive(tonumber(ARGV[2]), -1, {})
-if tonumber(ARGV[2]) == 0 then
-  never_expires()
-end
+announce_staged(imported, 0, views, 'imported', runs)
+put_in_place(runs, ttl)
 return { 'ok' }
