@@ -31,7 +31,10 @@ COMPARED = {
 
 
 def check_heads(keys: ThreadKeys, namespaces: Sequence[str]) -> Flow[tuple[int, list[Difference]]]:
-    """The number of heads in some namespaces, and their differences from the log. Two round trips per namespace."""
+    """The number of heads in some namespaces, and their differences from the log.
+
+    Two round trips per namespace.
+    """
     count, differences = 0, []
     for namespace in namespaces:
         fields, problems = yield from _check_head(keys, namespace.encode())

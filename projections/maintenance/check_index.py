@@ -32,15 +32,16 @@ STATE = {
 
 
 class _Suspects(NamedTuple):
-    """Names in the views that may differ from the fold, each with the contents of the view."""
+    """Names in the views that may differ from the fold, with the views' contents."""
 
     fields: dict[bytes, bytes | None]
     members: dict[bytes, float | None]
 
 
 def check_index(keys: ThreadKeys, index: Index) -> Flow[list[Difference] | None]:
-    """The differences of index and order from a fold of the log, None if the log has to be folded from its start.
+    """The differences of index and order from a fold of the log.
 
+    Returns None if the log has to be folded from its start.
     The fold goes on when the log moves on. Round trips: one per 1000 names.
     """
     suspects = _Suspects(dict.fromkeys(index.hash()), dict.fromkeys(index.members()))
@@ -71,7 +72,10 @@ def check_index(keys: ThreadKeys, index: Index) -> Flow[list[Difference] | None]
 def _look_at(
     keys: ThreadKeys, index: Index, suspects: _Suspects, expected_score: Callable[[bytes], float | None]
 ) -> Flow[tuple[_Suspects, Views | None]]:
-    """Reads suspects, and returns those that differ, with the last reply; None for it if the log had moved on."""
+    """Reads suspects, and returns those that differ, with the last reply.
+
+    None stands for the reply if the log had moved on.
+    """
     fields, members = list(suspects.fields), list(suspects.members)
     left, moved_on = _Suspects({}, {}), False
     for at in range(0, max(len(fields), len(members), 1), PAGE):

@@ -1,4 +1,4 @@
-"""Compares the registry of a partition with its feed and with the logs of its threads."""
+"""Compares the registry of a partition with its feed and its threads' logs."""
 
 from __future__ import annotations
 
@@ -96,7 +96,10 @@ def _run_members(fold: RegistryFold) -> Iterator[bytes]:
 
 
 def _split_run(member: bytes) -> tuple[bytes, bytes] | None:
-    """The thread and the run in a member of `runs`, None for a member that this package does not write."""
+    """The thread and the run in a member of `runs`.
+
+    Returns None for a member that this package does not write.
+    """
     kind, (size, _, rest) = member[:1], member[1:].partition(b":")
     if kind not in (b"t", b"r") or not size.isdigit():
         return None

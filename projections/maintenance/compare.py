@@ -1,4 +1,4 @@
-"""Reads parts of views together with the end of the stream that they are folded from."""
+"""Reads parts of views together with the end of the stream they come from."""
 
 from __future__ import annotations
 
@@ -39,8 +39,9 @@ class Views(NamedTuple):
 
 
 def read_views(keys: tuple[bytes, bytes, bytes], fields: Sequence[bytes], members: Sequence[bytes]) -> Flow[Views]:
-    """Reads fields of a hash and scores of a sorted set, with the end of their stream. One round trip.
+    """Reads fields of a hash and scores of a sorted set, with their stream's end.
 
+    One round trip.
     `keys`: of the stream, the hash and the sorted set.
     """
     reply = yield Call(CHECK_VIEWS, keys, [len(fields), *fields, *members])
@@ -49,7 +50,10 @@ def read_views(keys: tuple[bytes, bytes, bytes], fields: Sequence[bytes], member
 
 
 def difference(subject: str, found: object | None, expected: object | None, source: str) -> str:
-    """A difference in words. None means that the view, or its source, does not have the subject."""
+    """A difference in words.
+
+    None means that the view, or its source, does not have the subject.
+    """
     if found is None:
         return f"{subject} is missing"
     if expected is None:

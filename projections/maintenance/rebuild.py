@@ -70,9 +70,9 @@ def rebuild_thread(keys: ThreadKeys) -> Flow[Rebuilt]:
 
 
 def rebuild_known(keyspace: Keyspace, keys: ThreadKeys) -> Flow[Rebuilt]:
-    """Rebuilds a thread's views as `rebuild_thread`, and the registry of its partition.
+    """Rebuilds a thread's views, and the registry of its partition.
 
-    The registry takes one round trip per 1000 pointers of the feed.
+    Round trips and errors as `rebuild_thread`, and one round trip per 1000 pointers of the feed.
     """
     rebuilt = yield from rebuild_thread(keys)
     yield from rebuild_registry(keyspace, keys.shared)
@@ -88,7 +88,10 @@ def _busy(keys: ThreadKeys) -> ThreadBusy:
 
 
 def _rebuild_head(keys: ThreadKeys, namespace: bytes) -> Flow[int]:
-    """Stores the head of a namespace's newest checkpoint; returns 1, or 0 if the namespace has no checkpoint any more."""
+    """Stores the head of a namespace's newest checkpoint.
+
+    Returns 1, or 0 if the namespace has no checkpoint any more.
+    """
     heads = [keys.head(namespace), keys.head(b"")]
     for _ in range(ATTEMPTS):
         reply = yield from call(keys, READ, [0, ordered(namespace), b"", 1], heads)

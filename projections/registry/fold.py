@@ -37,7 +37,10 @@ class RegistryFold:
     """Entry id up to which the feed was trimmed when the fold began."""
 
     def add(self, entry_id: bytes, pointer: dict[bytes, bytes]) -> None:
-        """Folds a pointer. Raises `KeyError` or `ValueError` for an entry that is no pointer."""
+        """Folds a pointer.
+
+        Raises `KeyError` or `ValueError` for an entry that is no pointer.
+        """
         self.last = entry_id
         thread, kind, run = pointer[b"thread"], pointer[b"kind"], pointer[b"run"]
         if kind in (b"deleted", b"expired"):
@@ -75,7 +78,10 @@ def fold_feed(keys: PartitionKeys) -> Flow[RegistryFold]:
 
 
 def catch_up(keys: PartitionKeys, fold: RegistryFold, until: bytes = b"+") -> Flow[None]:
-    """Folds the pointers that follow, up to an entry id. One round trip per 1000 pointers. Raises `CorruptEntry`."""
+    """Folds the pointers that follow, up to an entry id.
+
+    One round trip per 1000 pointers. Raises `CorruptEntry`.
+    """
     while True:
         entries = yield Command("XRANGE", keys.feed, [b"(" + (fold.last or b"0-0"), until, b"COUNT", PAGE])
         for entry_id, flat in flattened(entries) if entries else []:

@@ -1,4 +1,4 @@
-"""Lists the threads there are, the last active first, with the size of each. Only reads."""
+"""Lists threads with their sizes, the last active first. Only reads."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def list_threads(
     ask_memory: bool = True,
     lost_too: bool = False,
 ) -> Flow[None]:
-    """Emits a `ThreadInfo` for each thread that has a checkpoint, the last active first.
+    """Emits a `ThreadInfo` for each thread with a checkpoint, the last active first.
 
     Args:
         keyspace: the keys of the prefix.
@@ -120,7 +120,10 @@ class _Walk:
         self._pages = 0
 
     def push_next(self, due: list[_Active]) -> Flow[None]:
-        """Adds the next thread to a heap, if there is one. No round trip, or one for a page of threads."""
+        """Adds the next thread to a heap, if there is one.
+
+        One round trip per page of threads.
+        """
         while not self._buffer and not self._finished:
             yield from self._read()
         if self._buffer:
@@ -157,7 +160,10 @@ def _ms(keys: PartitionKeys, score: bytes) -> int:
 def _described(
     keyspace: Keyspace, batch: Sequence[_Active], *, ask_memory: bool, lost_too: bool
 ) -> Flow[list[ThreadInfo]]:
-    """Describes threads, in their order. Threads without a log are left out unless `lost_too`."""
+    """Describes threads, in their order.
+
+    Threads without a log are left out unless `lost_too`.
+    """
     by_partition: dict[int, list[_Active]] = defaultdict(list)
     for active in batch:
         by_partition[active.partition].append(active)

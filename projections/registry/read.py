@@ -56,7 +56,10 @@ def members_with(key: bytes, prefix: bytes) -> Command:
 
 
 def thread_ids(keys: PartitionKeys, members: Sequence[bytes]) -> list[bytes]:
-    """The threads in some members of a partition's view. Raises `CorruptEntry` for a member that is no thread id."""
+    """The threads in some members of a partition's view.
+
+    Raises `CorruptEntry` for a member that is no thread id.
+    """
     found = [member[1:] for member in members if member]
     for thread in found:
         try:
@@ -67,7 +70,7 @@ def thread_ids(keys: PartitionKeys, members: Sequence[bytes]) -> list[bytes]:
 
 
 def foreign_member(keys: PartitionKeys, found: str) -> CorruptEntry:
-    """The error for a member or score that this package does not write into a view of threads."""
+    """The error for contents that this package does not write into a view of threads."""
     return CorruptEntry(
         f"The view {keys.threads.decode()!r} has {found}, which this package does not write. Rebuild the view with agentlog "
         "rebuild --all."

@@ -26,8 +26,9 @@ PAGE = 1000
 
 
 def threads_of(keyspace: Keyspace) -> Flow[list[bytes]]:
-    """Ids of all threads that have a checkpoint, the last active first within a partition.
+    """Ids of all threads that have a checkpoint.
 
+    Within a partition, the last active comes first.
     Two pipelined round trips, and those of `rebuild_registry` for each partition that lacks a view.
     """
     partitions = yield from _complete_all(keyspace)
@@ -36,7 +37,10 @@ def threads_of(keyspace: Keyspace) -> Flow[list[bytes]]:
 
 
 def threads_of_runs(keyspace: Keyspace, runs: Sequence[str]) -> Flow[dict[bytes, set[str]]]:
-    """Threads that some runs wrote checkpoints to, each with these runs. Round trips as `threads_of`."""
+    """Threads that some runs wrote checkpoints to, each with these runs.
+
+    Round trips as `threads_of`.
+    """
     partitions = yield from _complete_all(keyspace)
     wanted = [(keys, run, b"r" + counted(run.encode())) for keys in partitions for run in runs]
     found: dict[bytes, set[str]] = {}
@@ -64,7 +68,10 @@ def _complete_all(keyspace: Keyspace) -> Flow[list[PartitionKeys]]:
 
 
 def _complete(keyspace: Keyspace, partitions: Sequence[PartitionKeys]) -> Flow[None]:
-    """Rebuilds the registry of each partition that has, or had, a feed and lacks a view."""
+    """Rebuilds the registry of each partition that has a feed and lacks a view.
+
+    A feed that was trimmed to nothing counts, too.
+    """
     commands = []
     for keys in partitions:
         commands += [Command("ZSCORE", view, [b""]) for view in (keys.threads, keys.runs, keys.expiries)]
@@ -106,7 +113,7 @@ def rebuild_registry(keyspace: Keyspace, keys: PartitionKeys) -> Flow[None]:
 
 
 def _note_expiries(keyspace: Keyspace, keys: PartitionKeys, staged: Sequence[bytes]) -> Flow[None]:
-    """Removes expired threads from staged views, and notes when the other threads expire."""
+    """Removes expired threads from staged views, and notes when others expire."""
     members = yield Command("ZRANGE", staged[0], [0, -1])
     threads = [member[1:] for member in members if member]
     for first in range(0, len(threads), PAGE):

@@ -32,7 +32,10 @@ def sizes_of(threads: Sequence[ThreadKeys]) -> Flow[list[ThreadSize]]:
 
 
 def memory_of(threads: Sequence[tuple[ThreadKeys, ThreadSize]]) -> Flow[list[int | None]]:
-    """The bytes that threads of one partition occupy, None where the user lacks the right. One round trip."""
+    """The bytes that threads of one partition occupy. One round trip.
+
+    None stands for bytes that the user lacks the right to ask for.
+    """
     keys_of = [[keys.log, keys.index, keys.order, *map(keys.head, size.namespaces)] for keys, size in threads]
     reply = iter((yield Call(MEMORY_OF, [key for keys in keys_of for key in keys], [])))
     found = [[next(reply) for _ in keys] for keys in keys_of]

@@ -1,4 +1,4 @@
-"""The format of exports: what is written reads back, and what is not whole, or was changed, is refused."""
+"""Exports read back as they were written; truncated and changed files are refused."""
 
 from __future__ import annotations
 
@@ -66,18 +66,18 @@ def refused(data: bytes) -> str:
 @given(threads)
 @settings(deadline=None)
 def test_what_is_written_reads_back(some: list[Thread]) -> None:
-    """Threads with any ids, entries and runs."""
+    """Threads with any ids, entries and runs read back."""
     assert read(encoded(some)) == items_of(some)
 
 
 def test_every_truncation_is_refused() -> None:
-    """Wherever a file is cut off, reading it says so."""
+    """A file that is cut off anywhere is refused as truncated."""
     data = encoded(SMALL)
     assert {refused(data[:size]) for size in range(len(data))} == {"truncated"}
 
 
 def test_every_changed_bit_is_refused() -> None:
-    """Whichever bit of a file is another, also where decompression does not look."""
+    """A file with any changed bit is refused, also where decompression does not look."""
     data = bytearray(encoded(SMALL))
     for place in range(len(data) * 8):
         data[place // 8] ^= 1 << place % 8
@@ -89,7 +89,7 @@ def test_every_changed_bit_is_refused() -> None:
 @given(st.data())
 @settings(deadline=None)
 def test_every_changed_byte_is_refused(data: Any) -> None:
-    """Changed to any other, or taken out, or put in."""
+    """A file with a byte that was changed, removed or inserted is refused."""
     whole = encoded(SMALL)
     place = data.draw(st.integers(0, len(whole) - 1))
     other = data.draw(st.integers(0, 255).filter(lambda byte: byte != whole[place]))
@@ -100,7 +100,7 @@ def test_every_changed_byte_is_refused(data: Any) -> None:
 
 @given(st.binary(max_size=200))
 def test_other_files_are_refused(data: bytes) -> None:
-    """Whatever bytes they have."""
+    """Files of any other bytes are refused."""
     assert refused(data) in {"foreign", "truncated"}
 
 
@@ -137,7 +137,7 @@ HEAD = {"thread": "t", "ends": 1, "digest": "d", "entries": 1, "runs": []}
     ],
 )
 def test_items_out_of_place_are_refused(frames: list[list[Any]], reason: str) -> None:
-    """Though seal and checksums are right."""
+    """Items out of order, or of another shape, are refused, though seal and checksums are right."""
     assert refused(sealed(*frames)) == reason
 
 
@@ -149,8 +149,8 @@ def test_keys_of_later_writers_are_ignored() -> None:
     assert found == [Header(1, "p", "1"), Trailer(0)]
 
 
-def test_a_thread_is_taken_back() -> None:
-    """What was written of it is cut off, and the file goes on as if it had never begun."""
+def test_a_thread_is_undone() -> None:
+    """A thread that is undone leaves no trace in the file."""
     encoder = Encoder()
     made = encoder.header(HEADER)
     made += encoder.begin(ThreadHead("gone", 9, "d", 9)) + encoder.entry(Entry(b"1-0", [b"n", b"1" * 100_000]))
@@ -162,7 +162,7 @@ def test_a_thread_is_taken_back() -> None:
 
 
 def test_a_file_is_continued() -> None:
-    """Behind the last thread that a part of it has whole, and is then as if it had been written at once."""
+    """A file that is continued after its last whole thread equals one that was written at once."""
     whole = encoded(SMALL)
     for size in range(len(whole)):
         reader = Reader(io.BytesIO(whole[:size]))
@@ -192,7 +192,7 @@ def test_a_file_is_continued() -> None:
 
 
 def test_any_reader_of_zstandard_reads_it() -> None:
-    """The content is one CBOR sequence, whatever the file's frames."""
+    """Any reader of Zstandard finds one CBOR sequence, whatever the frames."""
     stream = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(encoded(SMALL)), read_across_frames=True)
     content = io.BytesIO(stream.read())
     decoder = cbor2.CBORDecoder(content)
@@ -203,6 +203,6 @@ def test_any_reader_of_zstandard_reads_it() -> None:
 
 
 def test_large_entries() -> None:
-    """Of values that compress to almost nothing, and of such that do not."""
+    """Large entries read back, whether or not they compress well."""
     some: list[Thread] = [("t", [[b"a", bytes(5_000_000)], [b"b", b"\x01" * 300_000] * 3], [])]
     assert read(encoded(some)) == items_of(some)

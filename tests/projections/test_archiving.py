@@ -1,4 +1,4 @@
-"""Archiving: nothing is removed from a thread that its archive lacks."""
+"""An archive removes nothing from a thread that the file lacks."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def numbers(saver: RedisStreamSaver) -> list[int]:
 async def test_archive_then_prune(
     saver: RedisStreamSaver, audit: Audit, tmp_path: Path, given: dict[str, Any], left: int
 ) -> None:
-    """What is kept is what prune would keep, and the file has all there was, in both colours."""
+    """The thread keeps what prune would keep, and the file has all of it, sync and async."""
     for colour in ("sync", "async"):
         fill(saver, 12)
         log = audit.client.xrange(audit.keyspace.thread(b"t").log)
@@ -83,7 +83,7 @@ def test_nothing_is_removed_that_the_archive_lacks(
 def test_a_thread_that_never_rests_is_left_alone(
     saver: RedisStreamSaver, steps: Steps, audit: Audit, tmp_path: Path
 ) -> None:
-    """Written to before each request, it is archived and not pruned, and an error says so."""
+    """A thread that is written to before each request is archived and not pruned, and an error says so."""
     fill(saver, 3)
     added = iter(range(4, 1000))
 
@@ -103,7 +103,7 @@ def test_a_thread_that_never_rests_is_left_alone(
 def test_a_file_that_is_not_what_was_written_prunes_nothing(
     saver: RedisStreamSaver, steps: Steps, audit: Audit, tmp_path: Path, how: str
 ) -> None:
-    """A disk that gives back something else is noticed before anything is removed."""
+    """A disk that returns other data is noticed before anything is removed."""
     fill(saver, 6)
     saver.copy_thread("t", "u")
     saver.export_threads(tmp_path / "u", ["u"])
@@ -131,7 +131,7 @@ def test_a_file_that_is_not_what_was_written_prunes_nothing(
 
 
 def test_more_than_is_removed_at_once(saver: RedisStreamSaver, audit: Audit, tmp_path: Path) -> None:
-    """Thousands of checkpoints go in several steps."""
+    """Thousands of checkpoints are removed in several steps."""
     for number in range(1, 2203):
         saver.put(*put_of("t", number))
     assert saver.archive_thread("t", tmp_path / "a", keep_last=2) == (2202, 2200)
@@ -140,7 +140,7 @@ def test_more_than_is_removed_at_once(saver: RedisStreamSaver, audit: Audit, tmp
 
 
 def test_refusals(saver: RedisStreamSaver, tmp_path: Path) -> None:
-    """A thread that is not there, a file that is, and arguments that do not go together."""
+    """A missing thread, an existing file, and arguments that exclude each other are refused."""
     fill(saver, 3)
     with pytest.raises(ThreadNotFound, match="'nobody'"):
         saver.archive_thread("nobody", tmp_path / "a")
@@ -159,7 +159,7 @@ def test_refusals(saver: RedisStreamSaver, tmp_path: Path) -> None:
 def test_a_lost_answer_leaves_the_archive_whole(
     saver: RedisStreamSaver, steps: Steps, audit: Audit, tmp_path: Path
 ) -> None:
-    """Where the pruning was carried out and its answer lost, the file is left alone, and an error says what may have been."""
+    """If the reply of a pruning is lost, the file is left alone, and the error names the possible causes."""
     fill(saver, 10)
     path = tmp_path / "lost"
     options: dict[str, Any] = {"keep_last": 2, "delete": False}
@@ -181,7 +181,7 @@ def test_a_lost_answer_leaves_the_archive_whole(
 
 
 def test_a_signed_thread_is_not_pruned_without_its_key(any_server: Server, prefix: str, tmp_path: Path) -> None:
-    """An unsigned removal would spoil it: it is refused, and the thread is as it was."""
+    """An unsigned removal from a signed thread is refused, and the thread is unchanged."""
     with (
         RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix) as saver,
         RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix, signing_key=b"k" * 16) as signed,

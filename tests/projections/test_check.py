@@ -1,4 +1,4 @@
-"""Whether views are what the log says, and making them anew while agents write and read."""
+"""Views are compared with the log, and rebuilt while agents write and read."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ DAMAGES: list[tuple[str, str, Damage]] = [
 
 
 def _spoil(client: Any, key: bytes) -> None:
-    """Has a head say that its value is another version of it, which was its value once."""
+    """Gives a head an earlier version of a channel's value."""
     head = client.hgetall(key)
     older = {name: value for name, value in head.items() if name not in (b"=n", b"#n") and not name.startswith(b"+")}
     client.delete(key)
@@ -106,7 +106,7 @@ def _spoil(client: Any, key: bytes) -> None:
 def test_damage_is_found_and_mended(
     saver: RedisStreamSaver, audit: Audit, thread: Any, view: str, words: str, damage: Damage
 ) -> None:
-    """Each kind of damage to a view is named; a check changes nothing; a rebuild mends it."""
+    """A check names each kind of damage to a view and changes nothing; a rebuild repairs it."""
     assert saver.check("t").ok
     damage(audit.client, thread)
     before = {key: audit.client.dump(key) for key in audit.everything()}
@@ -122,7 +122,7 @@ def test_damage_is_found_and_mended(
 
 
 def test_a_log_that_is_damaged_or_gone(saver: RedisStreamSaver, audit: Audit, thread: Any) -> None:
-    """A damaged log is told as a difference, one that is gone as well; a thread that never was is an error."""
+    """A damaged or lost log is a difference; a thread that never existed is an error."""
     entry_id = audit.client.xrange(thread.log)[2][0]
     audit.client.xdel(thread.log, entry_id)
     (found,) = saver.check("t").differences
@@ -138,7 +138,7 @@ def test_a_log_that_is_damaged_or_gone(saver: RedisStreamSaver, audit: Audit, th
 
 
 def test_a_log_that_moves_on_is_no_difference(saver: RedisStreamSaver, steps: Steps, audit: Audit, thread: Any) -> None:
-    """Whatever is appended, pruned, or begun anew between the requests of a check, it finds no difference that is none."""
+    """Events, a pruning and a deletion between the requests of a check are no differences."""
     numbers = iter(range(4, 1000))
 
     def write(_: Any) -> None:
@@ -157,7 +157,7 @@ def test_a_log_that_moves_on_is_no_difference(saver: RedisStreamSaver, steps: St
 def test_damage_is_found_while_the_log_moves_on(
     saver: RedisStreamSaver, steps: Steps, audit: Audit, thread: Any
 ) -> None:
-    """What is too much in an index, or wrong, is found although events come between the requests."""
+    """Surplus and wrong parts of an index are found although events come between the requests."""
     audit.client.hset(thread.index, b"v0:3:sv2n", b"1-0")
     audit.client.zadd(thread.order, {b"odd": 0})
     numbers = iter(range(4, 14))
@@ -172,7 +172,7 @@ def test_damage_is_found_while_the_log_moves_on(
 
 
 def test_a_rebuild_between_other_calls(saver: RedisStreamSaver, steps: Steps, audit: Audit, thread: Any) -> None:
-    """Whatever comes between the requests of a rebuild, readers find what they should, and the views are right in the end."""
+    """Readers find the right state between all requests of a rebuild, and the views are right in the end."""
     audit.client.hset(thread.index, b"v0:3:sv2n", b"1-0")
     newest = 3
 
@@ -196,7 +196,7 @@ def test_a_rebuild_between_other_calls(saver: RedisStreamSaver, steps: Steps, au
 
 
 def test_a_rebuild_while_agents_write_and_read(on: Open, audit: Audit) -> None:
-    """No reader ever sees a state that is missing or older than one it saw, and nobody gets an error."""
+    """No reader sees a missing state, or an older one than before, and no call fails."""
     saver = on()
     for number in range(1, 300):
         saver.put(*put_of("t", number, number - 1 or None, shared=True))
@@ -257,7 +257,7 @@ REGISTRY: list[tuple[str, Damage]] = [
 def test_registries(
     saver: RedisStreamSaver, steps: Steps, audit: Audit, thread: Any, words: str, damage: Damage
 ) -> None:
-    """What a partition's registry has otherwise than its feed is told, also behind a trimmed one; a rebuild mends it."""
+    """A check names differences between a registry and its feed; a rebuild repairs them."""
     saver.put(*put_of("u", 1))
     saver.copy_thread("t", "copy")
     saver.delete_thread("u")
@@ -270,7 +270,7 @@ def test_registries(
 
 
 def test_lists_of_threads(on: Open, steps: Steps, audit: Audit) -> None:
-    """Threads come those last active first, each once, also where the registry is missing; each with its sizes."""
+    """Threads come once each with their sizes, the last active first, also if the registry is missing."""
     saver = on()
     for number in range(40):
         saver.put(*put_of(f"t{number % 30}", number + 1))

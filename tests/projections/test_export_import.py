@@ -1,4 +1,4 @@
-"""Exports and imports: what is exported, deleted and imported is as it was, key by key; and what cannot be so is refused."""
+"""Threads that are exported, deleted and imported are the same, key by key; damaged logs and files are refused."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(params=[call_sync, call_async], ids=["sync", "async"])
 def call(request: pytest.FixtureRequest) -> Colour:
-    """Both colours."""
+    """The sync and the async driver."""
     chosen: Colour = request.param
     return chosen
 
 
 class Bench:
-    """A saver on a prefix of its own, and a look at its keys."""
+    """A saver on its own prefix, with access to its keys."""
 
     def __init__(self, server: Server, **options: Any) -> None:
         prefix = options.pop("prefix", "t" + uuid.uuid4().hex[:8])
@@ -85,7 +85,7 @@ class Bench:
         return self.runner.run(flow, "test")
 
     def contents(self, thread: str) -> dict[bytes, Any]:
-        """All keys of a thread, heads made anew from the log, with what they hold."""
+        """All keys of a thread with their contents, heads rebuilt from the log."""
         keys = self.keyspace.thread(thread.encode())
         heads = [keys.head(namespace.encode()) for namespace in (*NAMESPACES, "sub|1")]
         if self.client.exists(keys.log):
@@ -141,7 +141,7 @@ def test_random_traffic_comes_back_as_it_was(
         for keys in shared:
             bench.client.delete(keys.threads)
             bench.client.delete(keys.runs)
-        assert bench.registry() == registry, "the feed tells of what was imported"
+        assert bench.registry() == registry, "the feed reports imported threads"
         for thread in THREADS:
             bench.saver.delete_thread(thread)
 
@@ -154,8 +154,9 @@ def fill(saver: RedisStreamSaver, thread: str, *, last: int = 12, namespace: str
 
 
 async def test_round_trip(server: Server, prefix: str, tmp_path: Path, call: Colour) -> None:
-    """On every server, in both colours: odd ids, namespaces, wide events and copies come back, also under another prefix and
-    number of partitions; the feed has one pointer for each.
+    """Odd ids, namespaces, wide events and copies come back on every server, sync and async.
+
+    They also do under another prefix and number of partitions. The feed has one pointer for each thread.
     """
     with Bench(server, prefix=prefix, partitions=16) as bench:
         for thread in ODD:
@@ -169,16 +170,16 @@ async def test_round_trip(server: Server, prefix: str, tmp_path: Path, call: Col
         bench.saver.delete_for_runs(["run-0"])
         threads = (*ODD, "wide", "copy")
         before = {thread: bench.contents(thread) for thread in threads}
-        told: list[tuple[str, int, int]] = []
-        done = await call(bench.saver, "export_threads", tmp_path / "all", progress=lambda *one: told.append(one))
+        reported: list[tuple[str, int, int]] = []
+        done = await call(bench.saver, "export_threads", tmp_path / "all", progress=lambda *one: reported.append(one))
         assert done.threads == len(threads)
-        assert {thread for thread, count, of in told if count == of} == set(threads)
+        assert {thread for thread, count, of in reported if count == of} == set(threads)
         for thread in threads:
             bench.saver.delete_thread(thread)
-        told.clear()
-        found = await call(bench.saver, "import_threads", tmp_path / "all", progress=lambda *one: told.append(one))
+        reported.clear()
+        found = await call(bench.saver, "import_threads", tmp_path / "all", progress=lambda *one: reported.append(one))
         assert found == (done.threads, done.entries, 0)
-        assert {thread for thread, count, of in told if count == of} == set(threads)
+        assert {thread for thread, count, of in reported if count == of} == set(threads)
         assert {thread: bench.contents(thread) for thread in threads} == before
         assert (await call(bench.saver, "import_threads", tmp_path / "all")) == (0, 0, len(threads))
         with ActivityFeed.from_conn_string(server.url, prefix=prefix) as feed:
@@ -199,7 +200,7 @@ async def test_round_trip(server: Server, prefix: str, tmp_path: Path, call: Col
 
 
 def test_encrypted_threads_stay_encrypted(on: Open, tmp_path: Path, audit: Audit) -> None:
-    """Nothing of their values is in the file, which needs no key to be exported or imported."""
+    """The file has no readable value, and needs no key to be exported or imported."""
     serde = EncryptedSerializer.from_pycryptodome_aes(key=b"k" * 32)
     locked, plain = on(serde=serde), on()
     locked.put(config("t"), *put_of("t", 1)[1:])
@@ -215,8 +216,8 @@ def test_encrypted_threads_stay_encrypted(on: Open, tmp_path: Path, audit: Audit
     assert b"r10:secret runt" in plain_runs, "runs come along though their names are encrypted in the log"
 
 
-def test_agents_go_on_behind_an_import(saver: RedisStreamSaver, tmp_path: Path, audit: Audit) -> None:
-    """The same saver, which still knows deltas' bases from before, appends to what was imported; another import leaves it alone."""
+def test_agents_go_on_after_an_import(saver: RedisStreamSaver, tmp_path: Path, audit: Audit) -> None:
+    """A saver that still caches bases of deltas appends to an imported thread; another import leaves it alone."""
     fill(saver, "t")
     saver.export_threads(tmp_path / "e")
     saver.delete_thread("t")
@@ -237,7 +238,7 @@ def test_agents_go_on_behind_an_import(saver: RedisStreamSaver, tmp_path: Path, 
 def test_views_are_neither_needed_nor_mended(
     saver: RedisStreamSaver, tmp_path: Path, audit: Audit, missing: str
 ) -> None:
-    """An export is the same without any of them, and writes none; an import that finds the thread there mends its index."""
+    """An export is the same without views, and writes none; an import that finds the thread rebuilds its index."""
     fill(saver, "t")
     saver.export_threads(tmp_path / "whole")
     keys = audit.keyspace.thread(b"t")
@@ -251,7 +252,7 @@ def test_views_are_neither_needed_nor_mended(
 
 
 def test_the_registry_is_read_as_it_is_rebuilt(saver: RedisStreamSaver, tmp_path: Path, audit: Audit) -> None:
-    """With its views deleted and its feed trimmed, the same threads and runs are found by whoever only reads."""
+    """With views deleted and the feed trimmed, a reader without write access finds the same threads and runs."""
     for thread in "abc":
         fill(saver, thread, last=3)
     saver.copy_thread("a", "copy")
@@ -282,8 +283,8 @@ def trim(saver: RedisStreamSaver, count: int) -> None:
     saver._runner.run(trim_partition(saver._operations.keyspace, 0, Retention(count=count), most=1000), "test")
 
 
-def test_whoever_may_only_read_can_export(any_server: Server, prefix: str, tmp_path: Path) -> None:
-    """All of it, also where views are missing."""
+def test_a_user_who_may_only_read_can_export(any_server: Server, prefix: str, tmp_path: Path) -> None:
+    """A user who may only read exports all threads, also if views are missing."""
     with Bench(any_server, prefix=prefix) as bench:
         fill(bench.saver, "t")
         fill(bench.saver, "u")
@@ -321,19 +322,19 @@ def pages(items: list[Any]) -> list[bytes]:
 
 
 def test_what_is_appended_meanwhile_is_not_in_it(saver: RedisStreamSaver, steps: Steps, audit: Audit) -> None:
-    """An event is added before each request: what is exported is the log as it was at first."""
+    """An event is added before each request: the export has the log as it was when it began."""
     for number in range(1, 501):
         saver.put(*put_of("t", number))
     keys = audit.keyspace.thread(b"t")
     before = [entry_id for entry_id, _ in audit.client.xrange(keys.log)]
-    begun = False
+    started = False
     added = iter(range(501, 1000))
 
     def meddle(request: Any) -> None:
-        nonlocal begun
-        if begun:
+        nonlocal started
+        if started:
             saver.put(*put_of("t", next(added)))
-        begun = begun or is_call(request, "log_end")
+        started = started or is_call(request, "log_end")
 
     items = steps.items(export_thread(keys), meddle)
     assert pages(items)[: len(before)] == before
@@ -345,7 +346,7 @@ def test_what_is_appended_meanwhile_is_not_in_it(saver: RedisStreamSaver, steps:
 def test_a_thread_changed_while_it_is_exported(
     saver: RedisStreamSaver, steps: Steps, audit: Audit, tmp_path: Path, how: str
 ) -> None:
-    """One that is pruned or replaced is begun anew, one that is deleted is reported; what was written does not count."""
+    """A thread that is pruned or replaced starts over, one that is deleted is reported; nothing of the old log remains."""
     for moment in range(1, 7):
         for number in range(1, 451):
             saver.put(*put_of("t", number))
@@ -410,7 +411,7 @@ def test_damage_is_found_by_an_export(saver: RedisStreamSaver, tmp_path: Path, a
 
 
 def made_up(path: Path, head: ThreadHead, entries: list[Entry]) -> Path:
-    """An export whose checksums are right."""
+    """Writes an export whose checksums are right."""
     header, *_ = read_file(path)
     encoder = Encoder()
     made = encoder.header(header) + encoder.begin(head)  # type: ignore[arg-type]
@@ -451,7 +452,7 @@ def test_a_made_up_log_is_refused(saver: RedisStreamSaver, tmp_path: Path, audit
 def test_a_file_that_is_not_whole_changes_nothing(
     saver: RedisStreamSaver, tmp_path: Path, audit: Audit, size: int
 ) -> None:
-    """Wherever it is cut off: no thread of it is put in place, nor a new prefix laid out."""
+    """A file that is cut off anywhere puts no thread in place, and creates no prefix."""
     for thread in "ab":
         fill(saver, thread, last=3)
     saver.export_threads(tmp_path / "e")
@@ -466,7 +467,7 @@ def test_a_file_that_is_not_whole_changes_nothing(
 
 
 def test_names_that_are_not_there(saver: RedisStreamSaver, tmp_path: Path) -> None:
-    """A thread that is not there, a file that is, and one that is not."""
+    """A missing thread, an existing file and a missing file are reported."""
     fill(saver, "t", last=1)
     with pytest.raises(ThreadNotFound, match="'nobody'"):
         saver.export_threads(tmp_path / "e", ["t", "nobody"])
@@ -490,7 +491,7 @@ def test_names_that_are_not_there(saver: RedisStreamSaver, tmp_path: Path) -> No
 def test_an_export_that_was_cut_short_goes_on(
     saver: RedisStreamSaver, steps: Steps, audit: Audit, tmp_path: Path
 ) -> None:
-    """After the server failed at any request, the same call writes what is missing, and reads again what has changed since."""
+    """After a failure at any request, the same call writes the missing threads only."""
     for thread in "abc":
         fill(saver, thread, last=6)
     saver.export_threads(tmp_path / "whole")
@@ -520,10 +521,10 @@ def test_an_export_that_was_cut_short_goes_on(
         assert not path.with_name(path.name + ".part").exists()
 
 
-def test_a_part_whose_threads_moved_on_is_begun_anew(
+def test_a_part_whose_threads_moved_on_is_written_again(
     saver: RedisStreamSaver, steps: Steps, audit: Audit, tmp_path: Path
 ) -> None:
-    """From the first such thread on."""
+    """An export writes again from the first thread of the part that has moved on."""
     for thread in "ab":
         fill(saver, thread, last=3)
     path = tmp_path / "e"
@@ -544,7 +545,7 @@ def test_a_part_whose_threads_moved_on_is_begun_anew(
 def test_an_import_that_was_cut_short_is_made_again(
     saver: RedisStreamSaver, steps: Steps, audit: Audit, tmp_path: Path
 ) -> None:
-    """Broken off before any of its requests, it leaves whole threads or none, and the same call does the rest."""
+    """An import that ends before any of its requests leaves whole threads or none, and the same call does the rest."""
     for thread in "ab":
         fill(saver, thread, last=30)
     saver.export_threads(tmp_path / "e")
@@ -573,7 +574,7 @@ def test_an_import_that_was_cut_short_is_made_again(
 
 
 def test_a_killed_import_is_made_again(any_server: Server, prefix: str, tmp_path: Path) -> None:
-    """A process that imports is killed on the way; another does the rest."""
+    """A process is killed while it imports; another does the rest."""
     with Bench(any_server, prefix=prefix) as bench:
         names = [f"t{number}" for number in range(20)]
         for thread in names:
@@ -602,7 +603,7 @@ def test_a_killed_import_is_made_again(any_server: Server, prefix: str, tmp_path
 
 
 def test_a_lost_log_is_restored(saver: RedisStreamSaver, tmp_path: Path, audit: Audit) -> None:
-    """What a server lost, an import puts back, over what is left of its views."""
+    """An import restores a log that a server lost, over the views that are left."""
     fill(saver, "t")
     before = [(one.checkpoint, one.pending_writes) for one in saver.list(config("t"))]
     saver.export_threads(tmp_path / "e")
@@ -615,7 +616,7 @@ def test_a_lost_log_is_restored(saver: RedisStreamSaver, tmp_path: Path, audit: 
 
 
 def test_the_savers_ttl_begins_with_an_import(on: Open, tmp_path: Path, audit: Audit) -> None:
-    """With one all keys expire together; without, none does, though the thread had one before."""
+    """With a ttl all keys expire together; without one no key expires, though the thread had a ttl before."""
     lasting, brief = on(), on(ttl=5)
     fill(brief, "t", last=2)
     lasting.export_threads(tmp_path / "e")
@@ -630,7 +631,7 @@ def test_the_savers_ttl_begins_with_an_import(on: Open, tmp_path: Path, audit: A
 
 
 def test_writers_go_on_while_all_is_exported(any_server: Server, prefix: str, tmp_path: Path) -> None:
-    """Agents that write, prune and delete meanwhile: every thread in the file is whole."""
+    """Agents write, prune and delete meanwhile, and every thread in the file is whole."""
     with Bench(any_server, prefix=prefix) as bench:
         names = [f"t{number}" for number in range(8)]
         for thread in names:
@@ -667,7 +668,7 @@ def test_writers_go_on_while_all_is_exported(any_server: Server, prefix: str, tm
 
 
 def test_memory_stays_the_same_however_long_a_log_is(any_server: Server, prefix: str, tmp_path: Path) -> None:
-    """Exporting 5,000 events of a KiB takes a page, and so does importing them."""
+    """Exporting 5,000 events of a KiB takes the memory of a page, and so does importing them."""
     saver = RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix, partitions=1, compress_above=None)
     with saver:
         for number in range(1, 5_001):
@@ -694,7 +695,7 @@ def test_memory_stays_the_same_however_long_a_log_is(any_server: Server, prefix:
 
 
 def test_damaged_threads(any_server: Server, prefix: str, tmp_path: Path) -> None:
-    """Of all threads those whose logs are damaged, or gone, are left out and named; as evidence they are there as they are."""
+    """An export of all leaves out and names threads whose logs are damaged or gone; with `damaged` it has them unchecked."""
     with (
         RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix, partitions=1) as saver,
         any_server.client() as client,
@@ -728,7 +729,7 @@ def test_damaged_threads(any_server: Server, prefix: str, tmp_path: Path) -> Non
 def test_an_altered_log_is_not_taken_for_the_one_in_the_file(
     saver: RedisStreamSaver, tmp_path: Path, audit: Audit
 ) -> None:
-    """One that lacks an entry, or has another content, is another; once it is deleted, the file restores it."""
+    """An import refuses a thread whose log lacks or alters an entry; after a deletion the file restores it."""
     fill(saver, "t")
     saver.export_threads(tmp_path / "e")
     keys = audit.keyspace.thread(b"t")
@@ -746,7 +747,7 @@ def test_an_altered_log_is_not_taken_for_the_one_in_the_file(
 
 
 def test_a_part_of_evidence_is_not_continued(any_server: Server, prefix: str, tmp_path: Path) -> None:
-    """By an export that checks: what it has not checked is none of its own."""
+    """An export that checks logs does not continue the part of one that does not."""
     with (
         RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix, partitions=1) as saver,
         Audit(any_server.url, prefix, 1) as audit,
@@ -767,7 +768,7 @@ def test_a_part_of_evidence_is_not_continued(any_server: Server, prefix: str, tm
 
 
 def test_a_damaged_feed_is_no_damaged_log(any_server: Server, prefix: str, tmp_path: Path) -> None:
-    """Where the registry has to be read from it, exporting all is an error rather than an export of nothing."""
+    """If the registry has to be folded from a damaged feed, an export of all is an error, not an empty export."""
     with (
         RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix, partitions=1) as saver,
         Audit(any_server.url, prefix, 1) as audit,
@@ -780,8 +781,8 @@ def test_a_damaged_feed_is_no_damaged_log(any_server: Server, prefix: str, tmp_p
             saver.export_threads(tmp_path / "e")
 
 
-def test_again_comes_before_anything_anew(saver: RedisStreamSaver, steps: Steps, audit: Audit) -> None:
-    """Whoever takes the items is told that what it had of a thread does not count."""
+def test_again_comes_before_a_new_head(saver: RedisStreamSaver, steps: Steps, audit: Audit) -> None:
+    """`Again` tells a consumer that its items of a thread do not count."""
     for number in range(1, 451):
         saver.put(*put_of("t", number))
     at = 0
@@ -803,7 +804,7 @@ def test_again_comes_before_anything_anew(saver: RedisStreamSaver, steps: Steps,
 
 
 def test_signed_threads_stay_signed(on: Open, tmp_path: Path, audit: Audit) -> None:
-    """Their signatures come back with them, and a saver with the key reads them and goes on."""
+    """Signatures come back with their threads, and a saver with the key reads and continues these."""
     signing = on(signing_key=b"k" * 32)
     for number in range(1, 8):
         signing.put(*put_of("t", number, number - 1 or None, shared=True))

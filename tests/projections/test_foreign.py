@@ -1,4 +1,4 @@
-"""Bytes of odd shapes: what cannot be is told by a typed error that names the thread."""
+"""Bytes of other shapes raise a typed error that names the thread."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CALLS: list[Callable[[RedisStreamSaver], object]] = [
 
 @pytest.fixture
 def thread(saver: RedisStreamSaver, audit: Audit) -> Callable[[dict[str, Any]], None]:
-    """Adds an entry to a thread of three checkpoints: that of the last one, with some fields changed."""
+    """Adds an entry to a thread of three checkpoints: the last entry with some fields changed."""
     for number in (1, 2, 3):
         saver.put(*put_of("t", number, number - 1 or None))
 
@@ -66,7 +66,7 @@ def thread(saver: RedisStreamSaver, audit: Audit) -> Callable[[dict[str, Any]], 
 def test_odd_removals(
     saver: RedisStreamSaver, thread: Callable[[dict[str, Any]], None], kind: str, odd: dict[str, Any]
 ) -> None:
-    """A removal of another shape stops its thread, named, and nothing else."""
+    """A removal of another shape stops its thread only, and the error names the thread."""
     envelope = {"strategy": "", "runs": [], "dropped": [], "hidden": [], "gone": [], **odd}
     thread({"k": kind.encode(), "e": codec.encode(envelope)})
     for call in CALLS:
@@ -93,7 +93,7 @@ def test_odd_removals(
 def test_odd_numbers(
     saver: RedisStreamSaver, thread: Callable[[dict[str, Any]], None], number: bytes, gone: list[Any]
 ) -> None:
-    """A sequence number that cannot be next stops its thread, named."""
+    """A sequence number that cannot be next stops its thread, and the error names the thread."""
     envelope = {"strategy": "", "dropped": [], "hidden": [], "gone": gone}
     thread({"n": number, "k": b"pruned", "e": codec.encode(envelope)})
     for call in CALLS:
@@ -105,7 +105,7 @@ def test_odd_numbers(
 
 @pytest.mark.parametrize("token", ["iZZ", "i", "", "fZZ", "i" + "9" * 5000, "x"], ids=lambda token: str(token)[:9])
 def test_odd_versions(saver: RedisStreamSaver, thread: Callable[[dict[str, Any]], None], token: str) -> None:
-    """A version that none can be is told where it is read, and does not keep the checkpoint from being pruned."""
+    """An impossible version is reported where it is read, and its checkpoint can still be pruned."""
     thread({"s": encode_versions({"n": token})})
     for call in (READS[0], READS[2]):
         with pytest.raises(CorruptEntry, match="is no version"):
@@ -117,7 +117,7 @@ def test_odd_versions(saver: RedisStreamSaver, thread: Callable[[dict[str, Any]]
 
 
 def nested(depth: int, kind: str) -> Any:
-    """Something within something, and so on."""
+    """Containers nested to some depth."""
     found: Any = "innermost"
     for _ in range(depth):
         found = [found] if kind == "list" else {"a": found}
@@ -132,7 +132,7 @@ def nested(depth: int, kind: str) -> Any:
     ],
 )
 def test_deep_metadata(saver: RedisStreamSaver, depth: int, kind: str) -> None:
-    """Metadata nested deep comes back, or is refused before anything is stored."""
+    """Deeply nested metadata comes back, or is refused before anything is stored."""
     given, checkpoint, metadata, versions = put_of("t", 1)
     metadata["deep"] = nested(depth, kind)
     try:
@@ -147,7 +147,7 @@ def test_deep_metadata(saver: RedisStreamSaver, depth: int, kind: str) -> None:
 
 @pytest.mark.parametrize(("member", "score"), [(b"t\xff\xfe", 5), (b"tother", float("inf")), (b"tother", 1e300)])
 def test_odd_threads(saver: RedisStreamSaver, audit: Audit, member: bytes, score: float) -> None:
-    """What somebody put into the view of threads is told, with what to do, by what cannot go on; then all is as before."""
+    """Foreign members of the view of threads are reported with a remedy, which restores the view."""
     saver.put(*put_of("t", 1))
     keys = audit.keyspace.partition(0)
     audit.client.zadd(keys.threads, {member: score})
@@ -166,7 +166,7 @@ def test_odd_threads(saver: RedisStreamSaver, audit: Audit, member: bytes, score
 
 
 def test_odd_entries_in_the_feed(saver: RedisStreamSaver, audit: Audit) -> None:
-    """Where the views have to be made anew, they say which entry is in the way; nothing is left behind, and without it all is well."""
+    """A rebuild names the entry of the feed that prevents it and leaves nothing; without the entry it succeeds."""
     saver.put(*put_of("t", 1))
     keys = audit.keyspace.partition(0)
     added = audit.client.xadd(keys.feed, {"foo": "bar"})

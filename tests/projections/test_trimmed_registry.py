@@ -1,4 +1,4 @@
-"""The registry of a partition whose feed was trimmed is that of one that was not."""
+"""A registry is the same whether or not its feed was trimmed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def contents(client: Any, keys: PartitionKeys) -> list[View]:
 
 
 def check_same(found: list[View], expected: list[View]) -> None:
-    """The same members with the same scores, but for ends of threads, which are read a little later."""
+    """Compares members and scores; ends of threads may differ a little, since they are read later."""
     assert found[:2] == expected[:2]
     assert found[2].keys() == expected[2].keys()
     assert all(score == pytest.approx(expected[2][member], abs=100) for member, score in found[2].items())
@@ -80,12 +80,12 @@ def some_views(dice: random.Random) -> Sequence[int]:
 
 
 def names_in(found: list[View]) -> list[set[bytes]]:
-    """Members of threads and runs. (Expiries know of threads that have writes only, until they are rebuilt.)"""
+    """Members of threads and runs. (Until they are rebuilt, expiries also have threads without checkpoints.)"""
     return [set(view) for number, view in enumerate(found) if number % 3 < 2]
 
 
 def check_kept(bench: TrimmedBench, dice: random.Random) -> None:
-    """The registry is the same kept, rebuilt from the feed, and rebuilt once more of it is trimmed: none that a group needs."""
+    """The registry is the same when it is kept, rebuilt, and rebuilt after a trim; a trim leaves what groups need."""
     missing = some_views(dice)
     kept = bench.registry()
     before = bench.rebuilt(missing)
@@ -110,7 +110,7 @@ def check_kept(bench: TrimmedBench, dice: random.Random) -> None:
 def test_a_registry_is_the_same_before_and_after(
     server: Server, operations: list[Operation], seed: int, ttl: dict[str, Any]
 ) -> None:
-    """Whatever came and went, and however often the feed was trimmed meanwhile: saves, deletions, copies, runs, expiries."""
+    """Any traffic leaves the same registry, however often the feed is trimmed meanwhile."""
     dice = random.Random(seed)
     bench = TrimmedBench(server, ttl)
     try:
@@ -136,7 +136,7 @@ def test_a_registry_is_the_same_before_and_after(
 @given(operations=traffic, seed=st.integers(0, 2**32))
 @relaxed
 def test_trimming_shows_in_no_read(server: Server, operations: list[Operation], seed: int) -> None:
-    """A saver whose feed is trimmed and whose views are deleted at random gives what one gives that keeps all."""
+    """A saver with a trimmed feed and views that are deleted at random answers as one that keeps everything."""
     dice = random.Random(seed)
     whole, trimmed = TrimmedBench(server, {}), TrimmedBench(server, {})
     try:
@@ -164,12 +164,12 @@ def trimming(saver: RedisStreamSaver, audit: Audit) -> Trim:
 
 
 def threads(saver: RedisStreamSaver) -> set[str]:
-    """Those that a list of all names."""
+    """The threads in a list of all checkpoints."""
     return {found.config["configurable"]["thread_id"] for found in saver.list(None)}
 
 
 def test_a_put_after_all_was_trimmed(saver: RedisStreamSaver, audit: Audit, trimming: Trim) -> None:
-    """A feed that is empty and views that are missing are not taken for a partition without threads."""
+    """An empty feed with missing views is not taken for a partition without threads."""
     shared = audit.keyspace.partition(0)
     for thread in ("a", "b", "gone"):
         saver.put(*put_of(thread, 1, run=f"run of {thread}"))
@@ -194,7 +194,7 @@ def test_a_put_after_all_was_trimmed(saver: RedisStreamSaver, audit: Audit, trim
 
 
 def test_a_feed_that_is_gone(saver: RedisStreamSaver, audit: Audit, trimming: Trim) -> None:
-    """What was trimmed is known without it."""
+    """The threads of the trimmed part are known without the feed."""
     shared = audit.keyspace.partition(0)
     for thread in ("a", "b"):
         saver.put(*put_of(thread, 1))
@@ -205,7 +205,7 @@ def test_a_feed_that_is_gone(saver: RedisStreamSaver, audit: Audit, trimming: Tr
 
 @pytest.mark.parametrize("key", ["past_threads", "past_runs"])
 def test_what_was_kept_is_gone(saver: RedisStreamSaver, audit: Audit, trimming: Trim, key: str) -> None:
-    """A registry that would lack threads is not rebuilt, until that is said to be right."""
+    """A registry that would lack threads is not rebuilt until an operator accepts the loss."""
     shared = audit.keyspace.partition(0)
     saver.put(*put_of("a", 1))
     trimming()
@@ -223,7 +223,7 @@ def test_what_was_kept_is_gone(saver: RedisStreamSaver, audit: Audit, trimming: 
 def test_trimming_while_a_registry_is_rebuilt(
     on: Open, audit: Audit, trimming: Trim, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
-    """Whenever the feed is trimmed, and whatever is put then, no thread, run or end is lost, nor one that was deleted found."""
+    """A trim at any moment of a rebuild loses no thread, run or end, and revives no deleted thread."""
     monkeypatch.setattr(registry, "PAGE", 2)
     saver, other = on(ttl=10), on()
     steps = Steps(saver)
@@ -255,7 +255,7 @@ def test_trimming_while_a_registry_is_rebuilt(
 def test_trimming_again_and_again_while_a_registry_is_rebuilt(
     saver: RedisStreamSaver, on: Open, audit: Audit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Trimming a little before each step holds a rebuild up, and does not stop it."""
+    """Trimming a little before each step delays a rebuild, and does not stop it."""
     monkeypatch.setattr(registry, "PAGE", 2)
     steps, other = Steps(saver), on()
     for number in range(40):
@@ -271,7 +271,7 @@ def test_trimming_again_and_again_while_a_registry_is_rebuilt(
 
 
 def test_threads_that_expired(on: Open, audit: Audit, trimming: Trim) -> None:
-    """A rebuild after trimming leaves out what ended, whether its pointers were trimmed or not."""
+    """A rebuild leaves out expired threads, whether or not their pointers were trimmed."""
     saver, mortal = on(), on(ttl=50 / 60_000)
     shared = audit.keyspace.partition(0)
     saver.put(*put_of("stays", 1))
@@ -288,7 +288,7 @@ def test_threads_that_expired(on: Open, audit: Audit, trimming: Trim) -> None:
 
 
 def test_an_age(saver: RedisStreamSaver, audit: Audit) -> None:
-    """What is older goes, by the server's clock; the logs keep it."""
+    """Pointers that are too old by the server's clock are removed; the logs keep the events."""
     saver.put(*put_of("t", 1))
     time.sleep(0.3)
     saver.put(*put_of("t", 2, 1))
