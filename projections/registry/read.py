@@ -19,17 +19,17 @@ __all__ = ["foreign_member", "known_runs", "known_threads", "members_with", "run
 def known_threads(keyspace: Keyspace) -> Flow[list[bytes]]:
     """Ids of all threads that have a checkpoint. Some of them may have expired.
 
-    Two pipelined round trips, and one per 1000 pointers of each feed whose view is missing.
+    Within a partition, the last active comes first. One pipelined round trip, and one per 1000 pointers of each feed whose view is
+    missing.
     """
     partitions = [keyspace.partition(number) for number in range(keyspace.partitions)]
-    whole = yield Batch([Command("ZSCORE", keys.threads, [b""]) for keys in partitions])
-    replies = yield Batch([Command("ZREVRANGE", keys.threads, [0, -1]) for keys in partitions])
+    commands = []
+    for keys in partitions:
+        commands += [Command("ZSCORE", keys.threads, [b""]), Command("ZREVRANGE", keys.threads, [0, -1])]
+    replies = yield Batch(commands)
     found: list[bytes] = []
-    for keys, is_whole, members in zip(partitions, whole, replies, strict=True):
-        if is_whole is None:
-            found += (yield from fold_feed(keys)).threads
-        else:
-            found += thread_ids(keys, members)
+    for keys, whole, members in zip(partitions, replies[::2], replies[1::2], strict=True):
+        found += (yield from fold_feed(keys)).threads if whole is None else thread_ids(keys, members)
     return found
 
 

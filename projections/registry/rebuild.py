@@ -15,7 +15,7 @@ from eventlog.framing import counted
 from eventlog.keys import Keyspace, PartitionKeys, ThreadKeys
 from projections.log.staging import STAGED_FOR
 from projections.registry.fold import foreign_pointer
-from projections.registry.read import members_with, runs_prefix, thread_ids
+from projections.registry.read import known_runs, known_threads, members_with
 
 __all__ = ["rebuild_registry", "runs_of", "threads_of", "threads_of_runs"]
 
@@ -26,14 +26,12 @@ PAGE = 1000
 
 
 def threads_of(keyspace: Keyspace) -> Flow[list[bytes]]:
-    """Ids of all threads that have a checkpoint.
+    """Ids of all threads that have a checkpoint, as `known_threads`.
 
-    Within a partition, the last active comes first.
     Two pipelined round trips, and those of `rebuild_registry` for each partition that lacks a view.
     """
-    partitions = yield from _complete_all(keyspace)
-    replies = yield Batch([Command("ZREVRANGE", keys.threads, [0, -1]) for keys in partitions])
-    return [thread for keys, members in zip(partitions, replies, strict=True) for thread in thread_ids(keys, members)]
+    yield from _complete(keyspace, _partitions(keyspace))
+    return (yield from known_threads(keyspace))
 
 
 def threads_of_runs(keyspace: Keyspace, runs: Sequence[str]) -> Flow[dict[bytes, set[str]]]:
@@ -41,7 +39,8 @@ def threads_of_runs(keyspace: Keyspace, runs: Sequence[str]) -> Flow[dict[bytes,
 
     Round trips as `threads_of`.
     """
-    partitions = yield from _complete_all(keyspace)
+    partitions = _partitions(keyspace)
+    yield from _complete(keyspace, partitions)
     wanted = [(keys, run, b"r" + counted(run.encode())) for keys in partitions for run in runs]
     found: dict[bytes, set[str]] = {}
     for first in range(0, len(wanted), PAGE):
@@ -56,15 +55,11 @@ def threads_of_runs(keyspace: Keyspace, runs: Sequence[str]) -> Flow[dict[bytes,
 def runs_of(keyspace: Keyspace, thread: ThreadKeys) -> Flow[list[bytes]]:
     """Runs that wrote checkpoints to a thread. Round trips as `threads_of`."""
     yield from _complete(keyspace, [thread.shared])
-    prefix = runs_prefix(thread)
-    (members,) = yield Batch([members_with(thread.shared.runs, prefix)])
-    return [member[len(prefix) :] for member in members]
+    return (yield from known_runs(thread))
 
 
-def _complete_all(keyspace: Keyspace) -> Flow[list[PartitionKeys]]:
-    partitions = [keyspace.partition(number) for number in range(keyspace.partitions)]
-    yield from _complete(keyspace, partitions)
-    return partitions
+def _partitions(keyspace: Keyspace) -> list[PartitionKeys]:
+    return [keyspace.partition(number) for number in range(keyspace.partitions)]
 
 
 def _complete(keyspace: Keyspace, partitions: Sequence[PartitionKeys]) -> Flow[None]:

@@ -7,7 +7,6 @@ If the log has moved on, it is exported again.
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import NamedTuple
 
 from eventlog.errors import ExportUnreadable, ThreadBusy
@@ -26,11 +25,10 @@ from projections.checkpoints.pruning import (
 )
 from projections.integrity.log_end import log_end
 from projections.log.index import scan
-from projections.transfer.blocking import next_of
 from projections.transfer.export import export_file
 from projections.transfer.files import Name
 from projections.transfer.format import ThreadHead
-from projections.transfer.import_ import Read, follows, read_threads
+from projections.transfer.import_ import check_file, first_difference
 
 __all__ = ["Archived", "Pruning", "archive_thread"]
 
@@ -72,7 +70,7 @@ def archive_thread(keyspace: Keyspace, keys: ThreadKeys, path: Name, pruning: Pr
     thread = keys.thread.decode()
     for attempt in range(ATTEMPTS):
         yield from export_file(keyspace, [thread], path, overwrite=attempt > 0, resume=False)
-        head, same = yield from verify_file(keys, path)
+        head, same = yield from _compare(keyspace, keys, path)
         removed = (yield from _remove(keys, head, pruning)) if same else None
         if removed is not None:
             yield Emit(Archived(head.entries, removed))
@@ -136,32 +134,25 @@ def _check_nothing_removed(keys: ThreadKeys, removed: int) -> None:
         )
 
 
-def verify_file(keys: ThreadKeys, path: Name) -> Flow[tuple[ThreadHead, bool]]:
+def _compare(keyspace: Keyspace, keys: ThreadKeys, path: Name) -> Flow[tuple[ThreadHead, bool]]:
     """The head of a file of one thread, and whether the log has all its entries.
 
-    If not, the log has moved on.
-    One round trip per page. Raises `ExportUnreadable`.
+    If not, the log has moved on. Round trips: one per page. Raises `ExportUnreadable`.
     """
-    head: ThreadHead | None = None
-    with closing(read_threads(path)) as items:
-        while (item := (yield from next_of(items))) is not None:
-            if isinstance(item, ThreadHead):
-                head, after = item, b""
-                if head.thread != keys.thread.decode():
-                    break
-            elif isinstance(item, Read):
-                if not (yield from follows(keys, after, item)):
-                    end = yield from log_end(keys)
-                    assert head is not None
-                    if end is not None and end.digest == head.digest.encode():
-                        raise ExportUnreadable(
-                            f"File {str(path)!r} has other entries than the log of thread {head.thread!r} after "
-                            f"{after.decode() or 'its beginning'}. The thread was left unchanged. Archive it again."
-                        )
-                    return head, False
-                after = item.entries[-1].entry_id
-    if head is None or head.thread != keys.thread.decode():
+    thread = keys.thread.decode()
+    threads = yield from check_file(path, None)
+    if thread not in threads:
         raise ExportUnreadable(
-            f"File {str(path)!r} lacks thread {keys.thread.decode()!r}, which was left unchanged. Archive it again."
+            f"File {str(path)!r} lacks thread {thread!r}, which was left unchanged. Archive it again."
         )
-    return head, True
+    head = threads[thread].head
+    difference = yield from first_difference(keyspace, path, [thread])
+    if difference is None:
+        return head, True
+    end = yield from log_end(keys)
+    if end is not None and end.digest == head.digest.encode():
+        raise ExportUnreadable(
+            f"File {str(path)!r} has other entries than the log of thread {thread!r} after "
+            f"{difference[1].decode() or 'its beginning'}. The thread was left unchanged. Archive it again."
+        )
+    return head, False

@@ -12,14 +12,12 @@ from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
 from typing import Any, NamedTuple, TypeVar, Union
 
-from eventlog.codec import paired
 from eventlog.errors import CorruptEntry, LogLost, NewerSchema, ThreadBusy, ThreadNotFound
-from eventlog.feed.reading import flattened
-from eventlog.flow import Command, Emit, Flow
+from eventlog.flow import Emit, Flow
 from eventlog.keys import Keyspace, ThreadKeys
 from projections.integrity.chain import WholeChain
 from projections.integrity.log_end import LogEnd, log_end
-from projections.log.pages import entry_order, read_entries
+from projections.log.pages import digest_at, entry_order, read_entries
 from projections.registry.read import known_runs, known_threads
 from projections.transfer.blocking import Progress, on_file
 from projections.transfer.files import ExportFile, WrittenThread
@@ -158,8 +156,8 @@ def _page(keys: ThreadKeys, after: bytes, end: LogEnd) -> Flow[list[Entry]]:
 
 def _still_has(keys: ThreadKeys, end: LogEnd) -> Flow[bool]:
     """Whether a log still has its former last entry, and all entries before that."""
-    found = yield Command("XRANGE", keys.log, [end.entry_id, end.entry_id])
-    if not found or paired(flattened(found)[0][1]).get(b"d", b"") != end.digest:
+    digest = yield from digest_at(keys, end.entry_id)
+    if (digest or b"") != end.digest:  # an entry of another program has no digest
         return False
     now = yield from log_end(keys)
     return now is not None and now.entries >= end.entries

@@ -33,7 +33,7 @@ from projections.transfer.export import PAGE_BYTES
 from projections.transfer.files import Name, read_file
 from projections.transfer.format import Entry, ThreadEnd, ThreadHead
 
-__all__ = ["Imported", "Read", "check_file", "follows", "import_file", "read_threads"]
+__all__ = ["Imported", "check_file", "first_difference", "import_file"]
 
 IMPORT = load_script("projections/transfer/import_log")
 PAGE = 50
@@ -146,8 +146,8 @@ def import_file(keyspace: Keyspace, path: Name, wanted: dict[str, Whole], *, ttl
     for thread, whole in wanted.items():
         if (yield from _is_there(path, keyspace.thread(thread.encode()), whole)):
             present.add(thread)
-    if present:
-        yield from _compare(keyspace, path, present)
+    if present and (found := (yield from first_difference(keyspace, path, present))):
+        raise _exists(path, found[0])
     count = entries = 0
     with closing(read_threads(path)) as items:
         while (item := (yield from next_of(items))) is not None:
@@ -173,25 +173,22 @@ def import_file(keyspace: Keyspace, path: Name, wanted: dict[str, Whole], *, ttl
     yield Emit(Imported(count, entries, len(present)))
 
 
-def _compare(keyspace: Keyspace, path: Name, threads: Collection[str]) -> Flow[None]:
+def first_difference(keyspace: Keyspace, path: Name, threads: Collection[str]) -> Flow[tuple[str, bytes] | None]:
     """Compares the logs of threads with a file, entry by entry.
 
-    One round trip per page. Raises `ThreadExists` if a log lacks an entry, or has another one.
+    Returns the first thread whose log lacks an entry, or has another one, with the entry id before it. One round trip per page.
     """
     with closing(read_threads(path)) as items:
         while (item := (yield from next_of(items))) is not None:
             if isinstance(item, ThreadHead):
-                keys, after = keyspace.thread(item.thread.encode()), b""
-            elif isinstance(item, Read) and keys.thread.decode() in threads:
-                if not (yield from follows(keys, after, item)):
-                    raise _exists(path, keys.thread.decode())
+                thread, after = item.thread, b""
+            elif isinstance(item, Read) and thread in threads:
+                keys = keyspace.thread(thread.encode())
+                found, *_ = yield from read_entries(keys, after, len(item.entries), 2 * PAGE_BYTES)
+                if [Entry(*entry) for entry in found] != item.entries:
+                    return thread, after
                 after = item.entries[-1].entry_id
-
-
-def follows(keys: ThreadKeys, after: bytes, page: Read) -> Flow[bool]:
-    """Whether a log has exactly these entries after an entry. One round trip."""
-    found, *_ = yield from read_entries(keys, after, len(page.entries), 2 * PAGE_BYTES)
-    return [Entry(*entry) for entry in found] == page.entries
+    return None
 
 
 def check_file(path: Name, threads: Sequence[str] | None) -> Flow[dict[str, Whole]]:

@@ -110,17 +110,16 @@ class Reader:
         self._thread = None
         yield ThreadEnd(head.thread, found)
 
-    def _entry(self, item: object) -> Entry:
-        if type(item) is not list or [type(part) for part in item] != [str, list]:
-            self._refuse("has an entry of another shape than this package writes")
-        entry_id, fields = item
-        if len(fields) % 2 or any(type(part) is not bytes for part in fields):
+    def _entry(self, item: Any) -> Entry:
+        shape = [type(part) for part in item] if type(item) is list else []
+        if shape != [str, list] or len(item[1]) % 2 or not {*map(type, item[1])} <= {bytes}:
             self._refuse("has an entry of another shape than this package writes")
         try:
-            entry_ms(entry_id.encode())
+            entry_id = item[0].encode()
+            entry_ms(entry_id)
         except ValueError as error:  # also for text that UTF-8 cannot encode
             self._refuse(str(error))
-        return Entry(entry_id.encode(), fields)
+        return Entry(entry_id, item[1])
 
     def _next(self) -> tuple[Any, bytes]:
         """The next item of the frame, decoded and as bytes."""

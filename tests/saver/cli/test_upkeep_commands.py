@@ -83,7 +83,7 @@ def test_check_and_rebuild(everywhere: Agentlog) -> None:
         audit.client.zrem(keys.shared.threads, b"ta")
         done = everywhere("check", "a", "b")
         assert done.code == 1
-        assert "thread a: index: sequence number: is 77, by the log 6" in done.lines
+        assert "thread a: index: sequence number is 77, but by the log 6" in done.lines
         assert done.lines[-1] == "2 threads checked: 2 differences."
         found = everywhere("check", "--all", "--json")
         assert found.code == 1
