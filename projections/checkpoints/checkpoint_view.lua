@@ -1,12 +1,16 @@
--- Prelude: checkpoints as they lie in the log, found through the index.
+-- Prelude: checkpoints as the log has them, found through the index.
 --
--- A view is {envelope, versions, parent, values, writes, place}: `versions` is the number of its versions among all of the reply,
--- `values` has for each of their channels the number of its piece among all pieces of the reply (0: none stored); `writes` for each entry of writes its id, task, task path, then field name and value of each;
--- `place` is the checkpoint's order member without its first letter. The pieces of a reply are a flat list: piece, number of the piece that
--- it is a delta against (0: it is none), entry id. Its versions are a flat list too: fields `s`, `q` and `y` of an entry, number of those that they
--- changed from (0: they are whole). What several checkpoints share is sent once.
+-- A view is {envelope, versions, parent, values, writes, sort key}:
+--   versions: the number of its versions among those of the reply;
+--   values: for each channel of these, the number of its piece among those of the reply, 0 where none was stored;
+--   writes: for each entry of writes its id, task, task path, then the field name and value of each write;
+--   sort key: the checkpoint's order member without its first letter.
+-- The pieces of a reply are a flat list: piece, number of the piece that it is a delta against (0: no delta), entry id.
+-- The versions of a reply are a flat list: fields `s`, `q` and `y` of an entry, number of the versions that they change (0: they are whole).
+-- A part that several checkpoints share is sent once.
+-- A function that misses an entry in the log returns nil and the entry id.
 
--- The texts in a CBOR list of texts, as field `s` of an entry has it.
+-- The texts in a CBOR list of texts, such as field `s` of an entry.
 local function texts(bytes)
   local out, at = {}, 1
   local function head()
@@ -31,13 +35,12 @@ local function texts(bytes)
   return out
 end
 
--- What is read in one call: entries by id; pieces, the numbers of those they need, their entries; and how many bytes of the log that
--- took.
+-- The state of one call's reads: entries by id, the reply's pieces and versions, and the bytes read from the log.
 local function reader()
   return { entries = {}, pieces = {}, bases = {}, ids = {}, found = {}, versions = {}, vectors = {}, bytes = 0 }
 end
 
--- The pieces that were read, as a reply has them.
+-- The pieces of a reply.
 local function pieces_of(read)
   local out = {}
   for i, piece in ipairs(read.pieces) do
@@ -46,7 +49,7 @@ local function pieces_of(read)
   return out
 end
 
--- The fields of an entry, names and values in turn, or nil if the log does not have it.
+-- The fields of an entry, names and values in turn; nil if the log lacks it.
 local function entry_at(read, entry_id)
   local fields = read.entries[entry_id]
   if fields == nil then
@@ -71,8 +74,7 @@ local function field_of(fields, name)
   end
 end
 
--- Versions of an entry's checkpoint: {number among those of the reply, channel, token, ...}; nil and an entry id if what they changed from is
--- gone from the log.
+-- The versions of a checkpoint's entry: {their number in the reply, channel, version key, ...}.
 local function versions_at(read, entry_id)
   local known = read.vectors[entry_id]
   if known then
@@ -83,7 +85,7 @@ local function versions_at(read, entry_id)
   if not own then
     return nil, entry_id
   end
-  local out, base, where = { 0 }, 0, {}
+  local out, base, position = { 0 }, 0, {}
   if since then
     local size, from = string.match(since, '^(%d+):()')
     if not size then
@@ -99,12 +101,12 @@ local function versions_at(read, entry_id)
     end
     base = whole[1]
     for i = 2, #whole, 2 do
-      where[whole[i]], out[i], out[i + 1] = i, whole[i], whole[i + 1]
+      position[whole[i]], out[i], out[i + 1] = i, whole[i], whole[i + 1]
     end
   end
   local changes = texts(own)
   for i = 1, #changes, 2 do
-    local at = where[changes[i]] or #out + 1
+    local at = position[changes[i]] or #out + 1
     out[at], out[at + 1] = changes[i], changes[i + 1]
   end
   local flat = read.versions
@@ -115,21 +117,20 @@ local function versions_at(read, entry_id)
   return out
 end
 
--- Number of the piece of a channel's version, 0 if none was ever stored, nil and an entry id if it, or one that it needs, is gone from
--- the log.
-local function piece_at(read, token, channel, entry_id)
+-- The number of the piece of a channel's version, 0 if none was ever stored. A piece brings those that it is made of into the reply.
+local function piece_at(read, version_key, channel, entry_id)
   if not entry_id then
     return 0
   end
   local pieces, ids, names, count, base = {}, {}, {}, 0, nil
-  local found, before = read.found, nil -- `before`: ms that the next entry's id has to be below
+  local found, before = read.found, nil -- a base lies in an earlier entry; `before` (ms) ends the walk where a damaged log has a circle
   while entry_id do
     local ms = tonumber(string.match(entry_id, '^(%d+)%-0$'))
-    if not ms or (before and ms >= before) then -- damaged
+    if not ms or (before and ms >= before) then
       return nil, ids[count] or entry_id
     end
     before = ms
-    local name = '=' .. #token .. ':' .. token .. channel
+    local name = '=' .. #version_key .. ':' .. version_key .. channel
     base = found[entry_id .. name]
     if base then
       break
@@ -141,7 +142,7 @@ local function piece_at(read, token, channel, entry_id)
     end
     count = count + 1
     pieces[count], ids[count], names[count] = piece, entry_id, name
-    entry_id, token = base_of(piece)
+    entry_id, version_key = base_of(piece)
   end
   base = base or 0
   local number = #read.pieces
@@ -154,7 +155,7 @@ local function piece_at(read, token, channel, entry_id)
   return base
 end
 
--- Numbers of the pieces of versions, as `versions_at` has them; nil and an entry id if one is gone.
+-- The numbers of the pieces of versions that `versions_at` returned.
 local function values_of(read, ns, versions)
   local fields, prefix = {}, 'v' .. counted(ns)
   for i = 2, #versions, 2 do
@@ -164,9 +165,9 @@ local function values_of(read, ns, versions)
   if #fields == 0 then
     return numbers
   end
-  for i, at in ipairs(hmget(INDEX, fields)) do
+  for i, value in ipairs(hmget(INDEX, fields)) do
     local gone
-    numbers[i], gone = piece_at(read, versions[2 * i + 1], versions[2 * i], at and string.sub(at, 1, -9))
+    numbers[i], gone = piece_at(read, versions[2 * i + 1], versions[2 * i], value and string.sub(value, 1, -9))
     if gone then
       return nil, gone
     end
@@ -174,30 +175,38 @@ local function values_of(read, ns, versions)
   return numbers
 end
 
--- The entries of writes of a checkpoint; nil and an entry id if one is gone.
-local function writes_of(read, place)
+-- The writes in an entry: its id, task, task path, then the field name and value of each write.
+local function writes_at(read, entry_id)
+  local entry = entry_at(read, entry_id)
+  if not entry then
+    return nil, entry_id
+  end
+  local writes = { entry_id, field_of(entry, 't'), field_of(entry, 'a') }
+  for i = 1, #entry, 2 do
+    if string.byte(entry[i]) == 33 then -- '!'
+      writes[#writes + 1] = entry[i]
+      writes[#writes + 1] = entry[i + 1]
+    end
+  end
+  return writes
+end
+
+-- The writes of a checkpoint, by entry.
+local function writes_of(read, sort_key)
   local out = {}
-  for _, member in ipairs(members(ORDER, 'w' .. place)) do
-    local entry_id = writes_entry(member, place)
-    local entry = entry_at(read, entry_id)
-    if not entry then
-      return nil, entry_id
+  for i, member in ipairs(members(ORDER, 'w' .. sort_key)) do
+    local gone
+    out[i], gone = writes_at(read, writes_entry(member, sort_key))
+    if gone then
+      return nil, gone
     end
-    local writes = { entry_id, field_of(entry, 't'), field_of(entry, 'a') }
-    for i = 1, #entry, 2 do
-      if string.byte(entry[i]) == 33 then -- '!'
-        writes[#writes + 1] = entry[i]
-        writes[#writes + 1] = entry[i + 1]
-      end
-    end
-    out[#out + 1] = writes
   end
   return out
 end
 
--- The checkpoint of an order member. Nil and the entry id if an entry is gone.
+-- The view of the checkpoint that an order member names.
 local function view(read, member)
-  local ns, place, entry_id = split_member(member)
+  local ns, sort_key, entry_id = split_member(member)
   local entry = entry_at(read, entry_id)
   local envelope = entry and field_of(entry, 'e')
   if not envelope then
@@ -209,7 +218,7 @@ local function view(read, member)
     numbers, gone = values_of(read, ns, versions)
   end
   if numbers then
-    writes, gone = writes_of(read, place)
+    writes, gone = writes_of(read, sort_key)
   end
   if not writes then
     return nil, gone

@@ -1,16 +1,16 @@
-"""Reading many checkpoints: lists, newest first by checkpoint id, and the ancestors of one.
+"""List checkpoints, newest first by checkpoint id.
 
-A list is read lazily, in pages that grow. Over one namespace that is a walk down its order. Over several, of one thread or of
-all, the walks are merged: each is begun when its newest checkpoint is the next one due.
+A list is read lazily, in pages that grow. One namespace is a walk down its order. The walks of several namespaces, of one thread
+or of all, are merged: a walk begins when its newest checkpoint is the next one due.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from eventlog.codec import Malformed
 from eventlog.flow import Argument, Call, Emit, Flow, load_script
@@ -22,19 +22,21 @@ from projections.log.index import call, check_log, rebuild_index
 from projections.values.pieces import Pieces
 from projections.values.stored import StoredCheckpoint, View, decode_envelope
 
-__all__ = ["Selection", "list_checkpoints"]
+__all__ = ["NEWEST", "PAGE_BYTES", "Selection", "list_checkpoints"]
 
 READ_PAGE = load_script("projections/checkpoints/read_page")
 NEWEST = load_script("projections/checkpoints/newest")
 
 PAGES = (8, 32, 128)
-"""Checkpoints in the first, second and any later page of a walk that no limit bounds."""
+"""Checkpoints in the first, second and any later page of a walk without a limit."""
 FIRST_BARE_PAGE, BARE_PAGE = 32, 512
-"""The same, of envelopes, which a filter looks through: the first page where there is a limit, and any other."""
+"""Envelopes that a filter looks through in a page: in the first one where there is a limit, and in any other."""
 PAGE_BYTES = 4 * 1024 * 1024
 """Bytes after which a page ends early."""
 THREADS = 500
 """Threads whose newest checkpoints are looked up in one call."""
+HIGHEST = "\U0010ffff"
+"""An id that no checkpoint id is greater than."""
 
 
 Matches = Callable[[str, str, Mapping[str, Any]], bool]
@@ -43,7 +45,7 @@ Matches = Callable[[str, str, Mapping[str, Any]], bool]
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which checkpoints a list is to have."""
+    """The checkpoints that a list consists of."""
 
     namespace: str | None = None
     """None: all namespaces."""
@@ -51,30 +53,29 @@ class Selection:
     before: str | None = None
     """Only ids below this one, whether or not it exists."""
     matches: Matches | None = None
-    """Given a thread, a checkpoint's id and its body. Values and writes are read only of what matches."""
+    """A filter. Values and writes are read only of the checkpoints that it accepts."""
     limit: int | None = None
 
 
 def list_checkpoints(
     keyspace: Keyspace, threads: Iterable[bytes], selection: Selection, present: Callable[[str, StoredCheckpoint], Any]
 ) -> Flow[None]:
-    """Emits what `present` makes of a thread and its checkpoint, of the selected checkpoints of some threads, newest first by
-    checkpoint id over all of them.
+    """Emit `present(thread, checkpoint)` for each selected checkpoint, newest first.
 
-    Round trips: one for each 500 threads of a partition where namespaces or threads are several, then one per page of each
-    (thread, namespace) that something comes from, and one more per page where there is a filter.
-    Memory: a page of each walk that is under way. Raises as `projections.log.index.call`.
+    Newest first means by checkpoint id, over all of the threads.
+    Round trips: with several threads or namespaces, one for each 500 threads of a partition. Then one per page of each (thread,
+    namespace) that contributes, two with a filter. Memory: a page of each walk that has begun.
+    Raises as `projections.log.index.call`.
     """
-    if selection.limit is not None and selection.limit <= 0:
-        return
     left = selection.limit
-    walks = yield from _begin(keyspace, list(threads), selection)
+    if left is not None and left <= 0:
+        return
+    walks = yield from _walks(keyspace, list(threads), selection)
     heapq.heapify(walks)
     while walks:
         walk = walks[0]
         if walk.buffer:
-            found = walk.buffer.popleft()
-            walk.bound = walk.buffer[0].checkpoint_id if walk.buffer else walk.scanned or walk.bound
+            found = walk.take()
             yield Emit(present(walk.keys.thread.decode(), found.decode()))
             if left is not None:
                 left -= 1
@@ -88,127 +89,155 @@ def list_checkpoints(
             heapq.heappop(walks)
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """A checkpoint as a page has it. Its values are put together when it is its turn: they may be far longer than their pieces."""
+class _Found(NamedTuple):
+    """A checkpoint in a page. It is decoded when it is due, since values may be far longer than their pieces."""
 
     keys: ThreadKeys
     view: View
     pieces: Pieces
-    checkpoint_id: str
     namespace: str
+    checkpoint_id: str
+
+    @property
+    def sort_key(self) -> bytes:
+        """Namespace and checkpoint id in the form that sorts."""
+        return checkpoint_sort_key(self.namespace.encode(), self.checkpoint_id.encode())
 
     def decode(self) -> StoredCheckpoint:
         """The checkpoint. Raises `CorruptEntry`."""
         return decode_view(self.keys, self.view, self.pieces)
 
 
-def _found(keys: ThreadKeys, views: Sequence[View], pieces: Pieces) -> list[_Found]:
-    places = (split_sort_key(view[5]) for view in views)
-    return [
-        _Found(keys, view, pieces, checkpoint_id, namespace)
-        for view, (namespace, checkpoint_id, _) in zip(views, places, strict=True)
-    ]
+class _Bare(NamedTuple):
+    """The envelope of a checkpoint in a page."""
+
+    envelope: bytes
+    sort_key: bytes
+    """With the entry id at its end."""
 
 
 class _Walk:
-    """Down the checkpoints of one namespace of one thread."""
+    """The way down the checkpoints of one namespace of one thread."""
 
-    def __init__(self, keys: ThreadKeys, namespace: str, selection: Selection, bound: str = "\U0010ffff") -> None:
+    def __init__(self, keys: ThreadKeys, namespace: str, selection: Selection, bound: str) -> None:
         self.keys = keys
         self.namespace = namespace
         self.selection = selection
-        self.bound: str = bound
-        """Nothing that is still to come has a greater checkpoint id."""
-        self.scanned = selection.before
-        """Checkpoint id that the next page begins below, None for the newest."""
+        self.bound = bound
+        """No checkpoint that is still to come has a greater id."""
         self.buffer: deque[_Found] = deque()
         self.finished = False
-        self.pages = 0
+        self._below = selection.before
+        """The id that the next page begins below, None for the newest."""
+        self._pages = 0
 
     def __lt__(self, other: _Walk) -> bool:
-        """Whether this walk is due before the other. Between equal ids, threads and namespaces decide."""
+        """Whether this walk is due before the other. Threads and namespaces decide between equal ids."""
         mine = (self.bound, self.keys.thread, self.namespace)
         return mine > (other.bound, other.keys.thread, other.namespace)
 
+    def take(self) -> _Found:
+        """Take the next checkpoint out of the buffer."""
+        found = self.buffer.popleft()
+        self._lower_bound()
+        return found
+
     def fill(self, left: int | None) -> Flow[None]:
-        """Reads the next page into the buffer. `left`: how many are wanted at most."""
-        self.pages += 1
+        """Read the next page into the buffer. At most `left` checkpoints are wanted."""
+        self._pages += 1
         if self.selection.matches is None:
             yield from self._fill_all(left)
         else:
             yield from self._fill_matching(self.selection.matches, left)
-        if self.buffer:
-            self.bound = self.buffer[0].checkpoint_id
-        elif self.scanned is not None:
-            self.bound = self.scanned
+        self._lower_bound()
 
-    def _page(self, *, full: bool, most: int) -> Flow[tuple[list[View], Pieces]]:
-        below = b"" if self.scanned is None else ordered(self.scanned.encode())
-        place = ordered(self.namespace.encode())
-        arguments: list[Argument] = [int(full), PAGE_BYTES, place, below, most]
-        _, views, flat, versions, more = yield from call(self.keys, READ_PAGE, arguments)
-        pieces = Pieces(flat, versions)
-        yield from check_views(self.keys, views, pieces) if full else check_bare(self.keys, views)
-        self.finished = not more
-        if views:
-            self.scanned = split_sort_key(views[-1][-1])[1]
-        return views, pieces
+    def _lower_bound(self) -> None:
+        self.bound = self.buffer[0].checkpoint_id if self.buffer else self._below or self.bound
 
     def _fill_all(self, left: int | None) -> Flow[None]:
-        most = PAGES[min(self.pages, len(PAGES)) - 1] if left is None else min(left, PAGES[-1])
-        views, pieces = yield from self._page(full=True, most=most)
-        self.buffer.extend(_found(self.keys, views, pieces))
+        most = PAGES[min(self._pages, len(PAGES)) - 1] if left is None else min(left, PAGES[-1])
+        found, more = yield from _read_whole(self.keys, self._page(most))
+        self._passed(found[-1].view.sort_key if found else None, more)
+        self.buffer.extend(found)
 
     def _fill_matching(self, matches: Matches, left: int | None) -> Flow[None]:
-        most = BARE_PAGE if left is None or self.pages > 1 else FIRST_BARE_PAGE
-        views, _ = yield from self._page(full=False, most=most)
-        thread = self.keys.thread.decode()
-        places = []
-        for envelope, place in views:
-            try:
-                _, checkpoint_id, body = decode_envelope(envelope)
-            except (Malformed, ValueError) as error:
-                raise damaged(self.keys, error, place) from error
-            if matches(thread, checkpoint_id, body):
-                places.append(bare_place(place))
-        yield from _read_places(self.keys, places[:left], self.buffer)
+        most = BARE_PAGE if left is None or self._pages > 1 else FIRST_BARE_PAGE
+        bare, more = yield from _read_bare(self.keys, self._page(most))
+        self._passed(bare[-1].sort_key if bare else None, more)
+        wanted = list(_matching(self.keys, bare, matches))
+        self.buffer.extend((yield from _read_named(self.keys, wanted[:left])))
+
+    def _page(self, most: int) -> list[Argument]:
+        below = b"" if self._below is None else ordered(self._below.encode())
+        return [ordered(self.namespace.encode()), below, most]
+
+    def _passed(self, last: bytes | None, more: int) -> None:
+        self.finished = not more
+        if last is not None:
+            self._below = split_sort_key(last)[1]
 
 
-def _read_places(keys: ThreadKeys, places: Sequence[bytes], into: deque[_Found]) -> Flow[None]:
-    """Reads the checkpoints at some places whole; those that are gone by now are left out."""
-    wanted = list(places)
-    while wanted:
-        _, views, flat, versions, _ = yield from call(keys, READ_PAGE, [1, PAGE_BYTES, b"*", *wanted])
-        pieces = Pieces(flat, versions)
-        yield from check_views(keys, views, pieces)
-        into.extend(_found(keys, views, pieces))
-        if not views:
-            return
-        wanted = wanted[wanted.index(bare_place(views[-1][5])) + 1 :]
+def _matching(keys: ThreadKeys, bare: Iterable[_Bare], matches: Matches) -> Iterator[bytes]:
+    """The sort keys, without entry ids, of the checkpoints that a filter accepts. Raises `CorruptEntry`."""
+    thread = keys.thread.decode()
+    for envelope, sort_key in bare:
+        namespace, checkpoint_id, entry_id = split_sort_key(sort_key)
+        try:
+            _, named_id, body = decode_envelope(envelope)
+        except (Malformed, ValueError) as error:
+            raise damaged(keys, error, entry_id) from error
+        if matches(thread, named_id, body):
+            yield checkpoint_sort_key(namespace.encode(), checkpoint_id.encode())
 
 
-def _begin(keyspace: Keyspace, threads: Sequence[bytes], selection: Selection) -> Flow[list[_Walk]]:
+def _read_whole(keys: ThreadKeys, arguments: Sequence[Argument]) -> Flow[tuple[list[_Found], int]]:
+    """A page of whole checkpoints, and whether there may be more."""
+    _, replied, flat, versions, more = yield from call(keys, READ_PAGE, [1, PAGE_BYTES, *arguments])
+    views, pieces = [View(*one) for one in replied], Pieces(flat, versions)
+    yield from check_views(keys, views, pieces)
+    return [_Found(keys, view, pieces, *split_sort_key(view.sort_key)[:2]) for view in views], more
+
+
+def _read_bare(keys: ThreadKeys, arguments: Sequence[Argument]) -> Flow[tuple[list[_Bare], int]]:
+    """A page of envelopes, and whether there may be more."""
+    _, replied, _, _, more = yield from call(keys, READ_PAGE, [0, PAGE_BYTES, *arguments])
+    bare = [_Bare(*one) for one in replied]
+    yield from check_bare(keys, bare)
+    return bare, more
+
+
+def _read_named(keys: ThreadKeys, sort_keys: Sequence[bytes]) -> Flow[list[_Found]]:
+    """The checkpoints at some sort keys, in this order; those that were removed meanwhile are left out."""
+    found: list[_Found] = []
+    left, more = list(sort_keys), 1
+    while left and more:
+        page, more = yield from _read_whole(keys, [b"*", *left])
+        found += page
+        if page:
+            left = left[left.index(page[-1].sort_key) + 1 :]
+    return found
+
+
+def _walks(keyspace: Keyspace, threads: Sequence[bytes], selection: Selection) -> Flow[list[_Walk]]:
     """The walks that a list is merged from."""
     all_keys = [keyspace.thread(thread) for thread in threads]
     if len(all_keys) == 1 and selection.namespace is not None:
-        newest = {all_keys[0].thread: {selection.namespace: "\U0010ffff"}}
+        newest = {all_keys[0].thread: {selection.namespace: HIGHEST}}
     else:
         newest = yield from _newest(keyspace, all_keys)
-    walks = []
-    for keys in all_keys:
-        for namespace, checkpoint_id in newest.get(keys.thread, {}).items():
-            if selection.namespace not in (None, namespace):
-                continue
-            walks.append(_Walk(keys, namespace, selection, checkpoint_id))
+    walks = [
+        _Walk(keys, namespace, selection, checkpoint_id)
+        for keys in all_keys
+        for namespace, checkpoint_id in newest.get(keys.thread, {}).items()
+        if selection.namespace in {None, namespace}
+    ]
     if selection.checkpoint_id is None:
         return walks
-    return (yield from _only(walks, selection))
+    return (yield from _only(walks, selection.checkpoint_id, selection))
 
 
-def _only(walks: Sequence[_Walk], selection: Selection) -> Flow[list[_Walk]]:
-    """Walks that consist of one checkpoint id each, where it is there and selected. One round trip per thread."""
-    checkpoint_id = selection.checkpoint_id or ""
+def _only(walks: Sequence[_Walk], checkpoint_id: str, selection: Selection) -> Flow[list[_Walk]]:
+    """Walks that consist of one checkpoint id each, if it exists and is selected. Takes one round trip per thread."""
     if selection.before is not None and checkpoint_id >= selection.before:
         return []
     by_thread: dict[bytes, dict[str, _Walk]] = {}
@@ -216,38 +245,34 @@ def _only(walks: Sequence[_Walk], selection: Selection) -> Flow[list[_Walk]]:
         walk.finished, walk.bound = True, checkpoint_id
         by_thread.setdefault(walk.keys.thread, {})[walk.namespace] = walk
     for thread, namespaces in by_thread.items():
-        found: deque[_Found] = deque()
-        places = [checkpoint_sort_key(namespace.encode(), checkpoint_id.encode()) for namespace in namespaces]
-        yield from _read_places(next(iter(namespaces.values())).keys, places, found)
-        for one in found:
-            if selection.matches is None or selection.matches(thread.decode(), one.checkpoint_id, one.decode().body):
-                namespaces[one.namespace].buffer.append(one)
+        keys = next(iter(namespaces.values())).keys
+        sort_keys = [checkpoint_sort_key(namespace.encode(), checkpoint_id.encode()) for namespace in namespaces]
+        for found in (yield from _read_named(keys, sort_keys)):
+            if selection.matches is None or selection.matches(thread.decode(), checkpoint_id, found.decode().body):
+                namespaces[found.namespace].buffer.append(found)
     return [walk for walk in walks if walk.buffer]
 
 
 def _newest(keyspace: Keyspace, all_keys: Sequence[ThreadKeys]) -> Flow[dict[bytes, dict[str, str]]]:
-    """The newest checkpoint id of every namespace of some threads."""
+    """The newest checkpoint id by thread and namespace."""
     partitions: dict[int, list[ThreadKeys]] = {}
     for keys in all_keys:
         partitions.setdefault(keyspace.partition_of(keys.thread), []).append(keys)
-    newest = {}
+    newest: dict[bytes, dict[str, str]] = {}
     for group in partitions.values():
         for first in range(0, len(group), THREADS):
             some = group[first : first + THREADS]
             replies = yield Call(NEWEST, [key for keys in some for key in (keys.order, keys.log)], [])
             for keys, members in zip(some, replies, strict=True):
-                found = members
-                if members == 0:
-                    yield from rebuild_index(keys)
-                    (found,) = yield Call(NEWEST, [keys.order, keys.log], [])
-                if not found:
-                    yield from check_log(keys)
-                places = (split_sort_key(member[1:]) for member in found or ())
-                newest[keys.thread] = {namespace: checkpoint_id for namespace, checkpoint_id, _ in places}
+                newest[keys.thread] = yield from _newest_of(keys, members)
     return newest
 
 
-def bare_place(place: bytes) -> bytes:
-    """A checkpoint's place without an entry id behind it."""
-    namespace, checkpoint_id, _ = split_sort_key(place)
-    return checkpoint_sort_key(namespace.encode(), checkpoint_id.encode())
+def _newest_of(keys: ThreadKeys, members: Any) -> Flow[dict[str, str]]:
+    """The newest checkpoint id by namespace, from what `newest.lua` replied for a thread."""
+    if members == 0:
+        yield from rebuild_index(keys)
+        (members,) = yield Call(NEWEST, [keys.order, keys.log], [])
+    if not members:
+        yield from check_log(keys)
+    return dict(split_sort_key(member[1:])[:2] for member in members or ())

@@ -1,12 +1,14 @@
-"""Reading one checkpoint: the latest from its head, any other through the index."""
+"""Read one checkpoint: the latest from its head, any other through the index."""
 
 from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 from eventlog.codec import Malformed
 from eventlog.errors import CorruptEntry, EventLogError, LogLost
 from eventlog.flow import Argument, Command, Flow, load_script
 from eventlog.framing import ordered
-from eventlog.keys import ThreadKeys, checkpoint_sort_key, split_sort_key
+from eventlog.keys import ThreadKeys, checkpoint_sort_key
 from projections.integrity.signed_reads import check_views
 from projections.log.index import call
 from projections.values.cache import KnownVersions, ValueCache
@@ -14,79 +16,96 @@ from projections.values.pieces import Pieces
 from projections.values.stored import Incomplete, StoredCheckpoint, View, from_head, from_view, head_fields
 from projections.values.versions import Versions
 
-__all__ = ["read_checkpoint", "read_latest", "remember"]
+__all__ = ["READ", "STORE_HEAD", "Found", "damaged", "decode_view", "read_checkpoint", "read_latest", "remember"]
 
 READ = load_script("projections/checkpoints/read_checkpoint")
 STORE_HEAD = load_script("projections/checkpoints/store_head")
 
 
+class Found(NamedTuple):
+    """A checkpoint that `read_checkpoint.lua` found in the log."""
+
+    view: View
+    pieces: Pieces
+    last: bytes
+    """The last entry of the log."""
+    digest: bytes
+    """The digest of the log."""
+
+    @classmethod
+    def in_reply(cls, reply: list[Any]) -> Found | None:
+        """The checkpoint in a reply; None for a reply without one."""
+        if reply[0] != b"view":
+            return None
+        _, view, flat, versions, last, digest = reply
+        return cls(View(*view), Pieces(flat, versions), last, digest)
+
+
 def read_latest(keys: ThreadKeys, namespace: str, *, ttl: int = 0) -> Flow[StoredCheckpoint | None]:
     """The checkpoint with the greatest id in a namespace, None if there is none.
 
-    One round trip where there is a head, on a cluster two; else it is put together from the log, and stored in one more. A head
-    that lacks something or is damaged is but a view: it is made anew, with one more.
-    `ttl` in ms: by how much reading prolongs the thread's life, 0 for none. Raises as `projections.log.index.call`.
+    Takes one round trip where there is a head, two on a cluster. Without a head, the checkpoint is read from the log, and the
+    head is rebuilt in one more round trip. A damaged or incomplete head costs one more.
+    A read extends the life of an expiring thread by `ttl` ms (0: not at all). Raises as `projections.log.index.call`.
     """
     encoded = namespace.encode()
+    place = ordered(encoded)
     heads = [keys.head(encoded), keys.head(b"")]
     if keys.signer is not None:
-        return (yield from _read_signed(keys, [ttl, ordered(encoded), b"", 1], heads))
+        return (yield from _read_signed(keys, [ttl, place, b"", 1], heads))
     then = Command("HGETALL", heads[0])
-    reply = yield from call(keys, READ, [ttl, ordered(encoded), b"", 0], heads, shared=True, then=then)
-    if reply[0] == b"none":
-        return None
-    *reply, head = reply
+    *reply, head = yield from call(keys, READ, [ttl, place, b"", 0], heads, shared=True, then=then)
     if reply[0] == b"head":
         try:
             return from_head(head)
-        except (Incomplete, Malformed):  # a head is but a view; and it may have been dropped just then
-            reply = yield from call(keys, READ, [0, ordered(encoded), b"", 1], heads)
-            if reply[0] == b"none":
-                return None
-    _, digest, view, flat, versions, *_ = reply
-    pieces = Pieces(flat, versions)
-    found = decode_view(keys, view, pieces)
+        except (Incomplete, Malformed):  # a put that came in between may have dropped the head
+            reply = yield from call(keys, READ, [0, place, b"", 1], heads)
+    found = Found.in_reply(reply)
+    if found is None:
+        return None
+    stored = decode_view(keys, found.view, found.pieces)
     try:
-        yield from call(keys, STORE_HEAD, [digest, *head_fields(view, pieces)], heads)
+        yield from call(keys, STORE_HEAD, [found.digest, *head_fields(found.view, found.pieces)], heads)
     except (CorruptEntry, LogLost):
         raise
     except EventLogError:
-        pass  # the answer is there: a replica, or a full server, need not take the head, which is but a view
-    return found
+        pass  # best effort: a replica or a full server refuses the head, and the answer is complete without it
+    return stored
 
 
 def read_checkpoint(
     keys: ThreadKeys, namespace: str, checkpoint_id: str, *, ttl: int = 0
 ) -> Flow[StoredCheckpoint | None]:
-    """The checkpoint with this id, None if there is none. One round trip. `ttl` and errors as in `read_latest`."""
+    """The checkpoint with this id, None if there is none.
+
+    Takes one round trip. `ttl` and errors are those of `read_latest`.
+    """
     encoded = namespace.encode()
-    place = checkpoint_sort_key(encoded, checkpoint_id.encode())
+    arguments: list[Argument] = [ttl, ordered(encoded), checkpoint_sort_key(encoded, checkpoint_id.encode()), 0]
     heads = [keys.head(encoded), keys.head(b"")]
     if keys.signer is not None:
-        return (yield from _read_signed(keys, [ttl, ordered(encoded), place, 0], heads))
-    reply = yield from call(keys, READ, [ttl, ordered(encoded), place, 0], heads, shared=True)
-    if reply[0] == b"none":
+        return (yield from _read_signed(keys, arguments, heads))
+    found = Found.in_reply((yield from call(keys, READ, arguments, heads, shared=True)))
+    if found is None:
         return None
-    found = decode_view(keys, reply[2], Pieces(reply[3], reply[4]))
-    if (found.namespace, found.checkpoint_id) != (namespace, checkpoint_id):
-        raise damaged(keys, Malformed(f"is not that of checkpoint {checkpoint_id!r}"), reply[2][5])
-    return found
+    stored = decode_view(keys, found.view, found.pieces)
+    if (stored.namespace, stored.checkpoint_id) != (namespace, checkpoint_id):
+        raise damaged(keys, Malformed(f"is not that of checkpoint {checkpoint_id!r}"), stored.entry_id)
+    return stored
 
 
 def _read_signed(keys: ThreadKeys, arguments: list[Argument], heads: list[bytes]) -> Flow[StoredCheckpoint | None]:
-    """A checkpoint from the log, each entry that it comes from checked."""
-    reply = yield from call(keys, READ, arguments, heads)
-    if reply[0] == b"none":
+    """A checkpoint from the log, after checking every entry that it comes from."""
+    found = Found.in_reply((yield from call(keys, READ, arguments, heads)))
+    if found is None:
         return None
-    _, _, view, flat, versions, last, digest = reply
-    pieces = Pieces(flat, versions)
-    yield from check_views(keys, [view], pieces)
-    keys.note(last, digest)
-    return decode_view(keys, view, pieces)
+    yield from check_views(keys, [found.view], found.pieces)
+    keys.note(found.last, found.digest)
+    return decode_view(keys, found.view, found.pieces)
 
 
 def remember(cache: ValueCache, keys: ThreadKeys, stored: StoredCheckpoint) -> None:
-    """Notes a checkpoint that was read, for what is put next."""
+    """Add a checkpoint to the cache, so that the next put stores deltas against it."""
     cache.read(keys.thread, stored.namespace, stored.values)
     versions = Versions(stored.versions, stored.seen)
     known = KnownVersions(versions, stored.entry_id, stored.check, stored.depth)
@@ -94,17 +113,16 @@ def remember(cache: ValueCache, keys: ThreadKeys, stored: StoredCheckpoint) -> N
 
 
 def decode_view(keys: ThreadKeys, view: View, pieces: Pieces) -> StoredCheckpoint:
-    """The checkpoint a script found. Raises `CorruptEntry`, naming thread and entry."""
+    """The checkpoint of a view. Raises `CorruptEntry`, naming thread and entry."""
     try:
         return from_view(view, pieces)
     except (Malformed, ValueError) as error:
-        raise damaged(keys, error, view[5]) from error
+        raise damaged(keys, error, view.entry_id) from error
 
 
-def damaged(keys: ThreadKeys, error: Exception, place: bytes = b"") -> CorruptEntry:
-    """The error for bytes that this project did not write."""
-    where = f"Entry {split_sort_key(place)[2].decode()} of" if place else "The head of"
+def damaged(keys: ThreadKeys, error: Exception, entry_id: bytes) -> CorruptEntry:
+    """The error for an entry that this project cannot have written."""
     return CorruptEntry(
-        f"{where} thread {keys.thread.decode()!r}: {error}. Restore the log from a backup (a head may simply be deleted), "
-        "or delete the thread."
+        f"Entry {entry_id.decode(errors='replace')} of thread {keys.thread.decode()!r}: {error}. "
+        "Restore the log from a backup, or delete the thread."
     )

@@ -1,97 +1,104 @@
--- Walks from a checkpoint up its parents and gathers what some channels were built from.
+-- Walks from a checkpoint up its parents, and gathers the writes and values that some channels are rebuilt from.
 --
 -- Preludes: eventlog/names, eventlog/log, projections/checkpoints/checkpoint_view.
 -- KEYS: those of log.lua.
--- ARGV: 1 thread; 2 namespace, 3 its place; 4 checkpoint id to start below, ordered ('' for the latest's);
---   5 '1' to begin at that checkpoint itself rather than at its parent; 6 most steps, 7 bytes after which the walk pauses; 8... channels.
--- Reply: {'walk', next checkpoint id to begin at or '' at the end, for each checkpoint from the newest up:
---   {flat channel position, number of its piece, ... of the values found; writes; its entry id}, pieces, entry id and id, ordered, of the checkpoint
---   started below, or '' and ''}, as view.lua has them; {'gone', entry id};
---   {'stale'} or {'lost'}. A channel's walk ends at the first checkpoint that holds a value of it. Positions count `channels` from 1.
+-- ARGV: 1 thread; 2 namespace; 3 its sort key; 4 checkpoint id, ordered, to start at, '' for the latest; 5 '1' to gather from that
+--   checkpoint too, '0' from its parent on; 6 most steps, 7 bytes, after which the walk pauses; 8... channels.
+-- Reply: {'walk', id to go on at, steps, pieces, origin's entry id, origin's id}: ids are ordered, pieces as in checkpoint_view.lua.
+--   The first id is '' at the end of the walk. The origin is the checkpoint started at if nothing is gathered from it, else ''.
+--   A step is {entry id, values, writes} of a checkpoint, newest first; values are, in turn, the position of a channel (from 1)
+--   and the number of its piece. A channel's walk ends at the first checkpoint that holds a value of it;
+--   {'gone', entry id} if the log lacks an entry; {'stale'} or {'lost'} as log.lua says.
+-- Guarantees: writes nothing.
 
-local ns, ns_place, start = ARGV[2], ARGV[3], ARGV[4]
-local inclusive, most, budget = ARGV[5] == '1', tonumber(ARGV[6]), tonumber(ARGV[7])
+local ns, ns_sort_key, start, inclusive = ARGV[2], ARGV[3], ARGV[4], ARGV[5] == '1'
+local most, budget = tonumber(ARGV[6]), tonumber(ARGV[7])
 
 local state, why = open()
 if not state then
   return { why }
 end
 
-local wanted, left = {}, 0
+local read = reader()
+local wanted, left = {}, 0 -- position by channel of those without a value so far, and how many these are
 for i = 8, #ARGV do
   wanted[ARGV[i]] = i - 7
   left = left + 1
 end
 
-local function member_of(id)
-  local place = ns_place .. id
-  return members(ORDER, 'c' .. place)[1] or members(ORDER, 'h' .. place)[1], place
+local function find(id)
+  local sort_key = ns_sort_key .. id
+  return members(ORDER, 'c' .. sort_key)[1] or members(ORDER, 'h' .. sort_key)[1], sort_key
 end
 
-local read, steps, member, place = reader(), {}, nil, nil
+-- The values that a checkpoint's entry leads to of channels that are wanted.
+local function wanted_values(entry_id)
+  local versions, gone = versions_at(read, entry_id)
+  local found = {}
+  for i = 2, versions and #versions or 0, 2 do
+    local channel, version_key = versions[i], versions[i + 1]
+    if wanted[channel] then
+      local value = redis.call('HGET', INDEX, 'v' .. counted(ns) .. counted(version_key) .. channel)
+      local number
+      number, gone = piece_at(read, version_key, channel, value and string.sub(value, 1, -9))
+      if not number then
+        return nil, gone
+      end
+      if number > 0 and read.pieces[number] ~= 'E' then
+        found[#found + 1] = wanted[channel]
+        found[#found + 1] = number
+      end
+    end
+  end
+  return versions and found, gone
+end
+
+local member, sort_key
 if start == '' then
-  member = newest(ORDER, ns_place)
+  member = newest(ORDER, ns_sort_key)
   if member then
     local _, found = split_member(member)
-    place = found
+    sort_key = found
   end
 else
-  member, place = member_of(start)
+  member, sort_key = find(start)
 end
 
-local first = not inclusive
-local last, seen, origin, origin_id = '', {}, '', ''
+local steps, seen, next_id, origin, origin_id = {}, {}, '', '', ''
+local gathers = inclusive
 while member and left > 0 and not seen[member] do
   seen[member] = true
+  local id, entry_id = string.sub(sort_key, #ns_sort_key + 1), string.sub(member, #sort_key + 2)
   if #steps == most or read.bytes > budget then
-    last = string.sub(place, #ns_place + 1)
+    next_id = id
     break
   end
-  local entry_id = string.sub(member, #place + 2)
   local entry = entry_at(read, entry_id)
   if not entry then
     return { 'gone', entry_id }
   end
-  if not first then
-    local found = {}
-    local versions, unknown = versions_at(read, entry_id)
-    if not versions then
-      return { 'gone', unknown }
+  if gathers then
+    local writes
+    local values, gone = wanted_values(entry_id)
+    if values then
+      writes, gone = writes_of(read, sort_key)
     end
-    for i = 2, #versions, 2 do
-      local position = wanted[versions[i]]
-      if position then
-        local channel, token = versions[i], versions[i + 1]
-        local value_id = redis.call('HGET', INDEX, 'v' .. counted(ns) .. counted(token) .. channel)
-        local number, gone = piece_at(read, token, channel, value_id and string.sub(value_id, 1, -9))
-        if not number then
-          return { 'gone', gone }
-        end
-        if number > 0 and read.pieces[number] ~= 'E' then
-          found[#found + 1] = position
-          found[#found + 1] = number
-        end
-      end
-    end
-    local writes, gone = writes_of(read, place)
     if not writes then
       return { 'gone', gone }
     end
-    steps[#steps + 1] = { found, writes, { entry_id } }
-    for i = 1, #found, 2 do
-      wanted[ARGV[7 + found[i]]] = nil
+    steps[#steps + 1] = { entry_id, values, writes }
+    for i = 1, #values, 2 do
+      wanted[ARGV[7 + values[i]]] = nil
       left = left - 1
     end
+  else
+    origin, origin_id, gathers = entry_id, id, true
   end
-  if first then
-    origin, origin_id = entry_id, string.sub(place, #ns_place + 1)
-  end
-  first = false
   read.entries = {}
   local parent = field_of(entry, 'p')
   if not parent then
     break
   end
-  member, place = member_of(ordered(parent))
+  member, sort_key = find(ordered(parent))
 end
-return { 'walk', last, steps, pieces_of(read), origin, origin_id }
+return { 'walk', next_id, steps, pieces_of(read), origin, origin_id }

@@ -2,16 +2,18 @@
 --
 -- Preludes: eventlog/names, eventlog/log, projections/checkpoints/checkpoint_view.
 -- KEYS: those of log.lua; 8 head of the namespace; 9 head of the root namespace.
--- ARGV: 1 thread; 2 ttl in ms that reading gives a thread that is to expire, 0 for none; 3 namespace's place;
---   4 checkpoint's place, '' for the latest; 5 '1' to read the latest from
---   the log even if there is a head.
--- Reply: {'none'}; {'head'} if there is one, which the caller reads right after this, without a script: that would copy it four times; {'view', digest of the log, view, pieces, versions, the log's last entry id and digest}, as view.lua has it: an old checkpoint,
---   or the latest where there is no head; {'gone', entry id} if the log lacks an entry; {'stale'} or {'lost'}.
+-- ARGV: 1 thread; 2 life in ms that a read gives an expiring thread, 0 for none; 3 namespace's sort key;
+--   4 checkpoint's sort key, '' for the latest; 5 '1' to read the latest from the log although there is a head.
+-- Reply: {'none'} if there is no such checkpoint;
+--   {'head'} if the head has it: the caller sends HGETALL next, since a script would copy the head four times;
+--   {'view', view, pieces, versions, last entry id and digest of the log}, as checkpoint_view.lua describes them;
+--   {'gone', entry id} if the log lacks an entry; {'stale'} or {'lost'} as log.lua says.
+-- Guarantees: writes nothing but expiry times.
 
 local HEAD, ROOT = KEYS[8], KEYS[9]
-local ttl, ns_place, place = tonumber(ARGV[2]), ARGV[3], ARGV[4]
+local ttl, ns_sort_key, sort_key, from_log = tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5] == '1'
 
-local last = newest(ORDER, ns_place)
+local last = newest(ORDER, ns_sort_key)
 local state, why = open(nil, last)
 if not state then
   return { why }
@@ -19,6 +21,7 @@ end
 if state.first then
   return { 'none' }
 end
+
 local function prolong()
   local left = ttl > 0 and redis.call('PTTL', LOG) or -1
   if left >= 0 then
@@ -28,14 +31,13 @@ local function prolong()
 end
 
 local member
-if place == '' then
-  if ARGV[5] ~= '1' and head_of(HEAD, ns_place, last) then
-    prolong()
-    return { 'head' }
-  end
+if sort_key ~= '' then
+  member = members(ORDER, 'c' .. sort_key)[1]
+elseif from_log or not head_of(HEAD, ns_sort_key, last) then
   member = last
 else
-  member = members(ORDER, 'c' .. place)[1]
+  prolong()
+  return { 'head' }
 end
 if not member then
   return { 'none' }
@@ -46,4 +48,4 @@ if not found then
   return { 'gone', gone }
 end
 prolong()
-return { 'view', state.d, found, pieces_of(read), read.versions, state.l, state.d }
+return { 'view', found, pieces_of(read), read.versions, state.l, state.d }

@@ -1,14 +1,17 @@
--- Reads checkpoints of one namespace, newest first by checkpoint id, or those named.
+-- Reads checkpoints of one namespace, newest first by checkpoint id, or those that are named.
 --
 -- Preludes: eventlog/names, eventlog/log, projections/checkpoints/checkpoint_view.
 -- KEYS: those of log.lua.
--- ARGV: 1 thread; 2 '1' with values and writes, else views are {envelope, place} only; 3 bytes after which the page ends early; 4 namespace's place; 5 checkpoint id,
---   ordered, below which the page begins, '' for the newest; 6 most checkpoints; or instead of 4 to 6 the places wanted,
---   as many as there are, behind '*'.
--- Reply: {'page', views, pieces, versions, '1' if there may be more}: of places named, those that are there, up to the early end;
---   {'gone', entry id} if the log lacks an entry; {'stale'} or {'lost'}.
+-- ARGV: 1 thread; 2 '1' for whole views, '0' for envelopes and sort keys only; 3 bytes after which the page ends early;
+--   4 namespace's sort key; 5 checkpoint id, ordered, below which the page begins, '' for the newest; 6 most checkpoints.
+--   Or, from 4 on: '*', then the sort keys of the checkpoints wanted.
+-- Reply: {'page', views, pieces, versions, 1 if there may be more}, as checkpoint_view.lua describes them; without values and
+--   writes, a view is {envelope, sort key}. Of named checkpoints, the page has those that exist, up to its early end;
+--   {'gone', entry id} if the log lacks an entry; {'stale'} or {'lost'} as log.lua says.
+-- Guarantees: writes nothing.
 
-local full, budget = ARGV[2] == '1', tonumber(ARGV[3])
+local whole, budget = ARGV[2] == '1', tonumber(ARGV[3])
+local ns_sort_key, below, most = ARGV[4], ARGV[5], tonumber(ARGV[6])
 
 local state, why = open()
 if not state then
@@ -21,22 +24,31 @@ if ARGV[4] == '*' then
     wanted[#wanted + 1] = members(ORDER, 'c' .. ARGV[i])[1]
   end
 else
-  local bound = '(c' .. ARGV[4] .. (ARGV[5] == '' and '\255' or ARGV[5])
-  wanted = redis.call('ZREVRANGEBYLEX', ORDER, bound, '[c' .. ARGV[4], 'LIMIT', 0, ARGV[6])
-  more = #wanted == tonumber(ARGV[6])
+  local bound = '(c' .. ns_sort_key .. (below == '' and '\255' or below)
+  wanted = redis.call('ZREVRANGEBYLEX', ORDER, bound, '[c' .. ns_sort_key, 'LIMIT', 0, most)
+  more = #wanted == most
 end
 
-local read, views = reader(), {}
+local read = reader()
+
+local function envelope_of(member)
+  local _, _, entry_id = split_member(member)
+  local entry = entry_at(read, entry_id)
+  local envelope = entry and field_of(entry, 'e')
+  read.entries = {}
+  if not envelope then
+    return nil, entry_id
+  end
+  return { envelope, string.sub(member, 2) }
+end
+
+local views = {}
 for i, member in ipairs(wanted) do
   local found, gone
-  if full then
+  if whole then
     found, gone = view(read, member)
   else
-    gone = string.match(member, '%d+%-%d+$')
-    local entry = entry_at(read, gone)
-    local envelope = entry and field_of(entry, 'e')
-    found = envelope and { envelope, string.sub(member, 2) }
-    read.entries = {}
+    found, gone = envelope_of(member)
   end
   if not found then
     return { 'gone', gone }

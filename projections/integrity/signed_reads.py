@@ -22,7 +22,7 @@ from projections.integrity.verify import verify_thread
 from projections.log.pages import scan_log
 from projections.log.signatures import Names
 from projections.values.pieces import Pieces
-from projections.values.stored import View
+from projections.values.stored import Ancestor, View
 
 __all__ = ["check_ancestors", "check_bare", "check_views", "read_signed"]
 
@@ -107,26 +107,26 @@ def check_views(keys: ThreadKeys, views: Sequence[View], pieces: Pieces) -> Flow
     if keys.signer is None or not views:
         return
     entries = _entries_of(keys)
-    own = [split_sort_key(view[5])[2] for view in views]
+    own = [view.entry_id for view in views]
     yield from entries.bases(own)
-    yield from entries.fetch([*pieces.entry_ids(), *(writes[0] for view in views for writes in view[4])])
+    yield from entries.fetch([*pieces.entry_ids(), *(writes[0] for view in views for writes in view.writes)])
     absent: set[tuple[str, bytes]] = set()
     for view, entry_id in zip(views, own, strict=True):
-        _same(keys, entry_id, view[0], entries.field(entry_id, b"e"))
-        _same(keys, entry_id, view[2] or None, entries.field(entry_id, b"p"))
-        _check_place(keys, view[5], view[0])
-        _check_versions(entries, entry_id, pieces.encoded_versions(view[1]))
+        _same(keys, entry_id, view.envelope, entries.field(entry_id, b"e"))
+        _same(keys, entry_id, view.parent or None, entries.field(entry_id, b"p"))
+        _check_place(keys, view.sort_key, view.envelope)
+        _check_versions(entries, entry_id, pieces.encoded_versions(view.versions))
         namespace = entries.named(entry_id)[0]
         try:
-            versions, _ = pieces.versions(view[1])
+            versions, _ = pieces.versions(view.versions)
         except (Malformed, ValueError) as error:
             raise _differs(keys, entry_id) from error
-        for (channel, token), number in zip(versions.channels.items(), view[3], strict=True):
+        for (channel, token), number in zip(versions.channels.items(), view.values, strict=True):
             _check_chain(entries, namespace, channel.encode(), token.encode(), pieces, number)
             if not number:
                 absent.add((namespace, b"=" + value_name(channel.encode(), token.encode())))
-        for writes in view[4]:
-            _check_writes(entries, writes, view[0])
+        for writes in view.writes:
+            _check_writes(entries, writes, view.envelope)
     if absent:
         yield from _check_absent(keys, absent)
 
@@ -166,7 +166,7 @@ def check_ancestors(  # noqa: PLR0917
     place: tuple[str, str | None],
     origin: bytes,
     channels: Sequence[str],
-    steps: Sequence[Sequence[list[bytes]]],
+    ancestors: Sequence[Ancestor],
     pieces: Pieces,
 ) -> Flow[None]:
     """Checks the checkpoints on a way up the ancestors.
@@ -178,9 +178,11 @@ def check_ancestors(  # noqa: PLR0917
     if keys.signer is None:
         return
     entries = _entries_of(keys)
-    own = [step[2][0] for step in steps]
+    own = [ancestor.entry_id for ancestor in ancestors]
     yield from entries.bases([*([origin] if origin else []), *own])
-    yield from entries.fetch([*pieces.entry_ids(), *(bytes(writes[0]) for step in steps for writes in step[1])])
+    yield from entries.fetch(
+        [*pieces.entry_ids(), *(writes[0] for ancestor in ancestors for writes in ancestor.writes)]
+    )
     namespace, wanted = place
     for entry_id in [*([origin] if origin else []), *own]:
         named, checkpoint_id = entries.named(entry_id)
@@ -189,22 +191,19 @@ def check_ancestors(  # noqa: PLR0917
         parent = entries.field(entry_id, b"p")
         wanted = "" if parent is None else parent.decode()
     seeded: set[str] = set()
-    for step, entry_id in zip(steps, own, strict=True):
-        values, writes, _ = step
+    for entry_id, values, writes in ancestors:
         versions = entries.versions(entry_id)
-        told = {channels[int(position) - 1] for position in values[::2]}
-        for channel in versions.keys() & set(channels) - seeded - told:
+        for channel in versions.keys() & set(channels) - seeded - values.keys():
             piece = entries.field(entry_id, b"=" + value_name(channel.encode(), versions[channel].encode()))
             if piece not in (None, EMPTY):
                 raise _differs(keys, entry_id)  # a nearer value than the one that was found
-        seeded |= told
-        for position, number in zip(values[::2], values[1::2], strict=True):
-            channel = channels[int(position) - 1]
+        seeded |= values.keys()
+        for channel, number in values.items():
             if channel not in versions:
                 raise _differs(keys, entry_id)
-            _check_chain(entries, namespace, channel.encode(), versions[channel].encode(), pieces, int(number))
+            _check_chain(entries, namespace, channel.encode(), versions[channel].encode(), pieces, number)
         for written in writes:
-            _check_writes(entries, written, entries.field(entry_id, b"e") or b"")  # type: ignore[arg-type]
+            _check_writes(entries, written, entries.field(entry_id, b"e") or b"")
 
 
 def _check_chain(  # noqa: PLR0917

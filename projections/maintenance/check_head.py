@@ -10,10 +10,9 @@ from eventlog.errors import ThreadBusy
 from eventlog.flow import Argument, Call, Command, Flow
 from eventlog.framing import ordered
 from eventlog.keys import ThreadKeys
-from projections.checkpoints.read import READ, decode_view
+from projections.checkpoints.read import READ, Found, decode_view
 from projections.log.scan_keys import shown
 from projections.maintenance.compare import Difference
-from projections.values.pieces import Pieces
 from projections.values.stored import Incomplete, StoredCheckpoint, from_head
 
 __all__ = ["check_heads"]
@@ -54,19 +53,19 @@ def _check_head(keys: ThreadKeys, namespace: bytes) -> Flow[tuple[Mapping[bytes,
     reading = Call(READ, [*keys.all, key, keys.head(b"")], arguments, then=Command("HGETALL", key))
     before: tuple[bytes, Mapping[bytes, bytes], list[str]] | None = None
     for _ in range(ATTEMPTS):
-        (status, *reply), head = yield reading
-        if status == b"gone":
-            return {}, [f"cannot be compared: the log lacks entry {reply[0].decode(errors='replace')}"]
-        if status != b"view":
+        reply, head = yield reading
+        if reply[0] == b"gone":
+            return {}, [f"cannot be compared: the log lacks entry {reply[1].decode(errors='replace')}"]
+        found = Found.in_reply(reply)
+        if found is None:
             return {}, []
-        digest, view, flat, versions, *_ = reply
-        if before is not None and before[0] == digest:
+        if before is not None and before[0] == found.digest:
             return before[1:]
         fields = dict(head) if isinstance(head, Mapping) else paired(head)
-        problems = _differences(fields, decode_view(keys, view, Pieces(flat, versions))) if fields else []
+        problems = _differences(fields, decode_view(keys, found.view, found.pieces)) if fields else []
         if not problems:
             return fields, []
-        before = digest, fields, problems
+        before = found.digest, fields, problems
     raise ThreadBusy(
         f"Thread {keys.thread.decode()!r} was written to each time before its head could be compared. Call again later."
     )

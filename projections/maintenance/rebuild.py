@@ -15,10 +15,9 @@ from eventlog.flow import Call, Flow, load_script
 from eventlog.framing import ordered
 from eventlog.keys import Keyspace, ThreadKeys, split_sort_key
 from projections.checkpoints.listing import NEWEST
-from projections.checkpoints.read import READ, STORE_HEAD, damaged
+from projections.checkpoints.read import READ, STORE_HEAD, Found, damaged
 from projections.log.index import call, check_log, rebuild_index
 from projections.registry.rebuild import rebuild_registry
-from projections.values.pieces import Pieces
 from projections.values.stored import head_fields
 
 __all__ = ["Rebuilt", "rebuild_known", "rebuild_thread"]
@@ -94,15 +93,14 @@ def _rebuild_head(keys: ThreadKeys, namespace: bytes) -> Flow[int]:
     """
     heads = [keys.head(namespace), keys.head(b"")]
     for _ in range(ATTEMPTS):
-        reply = yield from call(keys, READ, [0, ordered(namespace), b"", 1], heads)
-        if reply[0] == b"none":
+        found = Found.in_reply((yield from call(keys, READ, [0, ordered(namespace), b"", 1], heads)))
+        if found is None:
             return 0
-        _, digest, view, flat, versions, *_ = reply
         try:
-            fields = head_fields(view, Pieces(flat, versions))
+            fields = head_fields(found.view, found.pieces)
         except (Malformed, ValueError) as error:
-            raise damaged(keys, error, view[5]) from error
-        stored = yield from call(keys, STORE_HEAD, [digest, *fields], heads)
+            raise damaged(keys, error, found.view.entry_id) from error
+        stored = yield from call(keys, STORE_HEAD, [found.digest, *fields], heads)
         if stored[0] == b"ok":
             return 1
     raise _busy(keys)

@@ -1,19 +1,21 @@
--- Reads parts of a log by the entries they lie in, whatever views there are: it asks the log alone, and writes nothing.
+-- Reads parts of a log by the entries that hold them. It reads the log alone, whatever the views say.
 --
 -- Preludes: eventlog/names, eventlog/log, projections/checkpoints/checkpoint_view.
 -- KEYS: those of log.lua.
--- ARGV: 1 thread; 2 number of values, then entry id, version token and channel of each; number of checkpoints, then the entry id of
---   each; then the entry ids of writes.
--- Reply: {number of each value's piece, 0 where the log lacks what it is made of;
---   {envelope, number of its versions, parent or '', check of these or ''} of each checkpoint, {} where it is gone;
---   {entry id, task, task path, field name, value, ...} of each entry of writes, {} where it is gone; pieces; versions}, both as view.lua
---   has them.
+-- ARGV: 1 thread; 2 number of values, then entry id, version key and channel of each; number of checkpoints, then the entry id
+--   of each; then the entry ids of writes.
+-- Reply: {numbers of the values' pieces, checkpoints, writes, pieces, versions}, the last two as checkpoint_view.lua describes
+--   them. A number is 0 where the log lacks a part of the value. A checkpoint is {envelope, number of its versions, parent,
+--   checksum of its versions}, parent and checksum '' for none; writes are {entry id, task, task path, field name, value, ...}.
+--   A checkpoint or writes that the log lacks are {}.
+-- Guarantees: writes nothing.
 
 local read, at = reader(), 3
 
 local values = {}
 for i = 1, tonumber(ARGV[2]) do
-  values[i] = piece_at(read, ARGV[at + 1], ARGV[at + 2], ARGV[at]) or 0
+  local entry_id, version_key, channel = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  values[i] = piece_at(read, version_key, channel, entry_id) or 0
   at = at + 3
 end
 
@@ -26,21 +28,9 @@ for i = 1, count do
   local versions = envelope and versions_at(read, entry_id)
   checkpoints[i] = versions and { envelope, versions[1], field_of(entry, 'p') or '', field_of(entry, 'y') or '' } or {}
 end
-at = at + count
 
 local writes = {}
-for i = at + 1, #ARGV do
-  local entry = entry_at(read, ARGV[i])
-  local found = {}
-  if entry then
-    found = { ARGV[i], field_of(entry, 't'), field_of(entry, 'a') }
-    for j = 1, #entry, 2 do
-      if string.byte(entry[j]) == 33 then -- '!'
-        found[#found + 1] = entry[j]
-        found[#found + 1] = entry[j + 1]
-      end
-    end
-  end
-  writes[#writes + 1] = found
+for i = at + count + 1, #ARGV do
+  writes[#writes + 1] = writes_at(read, ARGV[i]) or {}
 end
 return { values, checkpoints, writes, pieces_of(read), read.versions }

@@ -18,7 +18,7 @@ from projections.checkpoints.read import damaged, decode_view
 from projections.integrity.signed_reads import check_views
 from projections.values.delta import apply_deltas
 from projections.values.pieces import Pieces, StoredValue, assemble
-from projections.values.stored import StoredCheckpoint, pending_writes
+from projections.values.stored import StoredCheckpoint, View, pending_writes
 
 __all__ = ["READ_PARTS", "Held", "States", "damaged_entry"]
 
@@ -149,7 +149,8 @@ class States:
         placed = iter(numbers)
         whole = [0 if held.places[channel] is None else next(placed) for channel in event.versions]
         place = checkpoint_sort_key(event.namespace.encode(), event.checkpoint_id.encode()) + held.entry_id
-        view, pieces = [*found[:3], whole, writes, place], Pieces(flat, vectors)
+        envelope, versions, parent, _ = found
+        view, pieces = View(envelope, versions, parent, whole, writes, place), Pieces(flat, vectors)
         yield from check_views(self.keys, [view], pieces)
         return decode_view(self.keys, view, pieces)
 
@@ -228,4 +229,4 @@ class States:
 
 def damaged_entry(keys: ThreadKeys, error: Exception, entry_id: bytes) -> CorruptEntry:
     """The error for an entry that cannot be read."""
-    return damaged(keys, error, checkpoint_sort_key(b"", b"") + entry_id)
+    return damaged(keys, error, entry_id)

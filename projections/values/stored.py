@@ -30,7 +30,16 @@ from eventlog.keys import split_sort_key
 from projections.values.pieces import Pieces, StoredValue, assemble
 from projections.values.versions import Versions, overlaid, verify
 
-__all__ = ["Incomplete", "PendingWrite", "StoredCheckpoint", "from_head", "from_view", "head_fields"]
+__all__ = [
+    "Ancestor",
+    "Incomplete",
+    "PendingWrite",
+    "StoredCheckpoint",
+    "View",
+    "from_head",
+    "from_view",
+    "head_fields",
+]
 
 
 class Incomplete(Exception):
@@ -169,22 +178,55 @@ def _sort_key(pending: PendingWrite) -> tuple[str, str, int]:
     return pending.task_path, pending.task_id, pending.write.idx
 
 
-View = list[Any]
-"""What view.lua replies for a checkpoint: envelope, number of its versions, parent, numbers of pieces, entries of writes, place."""
+class View(NamedTuple):
+    """A checkpoint as `checkpoint_view.lua` replies it; numbers refer to the `Pieces` of the same reply."""
+
+    envelope: bytes
+    versions: int
+    """Number of its versions."""
+    parent: bytes
+    """Parent id, empty for none."""
+    values: Sequence[int]
+    """Number of the piece of each channel's value, 0 where none was stored."""
+    writes: Sequence[Writes]
+    """Of each entry of writes its id, task, task path, then field name and value of each write."""
+    sort_key: bytes
+    """Its order member without the first letter: namespace, checkpoint id, entry id."""
+
+    @property
+    def entry_id(self) -> bytes:
+        """The entry of the checkpoint."""
+        return split_sort_key(self.sort_key)[2]
+
+
+class Ancestor(NamedTuple):
+    """A checkpoint on the way up from another, as far as some channels are rebuilt from it."""
+
+    entry_id: bytes
+    values: Mapping[str, int]
+    """Of the channels that it holds a value of, the number of the value's piece."""
+    writes: Sequence[Writes]
+    """As in `View`."""
+
+    @classmethod
+    def in_step(cls, step: Sequence[Any], channels: Sequence[str]) -> Ancestor:
+        """The checkpoint in a step of `read_ancestors.lua`, which was called with these channels."""
+        entry_id, values, writes = step
+        names = (channels[position - 1] for position in values[::2])
+        return cls(entry_id, dict(zip(names, values[1::2], strict=True)), writes)
 
 
 def from_view(view: View, pieces: Pieces) -> StoredCheckpoint:
     """The checkpoint in a view. Raises `Malformed`."""
-    envelope, vector, parent, numbers, writes, place = view
-    namespace, checkpoint_id, body = decode_envelope(envelope)
-    (versions, seen), depth = pieces.versions(vector)
-    check = pieces.encoded_versions(vector)[-1][2]
+    namespace, checkpoint_id, body = decode_envelope(view.envelope)
+    (versions, seen), depth = pieces.versions(view.versions)
+    check = pieces.encoded_versions(view.versions)[-1][2]
     values = {}
-    for (channel, token), number in zip(versions.items(), numbers, strict=True):
+    for (channel, token), number in zip(versions.items(), view.values, strict=True):
         if (value := pieces.value(number, token.encode())) is not None:
             values[channel] = value
-    parent_id, entry_id = parent.decode() or None, split_sort_key(place)[2]
-    pending = pending_writes(writes)
+    parent_id, entry_id = view.parent.decode() or None, view.entry_id
+    pending = pending_writes(view.writes)
     return StoredCheckpoint(
         namespace, checkpoint_id, parent_id, body, versions, values, pending, seen, entry_id, check, depth
     )
@@ -204,11 +246,10 @@ def _entry_order(writes: Sequence[bytes]) -> int:
 
 def head_fields(view: View, pieces: Pieces) -> list[bytes]:
     """The head of a checkpoint, names and values in turn."""
-    envelope, vector, parent, numbers, writes, place = view
-    _, checkpoint_id, entry_id = split_sort_key(place)
-    fields = [b"id", checkpoint_id.encode(), b"at", entry_id, b"p", parent, b"e", envelope]
-    fields += [b"w", b"%d" % len(writes)]
-    (encoded, seen, check), *changes = pieces.encoded_versions(vector)
+    _, checkpoint_id, entry_id = split_sort_key(view.sort_key)
+    fields = [b"id", checkpoint_id.encode(), b"at", entry_id, b"p", view.parent, b"e", view.envelope]
+    fields += [b"w", b"%d" % len(view.writes)]
+    (encoded, seen, check), *changes = pieces.encoded_versions(view.versions)
     fields += [b"s", encoded, b"q", seen]
     for count, (encoded, seen, check) in enumerate(changes, 1):  # noqa: B007
         fields += [b"s%d" % count, encoded, b"q%d" % count, seen]
@@ -216,10 +257,10 @@ def head_fields(view: View, pieces: Pieces) -> list[bytes]:
         fields += [b"b", b"%d" % len(changes)]
     if check:
         fields += [b"y", check]
-    (versions, _), _ = pieces.versions(vector)
-    for (channel, token), number in zip(versions.items(), numbers, strict=True):
+    (versions, _), _ = pieces.versions(view.versions)
+    for (channel, token), number in zip(versions.items(), view.values, strict=True):
         fields += _value_fields(channel.encode(), token.encode(), number, pieces)
-    for number, (_, *parts) in enumerate(sorted(writes, key=_entry_order), 1):
+    for number, (_, *parts) in enumerate(sorted(view.writes, key=_entry_order), 1):
         fields += [b"!%d" % number, b"".join(map(counted, parts))]
     return fields
 
