@@ -146,6 +146,12 @@ class Index(Fold):
         """The contents of the index key without the end of the log."""
         return {**({b"h": b"%d" % len(self.hidden)} if self.hidden else {}), **self.values}
 
+    def value_entry(self, namespace: str, channel: str, version_key: str) -> bytes | None:
+        """The entry of a value; None if none was stored."""
+        name = b"v" + counted(namespace.encode()) + value_name(channel.encode(), version_key.encode())
+        found = self.values.get(name)
+        return None if found is None else found[:-8]
+
     def members(self) -> Iterator[bytes]:
         """The contents of the order key."""
         yield b""

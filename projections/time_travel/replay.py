@@ -1,6 +1,6 @@
-"""Replay: a thread's events once more, each with the state that could be read right after it; and the state as of a moment.
+"""Replay a thread's events with the state that could be read right after each, and find the state as of a moment.
 
-Both read the log alone, and write nothing: they work for users who may only read, and on replicas.
+Both read the log alone and write nothing, so they work on replicas, and for users who may only read.
 """
 
 from __future__ import annotations
@@ -10,13 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from eventlog.errors import BeforeFirstEvent, EventGone, InvalidArgument
-from eventlog.events import (
-    CheckpointSaved,
-    Recorded,
-    ValuesSaved,
-    WritesSaved,
-    entry_ms,
-)
+from eventlog.events import CheckpointSaved, Recorded, ValuesSaved, WritesSaved
 from eventlog.flow import Emit, Flow
 from eventlog.keys import ThreadKeys
 from projections.log.pages import SCAN
@@ -40,40 +34,51 @@ def replay(
     present: Callable[[Recorded, State], Any] = lambda recorded, state: (recorded, state),
     passed: Callable[[Recorded], object] = lambda _: None,
 ) -> Flow[None]:
-    """Emits each event in turn, `(Recorded, State)`, or what `present` makes of both unless that is None: its pieces as they are
-    stored, its versions whole; and what could be read of its namespace right after it, as `get_tuple` would have answered then.
-    Ends with the last event there was when it began.
+    """Emit `present(event, state)` for each event in turn, except where that is None.
 
-    `after`: only events after this moment; `passed` is called with those before, their values left out. `until`: only those up to
-    this one. `namespace`: only events of this one, and those that concern the whole thread, whose state is that of this namespace,
-    else of the root. With `states=False` states are None, and nothing is put together. Values that lie in events of their own are
-    not there before their checkpoint is.
+    An event has its pieces as they are stored, and its versions whole. The state is the answer that `get_tuple` would have given
+    for the event's namespace right after it. Values in entries of their own are not there before their checkpoint is. The replay
+    ends with the last event that existed when it began.
 
-    Round trips: one per 500 events or 1 MiB, per 1000 or 4 MiB where they are left out; those of `Past`.
-    Memory: a page, and that of `Past`: it does not grow with the thread, but for what is said there.
-    Raises `ThreadNotFound`, `EventGone` where the thread is deleted meanwhile, `LogLost`; `CorruptEntry` or `SignatureInvalid` once
-    it has come to where a log is damaged, after what stands before.
+    Args:
+        keys: the thread.
+        after: emit only events after this moment. `passed` is called with each event before, its values left out.
+        until: emit only events up to this moment.
+        namespace: emit only events of this namespace, and those of the whole thread. The latter come with the state of this
+            namespace, by default of the root.
+        states: whether to put states together; without them, every state is None.
+        present: makes the item of an event.
+        passed: see `after`.
+
+    Takes one round trip per 500 events or 1 MiB (1000 events or 4 MiB up to `after`), and those of `Past`.
+    Memory: a page, and that of `Past`.
+
+    Raises:
+        ThreadNotFound: there is no such thread.
+        EventGone: the thread was deleted meanwhile.
+        LogLost: see `projections.log.index.call`.
+        CorruptEntry, SignatureInvalid: the replay has come to damage; the events before it were emitted.
+
     """
     past = Past(keys)
+    cursor = past.cursor
     yield from past.begin()
     if after is not None:
         yield from _pass(past, after, passed)
-    while past.sequence == 0 or entry_ms(past.last) < past.end:
-        events = yield from _page(past)
+    while not cursor.has_ended:
+        events = deque((yield from cursor.whole_page(PAGE, PAGE_BYTES)))
         if not events:
-            raise past.gone()
+            raise cursor.gone()
         while events:
             recorded = events.popleft()
-            if entry_ms(recorded.entry_id) > past.end or (until is not None and not until.covers(recorded)):
+            if cursor.is_beyond(recorded) or (until is not None and not until.covers(recorded)):
                 return
-            if states and past.keys.signer is None:
+            if states and keys.signer is None:
                 past.offer(recorded)
             whole = yield from past.add(recorded)
             own = _namespace_of(recorded)
-            if own is None or namespace in (None, own):
-                state: State = None
-                if states:
-                    state = yield from past.state(own if own is not None else namespace or "")
+            if own is None or namespace in {None, own}:
+                state = (yield from past.state(own if own is not None else namespace or "")) if states else None
                 item = present(whole, state)
                 if item is not None:
                     yield Emit(item)
@@ -81,53 +86,50 @@ def replay(
 
 
 def _pass(past: Past, after: Moment, passed: Callable[[Recorded], object]) -> Flow[None]:
-    """Goes to the last event at or before a moment, event by event, so that nothing has to be looked up later."""
+    """Go to the last event at or before a moment, event by event, so that nothing has to be looked up later."""
     more = 1
     while more:
-        events, more = yield from past.page(past.last, SCAN)
+        events, more = yield from past.cursor.page(past.cursor.last, SCAN)
         for recorded in events:
-            if not after.covers(recorded) or entry_ms(recorded.entry_id) > past.end:
+            if not after.covers(recorded) or past.cursor.is_beyond(recorded):
                 return
             passed((yield from past.add(recorded)))
 
 
-def _page(past: Past) -> Flow[deque[Recorded]]:
-    return deque((yield from past.whole_page(past.last, PAGE, PAGE_BYTES)))
-
-
 def _namespace_of(recorded: Recorded) -> str | None:
-    """The namespace of an event, None for one that concerns the whole thread."""
+    """The namespace of an event, None for an event of the whole thread."""
     event = recorded.event
     return event.namespace if isinstance(event, (CheckpointSaved, ValuesSaved, WritesSaved)) else None
 
 
 def state_as_of(keys: ThreadKeys, namespace: str, when: When | Moment) -> Flow[StoredCheckpoint | None]:
-    """The checkpoint that could be read of a namespace after the last event at or before a moment.
+    """The checkpoint that could be read of a namespace as of a moment; None if there was none yet.
 
-    `projections.time_travel.moment` lists the forms of a moment; times are by the server's clock. None if there was none yet.
-
-    One round trip per 1000 entries or 4 MiB up to the moment, and three more; of a pruned thread those of its whole log as well.
-    Memory: a page, the index up to the moment, and the state.
+    `projections.time_travel.moment` lists the forms of a moment; times are by the server's clock.
+    Takes one round trip per 1000 entries or 4 MiB up to the moment, and three more; of a pruned thread also those of its whole
+    log. Memory: a page, the index up to the moment, and the state.
 
     Raises:
         BeforeFirstEvent: the thread had not begun.
-        EventGone: what is needed was pruned since (`reason` "pruned").
+        EventGone: entries that the state needs were pruned since (`reason` "pruned").
         ThreadNotFound: there is no such thread.
-        InvalidArgument: no moment.
+        InvalidArgument: `when` is not a moment.
         LogLost, CorruptEntry: see `projections.log.index.call`.
 
     """
-    moment = moment_of(when, thread=keys.thread.decode())
+    thread = keys.thread.decode()
+    moment = moment_of(when, thread=thread)
     past = Past(keys)
     yield from past.begin()
     ahead = yield from past.go_to(moment)
-    if not past.sequence:
-        if ahead is None:
-            raise past.gone()
-        raise _too_early(past.thread, moment, ahead)
-    if ahead is None and moment.sequence is not None and moment.sequence > past.sequence:
+    last = past.cursor.sequence
+    if not last and ahead is None:
+        raise past.cursor.gone()
+    if not last and ahead is not None:
+        raise _too_early(thread, moment, ahead)
+    if ahead is None and moment.sequence is not None and moment.sequence > last:
         raise InvalidArgument(
-            f"Thread {past.thread!r} has no event {moment.sequence} yet; the last is {past.sequence}. Pass one that is there."
+            f"Thread {thread!r} has no event {moment.sequence} yet; the last is {last}. Pass an existing one."
         )
     state = yield from past.state(namespace)
     if isinstance(state, Unavailable):
@@ -136,7 +138,7 @@ def state_as_of(keys: ThreadKeys, namespace: str, when: When | Moment) -> Flow[S
 
 
 def _too_early(thread: str, moment: Moment, first: Recorded) -> BeforeFirstEvent | EventGone:
-    """The error for a moment before the first event that is there."""
+    """The error for a moment before the first event in the log."""
     began = time_of(first.entry_id).isoformat(timespec="milliseconds")
     if first.sequence == 1:
         return BeforeFirstEvent(
@@ -144,7 +146,7 @@ def _too_early(thread: str, moment: Moment, first: Recorded) -> BeforeFirstEvent
             "there on."
         )
     return EventGone(
-        f"Of thread {thread!r} the first event that was not pruned is number {first.sequence}, of {began}: its state as of "
+        f"The first event of thread {thread!r} that was not pruned is number {first.sequence}, of {began}: its state as of "
         f"{moment.words} is no longer known. Ask for a later moment; an export from before it was pruned has this one.",
         "pruned",
     )

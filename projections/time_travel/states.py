@@ -1,232 +1,197 @@
-"""States put together: the values and pending writes of a checkpoint, from entries that were read or, where these are not kept any
-more, from the log. With a signer all is read from the log, the signatures of its entries checked.
+"""Put states together: the values and pending writes of checkpoints.
+
+They come from entries that were read, as far as these are cached, else from the log. With a signer they come from the log, and
+the signatures of their entries are checked.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from collections.abc import Collection, Hashable
+from typing import Generic, TypeVar
 
 from eventlog.codec import EMPTY, Malformed, base_of, decompressed, delta_start, encode_write, is_delta
-from eventlog.errors import CorruptEntry
 from eventlog.events import CheckpointSaved, Recorded, ValuesSaved, WritesSaved
-from eventlog.flow import Argument, Call, Flow, load_script
+from eventlog.flow import Flow
 from eventlog.keys import ThreadKeys, checkpoint_sort_key
 from projections.checkpoints.read import damaged, decode_view
 from projections.integrity.signed_reads import check_views
+from projections.time_travel.outline import Outline, ValueName
+from projections.time_travel.parts import read_parts
 from projections.values.delta import apply_deltas
-from projections.values.pieces import Pieces, StoredValue, assemble
-from projections.values.stored import StoredCheckpoint, View, pending_writes
+from projections.values.pieces import StoredValue, assemble
+from projections.values.stored import StoredCheckpoint, View, Writes, pending_writes
 
-__all__ = ["READ_PARTS", "Held", "States", "damaged_entry"]
+__all__ = ["States"]
 
+K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
-READ_PARTS = load_script("projections/time_travel/read_parts")
-
-KEPT_BYTES = 16 * 1024 * 1024
-"""Bytes of values, and of writes, that are kept for what comes next; the state last given is kept beside them."""
-KEPT = 4096
-"""Values, and entries of writes, that are kept: small ones take less than what holds them."""
-
-Place = tuple[bytes, str, str]
-"""Of a value: its entry, its channel, its version."""
+CACHED_BYTES = 16 * 1024 * 1024
+"""Bytes of values, and of writes, that are cached, beyond the state given last."""
+CACHED = 4096
+"""Values, and entries of writes, that are cached: a small one takes less memory than its place in the cache."""
 
 
-class _Kept(Generic[T]):
-    """The last things used, bounded in bytes and in number."""
+class _Cache(Generic[K, T]):
+    """The items used last, bounded in bytes and in number."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._held: OrderedDict[Any, tuple[T, int]] = OrderedDict()
+    def __init__(self) -> None:
+        self._items: OrderedDict[K, tuple[T, int]] = OrderedDict()
         self._bytes = 0
 
-    def get(self, name: Any) -> tuple[T] | None:
-        """What is kept under a name, in a tuple."""
-        found = self._held.get(name)
-        if found is None:
-            return None
-        self._held.move_to_end(name)
-        return (found[0],)
+    def __contains__(self, name: K) -> bool:
+        return name in self._items
 
-    def put(self, name: Any, thing: T, size: int) -> None:
-        """Keeps something."""
-        before = self._held.pop(name, None)
-        self._bytes += size - (before[1] if before else 0)
-        self._held[name] = thing, size
-        while self._bytes > self._limit or len(self._held) > KEPT:
-            self._bytes -= self._held.popitem(last=False)[1][1]
+    def __getitem__(self, name: K) -> T:
+        self._items.move_to_end(name)
+        return self._items[name][0]
 
-
-@dataclass(slots=True)
-class Held:
-    """A checkpoint without its values."""
-
-    event: CheckpointSaved
-    """Its versions are whole, its values left out."""
-    entry_id: bytes
-    depth: int
-    places: dict[str, bytes | None]
-    """Entry of each channel's value, None where none was stored."""
-    writes: list[bytes]
-    """Entries of its pending writes, in their order."""
+    def put(self, name: K, item: T, size: int) -> None:
+        """Add an item, in the place of one of the same name."""
+        _, before = self._items.pop(name, (None, 0))
+        self._items[name] = item, size
+        self._bytes += size - before
+        while self._bytes > CACHED_BYTES or len(self._items) > CACHED:
+            _, (_, size) = self._items.popitem(last=False)
+            self._bytes -= size
 
 
 class States:
-    """Puts the states of one thread together.
+    """The states of one thread.
 
-    Memory: 8,192 values and writes, of 32 MiB at most, beyond the state last given.
+    Memory: 8,192 values and writes, 32 MiB at most, beyond the state given last.
     """
 
     def __init__(self, keys: ThreadKeys) -> None:
         self.keys = keys
-        self._values: _Kept[StoredValue | None] = _Kept(KEPT_BYTES)
-        self._written: _Kept[list[bytes]] = _Kept(KEPT_BYTES)
-        self._given: dict[Place, StoredValue | None] = {}
-        """Values of the state last given."""
+        self._values: _Cache[ValueName, StoredValue | None] = _Cache()
+        self._writes: _Cache[bytes, Writes] = _Cache()
+        self._given: dict[ValueName, StoredValue | None] = {}
+        """Values of the state given last."""
 
-    def assembled(self, held: Held) -> Flow[StoredCheckpoint | None]:
-        """A checkpoint with its values and pending writes; None if the log lacks some of it. No round trip if what it needs was
-        seen lately, else one; with a signer those of `check_views`, and one. Raises `CorruptEntry` or `SignatureInvalid`.
+    def assembled(self, outline: Outline) -> Flow[StoredCheckpoint | None]:
+        """A checkpoint with its values and pending writes; None if the log lacks some of it.
+
+        Takes no round trip if all of it is cached, else one; with a signer one, and those of `check_views`.
+        Raises `CorruptEntry` or `SignatureInvalid`.
         """
         if self.keys.signer is not None:
-            return (yield from self._checked(held))
-        event = held.event
-        wanted: list[Place] = []
-        values: dict[str, StoredValue | None] = {}
-        for channel, token in event.versions.items():
-            entry_id = held.places[channel]
-            if entry_id is None:
-                continue
-            found = self._value((entry_id, channel, token))
-            values[channel] = found[0] if found else None
-            if not found:
-                wanted.append((entry_id, channel, token))
-        written = {entry_id: self._written.get(entry_id) for entry_id in held.writes}
-        missing = [entry_id for entry_id, found in written.items() if not found]
-        if wanted or missing:
-            fetched = yield from self._fetch(wanted, missing)
+            return (yield from self._checked(outline))
+        names = outline.names()
+        values = {name: self._value(name) for name in names.values() if self._has(name)}
+        writes = {entry_id: self._writes[entry_id] for entry_id in outline.writes if entry_id in self._writes}
+        unread = [name for name in names.values() if name not in values]
+        unread_writes = [entry_id for entry_id in outline.writes if entry_id not in writes]
+        if unread or unread_writes:
+            fetched = yield from self._fetch(unread, unread_writes)
             if fetched is None:
                 return None
-            values.update({channel: value for (_, channel, _), value in fetched[0].items()})
-            written.update({entry_id: (parts,) for entry_id, parts in fetched[1].items()})
-        self._given = {
-            (place, channel, event.versions[channel]): values[channel]
-            for channel, place in held.places.items()
-            if place is not None
-        }
+            values.update(fetched[0])
+            writes.update(fetched[1])
+        self._given = values
         try:
-            writes = pending_writes([found[0] for found in written.values() if found])
+            pending = pending_writes(writes.values())
         except (Malformed, ValueError) as error:
-            raise damaged_entry(self.keys, error, held.entry_id) from error
+            raise damaged(self.keys, error, outline.entry_id) from error
+        event = outline.event
         return StoredCheckpoint(
             event.namespace,
             event.checkpoint_id,
             event.parent_id,
             event.body,
             event.versions,
-            {channel: value for channel, value in values.items() if value is not None},
-            writes,
+            {channel: value for channel, name in names.items() if (value := values[name]) is not None},
+            pending,
             event.seen,
-            held.entry_id,
+            outline.entry_id,
             event.check,
-            held.depth,
+            outline.depth,
         )
 
-    def _checked(self, held: Held) -> Flow[StoredCheckpoint | None]:
-        """A checkpoint of which all is read once more, and every entry that it comes from is signed."""
-        event = held.event
-        named = [(place, channel) for channel, place in held.places.items() if place is not None]
-        arguments: list[Argument] = [self.keys.thread, len(named)]
-        for entry_id, channel in named:
-            arguments += (entry_id, event.versions[channel].encode(), channel.encode())
-        reply = yield Call(READ_PARTS, self.keys.all, [*arguments, 1, held.entry_id, *held.writes])
-        numbers, [found], writes, flat, vectors = reply
-        if not found or not all(numbers) or not all(writes):
+    def _checked(self, outline: Outline) -> Flow[StoredCheckpoint | None]:
+        """A checkpoint that is read from the log whole, with the signature of each of its entries checked."""
+        event, names = outline.event, outline.names()
+        parts = yield from read_parts(self.keys, names.values(), [outline.entry_id], outline.writes)
+        if parts is None:
             return None
-        placed = iter(numbers)
-        whole = [0 if held.places[channel] is None else next(placed) for channel in event.versions]
-        place = checkpoint_sort_key(event.namespace.encode(), event.checkpoint_id.encode()) + held.entry_id
-        envelope, versions, parent, _ = found
-        view, pieces = View(envelope, versions, parent, whole, writes, place), Pieces(flat, vectors)
-        yield from check_views(self.keys, [view], pieces)
-        return decode_view(self.keys, view, pieces)
+        (found,) = parts.checkpoints
+        numbers = dict(zip(names, parts.values, strict=True))
+        sort_key = checkpoint_sort_key(event.namespace.encode(), event.checkpoint_id.encode()) + outline.entry_id
+        values = [numbers.get(channel, 0) for channel in event.versions]
+        view = View(found.envelope, found.versions, found.parent, values, parts.writes, sort_key)
+        yield from check_views(self.keys, [view], parts.pieces)
+        return decode_view(self.keys, view, parts.pieces)
 
     def _fetch(
-        self, wanted: Sequence[Place], missing: Sequence[bytes]
-    ) -> Flow[tuple[dict[Place, StoredValue | None], dict[bytes, list[bytes]]] | None]:
-        """Values and entries of writes; None if the log lacks one. One round trip."""
-        arguments: list[Argument] = [self.keys.thread, len(wanted)]
-        for entry_id, channel, token in wanted:
-            arguments += (entry_id, token.encode(), channel.encode())
-        reply = yield Call(READ_PARTS, self.keys.all, [*arguments, 0, *missing])
-        numbers, _, entries, flat, vectors = reply
-        if not all(numbers) or not all(entries):
+        self, names: Collection[ValueName], entry_ids: Collection[bytes]
+    ) -> Flow[tuple[dict[ValueName, StoredValue | None], dict[bytes, Writes]] | None]:
+        """Values by name, and writes by entry; None if the log lacks any of them. Takes one round trip."""
+        parts = yield from read_parts(self.keys, names, (), entry_ids)
+        if parts is None:
             return None
-        pieces = Pieces(flat, vectors)
-        values: dict[Place, StoredValue | None] = {}
-        for place, number in zip(wanted, numbers, strict=True):
+        values: dict[ValueName, StoredValue | None] = {}
+        for name, number in zip(names, parts.values, strict=True):
+            entry_id, _, version_key = name
             try:
-                values[place] = pieces.value(number, place[2].encode())
+                values[name] = parts.pieces.value(number, version_key.encode())
             except (Malformed, ValueError) as error:
-                raise damaged_entry(self.keys, error, place[0]) from error
-            self._keep(place, values[place])
-        for parts in entries:
-            self._written.put(parts[0], parts, sum(map(len, parts)))
-        return values, dict(zip(missing, entries, strict=True))
+                raise damaged(self.keys, error, entry_id) from error
+            self._keep(name, values[name])
+        for writes in parts.writes:
+            self._keep_writes(writes)
+        return values, dict(zip(entry_ids, parts.writes, strict=True))
 
     def offer(self, recorded: Recorded) -> None:
-        """Keeps what an event that was read whole has of values and writes, for states to come. Raises `CorruptEntry`."""
-        event = recorded.event
+        """Cache the values and writes of an event that was read whole. Raises `CorruptEntry`."""
+        event, entry_id = recorded.event, recorded.entry_id
         if isinstance(event, WritesSaved):
-            parts = [recorded.entry_id, event.task_id.encode(), event.task_path.encode()]
+            writes = [entry_id, event.task_id.encode(), event.task_path.encode()]
             for idx, channel, type_, data in event.writes:
-                parts += (b"!%d" % idx, encode_write(channel, type_, data))
-            self._written.put(recorded.entry_id, parts, sum(map(len, parts)))
+                writes += (b"!%d" % idx, encode_write(channel, type_, data))
+            self._keep_writes(writes)
         elif isinstance(event, (CheckpointSaved, ValuesSaved)):
-            for (channel, token), piece in event.values.items():
-                place = recorded.entry_id, channel, token
+            for (channel, version_key), piece in event.values.items():
                 try:
-                    for value in self._made(place, decompressed(piece)):
-                        self._keep(place, value)
+                    self._add((entry_id, channel, version_key), decompressed(piece))
                 except (Malformed, ValueError) as error:
-                    raise damaged_entry(self.keys, error, recorded.entry_id) from error
+                    raise damaged(self.keys, error, entry_id) from error
 
-    def _made(self, place: Place, piece: bytes) -> Iterator[StoredValue | None]:
-        """The value of a piece, unless that needs one that is not kept."""
-        entry_id, channel, token = place
+    def _add(self, name: ValueName, piece: bytes) -> None:
+        """Cache the value of a piece, unless it is a delta against one that is not cached."""
+        entry_id, _, version_key = name
         if piece == EMPTY:
-            yield None
-        elif not is_delta(piece):
-            yield assemble([piece], token.encode(), entry_id)
+            self._keep(name, None)
+        elif is_delta(piece):
+            self._add_delta(name, piece)
         else:
-            base, base_token = base_of(piece)
-            found = self._value((base, channel, base_token.decode()))
-            before = found[0] if found else None
-            if before is not None:
-                at = delta_start(piece)
-                yield StoredValue(
-                    before.type,
-                    apply_deltas(before.data, [(piece, at)]),
-                    token.encode(),
-                    entry_id,
-                    before.deltas + 1,
-                    before.weight + len(piece) - at,
-                    before.keyframe,
-                )
+            self._keep(name, assemble([piece], version_key.encode(), entry_id))
 
-    def _value(self, place: Place) -> tuple[StoredValue | None] | None:
-        """A value that is kept, in a tuple."""
-        if place in self._given:
-            return (self._given[place],)
-        return self._values.get(place)
+    def _add_delta(self, name: ValueName, piece: bytes) -> None:
+        entry_id, channel, version_key = name
+        base_id, base_key = base_of(piece)
+        base_name = base_id, channel, base_key.decode()
+        base = self._value(base_name) if self._has(base_name) else None
+        if base is None:
+            return
+        start = delta_start(piece)
+        data = apply_deltas(base.data, [(piece, start)])
+        weight = base.weight + len(piece) - start
+        self._keep(
+            name,
+            base._replace(
+                data=data, token=version_key.encode(), entry_id=entry_id, deltas=base.deltas + 1, weight=weight
+            ),
+        )
 
-    def _keep(self, place: Place, value: StoredValue | None) -> None:
-        self._values.put(place, value, 0 if value is None else len(value.data))
+    def _has(self, name: ValueName) -> bool:
+        return name in self._given or name in self._values
 
+    def _value(self, name: ValueName) -> StoredValue | None:
+        return self._given[name] if name in self._given else self._values[name]
 
-def damaged_entry(keys: ThreadKeys, error: Exception, entry_id: bytes) -> CorruptEntry:
-    """The error for an entry that cannot be read."""
-    return damaged(keys, error, entry_id)
+    def _keep(self, name: ValueName, value: StoredValue | None) -> None:
+        self._values.put(name, value, 0 if value is None else len(value.data))
+
+    def _keep_writes(self, writes: Writes) -> None:
+        self._writes.put(writes[0], writes, sum(map(len, writes)))

@@ -10,8 +10,9 @@ import typer
 from eventlog.codec import Keyframe
 from eventlog.errors import EventGone
 from eventlog.events import CheckpointSaved
+from projections.time_travel.cursor import Cursor
 from projections.time_travel.moment import FORMS, Moment, time_of
-from projections.time_travel.past import Past, Unavailable
+from projections.time_travel.past import Unavailable
 from projections.values.stored import StoredCheckpoint
 from saver.cli import output
 from saver.cli.app import Options, command
@@ -90,7 +91,7 @@ def _audit(log: ThreadLog, stored: StoredCheckpoint) -> dict[str, Any]:
 
 def _entry(log: ThreadLog, entry_id: bytes) -> Any:
     before = b"%d-0" % (int(entry_id.partition(b"-")[0]) - 1)
-    events, _ = yield from Past(log.keys).page(before, 1)
+    events, _ = yield from Cursor(log.keys).page(before, 1)
     return events
 
 

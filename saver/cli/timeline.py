@@ -20,10 +20,10 @@ from eventlog.events import (
     ValuesSaved,
     WritesSaved,
 )
+from projections.checkpoints.read import damaged
 from projections.time_travel.moment import Moment, time_of
 from projections.time_travel.past import Past, State
 from projections.time_travel.replay import replay
-from projections.time_travel.states import damaged_entry
 from projections.values.pieces import assemble
 from projections.values.stored import StoredCheckpoint
 from saver.cli import output
@@ -236,7 +236,7 @@ class _Rows:
             try:
                 value = assemble([decompressed(piece)])
             except Malformed as error:
-                raise damaged_entry(self._log.keys, error, recorded.entry_id) from error
+                raise damaged(self._log.keys, error, recorded.entry_id) from error
         return () if value is None else targets(self._log.values.one(SENDS, value))
 
     def _writes(self, row: Row, event: WritesSaved) -> None:

@@ -454,7 +454,7 @@ def test_memory_does_not_grow_with_the_thread(long_threads: tuple[Bench, list[st
         return most
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("projections.time_travel.states.KEPT", 200)
+        patch.setattr("projections.time_travel.states.CACHED", 200)
         peak("a")
         short, long = peak("a"), peak("b")
     assert long < short + 300_000 < 3_000_000
@@ -465,8 +465,8 @@ def test_states_do_not_depend_on_what_is_kept(any_server: Server) -> None:
     with Bench(any_server) as bench, pytest.MonkeyPatch.context() as patch:
         for operation in LINE:
             bench.play(operation)
-        patch.setattr("projections.time_travel.states.KEPT", 0)
-        patch.setattr("projections.time_travel.past.VECTORS", 1)
+        patch.setattr("projections.time_travel.states.CACHED", 0)
+        patch.setattr("projections.time_travel.past.VERSIONS", 1)
         assert bench.check(exact=True) == 120
 
 
