@@ -1,33 +1,37 @@
 -- Deletes every key of a thread, and leaves a tombstone in the feed.
 --
 -- Preludes: eventlog/names, eventlog/log.
--- KEYS: those of log.lua; 8... heads of the namespaces named.
--- ARGV: 1 thread; 2 digest of the log that is to be deleted, '' for any; 3 'anyway' to delete a log whose index is
---   not its own, 'make room' to take all but the last entry, where the server is too full for a tombstone; 4 audit, '' for none; 5... namespaces.
--- Reply: {'ok'}; {'room'} when that is done; {'none'} if there is no such thread; {'namespaces', those of the thread} if it has checkpoints in others than those named,
---   nothing deleted; {'moved'} if the log has moved on; {'stale'} if the namespaces are not known.
+-- KEYS: those of log.lua; 8... heads of the namespaces that are named.
+-- ARGV: 1 thread; 2 digest of the log that is to be deleted, '' for any;
+--   3 '', or 'anyway' to delete a log although its index is not right, or 'make room' to delete all but the log's last entry, on a
+--   server too full for a tombstone; 4 audit, '' for none; 5... namespaces.
+-- Reply: {'ok'}; {'room'} after 'make room'; {'none'} if there is no such thread; {'moved'} if the log has moved on;
+--   {'namespaces', those of the thread} if it has checkpoints in others than those named; {'stale'} if the index is not right.
+-- Guarantees: writes nothing with any other reply than 'ok' and 'room', but forgets a thread that does not exist.
+
+local only, mode, audit = ARGV[2], ARGV[3], ARGV[4]
 
 local state, why = open()
-if why == 'stale' and ARGV[3] == '' then
+if why == 'stale' and mode == '' then
   return { 'stale' }
 end
 if state and state.first then
   forget(THREAD)
   return { 'none' }
 end
-if ARGV[2] ~= '' and state and state.d ~= ARGV[2] then
+if only ~= '' and state and state.d ~= only then
   return { 'moved' }
 end
 
-local named, found, all = {}, {}, true
+local named, found, are_all_named = {}, {}, true
 for i = 5, #ARGV do
   named[ARGV[i]] = true
 end
 each_namespace(ORDER, function(ns)
   found[#found + 1] = ns
-  all = all and named[ns]
+  are_all_named = are_all_named and named[ns]
 end)
-if not all then
+if not are_all_named then
   return { 'namespaces', found }
 end
 
@@ -47,23 +51,23 @@ end
 
 shared_views(true, true) -- a key of another type is an error before anything is written
 
--- From here on it writes.
-
-if ARGV[3] == 'make room' then
-  redis.call('XTRIM', LOG, 'MAXLEN', 1)
-  for i = 2, #KEYS do
-    if i <= 3 or i >= 8 then
-      redis.call('UNLINK', KEYS[i])
-    end
-  end
-  return { 'room' }
-end
-redis.call('XADD', FEED, '*', 'thread', THREAD, 'id', '', 'seq', n, 'digest', digest, 'audit', ARGV[4], 'kind', 'deleted', 'ns', '',
-  'checkpoint', '', 'source', '', 'step', '', 'run', '', 'channels', '', 'nodes', '')
-for i = 1, #KEYS do
-  if i <= 3 or i >= 8 then
+local function unlink_views()
+  redis.call('UNLINK', INDEX, ORDER)
+  for i = 8, #KEYS do
     redis.call('UNLINK', KEYS[i])
   end
 end
+
+-- From here on it writes.
+
+if mode == 'make room' then
+  redis.call('XTRIM', LOG, 'MAXLEN', 1)
+  unlink_views()
+  return { 'room' }
+end
+redis.call('XADD', FEED, '*', 'thread', THREAD, 'id', '', 'seq', n, 'digest', digest, 'audit', audit, 'kind', 'deleted', 'ns', '',
+  'checkpoint', '', 'source', '', 'step', '', 'run', '', 'channels', '', 'nodes', '')
+redis.call('UNLINK', LOG)
+unlink_views()
 forget(THREAD)
 return { 'ok' }

@@ -1,8 +1,8 @@
--- Prelude: how the writes in a log entry become pending writes.
+-- Prelude: the writes in a log entry as pending writes.
 --
--- A pending write is named `!<index>:<task id>`; it has a task path and the write as logged.
--- An ordinary write (index >= 0) counts as it came first, a special one as it came last. A head holds the writes of an entry as they
--- are, in one field: which of them count is found out by who reads them.
+-- A pending write is named `!<index>:<task id>`. It has a task path, and the write as the log has it.
+-- Of several ordinary writes (index >= 0) the first counts, of several special ones the last. A head holds all writes of an entry in
+-- one field; its readers find out which of them count.
 
 local function task_of(fields)
   local task, path
@@ -16,19 +16,18 @@ local function task_of(fields)
   return task, path
 end
 
--- Calls `visit(name, path, value, special)` for each pending write in the fields of an entry.
+-- Calls `visit(name, path, value, is_special)` for each pending write in the fields of an entry.
 local function each_write(fields, visit)
   local task, path = task_of(fields)
   for i = 1, #fields, 2 do
     local index = string.match(fields[i], '^!(%-?%d+)$')
     if index then
-      visit('!' .. index .. ':' .. task, path, fields[i + 1], string.byte(index) == 45)
+      visit('!' .. index .. ':' .. task, path, fields[i + 1], string.byte(index) == 45) -- '-'
     end
   end
 end
 
--- The writes in the fields of an entry as a head's field `!<number>` holds them: task, path, then name and value of each, all
--- behind their lengths. Values may be long: they are copied once.
+-- The writes of an entry as one field of a head: task, path, then name and value of each, all counted. A long value is copied once.
 local function packed_writes(fields)
   local task, path = task_of(fields)
   local parts = { counted(task), counted(path) }
