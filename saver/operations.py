@@ -34,8 +34,9 @@ from eventlog.feed.trimming import Retention
 from eventlog.flow import Flow
 from eventlog.keys import Keyspace, ThreadKeys, text
 from projections.checkpoints.ancestry import read_ancestry
+from projections.checkpoints.deletion import delete_thread
 from projections.checkpoints.listing import Selection, list_checkpoints
-from projections.checkpoints.pruning import Choice, delete_thread, remove_checkpoints
+from projections.checkpoints.pruning import Choice, remove_checkpoints
 from projections.checkpoints.read import read_checkpoint, read_latest, remember
 from projections.checkpoints.save import About, save_checkpoint, save_writes
 from projections.integrity.findings import Verified

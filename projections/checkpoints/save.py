@@ -1,4 +1,4 @@
-"""Appending checkpoints and writes: one script call each, which folds the event into index and head as well."""
+"""Append checkpoints and writes: one script call each, which folds the event into index and head too."""
 
 from __future__ import annotations
 
@@ -20,39 +20,42 @@ from projections.log.index import call
 from projections.values.cache import KnownVersions, Prepared, ValueCache
 from projections.values.versions import Versions, changed
 
-__all__ = ["About", "save_checkpoint", "save_writes"]
+__all__ = ["About", "Values", "save_checkpoint", "save_writes"]
+
+SAVE_CHECKPOINT = load_script("projections/checkpoints/save_checkpoint")
+SAVE_WRITES = load_script("projections/checkpoints/save_writes")
 
 FIELDS = 1000
 """Values or writes in one stream entry; more are spread over several, appended together."""
 LARGEST_VALUE = 512 * 1024 * 1024
 """Bytes in one value: the server's default `proto-max-bulk-len`."""
 LARGEST_EVENT = 1000 * 1024 * 1024
-"""Bytes in one append: below the server's `client-query-buffer-limit` and what a stream entry may hold."""
+"""Bytes in one append: below the server's `client-query-buffer-limit` and the limit of a stream entry."""
 NAMED = 64
-"""Channels, and nodes, that a pointer in the feed names: it is small, whatever it points to."""
+"""Channels, and nodes, that a pointer in the feed names. It stays small, whatever its event contains."""
 
 
 Values = Mapping[tuple[str, str], Union[Keyframe, None]]
-"""Value by (channel, version token), None for a version without one."""
+"""Values by channel and version key, None for a version without one."""
 
 
 class About(NamedTuple):
-    """What the feed is told beside what an event says itself, '' for what is not known."""
+    """Pointer fields that are not in the event; '' where unknown."""
 
     source: str = ""
     step: str = ""
     run: str = ""
     nodes: Sequence[str] = ()
-    """Those that ran to make a checkpoint; the one whose task wrote."""
+    """The nodes that ran to make a checkpoint, or the one whose task wrote."""
 
 
 def save_checkpoint(
     keys: ThreadKeys, event: CheckpointSaved, values: Values, *, cache: ValueCache, ttl: int, about: About
 ) -> Flow[None]:
-    """Appends a checkpoint with the values that changed. One round trip; two if a delta was made against a value that the log no
-    longer has, or has another of: then all values are sent whole.
+    """Append a checkpoint with the values that changed.
 
-    `ttl` in ms, 0 for none. Saving the same content under the same id again appends nothing.
+    Takes one round trip, two if a delta was made against a value that the log does not have: then all values are sent whole.
+    Saving the same content under the same id again appends nothing. `ttl` is in ms, 0 for none.
 
     Raises:
         ValueTooLarge: nothing was written.
@@ -60,11 +63,21 @@ def save_checkpoint(
 
     """
     namespace, checkpoint_id = event.namespace.encode(), event.checkpoint_id.encode()
-    parent = (event.parent_id or "").encode()
-    place = ordered(namespace)
-    known: list[Argument] = [ttl, namespace, checkpoint_id, parent, place, place + ordered(checkpoint_id)]
+    sort_key = ordered(namespace)
     source, step, run, nodes = about
-    known += (source.encode(), step.encode(), run.encode(), _named([channel for channel, _ in values]), _named(nodes))
+    known: list[Argument] = [
+        ttl,
+        namespace,
+        checkpoint_id,
+        (event.parent_id or "").encode(),
+        sort_key,
+        sort_key + ordered(checkpoint_id),
+        source.encode(),
+        step.encode(),
+        run.encode(),
+        _named([channel for channel, _ in values]),
+        _named(nodes),
+    ]
     heads = [keys.head(namespace), keys.head(b"")]
     for whole in (False, True):
         prepared = {
@@ -77,7 +90,7 @@ def save_checkpoint(
         reply = yield from call(keys, SAVE_CHECKPOINT, [*known, *_packed(keys, events), *plain], heads, shared=True)
         if reply[0] != b"base":
             break
-    if reply[0] == b"same":  # saved by an earlier call, perhaps with other bytes
+    if reply[0] == b"same":  # an earlier call saved it, perhaps in another form
         return
     _, *entry_ids, digest = reply
     keys.note(entry_ids[-1], digest)
@@ -95,16 +108,15 @@ def _events(
     prepared: Mapping[tuple[str, str], Prepared],
     base: KnownVersions | None,
 ) -> tuple[list[list[bytes]], int]:
-    """The fields of the events that hold a checkpoint, values beyond a thousand in events of their own before it; and how many
-    checkpoints its versions are behind whole ones then.
+    """The fields of the events that make up a checkpoint, and the number of changes between its versions and whole ones.
+
+    Values beyond a thousand are in events of their own, before the checkpoint's.
     """
     saved, depth = event, 0
-    if base is not None:
-        changes = changed(base.versions, Versions(event.versions, event.seen))
-        if changes is not None:
-            depth = base.depth + 1
-            since = base.entry_id, base.check
-            saved = replace(event, versions=changes.channels, seen=changes.seen, base=since)
+    changes = None if base is None else changed(base.versions, Versions(event.versions, event.seen))
+    if base is not None and changes is not None:
+        depth = base.depth + 1
+        saved = replace(event, versions=changes.channels, seen=changes.seen, base=(base.entry_id, base.check))
     fields = encode_event(saved)
     idempotency_key = event.idempotency_key or _idempotency_key(event, fields, values, prepared)
     if not event.idempotency_key:
@@ -114,14 +126,13 @@ def _events(
         fields += value_fields(pieces)
         return [fields], depth
     rest = iter(pieces.items())
-    parts: list[list[bytes]] = []
-    while len(parts) < (len(pieces) - 1) // FIELDS:
-        parts.append(encode_event(ValuesSaved(event.namespace, event.checkpoint_id, dict(islice(rest, FIELDS)))))
+    parts = [
+        encode_event(ValuesSaved(event.namespace, event.checkpoint_id, dict(islice(rest, FIELDS))))
+        for _ in range((len(pieces) - 1) // FIELDS)
+    ]
     digests = tuple(map(content_digest, parts))
-    return [
-        *parts,
-        encode_event(replace(saved, values=dict(rest), parts=digests, idempotency_key=idempotency_key)),
-    ], depth
+    last = replace(saved, values=dict(rest), parts=digests, idempotency_key=idempotency_key)
+    return [*parts, encode_event(last)], depth
 
 
 def _idempotency_key(
@@ -130,20 +141,22 @@ def _idempotency_key(
     values: Values,
     prepared: Mapping[tuple[str, str], Prepared],
 ) -> bytes:
-    """What tells a call that is made again, in whatever form its values and versions are stored."""
+    """A digest of a call that does not depend on the form in which values and versions are stored."""
     _, _, _, _, _, envelope, _, versions, *_ = fields
     parts = [envelope, event.check or versions, (event.parent_id or "").encode()]
-    for ((channel, token), value), one in zip(values.items(), prepared.values(), strict=True):
-        parts += (channel.encode(), token.encode(), b"" if value is None else value.type.encode(), one.check)
+    for ((channel, version_key), value), one in zip(values.items(), prepared.values(), strict=True):
+        parts += (channel.encode(), version_key.encode(), b"" if value is None else value.type.encode(), one.check)
     return xxh3_128_digest(framed(parts))
 
 
 def save_writes(keys: ThreadKeys, event: WritesSaved, *, ttl: int, about: About) -> Flow[None]:
-    """Appends writes of a task. One round trip. Writes that change nothing append nothing. Raises as `save_checkpoint`."""
+    """Append writes of a task; writes that change nothing append nothing.
+
+    Takes one round trip. Raises as `save_checkpoint`.
+    """
     namespace, checkpoint_id = event.namespace.encode(), event.checkpoint_id.encode()
-    spread = [
-        replace(event, writes=event.writes[first : first + FIELDS]) for first in range(0, len(event.writes), FIELDS)
-    ]
+    writes = event.writes
+    spread = [replace(event, writes=writes[first : first + FIELDS]) for first in range(0, len(writes), FIELDS)]
     _, step, run, nodes = about
     arguments: list[Argument] = [
         ttl,
@@ -154,17 +167,17 @@ def save_writes(keys: ThreadKeys, event: WritesSaved, *, ttl: int, about: About)
         ordered(event.task_id.encode()),
         step.encode(),
         run.encode(),
-        _named([write.channel for write in event.writes]),
+        _named([write.channel for write in writes]),
         _named(nodes),
         *_packed(keys, [encode_event(part) for part in spread]),
     ]
-    reply = yield from call(keys, SAVE_WRITES, arguments, [keys.head(namespace), keys.head(b"")], shared=True)
-    if reply[0] == b"ok":
-        keys.note(reply[1], reply[2])
+    status, *saved = yield from call(keys, SAVE_WRITES, arguments, [keys.head(namespace), keys.head(b"")], shared=True)
+    if status == b"ok":
+        keys.note(*saved)
 
 
 def _named(names: Sequence[str]) -> bytes:
-    """The first names, each once, as a pointer in the feed has them: each behind its length."""
+    """The first names, each once, as a pointer in the feed has them: each after its length."""
     if not names:
         return b""
     if len(names) > NAMED:
@@ -177,12 +190,8 @@ def _all_counted(*names: str) -> bytes:
     return b"".join(counted(name.encode(errors="replace")) for name in dict.fromkeys(names))
 
 
-SAVE_CHECKPOINT = load_script("projections/checkpoints/save_checkpoint")
-SAVE_WRITES = load_script("projections/checkpoints/save_writes")
-
-
 def _packed(keys: ThreadKeys, events: Sequence[list[bytes]]) -> list[Argument]:
-    """Events as the scripts take them: their number, then digest, number of fields and fields of each."""
+    """Events as `event_arguments.lua` reads them, after their number. Raises `ValueTooLarge`."""
     packed: list[Argument] = [len(events)]
     total = 0
     for event in events:

@@ -13,16 +13,9 @@ from eventlog.errors import ExportUnreadable, ThreadBusy
 from eventlog.events import Recorded
 from eventlog.flow import Emit, Flow
 from eventlog.keys import Keyspace, ThreadKeys
-from projections.checkpoints.pruning import (
-    Choice,
-    Describe,
-    Replayed,
-    carry_out_removal,
-    delete_thread,
-    place_of,
-    plan,
-    read_history,
-)
+from projections.checkpoints.deletion import delete_thread
+from projections.checkpoints.plan import Replayed, plan, sort_key_of
+from projections.checkpoints.pruning import Choice, Describe, carry_out_removal, read_history
 from projections.integrity.log_end import log_end
 from projections.log.index import scan
 from projections.transfer.export import export_file
@@ -108,7 +101,7 @@ def _remove(keys: ThreadKeys, head: ThreadHead, pruning: Pruning | None) -> Flow
     removed = 0
     while True:
         listed = history.checkpoints()
-        drop = [*listed] if pruning is None else [place_of(event) for event in pruning.choose([*listed.values()])]
+        drop = [*listed] if pruning is None else [sort_key_of(event) for event in pruning.choose([*listed.values()])]
         if not drop:
             return removed
         if len(drop) == len(listed):

@@ -9,7 +9,7 @@ import typer
 from eventlog.errors import CorruptEntry, LogLost, ThreadNotFound
 from eventlog.flow import Flow
 from eventlog.keys import ThreadKeys, text
-from projections.checkpoints.pruning import delete_thread
+from projections.checkpoints.deletion import delete_thread
 from projections.integrity.log_end import log_end
 from saver.cli import output
 from saver.cli.app import Options, command

@@ -10,7 +10,7 @@ from eventlog.codec import EMPTY, NO_CHECK, encode_keyframe
 from eventlog.errors import CorruptEntry
 from eventlog.events import CheckpointSaved, Event, HistoryPruned, Recorded, Removed, WritesSaved
 from eventlog.keys import split_sort_key
-from projections.checkpoints.pruning import History, place_of, plan
+from projections.checkpoints.plan import History, plan, sort_key_of
 from projections.log.fold import Index, fold
 
 ids = st.sampled_from("abcdef")
@@ -73,7 +73,7 @@ def test_removed_entries_are_no_gap() -> None:
     log = record([checkpoint("a", None, {}, {}), checkpoint("b", "a", {}, {})])
     removal = HistoryPruned("keep_latest", Removed((("", "a"),), (), ((1, 1, "d1"),)))
     index = fold("t", [log[1], *record([removal], 3)])
-    assert [place_of(log[1].event)] == list(index.checkpoints)  # type: ignore[arg-type]
+    assert [sort_key_of(log[1].event)] == list(index.checkpoints)  # type: ignore[arg-type]
 
 
 @given(histories(), st.data())

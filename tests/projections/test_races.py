@@ -14,7 +14,7 @@ from eventlog.errors import CorruptEntry
 from eventlog.events import WritesSaved, decode_entry
 from eventlog.flow import Request
 from projections.checkpoints import pruning
-from projections.checkpoints.pruning import delete_thread
+from projections.checkpoints.deletion import delete_thread
 from projections.log.staging import STAGED_FOR
 from projections.maintenance.rebuild import rebuild_thread
 from projections.registry import rebuild as registry
