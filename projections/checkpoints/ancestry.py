@@ -1,4 +1,7 @@
-"""Read the ancestors of a checkpoint, and the writes and values that delta channels are rebuilt from."""
+"""Read the writes and values that delta channels are rebuilt from.
+
+They are those of a checkpoint's ancestors.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,10 @@ STEPS = 500
 
 @dataclass(slots=True)
 class Ancestry:
-    """The serialized history of one channel above a checkpoint (LangGraph's `DeltaChannelHistory`)."""
+    """The serialized history of one channel above a checkpoint.
+
+    LangGraph's `DeltaChannelHistory` is the same, deserialized.
+    """
 
     writes: list[PendingWrite] = field(default_factory=list)
     """Writes to the channel, oldest first."""
@@ -36,8 +42,9 @@ class Ancestry:
 def read_ancestry(
     keys: ThreadKeys, namespace: str, checkpoint_id: str | None, channels: Sequence[str]
 ) -> Flow[Mapping[str, Ancestry]]:
-    """The writes to each channel in the ancestors of a checkpoint (None: the latest), and the nearest value.
+    """The writes to each channel in a checkpoint's ancestors, and the nearest value.
 
+    `checkpoint_id` None stands for the latest checkpoint.
     A channel's writes go back to the nearest ancestor that holds a value of it. Takes one round trip per 500 ancestors or 4 MiB.
     Raises as `projections.log.index.call`.
     """
@@ -67,7 +74,10 @@ def read_ancestry(
 
 
 def _gather(keys: ThreadKeys, found: Mapping[str, Ancestry], ancestor: Ancestor, pieces: Pieces) -> None:
-    """Add the writes of one ancestor, newest first, and its values to the channels that still lack a value."""
+    """Add the writes and values of one ancestor to the channels that lack a value.
+
+    Writes are added newest first.
+    """
     try:
         for write in reversed(pending_writes(ancestor.writes)):
             one = found.get(write.write.channel)

@@ -1,4 +1,4 @@
-"""Delete a thread, also one whose log is damaged, or whose server is out of memory."""
+"""Delete a thread, even with a damaged log, or on a server that is out of memory."""
 
 from __future__ import annotations
 

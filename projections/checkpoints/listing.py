@@ -90,7 +90,10 @@ def list_checkpoints(
 
 
 class _Found(NamedTuple):
-    """A checkpoint in a page. It is decoded when it is due, since values may be far longer than their pieces."""
+    """A checkpoint in a page, not decoded yet.
+
+    It is decoded when it is due, since values may be far longer than their pieces.
+    """
 
     keys: ThreadKeys
     view: View
@@ -132,7 +135,10 @@ class _Walk:
         self._pages = 0
 
     def __lt__(self, other: _Walk) -> bool:
-        """Whether this walk is due before the other. Threads and namespaces decide between equal ids."""
+        """Whether this walk is due before the other.
+
+        Threads and namespaces decide between equal ids.
+        """
         mine = (self.bound, self.keys.thread, self.namespace)
         return mine > (other.bound, other.keys.thread, other.namespace)
 
@@ -178,7 +184,10 @@ class _Walk:
 
 
 def _matching(keys: ThreadKeys, bare: Iterable[_Bare], matches: Matches) -> Iterator[bytes]:
-    """The sort keys, without entry ids, of the checkpoints that a filter accepts. Raises `CorruptEntry`."""
+    """The sort keys of the checkpoints that a filter accepts, without entry ids.
+
+    Raises `CorruptEntry`.
+    """
     thread = keys.thread.decode()
     for envelope, sort_key in bare:
         namespace, checkpoint_id, entry_id = split_sort_key(sort_key)
@@ -207,7 +216,7 @@ def _read_bare(keys: ThreadKeys, arguments: Sequence[Argument]) -> Flow[tuple[li
 
 
 def _read_named(keys: ThreadKeys, sort_keys: Sequence[bytes]) -> Flow[list[_Found]]:
-    """The checkpoints at some sort keys, in this order; those that were removed meanwhile are left out."""
+    """The checkpoints at some sort keys, in this order, as far as they still exist."""
     found: list[_Found] = []
     left, more = list(sort_keys), 1
     while left and more:
@@ -237,7 +246,10 @@ def _walks(keyspace: Keyspace, threads: Sequence[bytes], selection: Selection) -
 
 
 def _only(walks: Sequence[_Walk], checkpoint_id: str, selection: Selection) -> Flow[list[_Walk]]:
-    """Walks that consist of one checkpoint id each, if it exists and is selected. Takes one round trip per thread."""
+    """The walks reduced to one checkpoint id, where it exists and is selected.
+
+    Takes one round trip per thread.
+    """
     if selection.before is not None and checkpoint_id >= selection.before:
         return []
     by_thread: dict[bytes, dict[str, _Walk]] = {}
@@ -269,7 +281,7 @@ def _newest(keyspace: Keyspace, all_keys: Sequence[ThreadKeys]) -> Flow[dict[byt
 
 
 def _newest_of(keys: ThreadKeys, members: Any) -> Flow[dict[str, str]]:
-    """The newest checkpoint id by namespace, from what `newest.lua` replied for a thread."""
+    """The newest checkpoint id by namespace, from a thread's reply of `newest.lua`."""
     if members == 0:
         yield from rebuild_index(keys)
         (members,) = yield Call(NEWEST, [keys.order, keys.log], [])

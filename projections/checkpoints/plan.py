@@ -1,4 +1,4 @@
-"""Plan a removal: which entries of a thread's log may go, so that the others keep all they need. Pure."""
+"""Plan which entries of a thread's log a removal takes out. Pure."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ def sort_key_of(event: CheckpointSaved | ValuesSaved | WritesSaved) -> bytes:
 
 
 def plan(history: History, drop: set[bytes], replayed: Replayed) -> Plan:
-    """The removal of the checkpoints at some sort keys, without anything that the others need.
+    """The removal of the checkpoints at some sort keys.
 
-    They need the values of their versions, their writes, the entries that deltas and versions build on, and the ancestors that
-    channels without a value are rebuilt from.
+    It leaves what other checkpoints need: the values of their versions, their writes, the entries that these build on, and the
+    ancestors that channels without a value are rebuilt from.
     """
     index, events = history.index, history.events
     listed, hidden = history.checkpoints(), history.hidden()
@@ -174,9 +174,9 @@ def _names(sort_keys: Iterable[bytes]) -> tuple[tuple[str, str], ...]:
 
 
 def _ranges(gone: Iterable[Recorded]) -> list[tuple[int, int, str]]:
-    """The ranges of sequence numbers that are gone: first, last, digest of the last. Ranges that meet are joined.
+    """The ranges of sequence numbers that are gone: first, last, digest of the last.
 
-    Among them are the ranges in removed prunings.
+    Among them are the ranges in removed prunings. Ranges that meet are joined.
     """
     ranges = []
     for recorded in gone:

@@ -36,8 +36,9 @@ Describe = Callable[[Removed], Union[HistoryPruned, RunsDeleted]]
 
 
 def remove_checkpoints(keys: ThreadKeys, choose: Choice, replayed: Replayed, describe: Describe) -> Flow[int]:
-    """Remove the checkpoints that `choose` names, and return how many there were. If none is left, delete the thread.
+    """Remove the checkpoints that `choose` names, and return how many there were.
 
+    If none is left, the thread is deleted.
     Takes one round trip per 1000 entries or 4 MiB of the log, and one per 1000 checkpoints.
 
     Raises:
@@ -75,7 +76,10 @@ def remove_checkpoints(keys: ThreadKeys, choose: Choice, replayed: Replayed, des
 
 
 def carry_out_removal(keys: ThreadKeys, history: History, plan: Plan, describe: Describe) -> Flow[History | None]:
-    """Carry a plan out and return the history after it; None if the log has moved on, and nothing was removed."""
+    """Carry a plan out, and return the history after it.
+
+    Returns None if the log has moved on; then nothing was removed.
+    """
     before = history.index
     if keys.signer is None and history.events and history.events[-1].signed:
         raise InvalidArgument(
@@ -100,7 +104,10 @@ def carry_out_removal(keys: ThreadKeys, history: History, plan: Plan, describe: 
 
 
 def _differences(before: Index, after: Index) -> tuple[list[bytes], ...]:
-    """Index fields to delete, fields and values to set, order members to remove, scores and members to add."""
+    """The differences between two indexes, as `remove_checkpoints.lua` takes them.
+
+    Index fields to delete, fields and values to set, order members to remove, scores and members to add.
+    """
     had, has = before.places(), after.places()
     old_members, new_members = set(before.members()), set(after.members())
     return (
@@ -119,8 +126,9 @@ def _folded(events: Iterable[Recorded]) -> Index:
 
 
 def read_history(keys: ThreadKeys) -> Flow[History]:
-    """A thread's history, for a removal. With a signer the log is verified first, since the removal will be signed.
+    """A thread's history, for a removal.
 
+    With a signer the log is verified first, since the removal will be signed.
     Takes one round trip per 1000 entries or 4 MiB of the log, and with a signer those of `verify_thread`.
     Raises `CorruptEntry`, or `SignatureInvalid` if the log was altered.
     """

@@ -49,17 +49,17 @@ def read_latest(keys: ThreadKeys, namespace: str, *, ttl: int = 0) -> Flow[Store
     A read extends the life of an expiring thread by `ttl` ms (0: not at all). Raises as `projections.log.index.call`.
     """
     encoded = namespace.encode()
-    place = ordered(encoded)
+    ns_sort_key = ordered(encoded)
     heads = [keys.head(encoded), keys.head(b"")]
     if keys.signer is not None:
-        return (yield from _read_signed(keys, [ttl, place, b"", 1], heads))
+        return (yield from _read_signed(keys, [ttl, ns_sort_key, b"", 1], heads))
     then = Command("HGETALL", heads[0])
-    *reply, head = yield from call(keys, READ, [ttl, place, b"", 0], heads, shared=True, then=then)
+    *reply, head = yield from call(keys, READ, [ttl, ns_sort_key, b"", 0], heads, shared=True, then=then)
     if reply[0] == b"head":
         try:
             return from_head(head)
         except (Incomplete, Malformed):  # a put that came in between may have dropped the head
-            reply = yield from call(keys, READ, [0, place, b"", 1], heads)
+            reply = yield from call(keys, READ, [0, ns_sort_key, b"", 1], heads)
     found = Found.in_reply(reply)
     if found is None:
         return None

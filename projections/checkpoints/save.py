@@ -1,4 +1,7 @@
-"""Append checkpoints and writes: one script call each, which folds the event into index and head too."""
+"""Append checkpoints and writes.
+
+Each takes one script call, which also folds the event into index and head.
+"""
 
 from __future__ import annotations
 
@@ -108,8 +111,9 @@ def _events(
     prepared: Mapping[tuple[str, str], Prepared],
     base: KnownVersions | None,
 ) -> tuple[list[list[bytes]], int]:
-    """The fields of the events that make up a checkpoint, and the number of changes between its versions and whole ones.
+    """The fields of a checkpoint's events, and the depth of its versions.
 
+    The depth is the number of changes between the versions and whole ones.
     Values beyond a thousand are in events of their own, before the checkpoint's.
     """
     saved, depth = event, 0
@@ -141,7 +145,7 @@ def _idempotency_key(
     values: Values,
     prepared: Mapping[tuple[str, str], Prepared],
 ) -> bytes:
-    """A digest of a call that does not depend on the form in which values and versions are stored."""
+    """A digest of a call, whatever the form in which values and versions are stored."""
     _, _, _, _, _, envelope, _, versions, *_ = fields
     parts = [envelope, event.check or versions, (event.parent_id or "").encode()]
     for ((channel, version_key), value), one in zip(values.items(), prepared.values(), strict=True):
@@ -177,7 +181,7 @@ def save_writes(keys: ThreadKeys, event: WritesSaved, *, ttl: int, about: About)
 
 
 def _named(names: Sequence[str]) -> bytes:
-    """The first names, each once, as a pointer in the feed has them: each after its length."""
+    """The first names, each once and after its length, as a pointer has them."""
     if not names:
         return b""
     if len(names) > NAMED:
@@ -191,7 +195,10 @@ def _all_counted(*names: str) -> bytes:
 
 
 def _packed(keys: ThreadKeys, events: Sequence[list[bytes]]) -> list[Argument]:
-    """Events as `event_arguments.lua` reads them, after their number. Raises `ValueTooLarge`."""
+    """The number of events, then each as `event_arguments.lua` reads it.
+
+    Raises `ValueTooLarge`.
+    """
     packed: list[Argument] = [len(events)]
     total = 0
     for event in events:

@@ -73,7 +73,10 @@ class Availability:
         """The defect of the log's end."""
 
     def begin(self, measured: Measured) -> Flow[None]:
-        """Take a log's extent into account. If entries are gone from the log, reads it to its end."""
+        """Take a log's extent into account.
+
+        If entries are gone from the log, it is read to its end.
+        """
         if measured.sequence != b"%d" % measured.entries:
             yield from self.look_ahead()
         sequence, indexed = measured.sequence, measured.indexed
@@ -83,7 +86,10 @@ class Availability:
             )
 
     def look_ahead(self) -> Flow[None]:
-        """Read the whole log, or up to its damage. Takes one round trip per 1000 entries or 4 MiB."""
+        """Read the whole log, or up to its damage.
+
+        Takes one round trip per 1000 entries or 4 MiB.
+        """
         index, removals = Index(), []
         more, unreadable = 1, ""
         while more:
@@ -108,7 +114,7 @@ class Availability:
             yield from self.look_ahead()
 
     def account_for_gap_before(self, recorded: Recorded) -> Flow[None]:
-        """`account_for` the gap between the cursor's event and a later one, if there is one."""
+        """Account for the gap between the cursor's event and a later one, if any."""
         first, last = self._cursor.sequence + 1, recorded.sequence - 1
         if first <= last:
             yield from self.account_for([(first, last)])
@@ -139,7 +145,10 @@ class Availability:
         return self._final is not None and bool(self._final.gaps)
 
     def is_certain(self, outline: Outline | None, *, latest: bool) -> bool:
-        """Whether the log still shows that a checkpoint (None: none) was there at the cursor's event; `latest`: as the latest."""
+        """Whether the log still shows that a checkpoint was there at the cursor's event.
+
+        `outline` None stands for no checkpoint. With `latest`, it must have been the latest one.
+        """
         cursor = self._cursor
         since = [one for one in self._removals if one.sequence > cursor.sequence and one.first <= cursor.reached]
         if not since:
@@ -150,7 +159,7 @@ class Availability:
         return not latest or all(one.greatest.get(event.namespace, "") <= event.checkpoint_id for one in since)
 
     def _still_has(self, outline: Outline) -> bool:
-        """Whether neither a checkpoint nor any of its values was removed or replaced since."""
+        """Whether a checkpoint and its values were neither removed nor replaced since."""
         event, final = outline.event, self._final
         assert final is not None
         sort_key = checkpoint_sort_key(event.namespace.encode(), event.checkpoint_id.encode())

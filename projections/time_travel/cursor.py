@@ -31,7 +31,7 @@ Entries = Sequence[tuple[bytes, list[bytes]]]
 
 
 class Measured(NamedTuple):
-    """A log's extent, as `measure_log.lua` replies it; empty where something does not exist."""
+    """A log's extent, as `measure_log.lua` replies it; empty where unknown."""
 
     entries: int
     last: bytes
@@ -87,7 +87,10 @@ class Cursor:
         return measured
 
     def page(self, after: bytes, most: int) -> Flow[tuple[list[Recorded], int]]:
-        """The events after an entry, without values, and whether there may be more. Raises `CorruptEntry`."""
+        """The events after an entry, without values, and whether there may be more.
+
+        Raises `CorruptEntry`.
+        """
         if self.keys.signer is not None:
             entries, more, _ = yield from signed_page(self._names, after, most, SCAN_BYTES, values=False)
         else:
@@ -118,7 +121,10 @@ class Cursor:
         return EventGone(f"Thread {self.thread!r} was deleted, or expired, while its history was being read.")
 
     def _decoded(self, entries: Entries) -> list[Recorded]:
-        """The events in some entries, up to the first that is malformed. Raises `CorruptEntry` if that is the first of all."""
+        """The events in some entries, up to the first that is malformed.
+
+        Raises `CorruptEntry` if that is the first of all.
+        """
         events: list[Recorded] = []
         for entry_id, flat in entries:
             try:
@@ -130,7 +136,10 @@ class Cursor:
         return events
 
     def _linked(self, entries: Entries, events: list[Recorded]) -> list[Recorded]:
-        """The events up to the first whose digest is wrong. Raises `CorruptEntry` if that is the first of all."""
+        """The events up to the first whose digest is wrong.
+
+        Raises `CorruptEntry` if that is the first of all.
+        """
         sequence, digest = self.sequence, self._digest
         for number, (recorded, (entry_id, flat)) in enumerate(zip(events, entries, strict=False)):
             if recorded.sequence == sequence + 1 and not links(digest, entry_id, flat):

@@ -1,4 +1,4 @@
-"""Moments in the life of a thread, and the one parser of all that names them. Pure."""
+"""Moments in the life of a thread, and the one parser of their names. Pure."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ _PART = re.compile(r"([0-9.]+)([smhdw])")
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A place in a log: up to an entry's time by the server's clock, in ms since 1970, or up to a sequence number."""
+    """A point in a log: up to a time, or up to a sequence number.
+
+    Times are those of entries, by the server's clock, in ms since 1970.
+    """
 
     ms: int | None = None
     sequence: int | None = None
@@ -71,8 +74,9 @@ def moment_of(
     checkpoints: bool = False,
     now: datetime | None = None,
 ) -> Moment:
-    """A moment as callers and users write it: a datetime, a sequence number, or a text of one of the `FORMS`.
+    """A moment as callers and users write it.
 
+    It is a datetime, a sequence number, or a text of one of the `FORMS`.
     `zone` holds for a text without a zone. With `checkpoints`, a text may be the beginning of a checkpoint id too.
     Durations count back from `now`, by default by this machine's clock.
     Raises `InvalidArgument` or `TypeError`, naming `field` and `thread`.
@@ -111,7 +115,10 @@ def _at(when: datetime, checkpoint: str | None = None) -> Moment:
 
 
 def parsed_time(text: str, zone: Zone, now: datetime | None = None) -> datetime | None:
-    """The time that a text names, in UTC: ISO 8601, or a duration for that long ago; None for any other text."""
+    """The time that a text names, in UTC; None if it names none.
+
+    A text is in ISO 8601, or a duration for that long ago.
+    """
     try:
         if _DURATION.fullmatch(text):
             return (now or datetime.now(timezone.utc)) - duration_of(text)

@@ -14,7 +14,7 @@ ValueName = tuple[bytes, str, str]
 
 @dataclass(slots=True)
 class Outline:
-    """A checkpoint without its values, and the entries that hold these and its pending writes."""
+    """A checkpoint without its values and writes, and the entries that hold these."""
 
     event: CheckpointSaved
     """Its versions are whole, its values left out."""
@@ -35,7 +35,7 @@ class Outline:
         }
 
     def renew(self, entries: dict[tuple[str, str], bytes]) -> None:
-        """Take over values that were saved for versions of this checkpoint later: the last one saved counts."""
+        """Take over values that were saved later for versions of this checkpoint."""
         for (channel, version_key), entry_id in entries.items():
             if self.event.versions.get(channel) == version_key:
                 self.entries[channel] = entry_id

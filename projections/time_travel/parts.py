@@ -26,8 +26,8 @@ class CheckpointPart(NamedTuple):
     versions: int
     """Number of its versions."""
     parent: bytes
-    check: bytes
-    """Checksum of its versions."""
+    checksum: bytes
+    """Of its versions."""
 
 
 class Parts(NamedTuple):
@@ -47,7 +47,10 @@ def read_parts(
     checkpoints: Collection[bytes] = (),
     writes: Collection[bytes] = (),
 ) -> Flow[Parts | None]:
-    """Values by name, and checkpoints and writes by entry; None if the log lacks any of it. Takes one round trip."""
+    """Values by name, checkpoints and writes by entry; None if the log lacks any.
+
+    Takes one round trip.
+    """
     arguments: list[Argument] = [keys.thread, len(values)]
     for entry_id, channel, version_key in values:
         arguments += (entry_id, version_key.encode(), channel.encode())
@@ -59,7 +62,7 @@ def read_parts(
 
 
 def read_outline(keys: ThreadKeys, entry_id: bytes) -> Flow[Outline | None]:
-    """The checkpoint in an entry, without entries of values and writes; None if the log lacks it.
+    """The checkpoint in an entry, without values and writes; None if it is gone.
 
     Takes one round trip. Raises `CorruptEntry`.
     """
@@ -74,6 +77,6 @@ def read_outline(keys: ThreadKeys, entry_id: bytes) -> Flow[Outline | None]:
     except (Malformed, ValueError) as error:
         raise damaged(keys, error, entry_id) from error
     event = CheckpointSaved(
-        namespace, checkpoint_id, parent_id, versions.channels, body, seen=versions.seen, check=found.check
+        namespace, checkpoint_id, parent_id, versions.channels, body, seen=versions.seen, check=found.checksum
     )
     return Outline(event, entry_id, depth, {}, [])

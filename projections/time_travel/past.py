@@ -1,4 +1,4 @@
-"""A thread as it was: its log folded event by event, and the checkpoints that could be read at each.
+"""Fold a thread's log event by event, and give the checkpoints as they were.
 
 Theory of operation:
 
@@ -47,8 +47,9 @@ State = Union[StoredCheckpoint, Unavailable, None]
 
 
 class Past:
-    """A thread, event by event. Call `begin`, then either `add` each event in turn, or `go_to` a moment.
+    """A thread as it was at an event of its log.
 
+    Call `begin`, then either `add` each event, or `go_to` a moment.
     Memory: some latest checkpoints, 8,192 values and writes, 32 MiB at most, beyond the state given last, and the name of each
     namespace. After a look-up, or in a pruned thread, also the thread's index (some 0.3 KiB an event).
     """
@@ -82,8 +83,9 @@ class Past:
         self._availability.check_end()
 
     def go_to(self, moment: Moment | None = None) -> Flow[Recorded | None]:
-        """Go to the last event at or before a moment (None: to the end). Returns the event after it, if that was read.
+        """Go to the last event at or before a moment (None: to the end).
 
+        Returns the event after it, if that was read.
         Takes one round trip per 1000 entries or 4 MiB.
         """
         self._tracker.skip()
@@ -115,7 +117,10 @@ class Past:
         return None
 
     def add(self, recorded: Recorded) -> Flow[Recorded]:
-        """Go on by one event. Returns the event with its versions whole. Raises `CorruptEntry`."""
+        """Go on by one event, and return it with its versions whole.
+
+        Raises `CorruptEntry`.
+        """
         yield from self._availability.account_for_gap_before(recorded)
         self.cursor.passed(recorded)
         self._availability.check_reached()
@@ -132,11 +137,17 @@ class Past:
         return recorded._replace(event=event)
 
     def offer(self, recorded: Recorded) -> None:
-        """Cache the values and writes of an event that was read whole, for later states. Raises `CorruptEntry`."""
+        """Cache the values and writes of an event that was read whole.
+
+        Raises `CorruptEntry`.
+        """
         self._states.offer(recorded)
 
     def _with_whole_versions(self, entry_id: bytes, event: CheckpointSaved) -> Flow[tuple[CheckpointSaved, int]]:
-        """A checkpoint with its versions whole, and the number of changes between them and whole ones."""
+        """A checkpoint with its versions whole, and their depth.
+
+        The depth is the number of changes between an entry's versions and whole ones.
+        """
         own, depth = Versions(event.versions, event.seen), 0
         if event.base is not None:
             before, depth = yield from self._versions_at(event.base[0], entry_id)
@@ -151,7 +162,7 @@ class Past:
         return replace(event, versions=own.channels, seen=own.seen), depth
 
     def _versions_at(self, entry_id: bytes, needed_by: bytes) -> Flow[tuple[Versions, int]]:
-        """The whole versions in an entry, which another entry changes, and the number of changes between them and whole ones."""
+        """The whole versions in an entry, which another entry changes, and their depth."""
         known = self._versions.get(entry_id)
         if known is not None:
             return known
@@ -164,7 +175,7 @@ class Past:
         return Versions(outline.event.versions, outline.event.seen), outline.depth
 
     def ids(self, namespace: str) -> Flow[list[str]]:
-        """The ids of the checkpoints that could be read at the current event, smallest first."""
+        """The ids of the checkpoints at the current event, smallest first."""
         index = yield from self._caught_up()
         return [split_sort_key(sort_key)[1] for sort_key in sorted(_within(namespace, index.checkpoints))]
 
@@ -231,7 +242,10 @@ class Past:
         return outline
 
     def _assembled(self, outline: Outline) -> Flow[State]:
-        """A checkpoint with its values and pending writes. Raises `CorruptEntry` if parts are gone that were not pruned."""
+        """A checkpoint with its values and pending writes.
+
+        Raises `CorruptEntry` if parts are gone that were not pruned.
+        """
         state = yield from self._states.assembled(outline)
         if state is not None:
             return state

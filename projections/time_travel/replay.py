@@ -1,4 +1,4 @@
-"""Replay a thread's events with the state that could be read right after each, and find the state as of a moment.
+"""Replay a thread's events with their states, and find the state as of a moment.
 
 Both read the log alone and write nothing, so they work on replicas, and for users who may only read.
 """
@@ -86,7 +86,10 @@ def replay(
 
 
 def _pass(past: Past, after: Moment, passed: Callable[[Recorded], object]) -> Flow[None]:
-    """Go to the last event at or before a moment, event by event, so that nothing has to be looked up later."""
+    """Go to the last event at or before a moment.
+
+    It goes event by event, so that nothing has to be looked up later.
+    """
     more = 1
     while more:
         events, more = yield from past.cursor.page(past.cursor.last, SCAN)
@@ -103,7 +106,7 @@ def _namespace_of(recorded: Recorded) -> str | None:
 
 
 def state_as_of(keys: ThreadKeys, namespace: str, when: When | Moment) -> Flow[StoredCheckpoint | None]:
-    """The checkpoint that could be read of a namespace as of a moment; None if there was none yet.
+    """The latest checkpoint of a namespace as of a moment; None if there was none.
 
     `projections.time_travel.moment` lists the forms of a moment; times are by the server's clock.
     Takes one round trip per 1000 entries or 4 MiB up to the moment, and three more; of a pruned thread also those of its whole

@@ -71,7 +71,7 @@ class States:
         """Values of the state given last."""
 
     def assembled(self, outline: Outline) -> Flow[StoredCheckpoint | None]:
-        """A checkpoint with its values and pending writes; None if the log lacks some of it.
+        """A checkpoint with its values and writes; None if the log lacks some of it.
 
         Takes no round trip if all of it is cached, else one; with a signer one, and those of `check_views`.
         Raises `CorruptEntry` or `SignatureInvalid`.
@@ -110,7 +110,7 @@ class States:
         )
 
     def _checked(self, outline: Outline) -> Flow[StoredCheckpoint | None]:
-        """A checkpoint that is read from the log whole, with the signature of each of its entries checked."""
+        """A checkpoint read from the log, after checking the signatures of its entries."""
         event, names = outline.event, outline.names()
         parts = yield from read_parts(self.keys, names.values(), [outline.entry_id], outline.writes)
         if parts is None:
@@ -126,7 +126,10 @@ class States:
     def _fetch(
         self, names: Collection[ValueName], entry_ids: Collection[bytes]
     ) -> Flow[tuple[dict[ValueName, StoredValue | None], dict[bytes, Writes]] | None]:
-        """Values by name, and writes by entry; None if the log lacks any of them. Takes one round trip."""
+        """Values by name, and writes by entry; None if the log lacks any of them.
+
+        Takes one round trip.
+        """
         parts = yield from read_parts(self.keys, names, (), entry_ids)
         if parts is None:
             return None
@@ -143,7 +146,10 @@ class States:
         return values, dict(zip(entry_ids, parts.writes, strict=True))
 
     def offer(self, recorded: Recorded) -> None:
-        """Cache the values and writes of an event that was read whole. Raises `CorruptEntry`."""
+        """Cache the values and writes of an event that was read whole.
+
+        Raises `CorruptEntry`.
+        """
         event, entry_id = recorded.event, recorded.entry_id
         if isinstance(event, WritesSaved):
             writes = [entry_id, event.task_id.encode(), event.task_path.encode()]

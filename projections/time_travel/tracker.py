@@ -1,4 +1,4 @@
-"""Follow the latest checkpoint of each namespace through the events of a log. Pure.
+"""Follow the latest checkpoint of each namespace through a log. Pure.
 
 Theory of operation:
 
@@ -160,7 +160,7 @@ class Tracker:
 def _entries_of(
     event: CheckpointSaved, brought: Mapping[tuple[str, str], bytes], before: Outline | None
 ) -> tuple[dict[str, bytes | None], list[str]]:
-    """By channel the entry of a checkpoint's value, and the channels where it is not known."""
+    """By channel the entry of a checkpoint's value, and the channels without one yet."""
     entries: dict[str, bytes | None] = {}
     unknown: list[str] = []
     for channel, version_key in event.versions.items():
