@@ -115,13 +115,19 @@ local function head_of(head, ns_key, last)
   return { id = found[1], w = writes }
 end
 
--- The idempotency key in the fields of an entry or event, nil if there is none.
-local function idempotency_key_of(fields)
+-- The value of a field among names and values in turn, nil if there is none.
+local function field_of(fields, name)
   for i = 1, #fields, 2 do
-    if fields[i] == 'r' then
+    if fields[i] == name then
       return fields[i + 1]
     end
   end
+end
+
+-- The fields of an entry, names and values in turn, nil if the log lacks it.
+local function fields_at(entry_id)
+  local entry = redis.call('XRANGE', LOG, entry_id, entry_id)[1]
+  return entry and entry[2]
 end
 
 -- The next entry id, with a ms of its own, if necessary ahead of the clock. So ids sort as text.

@@ -49,12 +49,11 @@ local function pieces_of(read)
   return out
 end
 
--- The fields of an entry, names and values in turn; nil if the log lacks it.
+-- `fields_at`, once for each entry.
 local function entry_at(read, entry_id)
   local fields = read.entries[entry_id]
   if fields == nil then
-    local entry = redis.call('XRANGE', LOG, entry_id, entry_id)[1]
-    fields = entry and entry[2] or false
+    fields = fields_at(entry_id) or false
     local bytes = 0
     for i = 2, fields and #fields or 0, 2 do
       bytes = bytes + #fields[i]
@@ -63,15 +62,6 @@ local function entry_at(read, entry_id)
     read.entries[entry_id] = fields
   end
   return fields or nil
-end
-
--- The value of a field of an entry, nil if it has none.
-local function field_of(fields, name)
-  for i = 1, #fields, 2 do
-    if fields[i] == name then
-      return fields[i + 1]
-    end
-  end
 end
 
 -- The versions of a checkpoint's entry: {their number in the reply, channel, version key, ...}.

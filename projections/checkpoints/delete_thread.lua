@@ -40,12 +40,8 @@ if state then
   n, digest = string.format('%.0f', state.n), state.d
 else
   local last = redis.call('XREVRANGE', LOG, '+', '-', 'COUNT', 1)[1]
-  for i = 1, last and #last[2] or 0, 2 do
-    if last[2][i] == 'n' then
-      n = last[2][i + 1]
-    elseif last[2][i] == 'd' then
-      digest = last[2][i + 1]
-    end
+  if last then
+    n, digest = field_of(last[2], 'n') or n, field_of(last[2], 'd') or digest
   end
 end
 

@@ -89,20 +89,10 @@ if not is_latest then
 end
 if replaced then
   local entry_id = string.sub(replaced, #sort_key + 2)
-  local entry = redis.call('XRANGE', LOG, entry_id, entry_id)[1]
-  if entry and idempotency_key_of(entry[2]) == fields.r then
+  local entry = fields_at(entry_id)
+  if entry and field_of(entry, 'r') == fields.r then
     return { 'same', entry_id }
   end
-end
-
-local function has_versions(entry_id, checksum)
-  local entry = redis.call('XRANGE', LOG, entry_id, entry_id)[1]
-  for i = 1, entry and #entry[2] or 0, 2 do
-    if entry[2][i] == 'y' and entry[2][i + 1] == checksum then
-      return true
-    end
-  end
-  return false
 end
 
 local head = read_head(HEAD, ns_sort_key, last, values)
@@ -111,7 +101,8 @@ if fields.b then
   local base_id, stop = counted_at(fields.b, 1)
   local checksum = string.sub(fields.b, stop + 1)
   local on_head = head.is_current and head.entry_id == base_id and head.checksum == checksum
-  if not on_head and not has_versions(base_id, checksum) then
+  local entry = not on_head and fields_at(base_id)
+  if not on_head and not (entry and field_of(entry, 'y') == checksum) then
     return { 'base' }
   end
   continues = continues and on_head
@@ -124,18 +115,14 @@ local views = shared_views(run ~= '', ttl > 0 or state.first or only_writes)
 
 local early = {}
 for i, member in ipairs(members(ORDER, 'w' .. sort_key)) do
-  local entry_id = writes_entry(member, sort_key)
-  local entry = redis.call('XRANGE', LOG, entry_id, entry_id)[1]
-  if not entry then
+  early[i] = writes_entry(member, sort_key)
+end
+table.sort(early, is_before)
+for i, entry_id in ipairs(early) do
+  early[i] = fields_at(entry_id)
+  if not early[i] then
     return { 'gone', entry_id }
   end
-  early[i] = entry
-end
-table.sort(early, function(one, other)
-  return tonumber(string.match(one[1], '^%d+')) < tonumber(string.match(other[1], '^%d+'))
-end)
-for i, entry in ipairs(early) do
-  early[i] = entry[2]
 end
 
 -- From here on it writes.

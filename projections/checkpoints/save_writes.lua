@@ -28,12 +28,12 @@ local left = redis.call('PTTL', LOG)
 local values, paths, calls = {}, {}, {} -- by name, the task's earlier writes, their paths, and their calls' idempotency keys
 for _, member in ipairs(members(ORDER, 'w' .. sort_key .. task)) do
   local entry_id = string.sub(member, #sort_key + #task + 2)
-  local found = redis.call('XRANGE', LOG, entry_id, entry_id)[1]
-  if not found then
+  local fields = fields_at(entry_id)
+  if not fields then
     return { 'gone', entry_id }
   end
-  local call = idempotency_key_of(found[2])
-  each_write(found[2], function(name, path, value, is_special)
+  local call = field_of(fields, 'r')
+  each_write(fields, function(name, path, value, is_special)
     if is_special or not values[name] then
       values[name], paths[name], calls[name] = value, path, call
     end
@@ -42,7 +42,7 @@ end
 
 -- Whether an event has a write that is new, or a special one that differs from the task's earlier one.
 local function changes(fields)
-  local found, call = false, idempotency_key_of(fields)
+  local found, call = false, field_of(fields, 'r')
   each_write(fields, function(name, path, value, is_special)
     local is_repeated = (values[name] == value and paths[name] == path) or (call and calls[name] == call)
     found = found or not values[name] or (is_special and not is_repeated)

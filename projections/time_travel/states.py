@@ -95,19 +95,9 @@ class States:
         except (Malformed, ValueError) as error:
             raise damaged(self.keys, error, outline.entry_id) from error
         event = outline.event
-        return StoredCheckpoint(
-            event.namespace,
-            event.checkpoint_id,
-            event.parent_id,
-            event.body,
-            event.versions,
-            {channel: value for channel, name in names.items() if (value := values[name]) is not None},
-            pending,
-            event.seen,
-            outline.entry_id,
-            event.check,
-            outline.depth,
-        )
+        head = event.namespace, event.checkpoint_id, event.parent_id, event.body, event.versions
+        found = {channel: value for channel, name in names.items() if (value := values[name]) is not None}
+        return StoredCheckpoint(*head, found, pending, event.seen, outline.entry_id, event.check, outline.depth)
 
     def _checked(self, outline: Outline) -> Flow[StoredCheckpoint | None]:
         """A checkpoint read from the log, after checking the signatures of its entries."""

@@ -21,16 +21,6 @@ local function same_event(entry, fields)
   return true
 end
 
--- Whether an entry has the kind, schema version and envelope of these fields.
-local function same_event(entry, fields)
-  for i = 1, 6 do
-    if entry[i + 4] ~= fields[i] then
-      return false
-    end
-  end
-  return true
-end
-
 local state, why = open()
 if why == 'stale' then
   return { why }
