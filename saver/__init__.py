@@ -1,7 +1,6 @@
 """A LangGraph checkpointer on plain Redis Streams.
 
-What is named here is loaded when it is first asked for: LangGraph takes half a second, which a command line that does not need it
-should not wait for.
+The names are loaded on first use. Importing LangGraph takes half a second, and some commands of `agentlog` do not need it.
 """
 
 from importlib import import_module
@@ -20,12 +19,14 @@ _HOMES = {"EmbeddedServer": "saver.embedded", "RedisStreamSaver": "saver.saver"}
 refuse_other_floors()
 
 
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found: object = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = found
-    return found
+if not TYPE_CHECKING:  # otherwise type checkers accept any name
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found: object = getattr(import_module(_HOMES[name]), name)
+        globals()[name] = found
+        return found
 
 
 def __dir__() -> list[str]:

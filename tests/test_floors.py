@@ -132,7 +132,7 @@ def test_rooms_import_rooms_below_them(floor: str) -> None:
 def test_every_folder_is_a_room() -> None:
     """The folders of each floor are the rooms named here."""
     for floor, rooms in ROOMS.items():
-        folders = {path.parent.relative_to(ROOT / floor).parts[0] for path in (ROOT / floor).rglob("*/*.py")}
+        folders = {path.relative_to(ROOT / floor).parts[0] for path in (ROOT / floor).rglob("*/*.py")}
         assert folders == set(rooms)
 
 
