@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from eventlog.errors import InvalidArgument
 from eventlog.keys import text
 
-__all__ = ["Address", "address_of", "configurable_of", "id_of", "thread_id_of"]
+__all__ = ["Address", "address_of", "configurable_of", "id_of", "ids_of", "thread_id_of", "whole_number"]
 
 
 class Address(NamedTuple):
@@ -37,6 +37,20 @@ def id_of(value: object, field: str) -> str:
         raise TypeError(f"{field} must be a string, not {type(value).__name__} ({value!r:.80}); pass the id as text.")
     if not value.isascii():
         text(field, value)
+    return value
+
+
+def ids_of(ids: Sequence[str], field: str) -> list[str]:
+    """Returns a list of ids as text. Refuses a single string, whose letters would be taken for ids."""
+    if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
+        raise TypeError(f"{field} must be a list of ids, not {type(ids).__name__}; pass [{ids!r}].")
+    return [thread_id_of(one, f"each of {field}") for one in ids]
+
+
+def whole_number(value: object, field: str) -> int:
+    """Returns an int as it is. Raises `TypeError` that names the field for anything else, also for a bool."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{field} must be an int, not {type(value).__name__}.")
     return value
 
 

@@ -14,7 +14,7 @@ from eventlog.flow import Flow
 from eventlog.forks import renew_after_fork
 from eventlog.keys import Keyspace
 
-__all__ = ["TrimmingBehindPuts"]
+__all__ = ["TrimmingAfterPuts"]
 
 EVERY = 5.0
 """Seconds after which a put is followed by trimming."""
@@ -34,7 +34,7 @@ class _Since:
     puts: int = 0
 
 
-class TrimmingBehindPuts:
+class TrimmingAfterPuts:
     """Keeps the feed within bounds, for a saver.
 
     What a put did stands, whatever becomes of the trimming behind it: its failures are logged, as are consumer groups that hold
@@ -61,7 +61,7 @@ class TrimmingBehindPuts:
     def _begin_process(self) -> None:
         self._lock = threading.Lock()
 
-    def behind_put(self, thread: bytes) -> Flow[None]:
+    def after_put(self, thread: bytes) -> Flow[None]:
         """Trims the partition of a thread that was put to, if that is due. No round trip, or one."""
         partition = self._keyspace.partition_of(thread)
         if not self._is_due(partition):

@@ -38,7 +38,7 @@ from projections.values.stored import StoredCheckpoint
 from projections.values.versions import MANY, Versions, check_of_versions
 from saver.configs import Address
 
-__all__ = ["Translator", "config_of", "copied"]
+__all__ = ["Translator", "config_of", "copied", "metadata_text"]
 
 _CLEAR = ("v", "ts", "versions_seen", "updated_channels")
 """Keys of a checkpoint that lie in the clear even when values are encrypted."""
@@ -112,7 +112,7 @@ class Translator:
             idempotency_key=idempotency_key,
             seen=seen,
             check=check,
-            audit=stamp(self._open(config.get("metadata"))),
+            audit=self.stamp(config.get("metadata")),
         )
         return event, changed, full
 
@@ -123,6 +123,8 @@ class Translator:
         task_id: str,
         task_path: str,
         metadata: object = None,
+        *,
+        indexes: Sequence[int] | None = None,
     ) -> WritesSaved:
         """The event of a put_writes, `metadata` its config's. Raises `ValueUnwritable`, `InvalidArgument` or `TypeError`."""
         if address.checkpoint_id is None:
@@ -133,12 +135,12 @@ class Translator:
             text(field, value)
         found: dict[int, Write] = {}
         for position, (channel, value) in enumerate(writes):
-            idx = WRITES_IDX_MAP.get(channel, position)
+            idx = WRITES_IDX_MAP.get(channel, position) if indexes is None else indexes[position]
             found[idx] = Write(idx, _named(channel), *self._dump(address, channel, value))
         idempotency_key = self._idempotency_key(address, [task_path, list(writes)])
         namespace, put = address.namespace or "", tuple(found.values())
         return WritesSaved(
-            namespace, address.checkpoint_id, task_id, task_path, put, idempotency_key, stamp(self._open(metadata))
+            namespace, address.checkpoint_id, task_id, task_path, put, idempotency_key, self.stamp(metadata)
         )
 
     def _idempotency_key(self, address: Address, call: list[Any]) -> bytes:
@@ -156,9 +158,9 @@ class Translator:
             digest.update(data)
         return digest.digest()
 
-    def _open(self, metadata: object) -> object:
-        """A config's metadata, where it may be read by whoever can read the log."""
-        return None if isinstance(self.serde, EncryptedSerializer) else metadata
+    def stamp(self, metadata: object) -> Mapping[str, Any] | None:
+        """Returns the audit stamp of a call, without the config's metadata where values are encrypted."""
+        return stamp(None if isinstance(self.serde, EncryptedSerializer) else metadata)
 
     def _dump(self, address: Address, what: str, value: Any) -> tuple[str, bytes]:
         try:
@@ -279,6 +281,15 @@ def copied(seen: Mapping[str, Any]) -> dict[str, Any]:
 def config_of(thread_id: str, namespace: str, checkpoint_id: str) -> RunnableConfig:
     """The config that names a checkpoint."""
     return {"configurable": {"thread_id": thread_id, "checkpoint_ns": namespace, "checkpoint_id": checkpoint_id}}
+
+
+def metadata_text(thread_id: str, metadata: Mapping[str, Any], key: str) -> str:
+    """Returns a value of metadata as text, the form that it has in the feed."""
+    value = metadata.get(key)
+    written = "" if value is None else str(value)
+    if not written.isascii():
+        text(f"Thread {thread_id!r}: metadata {key!r}", written)
+    return written
 
 
 def _names_another(metadata: Mapping[str, Any], thread_id: str) -> bool:

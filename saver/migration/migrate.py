@@ -305,8 +305,10 @@ class _Move:
         placed = yield from self.source.placed(self.thread, name, found)
         config = config_of(self.thread_id, name.namespace, name.checkpoint_id)
         for (task_id, path), writes in _in_calls(placed):
-            indexed = [(one.idx, one.channel, one.value) for one in writes]
-            flow = self.target._operations.put_indexed_writes(self.target.serde, config, indexed, task_id, path)
+            indexed, indexes = [(one.channel, one.value) for one in writes], [one.idx for one in writes]
+            flow = self.target._operations.put_writes(
+                self.target.serde, config, indexed, task_id, path, indexes=indexes
+            )
             yield RunFlow(self.target, flow)
             self.done.writes += len(indexed)
 

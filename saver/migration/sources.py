@@ -243,18 +243,18 @@ class StreamSource(Source):
     def threads(self) -> Work[Iterable[Any]]:
         """Ids of all threads."""
         operations = self.saver._operations
-        found = yield RunFlow(self.saver, operations._first(threads_of(operations.keyspace)))
+        found = yield RunFlow(self.saver, operations.checked(threads_of(operations.keyspace)))
         return [thread.decode() for thread in found]
 
     def checkpoints(self, thread: Any) -> Work[Iterable[Name]]:
         """All checkpoints of a thread."""
         operations = self.saver._operations
-        return (yield RunFlow(self.saver, operations._first(_listed(operations._keys(str(thread))))))  # type: ignore[no-any-return]
+        return (yield RunFlow(self.saver, operations.checked(_listed(operations.keys_of(str(thread))))))  # type: ignore[no-any-return]
 
     def _places(self, thread: Any, name: Name) -> Work[list[tuple[str | None, str, int]] | None]:
         operations = self.saver._operations
-        reading = read_checkpoint(operations._keys(str(thread)), name.namespace, name.checkpoint_id)
-        stored = yield RunFlow(self.saver, operations._first(reading))
+        reading = read_checkpoint(operations.keys_of(str(thread)), name.namespace, name.checkpoint_id)
+        stored = yield RunFlow(self.saver, operations.checked(reading))
         return [(one.task_path, one.task_id, one.write.idx) for one in stored.writes] if stored else None
 
 

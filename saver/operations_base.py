@@ -1,0 +1,57 @@
+"""The state that all operations of a saver share.
+
+Before its first request an operation checks the server and the prefix, once per saver.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from eventlog.connect.server import check_server
+from eventlog.feed.reading import open_keyspace
+from eventlog.feed.trimming import Retention
+from eventlog.flow import Flow
+from eventlog.keys import Keyspace, ThreadKeys
+from projections.values.cache import ValueCache
+from saver.nodes import KnownCheckpoints
+from saver.retention import TrimmingAfterPuts
+from saver.ttl import TimeToLive
+
+__all__ = ["OperationsBase"]
+
+T = TypeVar("T")
+
+
+class OperationsBase:
+    """Base class of the operations of each capability."""
+
+    def __init__(
+        self, keyspace: Keyspace, ttl: TimeToLive, cache: ValueCache, retention: Retention | None = None
+    ) -> None:
+        self.keyspace = keyspace
+        self.ttl = ttl
+        self.cache = cache
+        self.known = KnownCheckpoints()
+        self.trimming = None if retention is None else TrimmingAfterPuts(keyspace, retention)
+        self._is_checked = False
+
+    def check(self) -> Flow[None]:
+        """Checks the server and the prefix. One round trip."""
+        yield from check_server(self.keyspace, expires=self.ttl.on_write > 0)
+        self._is_checked = True
+
+    def checked(self, flow: Flow[T]) -> Flow[T]:
+        """Runs `flow`, after the check if this is the saver's first call."""
+        if not self._is_checked:
+            yield from self.check()
+        return (yield from flow)
+
+    def checked_read_only(self, flow: Flow[T]) -> Flow[T]:
+        """Runs `flow`, which only reads, after a check of the prefix that only reads as well."""
+        if not self._is_checked:
+            yield from open_keyspace(self.keyspace.prefix, self.keyspace.partitions)
+        return (yield from flow)
+
+    def keys_of(self, thread_id: str) -> ThreadKeys:
+        """The keys of a thread."""
+        return self.keyspace.thread(thread_id.encode())

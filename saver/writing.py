@@ -1,0 +1,106 @@
+"""Operations that append checkpoints and writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata
+from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
+
+from eventlog.codec import NEVER
+from eventlog.events import WritesSaved
+from eventlog.flow import Flow
+from projections.checkpoints.save import About, save_checkpoint, save_writes
+from projections.values.cache import ValueCache
+from saver.configs import Address, address_of
+from saver.nodes import NOTHING, Known, nodes_of, writer_of
+from saver.operations_base import OperationsBase
+from saver.translation import Translator, config_of, metadata_text
+
+__all__ = ["Writing"]
+
+_UNSHARED = ValueCache(0, NEVER)
+"""For encrypted values, which share no bytes with each other and cannot be compressed."""
+
+
+class Writing(OperationsBase):
+    """Appends to logs."""
+
+    def put(
+        self,
+        serde: SerializerProtocol,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> Flow[RunnableConfig]:
+        """Appends a checkpoint, and returns the config that names it."""
+        address = address_of(config)
+        event, values, full = Translator(serde).checkpoint_saved(address, config, checkpoint, metadata, new_versions)
+        source, step, run = [metadata_text(address.thread_id, full, key) for key in ("source", "step", "run_id")]
+        about = About(source, step, run, self._nodes(address, checkpoint, full, event.audit))
+        keys = self.keys_of(address.thread_id)
+        cache = _UNSHARED if isinstance(serde, EncryptedSerializer) else self.cache
+        yield from self.checked(save_checkpoint(keys, event, values, cache=cache, ttl=self.ttl.on_write, about=about))
+        if self.trimming is not None:
+            yield from self.trimming.after_put(keys.thread)
+        return config_of(address.thread_id, event.namespace, event.checkpoint_id)
+
+    def put_writes(
+        self,
+        serde: SerializerProtocol,
+        config: RunnableConfig,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str,
+        *,
+        indexes: Sequence[int] | None = None,
+    ) -> Flow[None]:
+        """Appends the writes of a task, under LangGraph's indexes or the given ones."""
+        address = address_of(config)
+        event = Translator(serde).writes_saved(
+            address, writes, task_id, task_path, config.get("metadata"), indexes=indexes
+        )
+        if not event.writes:
+            return
+        known = self.known.get((address.thread_id, event.namespace, event.checkpoint_id))
+        if event.audit is None and known is not None and known.audit is not None:
+            event = replace(event, audit=known.audit)
+        keys = self.keys_of(address.thread_id)
+        about = _about_writes(address.thread_id, event, config, known)
+        yield from self.checked(save_writes(keys, event, ttl=self.ttl.on_write, about=about))
+        if self.trimming is not None:
+            yield from self.trimming.after_put(keys.thread)
+
+    def _nodes(
+        self,
+        address: Address,
+        checkpoint: Checkpoint,
+        metadata: Mapping[str, Any],
+        audit: Mapping[str, Any] | None,
+    ) -> Sequence[str]:
+        """Returns the nodes that ran for a checkpoint, and notes the checkpoint as known."""
+        thread_id, namespace, parent_id = address
+        namespace = namespace or ""
+        before = NOTHING if parent_id is None else self.known.get((thread_id, namespace, parent_id))
+        known = Known.of(checkpoint, metadata)
+        self.known.note((thread_id, namespace, checkpoint["id"]), known._replace(audit=audit))
+        return nodes_of(known, metadata.get("source"), before)
+
+
+def _about_writes(thread_id: str, event: WritesSaved, config: RunnableConfig, known: Known | None) -> About:
+    """Returns what the pointer of writes says. They belong to the step after their checkpoint's."""
+    step = "" if known is None or known.step is None else str(known.step + 1)
+    return About("", step, _run_of(thread_id, config), writer_of(event.task_path, known))
+
+
+def _run_of(thread_id: str, config: RunnableConfig) -> str:
+    """Returns the run of a call, found as LangGraph's `get_checkpoint_metadata` does for a put."""
+    for part in (config.get("metadata"), config.get("configurable")):
+        if isinstance(part, Mapping) and isinstance(part.get("run_id"), (str, int, float)):
+            return metadata_text(thread_id, part, "run_id").replace("\0", "")
+    return ""
