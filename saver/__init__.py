@@ -10,11 +10,16 @@ from saver.shadowing import refuse_other_floors
 
 if TYPE_CHECKING:
     from saver.embedded import EmbeddedServer
+    from saver.options import SaverOptions
     from saver.saver import RedisStreamSaver
 
-__all__ = ["EmbeddedServer", "RedisStreamSaver"]
+__all__ = ["EmbeddedServer", "RedisStreamSaver", "SaverOptions"]
 
-_HOMES = {"EmbeddedServer": "saver.embedded", "RedisStreamSaver": "saver.saver"}
+_HOMES = {
+    "EmbeddedServer": "saver.embedded",
+    "RedisStreamSaver": "saver.saver",
+    "SaverOptions": "saver.options",
+}
 
 refuse_other_floors()
 

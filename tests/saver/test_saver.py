@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
+import re
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -17,7 +19,7 @@ from projections.integrity import verify
 from projections.log import pages
 from projections.time_travel import replay
 from projections.transfer import copy, export, import_
-from saver import RedisStreamSaver
+from saver import RedisStreamSaver, SaverOptions
 from tests.saver.conftest import Server
 from tests.saver.threads import config
 
@@ -47,6 +49,22 @@ def stated(module: ModuleType, entries: str = "PAGE", size: str = "PAGE_BYTES") 
 def test_docstrings_state_the_size_of_a_page(method: str, page: str) -> None:
     """The events and bytes per round trip in a docstring are those that the code reads."""
     assert page in " ".join(str(getattr(RedisStreamSaver, method).__doc__).split())
+
+
+def test_every_option_is_stated_everywhere() -> None:
+    """The docstring of the class and the parameters of `from_conn_string` have the options of `SaverOptions`."""
+    options = list(SaverOptions.__annotations__)
+    stated = str(inspect.getdoc(RedisStreamSaver)).partition("Options:")[2]
+    assert re.findall(r"^    (\w+):", stated, re.MULTILINE)[: len(options)] == options
+    parameters = inspect.signature(RedisStreamSaver.from_conn_string).parameters.values()
+    assert [one.name for one in parameters if one.kind is one.KEYWORD_ONLY] == options
+
+
+def test_an_unknown_option_is_refused() -> None:
+    """An option that no saver has is a TypeError that names it and those there are."""
+    options: Any = {"partition": 1}
+    with pytest.raises(TypeError, match=r"'?partition'?.*prefix, partitions"):
+        RedisStreamSaver(redis.Redis(), **options)
 
 
 def on_url(url: str, **options: Any) -> RedisStreamSaver:

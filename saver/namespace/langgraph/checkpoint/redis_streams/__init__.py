@@ -89,6 +89,7 @@ if TYPE_CHECKING:
     from saver import (
         EmbeddedServer,
         RedisStreamSaver,
+        SaverOptions,
     )
     from saver.differences import (
         differences,
@@ -149,6 +150,7 @@ __all__ = [
     "Runner",
     "RunsDeleted",
     "SaverClosed",
+    "SaverOptions",
     "ServerError",
     "ServerFailedCommand",
     "ServerLoading",
@@ -186,6 +188,7 @@ _HOMES = {
     "fold": "projections",
     "EmbeddedServer": "saver",
     "RedisStreamSaver": "saver",
+    "SaverOptions": "saver",
     "differences": "saver.differences",
     "amigrate": "saver.migration.migrate",
     "migrate": "saver.migration.migrate",

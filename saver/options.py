@@ -1,0 +1,69 @@
+"""The options of a saver, and the operations that follow from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from typing import Any
+
+from langgraph.checkpoint.serde.base import SerializerProtocol
+from typing_extensions import TypedDict
+
+from eventlog.codec import NEVER
+from eventlog.errors import InvalidArgument
+from eventlog.feed.trimming import Retention
+from eventlog.keys import PARTITIONS, PREFIX, Keyspace
+from eventlog.signing import Signer, SigningKey
+from projections.values.cache import CACHE_BYTES, COMPRESS_ABOVE, ValueCache
+from saver.configs import whole_number
+from saver.operations import Operations
+from saver.ttl import TimeToLive
+
+__all__ = ["SaverOptions", "operations_of"]
+
+
+class SaverOptions(TypedDict, total=False):
+    """The keyword options of `RedisStreamSaver`, whose docstring explains them."""
+
+    prefix: str
+    partitions: int
+    serde: SerializerProtocol | None
+    ttl: float | Mapping[str, Any] | None
+    cache_bytes: int
+    compress_above: int | None
+    feed_retention: timedelta | int | Mapping[str, Any] | None
+    signing_key: SigningKey | bytes | None
+    accepted_keys: Iterable[SigningKey]
+
+
+def operations_of(options: SaverOptions) -> Operations:
+    """Returns the operations of a saver. Raises `TypeError` or `InvalidArgument`."""
+    known = SaverOptions.__annotations__
+    if unknown := sorted(options.keys() - known):
+        raise TypeError(f"Unknown options: {', '.join(unknown)}. A saver takes {', '.join(known)}.")
+    serde = options.get("serde")
+    if serde is not None and not (hasattr(serde, "dumps_typed") or hasattr(serde, "dumps")):
+        raise TypeError(f"serde must be a serializer (dumps_typed and loads_typed), not {type(serde).__name__}.")
+    signer = _signer_of(options.get("signing_key"), options.get("accepted_keys", ()))
+    return Operations(
+        Keyspace(options.get("prefix", PREFIX), options.get("partitions", PARTITIONS), signer),
+        TimeToLive.of(options.get("ttl")),
+        _cache_of(options.get("cache_bytes", CACHE_BYTES), options.get("compress_above", COMPRESS_ABOVE)),
+        Retention.of(options.get("feed_retention")),
+    )
+
+
+def _cache_of(cache_bytes: int, compress_above: int | None) -> ValueCache:
+    bounds = {"cache_bytes": cache_bytes, "compress_above": NEVER if compress_above is None else compress_above}
+    for name, value in bounds.items():
+        if whole_number(value, name) < 0:
+            raise InvalidArgument(f"{name} must be 0 or more bytes, not {value}.")
+    return ValueCache(*bounds.values())
+
+
+def _signer_of(key: SigningKey | bytes | None, accepted: Iterable[SigningKey]) -> Signer | None:
+    if key is not None:
+        return Signer(SigningKey.hmac(key) if isinstance(key, (bytes, bytearray)) else key, accepted)
+    if list(accepted):
+        raise InvalidArgument("accepted_keys go with a signing_key; an auditor passes a public half as signing_key.")
+    return None
