@@ -15,8 +15,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FLOORS = ("eventlog", "projections", "saver")
 FOLDERS = (*FLOORS, "tests", "scripts")
-RESULTS = ("Flow[", "Work[")
-"""Annotations of results that have to be run: `eventlog.flow.Flow`, and `saver.asking.Work` of migrations."""
+RESULTS = ("Flow[",)
+"""Annotations of results that have to be run."""
 FORMATTER = re.compile(r"#\s*fmt\s*:")
 DIRECTIVE = re.compile(r"# fmt: (skip|on|off)")
 

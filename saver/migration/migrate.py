@@ -1,12 +1,15 @@
-"""Threads from another saver: every checkpoint with its values, versions, metadata and pending writes; then both sides compared.
+"""Copies threads from another saver, then compares both sides.
 
-Checkpoints go oldest first and parents before children, one at a time, so that what is kept of each is what it changed. What is
-there already and is the same is passed over: a migration that was cut short, or whose source went on, is
-completed by running it again.
+A migration copies every checkpoint with its values, versions, metadata and pending writes. Checkpoints go one at a time, parents
+first, so that the target stores only the values that each one changed. A checkpoint that the target has already, the same, is left
+alone. So running a migration again completes one that was interrupted, or brings the checkpoints that came since.
+
+A migration is a flow on the target's connections. Calls on the source are blocking work of the flow (see `saver.migration.calls`).
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -16,9 +19,12 @@ from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 
 from eventlog.attribution import audit
 from eventlog.errors import EventLogError, InvalidArgument
+from eventlog.flow import Emit, Flow
+from projections.transfer.blocking import acarry_out, carry_out
+from projections.transfer.blocking import on_file as blocking
+from projections.transfer.export import consumed
 from saver.configs import thread_id_of
-from saver.migration.ask import Ask, Listing, RunFlow, Work, aperform, perform
-from saver.migration.sources import Name, Placed, Source, source_of
+from saver.migration.sources import Name, Placed, Source, names_in, source_of
 from saver.saver import RedisStreamSaver
 from saver.translation import config_of
 
@@ -26,39 +32,41 @@ __all__ = ["Difference", "Migrated", "Progress", "acompare", "amigrate", "compar
 
 PAGE = 20
 """Checkpoints that are compared at once."""
-MOST = 1000
-"""Differences that are told one by one."""
-REMEMBERED = 256
-"""Checkpoints whose versions are kept, for those that come after them."""
+MOST_DIFFERENCES = 1000
+"""Differences that a result lists."""
+MOST_KNOWN = 256
+"""Checkpoints whose versions are cached for the checkpoints after them."""
 
 
 class Difference(NamedTuple):
-    """Something that the target answers otherwise than the source."""
+    """A part of a thread that the target does not have as the source does."""
 
     thread_id: str
     namespace: str
     checkpoint_id: str
-    """Empty where it is not of one checkpoint."""
+    """Empty if the difference does not concern one checkpoint."""
     what: str
 
 
 class Progress(NamedTuple):
-    """How far a migration is."""
+    """The progress of a migration."""
 
     phase: str
     """"copy" or "compare"."""
     thread_id: str
     threads: int
-    """Threads done, and of how many."""
+    """Threads done."""
     of: int
+    """Threads in all."""
     checkpoints: int
-    """Checkpoints of this thread done, and of how many."""
+    """Checkpoints of this thread done."""
     of_checkpoints: int
+    """Checkpoints of this thread in all."""
 
 
 @dataclass(slots=True)
 class Migrated:
-    """What a migration did and found."""
+    """The result of a migration."""
 
     threads: int = 0
     checkpoints: int = 0
@@ -66,11 +74,11 @@ class Migrated:
     writes: int = 0
     """Pending writes that were put."""
     present: int = 0
-    """Checkpoints that were there already, the same."""
+    """Checkpoints that the target had already, the same."""
     compared: int = 0
     """Checkpoints that were compared."""
     differing: int = 0
-    """How many differences there are."""
+    """The number of differences."""
     differences: list[Difference] = field(default_factory=list)
     """The first thousand of them."""
 
@@ -81,11 +89,11 @@ class Migrated:
 
     def _differ(self, thread: str, name: Name, what: str) -> None:
         self.differing += 1
-        if len(self.differences) < MOST:
+        if len(self.differences) < MOST_DIFFERENCES:
             self.differences.append(Difference(thread, name.namespace, name.checkpoint_id, what))
 
 
-Tell = Callable[[Progress], object]
+ProgressCallback = Callable[[Progress], object]
 
 
 def migrate(
@@ -93,25 +101,25 @@ def migrate(
     target: RedisStreamSaver,
     *,
     threads: Sequence[str] | None = None,
-    progress: Tell | None = None,
+    progress: ProgressCallback | None = None,
     verify: bool = True,
 ) -> Migrated:
-    """Copies threads (None: all) of any saver into this project's, and with `verify` compares both sides afterwards.
+    """Copies threads of any saver to a `RedisStreamSaver`.
 
-    Run again, it completes what was cut short and brings what has come since; what is there and the same is left alone. Pending
-    writes keep their tasks, indexes and, where the source has them, task paths. Of what a source does not keep nothing can come:
-    writes whose checkpoint never came, and values it has under no version. `progress` is called after each checkpoint.
+    Without `threads`, all threads are copied. With `verify`, both sides are compared afterwards. `progress` is called after
+    each checkpoint. Pending writes keep their tasks, indexes and, if the source has them, task paths. Two things cannot be
+    copied: writes whose checkpoint never came, and values that the source has under no version.
 
     Round trips: two to four per checkpoint, and two per 20 for the comparison. Memory: twenty checkpoints, and the ids of a thread.
 
     Raises:
-        InvalidArgument: the source does not tell which threads it has, or the target is the source; name the threads.
-        TypeError: the source has async methods only, see `amigrate`.
-        EventLogError: what the target raises; and whatever the source raises.
+        InvalidArgument: the source does not list its threads, lacks a named thread, or is the target.
+        TypeError: the source has async methods only; see `amigrate`.
+        EventLogError: an error of the target. Errors of the source are raised as they are.
 
     """
     with audit(migrated_from=type(source).__name__):
-        return perform(_migrate(source, target, threads, progress or _nobody, copy=True, verify=verify))
+        return _run(_Migration(source, target, threads, copy=True, verify=verify), progress)
 
 
 async def amigrate(
@@ -119,12 +127,16 @@ async def amigrate(
     target: RedisStreamSaver,
     *,
     threads: Sequence[str] | None = None,
-    progress: Tell | None = None,
+    progress: ProgressCallback | None = None,
     verify: bool = True,
 ) -> Migrated:
-    """Async twin of `migrate`, for sources of either colour."""
+    """Async form of `migrate`, for sync and async sources.
+
+    Sync methods of the source are called in threads, async ones and `progress` on the event loop.
+    """
     async with audit(migrated_from=type(source).__name__):
-        return await aperform(_migrate(source, target, threads, progress or _nobody, copy=True, verify=verify))
+        loop = asyncio.get_running_loop()
+        return await _arun(_Migration(source, target, threads, copy=True, verify=verify, loop=loop), progress)
 
 
 def compare(
@@ -132,14 +144,15 @@ def compare(
     target: RedisStreamSaver,
     *,
     threads: Sequence[str] | None = None,
-    progress: Tell | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Migrated:
-    """Compares threads (None: all of the source) on both sides, and writes nothing. Raises as `migrate`.
+    """Compares threads of both sides, and writes nothing.
 
-    Of every checkpoint: values, versions and what nodes have seen, metadata, parent, pending writes in their order; of every
-    namespace the order of `list` and the latest.
+    Without `threads`, all threads of the source are compared. For every checkpoint: values, versions, versions seen by nodes,
+    metadata, parent, and pending writes in their order. For every namespace: the order of `list`, and the latest checkpoint.
+    Raises as `migrate`.
     """
-    return perform(_migrate(source, target, threads, progress or _nobody, copy=False, verify=True))
+    return _run(_Migration(source, target, threads, copy=False, verify=True), progress)
 
 
 async def acompare(
@@ -147,102 +160,130 @@ async def acompare(
     target: RedisStreamSaver,
     *,
     threads: Sequence[str] | None = None,
-    progress: Tell | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Migrated:
-    """Async twin of `compare`."""
-    return await aperform(_migrate(source, target, threads, progress or _nobody, copy=False, verify=True))
+    """Async form of `compare`."""
+    loop = asyncio.get_running_loop()
+    return await _arun(_Migration(source, target, threads, copy=False, verify=True, loop=loop), progress)
 
 
-def _nobody(_: Progress) -> None:
-    pass
+def _run(migration: _Migration, progress: ProgressCallback | None) -> Migrated:
+    threads = migration.threads()
+    for number, thread in enumerate(threads):
+        flow = migration.migrate_thread(thread, number, len(threads))
+        for step in carry_out(migration.target._runner, flow, f"thread {thread!r}", None):
+            if progress is not None:
+                progress(step)
+    return migration.done
 
 
-def _migrate(
-    source: BaseCheckpointSaver[Any],
-    target: RedisStreamSaver,
-    threads: Sequence[str] | None,
-    progress: Tell,
-    *,
-    copy: bool,
-    verify: bool,
-) -> Work[Migrated]:
-    if not isinstance(target, RedisStreamSaver):
-        raise TypeError(f"target must be a RedisStreamSaver, not {type(target).__name__}.")
-    if target is source:
-        raise InvalidArgument("Source and target are the same saver; name another target.")
-    if isinstance(threads, (str, bytes)):
-        raise TypeError(f"threads must be a list of ids, not {type(threads).__name__}; pass [{threads!r}].")
-    known = source_of(source)
-    named = list((yield from known.threads()) if threads is None else dict.fromkeys(threads))
-    done = Migrated()
-    for number, thread in enumerate(named):
-        move = _Move(known, target, thread, done, _Steps(progress, number, len(named)))
-        names = yield from known.checkpoints(thread)
-        names = sorted(names)
-        if threads is not None and not names:
+async def _arun(migration: _Migration, progress: ProgressCallback | None) -> Migrated:
+    threads = await asyncio.to_thread(migration.threads)
+    for number, thread in enumerate(threads):
+        flow = migration.migrate_thread(thread, number, len(threads))
+        async for step in acarry_out(migration.target._runner, flow, f"thread {thread!r}", None):
+            if progress is not None:
+                progress(step)
+    return migration.done
+
+
+class _Migration:
+    """A migration of some threads."""
+
+    def __init__(
+        self,
+        source: BaseCheckpointSaver[Any],
+        target: RedisStreamSaver,
+        threads: Sequence[str] | None,
+        *,
+        copy: bool,
+        verify: bool,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        if not isinstance(target, RedisStreamSaver):
+            raise TypeError(f"target must be a RedisStreamSaver, not {type(target).__name__}.")
+        if target is source:
+            raise InvalidArgument("Source and target are the same saver; name another target.")
+        if isinstance(threads, (str, bytes)):
+            raise TypeError(f"threads must be a list of ids, not {type(threads).__name__}; pass [{threads!r}].")
+        self.source = source_of(source, loop)
+        self.target = target
+        self.done = Migrated()
+        self._named = threads
+        self._copy = copy
+        self._verify = verify
+
+    def threads(self) -> list[Any]:
+        """Returns the ids of the threads, as the source has them. Blocks."""
+        return list(self.source.threads() if self._named is None else dict.fromkeys(self._named))
+
+    def migrate_thread(self, thread: Any, number: int, of: int) -> Flow[None]:
+        """Migrates one thread; emits the work on the source, and `Progress`."""
+        names = sorted((yield from blocking(lambda: self.source.checkpoints(thread))))
+        if self._named is not None and not names:
             raise InvalidArgument(f"The source has no thread {thread!r}. Check the id.")
-        done.threads += 1
-        if copy and (yield from move.is_other(names)):
-            continue
-        if copy:
-            yield from move.copy(names)
-        if verify:
-            yield from move.compare(names)
-    return done
+        self.done.threads += 1
+        move = _ThreadMigration(self.source, self.target, thread, names, self.done, number=number, of=of)
+        if self._copy and not (yield from move.copy()):
+            return
+        if self._verify:
+            yield from move.compare()
 
 
-class _Steps(NamedTuple):
-    tell: Tell
-    thread: int
-    of: int
-
-    def done(self, phase: str, thread_id: str, checkpoints: int, of: int) -> None:
-        self.tell(Progress(phase, thread_id, self.thread + (checkpoints == of), self.of, checkpoints, of))
-
-
-class _Held(NamedTuple):
-    """What later checkpoints are compared with to tell what they changed."""
+class _Known(NamedTuple):
+    """The part of a checkpoint from which the changes of the next one are found."""
 
     versions: dict[str, Any]
     valued: frozenset[str]
 
 
-class _Move:
-    """One thread."""
+class _ThreadMigration:
+    """The migration of one thread. `number` threads of `of` were done before it."""
 
-    def __init__(self, source: Source, target: RedisStreamSaver, thread: Any, done: Migrated, steps: _Steps) -> None:
+    def __init__(
+        self,
+        source: Source,
+        target: RedisStreamSaver,
+        thread: Any,
+        names: Sequence[Name],
+        done: Migrated,
+        *,
+        number: int,
+        of: int,
+    ) -> None:
         self.source = source
         self.target = target
         self.thread = thread
         self.thread_id = thread_id_of(thread)
+        self.names = names
         self.done = done
-        self.steps = steps
-        self.held: dict[Name, _Held] = {}
+        self.number = number
+        self.of = of
+        self.known: dict[Name, _Known] = {}
 
-    def is_other(self, names: Sequence[Name]) -> Work[bool]:
-        """Whether the target has checkpoints of the thread that the source has not, which is told: two histories are not mixed."""
-        there = set((yield from source_of(self.target).checkpoints(self.thread_id)))
-        extra = there.difference(names)
-        if extra:
-            told = (
-                f"has {len(extra)} checkpoints in the target that are not in the source, so nothing was copied to it: either it is "
-                "another thread of the same id, or it went on there. Copy to another prefix, or delete it in the target first"
+    def copy(self) -> Flow[bool]:
+        """Puts the checkpoints that the target lacks, parents first.
+
+        If the target has checkpoints that the source lacks, it reports that as a difference, copies nothing, and returns False.
+        """
+        there = yield from self._names_in_target()
+        if extra := there.difference(self.names):
+            self._differ(
+                Name("", ""),
+                f"has {len(extra)} checkpoints in the target that are not in the source, so nothing was copied. Either the "
+                "target has another thread of the same id, or its thread went on. Copy to another prefix, or delete the thread "
+                "in the target first",
             )
-            self.done._differ(self.thread_id, Name("", ""), told)
-        return bool(extra)
-
-    def copy(self, names: Sequence[Name]) -> Work[None]:
-        """Puts what the target lacks, parents first."""
-        there = set((yield from source_of(self.target).checkpoints(self.thread_id)))
-        known, done = set(names), set[Name]()
-        for name in names:
+            return False
+        known, done = set(self.names), set[Name]()
+        for name in self.names:
             waiting = [name]
             while waiting:
                 at = waiting[-1]
                 if at in done:
                     waiting.pop()
                     continue
-                found = yield from self._read(self.source.saver, self.thread, at)
+                found = yield from self._in_source(at)
                 parent = found and _parent_of(found)
                 if parent in known and parent not in done and parent not in waiting:
                     waiting.append(parent)
@@ -250,14 +291,30 @@ class _Move:
                 if found is not None:
                     yield from self._put(at, found, there=at in there)
                 done.add(waiting.pop())
-                self.steps.done("copy", self.thread_id, len(done), len(names))
+                yield self._progress("copy", len(done))
+        return True
 
-    def _read(self, saver: BaseCheckpointSaver[Any], thread: Any, name: Name) -> Work[CheckpointTuple | None]:
-        found = yield Ask(saver, "get_tuple", [config_of(thread, name.namespace, name.checkpoint_id)])
-        return found  # type: ignore[no-any-return]
+    def _names_in_target(self) -> Flow[set[Name]]:
+        operations = self.target._operations
+        return set((yield from operations.checked(names_in(operations.keys_of(self.thread_id)))))
 
-    def _put(self, name: Name, found: CheckpointTuple, *, there: bool) -> Work[None]:
-        present = (yield from self._read(self.target, self.thread_id, name)) if there else None
+    def _in_source(self, name: Name) -> Flow[CheckpointTuple | None]:
+        config = config_of(self.thread, name.namespace, name.checkpoint_id)
+        return (yield from blocking(lambda: self.source.get_tuple(config)))
+
+    def _in_target(self, name: Name) -> Flow[CheckpointTuple | None]:
+        config = config_of(self.thread_id, name.namespace, name.checkpoint_id)
+        return (yield from self.target._operations.get_tuple(self.target.serde, config))
+
+    def _progress(self, phase: str, checkpoints: int) -> Emit:
+        threads = self.number + (checkpoints == len(self.names))
+        return Emit(Progress(phase, self.thread_id, threads, self.of, checkpoints, len(self.names)))
+
+    def _differ(self, name: Name, what: str) -> None:
+        self.done._differ(self.thread_id, name, what)
+
+    def _put(self, name: Name, found: CheckpointTuple, *, there: bool) -> Flow[None]:
+        present = (yield from self._in_target(name)) if there else None
         differences = list(differences_of(self.target, found, present)) if present is not None else [""]
         if differences not in ([], ["pending writes"]):
             parent = _parent_of(found)
@@ -265,111 +322,133 @@ class _Move:
             if parent is not None:
                 config = config_of(self.thread_id, name.namespace, parent.checkpoint_id)
             changed = yield from self._changed(found)
-            yield Ask(self.target, "put", [config, found.checkpoint, found.metadata or {}, changed])
+            yield from self.target._operations.put(
+                self.target.serde, config, found.checkpoint, found.metadata or {}, changed
+            )
             self.done.checkpoints += 1
         if not differences:
             self.done.present += 1
         elif found.pending_writes:
             yield from self._put_writes(name, found)
-        self._hold(name, found)
+        self._note(name, found)
 
-    def _changed(self, found: CheckpointTuple) -> Work[dict[str, Any]]:
-        """Versions of the channels whose values are to be stored with a checkpoint: those that its parent did not bring."""
+    def _changed(self, found: CheckpointTuple) -> Flow[dict[str, Any]]:
+        """Returns the versions of the channels whose values the parent does not have."""
         versions = found.checkpoint["channel_versions"]
         parent = _parent_of(found)
         if parent is None:
             return dict(versions)
-        if parent not in self.held:
-            before = yield from self._read(self.source.saver, self.thread, parent)
+        if parent not in self.known:
+            before = yield from self._in_source(parent)
             if before is None:
                 return dict(versions)
-            self._hold(parent, before)
-        held = self.held[parent]
+            self._note(parent, before)
+        known = self.known[parent]
         values = found.checkpoint["channel_values"]
         return {
             channel: version
             for channel, version in versions.items()
-            if channel not in held.versions
-            or held.versions[channel] != version
-            or (channel in values and channel not in held.valued)
+            if channel not in known.versions
+            or known.versions[channel] != version
+            or (channel in values and channel not in known.valued)
         }
 
-    def _hold(self, name: Name, found: CheckpointTuple) -> None:
-        self.held.pop(name, None)
-        while len(self.held) >= REMEMBERED:
-            del self.held[next(iter(self.held))]
+    def _note(self, name: Name, found: CheckpointTuple) -> None:
+        self.known.pop(name, None)
+        while len(self.known) >= MOST_KNOWN:
+            del self.known[next(iter(self.known))]
         checkpoint = found.checkpoint
-        self.held[name] = _Held(dict(checkpoint["channel_versions"]), frozenset(checkpoint["channel_values"]))
+        self.known[name] = _Known(dict(checkpoint["channel_versions"]), frozenset(checkpoint["channel_values"]))
 
-    def _put_writes(self, name: Name, found: CheckpointTuple) -> Work[None]:
-        placed = yield from self.source.placed(self.thread, name, found)
+    def _put_writes(self, name: Name, found: CheckpointTuple) -> Flow[None]:
+        placed = yield from blocking(lambda: self.source.placed(self.thread, name, found))
         config = config_of(self.thread_id, name.namespace, name.checkpoint_id)
-        for (task_id, path), writes in _in_calls(placed):
-            indexed, indexes = [(one.channel, one.value) for one in writes], [one.idx for one in writes]
-            flow = self.target._operations.put_writes(
-                self.target.serde, config, indexed, task_id, path, indexes=indexes
+        for (task_id, path), some in _in_calls(placed):
+            writes, indexes = [(one.channel, one.value) for one in some], [one.idx for one in some]
+            yield from self.target._operations.put_writes(
+                self.target.serde, config, writes, task_id, path, indexes=indexes
             )
-            yield RunFlow(self.target, flow)
-            self.done.writes += len(indexed)
+            self.done.writes += len(writes)
 
-    def compare(self, names: Sequence[Name]) -> Work[None]:
-        """Holds what both sides answer against each other."""
-        there = set((yield from source_of(self.target).checkpoints(self.thread_id)))
-        for extra in sorted(there.difference(names)):
-            self.done._differ(self.thread_id, extra, "is not in the source")
-        for namespace in sorted({name.namespace for name in names}):
-            yield from self._compare_namespace(
-                namespace, [name for name in names if name.namespace == namespace], there
-            )
+    def compare(self) -> Flow[None]:
+        """Compares the thread on both sides."""
+        there = yield from self._names_in_target()
+        extra = there.difference(self.names)
+        for name in sorted(extra):
+            self._differ(name, "is not in the source")
+        left = set(self.names)
+        for namespace in sorted({name.namespace for name in self.names}):
+            yield from self._compare_lists(namespace, left, there)
+            for name in sorted(name for name in left if name.namespace == namespace):
+                yield from self._compare(name, (yield from self._in_source(name)), None, left)
+            if not any(name.namespace == namespace for name in extra):
+                yield from self._compare_latest(namespace)
 
-    def _compare_namespace(self, namespace: str, names: Sequence[Name], there: set[Name]) -> Work[None]:
-        left = set(names)
-        extra = {name for name in there if name.namespace == namespace} - left
-        ordered = not extra
+    def _compare_lists(self, namespace: str, left: set[Name], there: set[Name]) -> Flow[None]:
+        """Compares the lists of a namespace and their order, page by page."""
+        ordered = not any(name.namespace == namespace for name in there.difference(self.names))
         before: Any = None
-        while left:
-            page = yield Listing(self.source.saver, _config(self.thread, namespace), before, PAGE)
-            fresh = [found for found in page if _name_of(found) in left]
-            if not fresh:
-                break
-            mine = yield Listing(self.target, _config(self.thread_id, namespace), before, len(fresh))
-            if [_name_of(found) for found in mine] != [_name_of(found) for found in fresh]:
-                if ordered and not {*map(_name_of, fresh)} - there:
-                    self.done._differ(self.thread_id, Name("", namespace), "list: checkpoints come in another order")
+        while any(name.namespace == namespace for name in left):
+            page = yield from self._page_of_source(namespace, before)
+            found = {name: one for one in page if (name := _name_of(one)) in left}
+            if not found:
+                return
+            there_too = yield from self._page_of_target(namespace, before, len(found))
+            if list(there_too) != list(found):
+                if ordered and there.issuperset(found):
+                    self._differ(Name("", namespace), "list: checkpoints come in another order")
                 ordered = False
-            by_name = {_name_of(found): found for found in mine}
-            for found in fresh:
-                name = _name_of(found)
-                other = by_name.get(name) or (yield from self._read(self.target, self.thread_id, name))
-                self._hold_against(name, found, other, len(names), left)
+            for name, one in found.items():
+                yield from self._compare(name, one, there_too.get(name), left)
             before = page[-1].config
-        for name in sorted(left):
-            found = yield from self._read(self.source.saver, self.thread, name)
-            other = yield from self._read(self.target, self.thread_id, name)
-            self._hold_against(name, found, other, len(names), left)
-        latest = yield Ask(self.source.saver, "get_tuple", [_config(self.thread, namespace)])
-        other = yield Ask(self.target, "get_tuple", [_config(self.thread_id, namespace)])
-        if latest is not None and not extra:
-            if other is None or _name_of(other) != _name_of(latest):
-                told = "nothing" if other is None else f"checkpoint {_name_of(other).checkpoint_id!r}"
-                self.done._differ(self.thread_id, _name_of(latest), f"is the latest in the source, here {told}")
-            else:
-                for what in differences_of(self.target, latest, other):
-                    self.done._differ(self.thread_id, _name_of(latest), f"read as the latest: {what}")
 
-    def _hold_against(
-        self, name: Name, found: CheckpointTuple | None, other: CheckpointTuple | None, of: int, left: set[Name]
-    ) -> None:
+    def _page_of_source(self, namespace: str, before: Any) -> Flow[list[CheckpointTuple]]:
+        config = _config(self.thread, namespace)
+        return (
+            yield from blocking(lambda: self.source.listed(config, keep=lambda one: one, before=before, limit=PAGE))
+        )
+
+    def _page_of_target(self, namespace: str, before: Any, limit: int) -> Flow[dict[Name, CheckpointTuple]]:
+        found: dict[Name, CheckpointTuple] = {}
+
+        def take(item: CheckpointTuple) -> Flow[None]:
+            found[_name_of(item)] = item
+            yield from ()
+
+        config = _config(self.thread_id, namespace)
+        yield from consumed(self.target._operations.list(self.target.serde, config, None, before, limit), take)
+        return found
+
+    def _compare(
+        self, name: Name, found: CheckpointTuple | None, other: CheckpointTuple | None, left: set[Name]
+    ) -> Flow[None]:
+        """Compares a checkpoint, which is read from the target if `other` is None."""
+        if other is None:
+            other = yield from self._in_target(name)
         left.discard(name)
         self.done.compared += 1
         if found is None:
-            self.done._differ(self.thread_id, name, "the source lists it, and does not give it")
+            self._differ(name, "is in the source's list, but the source does not return it")
         elif other is None:
-            self.done._differ(self.thread_id, name, "is missing")
+            self._differ(name, "is missing")
         else:
             for what in differences_of(self.target, found, other):
-                self.done._differ(self.thread_id, name, what)
-        self.steps.done("compare", self.thread_id, of - len(left), of)
+                self._differ(name, what)
+        yield self._progress("compare", len(self.names) - len(left))
+
+    def _compare_latest(self, namespace: str) -> Flow[None]:
+        config = _config(self.thread, namespace)
+        latest = yield from blocking(lambda: self.source.get_tuple(config))
+        other = yield from self.target._operations.get_tuple(self.target.serde, _config(self.thread_id, namespace))
+        if latest is None:
+            return
+        name = _name_of(latest)
+        if other is None or _name_of(other) != name:
+            instead = "nothing" if other is None else f"checkpoint {_name_of(other).checkpoint_id!r}"
+            self._differ(name, f"is the latest in the source; the target has {instead}")
+        else:
+            for what in differences_of(self.target, latest, other):
+                self._differ(name, f"read as the latest: {what}")
 
 
 def _config(thread: Any, namespace: str) -> Any:
@@ -388,10 +467,9 @@ def _parent_of(found: CheckpointTuple) -> Name | None:
 
 
 def _in_calls(placed: Sequence[Placed]) -> Iterator[tuple[tuple[str, str], list[Placed]]]:
-    """Task and path of each call that puts writes, so that they are read in the order given.
+    """Yields the task and path of each call that puts writes, with its writes.
 
-    Writes are read by path, task and index. Where the source keeps no paths and has them in another order, paths that say nothing
-    but the order stand in for theirs.
+    Writes are read by path, task and index. If the source has another order and no paths, made-up paths keep its order.
     """
     by_task = sorted(placed, key=lambda one: (one.path or "", one.task_id, one.idx))
     if by_task == list(placed) or all(one.path is not None for one in placed):
@@ -409,7 +487,7 @@ def _in_calls(placed: Sequence[Placed]) -> Iterator[tuple[tuple[str, str], list[
 
 
 def differences_of(target: RedisStreamSaver, found: CheckpointTuple, other: CheckpointTuple) -> Iterator[str]:
-    """In what a checkpoint of the target is otherwise than the source's."""
+    """Yields the parts in which a checkpoint of the target differs from the source's."""
     mine, theirs = other.checkpoint, found.checkpoint
     yield from _values(target, theirs["channel_values"], mine["channel_values"], theirs["channel_versions"])
     for part, name in (("channel_versions", "versions"), ("versions_seen", "versions seen")):
@@ -421,37 +499,36 @@ def differences_of(target: RedisStreamSaver, found: CheckpointTuple, other: Chec
         yield "metadata"
     if _parent_of(found) != _parent_of(other):
         yield "parent"
-    if not _same(
-        target, [list(one) for one in found.pending_writes or ()], [list(one) for one in other.pending_writes or ()]
-    ):
+    if not _same(target, *([list(one) for one in side.pending_writes or ()] for side in (found, other))):
         yield "pending writes"
 
 
 def _values(target: RedisStreamSaver, theirs: Any, mine: Any, versions: Any) -> Iterable[str]:
     for channel in sorted({*theirs, *mine}):
+        subject = f"value of channel {channel!r}"
         if channel not in theirs:
-            # A saver that stores states whole has the snapshot of a delta channel where it was made alone; others have it as long
-            # as the channel's version stays. Both are read as the same state.
+            # A saver that stores whole states has a delta channel's snapshot only in the checkpoint that made it. Other savers
+            # return it while the channel's version stays. LangGraph reads the same state from both.
             if type(mine[channel]).__name__ != "_DeltaSnapshot":
-                yield f"value of channel {channel!r}: the source has none"
+                yield f"{subject}: the source has none"
         elif channel not in versions and channel not in mine:
-            yield f"value of channel {channel!r}: it has no version in the source, under which it could be stored"
+            yield f"{subject}: the source has it under no version, so it cannot be stored"
         elif channel not in mine:
-            yield f"value of channel {channel!r}: is missing"
+            yield f"{subject}: is missing"
         elif not _same(target, theirs[channel], mine[channel]):
-            yield f"value of channel {channel!r}"
+            yield subject
 
 
 def _same(target: RedisStreamSaver, one: Any, other: Any) -> bool:
-    """Whether two values are equal, or written in the same way where they cannot be compared."""
+    """Whether two values are equal, or the serializer writes them alike."""
     try:
         if bool(one == other):
             return True
-    except Exception:  # noqa: BLE001, S110 - arrays, and whatever else does not compare
+    except Exception:  # noqa: BLE001, S110 - arrays, and other values that do not compare
         pass
     try:
         return bool(target.serde.dumps_typed(one) == target.serde.dumps_typed(other))
     except EventLogError:
         raise
-    except Exception:  # noqa: BLE001 - what cannot be written was not brought over
+    except Exception:  # noqa: BLE001 - a value that cannot be written was not copied
         return False

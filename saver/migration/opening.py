@@ -1,4 +1,4 @@
-"""Opening the saver that threads come from, by a URL."""
+"""Opens the saver that threads come from by its URL."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from eventlog.feed.reading import open_keyspace
 from eventlog.keys import PREFIX
 from eventlog.transport.drivers import Runner
 
-if TYPE_CHECKING:  # the command line loads LangGraph only where it needs it
+if TYPE_CHECKING:  # some commands do not need LangGraph
     from langgraph.checkpoint.base import BaseCheckpointSaver
     from langgraph.checkpoint.serde.base import SerializerProtocol
 
@@ -29,15 +29,18 @@ SOURCES = (
     "plainredis://host:port/db",
     "redis://host:port/db?prefix=...",
 )
-"""What a URL looks like: of SqliteSaver, PostgresSaver, ValkeySaver, `langgraph-checkpoint-plainredis`, this project's own."""
+"""URLs of SqliteSaver, PostgresSaver, ValkeySaver, `langgraph-checkpoint-plainredis`, and this project's saver."""
 
 
 @contextmanager
 def open_source(url: str, serde: SerializerProtocol | None = None) -> Iterator[BaseCheckpointSaver[Any]]:
-    """A saver on what a URL names (`SOURCES`), with a serializer or the one it has by default, closed at the end.
+    """Opens a saver on the database or server of a URL, and closes it at the end.
 
-    A file of SQLite is opened for reading only; nothing is set up. Raises `InvalidArgument` for a URL of another kind, or for one
-    that holds no threads, `MissingExtra` where the saver's package is not installed, and what the saver raises.
+    `SOURCES` lists the forms of URLs. `serde` replaces the saver's own serializer. A SQLite file is opened for
+    reading only, and nothing is set up.
+
+    Raises `InvalidArgument` for a URL of another kind or without threads, `MissingExtra` if the saver's package is
+    not installed, and the errors of the saver.
     """
     with _opened(url, serde) as saver:
         if serde is not None:
@@ -70,7 +73,7 @@ def _opened(url: str, serde: SerializerProtocol | None) -> Iterator[BaseCheckpoi
         with _own(url, serde) as saver:
             yield saver
     else:
-        raise InvalidArgument(f"{url!r:.100} is no source. It is one of: {', '.join(SOURCES)}.")
+        raise InvalidArgument(f"{url!r:.100} is no source. Pass one of: {', '.join(SOURCES)}.")
 
 
 def _module(name: str, install: str) -> Any:
@@ -121,7 +124,7 @@ def _own(url: str, serde: SerializerProtocol | None) -> Iterator[BaseCheckpointS
 
 
 def _without_prefix(url: str) -> tuple[str, str]:
-    """A URL without the option `prefix`, and that."""
+    """Returns a URL without the option `prefix`, and the value of that option."""
     bare, _, query = url.partition("?")
     options = parse_qsl(query, keep_blank_values=True)
     rest = urlencode([option for option in options if option[0] != "prefix"])

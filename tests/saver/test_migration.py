@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import operator
 import os
@@ -25,7 +26,7 @@ from typing_extensions import TypedDict
 
 from eventlog.errors import InvalidArgument
 from saver import RedisStreamSaver
-from saver.migration.migrate import Difference, acompare, amigrate, compare, migrate
+from saver.migration.migrate import Difference, Progress, acompare, amigrate, compare, migrate
 from saver.migration.opening import open_source
 from tests.saver.audit import Audit
 from tests.saver.cli.commands import Agentlog
@@ -362,7 +363,7 @@ def test_what_cannot_be_migrated(one_saver: RedisStreamSaver) -> None:
         def list(self, *args: Any, **options: Any) -> Iterator[Any]:
             return iter(())
 
-    with pytest.raises(InvalidArgument, match="Silent does not tell"):
+    with pytest.raises(InvalidArgument, match="Silent does not list"):
         migrate(Silent(), one_saver)
     with pytest.raises(InvalidArgument, match="no thread 'nobody'"):
         migrate(InMemorySaver(), one_saver, threads=["nobody"])
@@ -387,6 +388,34 @@ def test_any_other_saver(one_saver: RedisStreamSaver) -> None:
     done = migrate(Other(serde=inner.serde), one_saver)
     assert done.ok, done.differences
     assert done.threads == 5
+
+
+async def test_any_other_async_saver(one_saver: RedisStreamSaver) -> None:
+    """A saver of an unknown kind with async methods alone is read on its event loop, where progress is reported too."""
+    inner = InMemorySaver()
+    fill(inner)
+    loop = asyncio.get_running_loop()
+
+    class Other(BaseCheckpointSaver[Any]):
+        async def alist(self, *args: Any, **options: Any) -> AsyncIterator[Any]:
+            assert asyncio.get_running_loop() is loop
+            async for found in inner.alist(*args, **options):
+                yield found
+
+        async def aget_tuple(self, config: Any) -> Any:
+            assert asyncio.get_running_loop() is loop
+            return await inner.aget_tuple(config)
+
+    steps: list[Progress] = []
+    other = Other(serde=inner.serde)
+    done = await amigrate(
+        other, one_saver, progress=lambda step: steps.append(step) if asyncio.get_running_loop() is loop else None
+    )
+    assert done.ok, done.differences
+    assert (steps[-1].threads, steps[-1].of, done.threads) == (5, 5, 5)
+    assert len(steps) == done.checkpoints + done.compared
+    with pytest.raises(TypeError, match="amigrate"):
+        migrate(other, one_saver)
 
 
 def test_another_thread_of_the_same_id_is_left_alone(one_saver: RedisStreamSaver) -> None:
