@@ -1,4 +1,4 @@
-"""What a call's config says, checked: which thread, which namespace, which checkpoint."""
+"""Checks of arguments: configs, ids and numbers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Address", "address_of", "configurable_of", "id_of", "ids_of", "threa
 
 
 class Address(NamedTuple):
-    """Thread, namespace (None where the config names none) and checkpoint id (None where it names none)."""
+    """The thread, namespace and checkpoint id of a config; None if it lacks one."""
 
     thread_id: str
     namespace: str | None
@@ -20,19 +20,25 @@ class Address(NamedTuple):
 
     @property
     def subject(self) -> str:
-        """How errors name the thread."""
+        """The words by which errors name the thread."""
         return f"thread {self.thread_id!r}"
 
 
 def thread_id_of(value: object, field: str = "thread_id") -> str:
-    """A thread id as text; ints are taken as LangGraph does. Raises `TypeError` or `InvalidArgument` naming the field."""
+    """Returns a thread id as text, also of an int, as in LangGraph.
+
+    Raises `TypeError` or `InvalidArgument`, which names the field.
+    """
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return id_of(value, field)
 
 
 def id_of(value: object, field: str) -> str:
-    """An id as text. Raises `TypeError` or `InvalidArgument` naming the field."""
+    """Returns an id as text.
+
+    Raises `TypeError` or `InvalidArgument`, which names the field.
+    """
     if not isinstance(value, str):
         raise TypeError(f"{field} must be a string, not {type(value).__name__} ({value!r:.80}); pass the id as text.")
     if not value.isascii():
@@ -41,21 +47,30 @@ def id_of(value: object, field: str) -> str:
 
 
 def ids_of(ids: Sequence[str], field: str) -> list[str]:
-    """Returns a list of ids as text. Refuses a single string, whose letters would be taken for ids."""
+    """Returns a list of ids as text.
+
+    Refuses a single string, whose letters would be taken for ids.
+    """
     if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
         raise TypeError(f"{field} must be a list of ids, not {type(ids).__name__}; pass [{ids!r}].")
     return [thread_id_of(one, f"each of {field}") for one in ids]
 
 
 def whole_number(value: object, field: str) -> int:
-    """Returns an int as it is. Raises `TypeError` that names the field for anything else, also for a bool."""
+    """Returns an int as it is.
+
+    Raises `TypeError`, which names the field, for any other type and for a bool.
+    """
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{field} must be an int, not {type(value).__name__}.")
     return value
 
 
 def configurable_of(config: object, field: str) -> Mapping[str, Any]:
-    """What a config has under "configurable", empty for none. Raises `TypeError` where it is not a config."""
+    """Returns the config's "configurable", empty if it has none.
+
+    Raises `TypeError` if it is not a config.
+    """
     found = config.get("configurable") if isinstance(config, Mapping) else config
     if found is None:
         return {}
@@ -65,12 +80,13 @@ def configurable_of(config: object, field: str) -> Mapping[str, Any]:
 
 
 def address_of(config: Mapping[str, Any] | None) -> Address:
-    """What `config["configurable"]` names. Raises `InvalidArgument` where it lacks a thread id, `TypeError` for wrong types."""
+    """Returns the address in `config["configurable"]`.
+
+    Raises `InvalidArgument` if it lacks a thread id, `TypeError` for wrong types.
+    """
     configurable = configurable_of(config, "config")
     if configurable.get("thread_id") is None:
-        raise InvalidArgument(
-            'The config names no thread: pass {"configurable": {"thread_id": "..."}} to tell whose state this is.'
-        )
+        raise InvalidArgument('The config names no thread: pass {"configurable": {"thread_id": "..."}}.')
     namespace = configurable.get("checkpoint_ns")
     checkpoint_id = configurable.get("checkpoint_id")
     return Address(

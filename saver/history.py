@@ -1,4 +1,4 @@
-"""A thread's history as LangGraph's checkpoints: replayed event by event, or as of a moment."""
+"""The history of a thread as LangGraph's checkpoints, event by event."""
 
 from __future__ import annotations
 
@@ -21,76 +21,80 @@ __all__ = ["Replayed", "replayed"]
 
 
 class Replayed:
-    """An event of a thread, and what could be read right after it. Nothing is deserialized before it is asked for."""
+    """An event of a thread and the state after it.
+
+    Metadata and state are deserialized when they are first asked for.
+    """
 
     def __init__(self, translator: Translator, thread_id: str, recorded: Recorded, stored: State) -> None:
         self.thread_id = thread_id
         self.recorded = recorded
-        """The event in its place in the log, its values as they are stored."""
+        """The event with its sequence number, entry id and digest; its values are serialized."""
         self._translator = translator
-        self._stored = stored
+        self.stored = stored
+        """The state after the event as it is stored, with serialized values."""
 
     def __repr__(self) -> str:
         return f"<Replayed {self.kind} {self.sequence} of thread {self.thread_id!r}>"
 
     @property
     def event(self) -> Event:
-        """What happened."""
+        """The event."""
         return self.recorded.event
 
     @property
     def kind(self) -> str:
-        """What kind of event it is: checkpoint, writes, copied, pruned, runs_deleted."""
+        """The kind of event: checkpoint, writes, copied, pruned or runs_deleted."""
         return self.event.kind.decode()
 
     @property
     def sequence(self) -> int:
-        """Its number in the thread, from 1."""
+        """The event's number in the thread, from 1."""
         return self.recorded.sequence
 
     @property
     def id(self) -> str:
-        """The id of its entry in the log."""
+        """The id of the event's entry in the log."""
         return self.recorded.entry_id.decode()
 
     @property
     def time(self) -> datetime:
-        """When it was appended, by the server's clock, in UTC."""
+        """The time when the event was appended, by the server's clock, in UTC."""
         return time_of(self.recorded.entry_id)
 
     @property
     def namespace(self) -> str | None:
-        """Checkpoint namespace, None for what concerns the whole thread."""
+        """The checkpoint namespace, None for an event of the whole thread."""
         return self.event.namespace if isinstance(self.event, (CheckpointSaved, ValuesSaved, WritesSaved)) else None
 
     @property
     def audit(self) -> Mapping[str, Any]:
-        """Who did it and why, and in which trace; empty where that is not known."""
+        """The audit stamp: actor, reason and trace.
+
+        Empty if they are not known.
+        """
         return {} if isinstance(self.event, ValuesSaved) else self.event.audit or {}
 
     @cached_property
     def metadata(self) -> Mapping[str, Any] | None:
-        """The metadata of a checkpoint that was saved, None for other events. Raises `ValueUnreadable`."""
+        """The metadata of a checkpoint that was saved, None for other events.
+
+        Raises `ValueUnreadable`.
+        """
         if not isinstance(self.event, CheckpointSaved):
             return None
         return self._translator.metadata(self.thread_id, self.event.checkpoint_id, self.event.body)
 
-    @property
-    def stored(self) -> State:
-        """The state below, as it is stored: values as they were serialized."""
-        return self._stored
-
     @cached_property
     def state(self) -> CheckpointTuple | Unavailable | None:
-        """What `get_tuple` would have answered right after it, for its namespace (for the root where it concerns the whole thread):
-        the latest checkpoint, None where there was none, `Unavailable` where the log no longer tells.
+        """The answer that `get_tuple` would have given right after the event.
 
-        Deserialized when it is first asked for. Raises `ValueUnreadable`.
+        The latest checkpoint of the event's namespace, or of the root for an event of the whole thread. None if
+        there was none, `Unavailable` if the log no longer has it. Raises `ValueUnreadable`.
         """
-        stored = self._stored
-        if stored is None or isinstance(stored, Unavailable):
-            return stored
-        return self._translator.checkpoint_tuple(self.thread_id, stored)
+        if self.stored is None or isinstance(self.stored, Unavailable):
+            return self.stored
+        return self._translator.checkpoint_tuple(self.thread_id, self.stored)
 
 
 def replayed(
@@ -102,9 +106,10 @@ def replayed(
     until: Moment | None = None,
     states: bool = True,
 ) -> Flow[None]:
-    """Emits `Replayed` for each event, oldest first. Round trips, memory and errors as of `projections.time_travel.replay.replay`.
+    """Emits a `Replayed` for each event, oldest first.
 
-    What a put appended as several events comes as one: with its checkpoint.
+    A put that was appended as several events is one, with its checkpoint. Round trips, memory and errors are those
+    of `projections.time_travel.replay.replay`.
     """
     after = None if since is None else since.before()
     thread_id = keys.thread.decode()

@@ -1,6 +1,7 @@
-"""The operations of the saver as flows, which check and translate arguments and then run the flows of `projections`.
+"""The operations of the saver as flows.
 
-An operation reports every error in its arguments before it makes its first request.
+An operation checks and translates its arguments, then runs flows of `projections`. It reports every error in its arguments before
+it makes its first request.
 """
 
 from __future__ import annotations

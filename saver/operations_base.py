@@ -47,7 +47,7 @@ class OperationsBase:
         return (yield from flow)
 
     def checked_read_only(self, flow: Flow[T]) -> Flow[T]:
-        """Runs `flow`, which only reads, after a check of the prefix that only reads as well."""
+        """Runs `flow`, which only reads, after a check that only reads."""
         if not self._is_checked:
             yield from open_keyspace(self.keyspace.prefix, self.keyspace.partitions)
         return (yield from flow)

@@ -1,4 +1,4 @@
-"""Operations that read what LangGraph asks for: checkpoints, delta histories, threads and values."""
+"""Operations that read checkpoints, delta histories, threads and values."""
 
 from __future__ import annotations
 

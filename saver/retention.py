@@ -1,4 +1,4 @@
-"""Trimming the feed behind puts, a little at a time, in the partitions that this saver writes to."""
+"""Trims the feed after puts, in the partitions that this saver writes to."""
 
 from __future__ import annotations
 
@@ -17,39 +17,34 @@ from eventlog.keys import Keyspace
 __all__ = ["TrimmingAfterPuts"]
 
 EVERY = 5.0
-"""Seconds after which a put is followed by trimming."""
+"""Seconds after which a put trims."""
 PUTS = 500
-"""Puts after which one is, whatever the time."""
+"""Puts after which one trims, whatever the time."""
 MOST = 2 * PUTS
-"""Entries that one trimming takes: more than come in meanwhile, so that a feed that was long before gets short."""
+"""The most entries that one trimming takes: more than come in meanwhile, so that a long feed gets shorter."""
 
 logger = logging.getLogger("eventlog.feed")
 
 
 @dataclass(slots=True)
 class _Since:
-    """What was put in a partition since it was trimmed last."""
+    """The puts to a partition since it was trimmed last."""
 
     time: float
     puts: int = 0
 
 
 class TrimmingAfterPuts:
-    """Keeps the feed within bounds, for a saver.
+    """Keeps the feed within its bounds as a saver writes.
 
-    What a put did stands, whatever becomes of the trimming behind it: its failures are logged, as are consumer groups that hold
-    it back, each once until it no longer does.
-
-    Args:
-        keyspace: of the saver.
-        retention: the bounds.
-        clock: monotonic, in seconds.
-
+    A put stands even if the trimming after it fails. Failures are logged, and so are consumer groups that hold
+    trimming back, each once until it no longer does.
     """
 
     def __init__(
         self, keyspace: Keyspace, retention: Retention, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
+        """`clock` is monotonic, in seconds."""
         self._keyspace = keyspace
         self._retention = retention
         self._clock = clock
@@ -62,7 +57,10 @@ class TrimmingAfterPuts:
         self._lock = threading.Lock()
 
     def after_put(self, thread: bytes) -> Flow[None]:
-        """Trims the partition of a thread that was put to, if that is due. No round trip, or one."""
+        """Trims the partition of a thread after a put, if trimming is due.
+
+        One round trip then, otherwise none.
+        """
         partition = self._keyspace.partition_of(thread)
         if not self._is_due(partition):
             return
@@ -71,10 +69,10 @@ class TrimmingAfterPuts:
         except EventLogError as error:
             logger.warning("The feed of partition %d was not trimmed: %s", partition, error)
         else:
-            self._tell(partition, trimmed)
+            self._log_held_back(partition, trimmed)
 
     def _is_due(self, partition: int) -> bool:
-        """Counts a put; whether trimming is due, which begins to count anew."""
+        """Counts a put, and says whether trimming is due."""
         now = self._clock()
         with self._lock:
             since = self._since.get(partition)
@@ -85,12 +83,12 @@ class TrimmingAfterPuts:
             self._since[partition] = _Since(now)
             return True
 
-    def _tell(self, partition: int, trimmed: Trimmed) -> None:
+    def _log_held_back(self, partition: int, trimmed: Trimmed) -> None:
         for held in self._begin_to_hold(partition, trimmed):
             logger.warning(
-                "Consumer group %r holds the feed back: it needs %d entries or more of partition %d that are beyond "
-                "feed_retention, the oldest %.0f seconds old. They stay until it is done with them; run a member of the group, or "
-                "drop it with feed.drop_group(name).",
+                "Consumer group %r holds trimming back: it still needs %d entries or more of partition %d that are beyond "
+                "feed_retention, the oldest %.0f seconds old. Run a member of the group, or drop it with "
+                "feed.drop_group(name).",
                 held.group,
                 held.entries,
                 held.partition,
@@ -98,7 +96,7 @@ class TrimmingAfterPuts:
             )
 
     def _begin_to_hold(self, partition: int, trimmed: Trimmed) -> list[HeldBack]:
-        """What is held back by groups that held nothing back in any partition before."""
+        """Returns what is held back by groups that held nothing back before."""
         groups = {held.group for held in trimmed.held_back}
         with self._lock:
             for group in [*self._holding]:

@@ -1,4 +1,4 @@
-"""The result of `RedisStreamSaver.setup`, which callers may await or ignore."""
+"""The result of `RedisStreamSaver.setup`, which may be awaited or ignored."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ __all__ = ["SetUp"]
 
 
 class SetUp(Awaitable[None]):
-    """Awaits the check that is left, if there is one.
+    """An awaitable that does the check, if it was not done yet.
 
-    It holds no coroutine until it is awaited, so ignoring it gives no warning. Awaiting it again checks again.
+    It makes no coroutine before it is awaited, so ignoring it gives no warning. Awaiting it again checks again.
     """
 
     def __init__(self, check: Callable[[], Coroutine[Any, Any, None]] | None = None) -> None:
-        """`check` is None where the check was done."""
+        """`check` is None if the check was done already."""
         self._check = check
 
     def __await__(self) -> Generator[Any, None, None]:

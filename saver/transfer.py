@@ -23,7 +23,10 @@ __all__ = ["Transfer"]
 
 
 class Transfer(OperationsBase):
-    """Carries whole logs. Flows on files emit the work on the file, the progress, and at the end the result."""
+    """Carries whole logs.
+
+    Flows on files emit the work on the file, the progress, and at the end the result.
+    """
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str, until: When | None = None) -> Flow[None]:
         """Copies a thread."""

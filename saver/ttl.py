@@ -1,4 +1,4 @@
-"""How long a thread lives without use."""
+"""The time that a thread lives without use."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ __all__ = ["TimeToLive"]
 
 @dataclass(frozen=True, slots=True)
 class TimeToLive:
-    """Milliseconds that a write, and a read if so set, give a thread; 0 where it lives until it is deleted."""
+    """The milliseconds that a write or a read gives a thread; 0 for no limit."""
 
     on_write: int = 0
     on_read: int = 0
 
     @classmethod
     def of(cls, ttl: float | Mapping[str, Any] | None) -> TimeToLive:
-        """From minutes, or from `{"default_ttl": minutes, "refresh_on_read": bool}`. None and -1 stand for no ttl.
+        """Takes minutes, or `{"default_ttl": minutes, "refresh_on_read": bool}`.
 
-        Raises `InvalidArgument` for unknown keys and for times that are not above 0, `TypeError` for other types.
+        None and -1 stand for no limit. Raises `InvalidArgument` for unknown keys and for minutes that are not above 0, `TypeError`
+        for other types.
         """
         if ttl is None:
             return cls()

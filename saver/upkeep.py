@@ -93,7 +93,10 @@ def pruned(removed: Removed) -> HistoryPruned:
 
 
 def check_keep(keep_last: int | None, *, delete: bool, instead: str) -> None:
-    """Checks `keep_last`. Raises `TypeError` or `InvalidArgument`, which names the argument that deletes."""
+    """Checks `keep_last`.
+
+    Raises `TypeError` or `InvalidArgument`. `instead` is the argument that deletes threads.
+    """
     if keep_last is None:
         return
     if whole_number(keep_last, "keep_last") < 1:
@@ -103,7 +106,7 @@ def check_keep(keep_last: int | None, *, delete: bool, instead: str) -> None:
 
 
 def all_but(keep: int) -> Choice:
-    """Returns a choice of all checkpoints but the newest ones of each namespace, oldest first."""
+    """Returns a choice of all but the newest checkpoints of each namespace."""
 
     def choose(checkpoints: Sequence[CheckpointSaved]) -> Iterable[CheckpointSaved]:
         ids: dict[str, list[str]] = {}

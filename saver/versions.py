@@ -1,4 +1,4 @@
-"""Versions of channels: compact, monotone, and never the same on two forks.
+"""Versions of channels: short, rising, and never the same on two forks.
 
 A version is a count, right-aligned with spaces, and a random part: `"       123.Zk3_aQ"`. Versions compare as text. LangGraph's own
 savers, and its server, read the count of a version and write the next with 32 digits. Spaces sort before digits, so their versions
@@ -20,9 +20,9 @@ _LANGGRAPH = "{:032}.{}"
 
 
 def next_version(current: V | None) -> V | str | float:
-    """A version greater than `current`, of a type that compares with it.
+    """Returns a version greater than `current`, of a type that compares with it.
 
-    From None or text: text of 17 characters, or of 39 where LangGraph's own savers wrote `current`. From a number: a float, whose
+    None or text gives a text of 17 characters, or of 39 if LangGraph's own savers wrote `current`. A number gives a float whose
     fraction is the random part, since LangGraph compares a thread's versions with each other.
     """
     if current is None:
@@ -46,6 +46,6 @@ def _written(form: str, count: int) -> str:
 
 
 def _count(version: str) -> int | None:
-    """The count of a version in our form or in the zero-padded form of LangGraph's own savers."""
+    """Returns the count of a version in this form or that of LangGraph's savers."""
     head = version.partition(".")[0].lstrip(" ")
     return int(head) if head.isascii() and head.isdigit() and len(head) < 40 and int(head) < 10**19 else None

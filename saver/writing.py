@@ -93,13 +93,19 @@ class Writing(OperationsBase):
 
 
 def _about_writes(thread_id: str, event: WritesSaved, config: RunnableConfig, known: Known | None) -> About:
-    """Returns what the pointer of writes says. They belong to the step after their checkpoint's."""
+    """Returns the pointer fields of writes.
+
+    They belong to the step after their checkpoint's.
+    """
     step = "" if known is None or known.step is None else str(known.step + 1)
     return About("", step, _run_of(thread_id, config), writer_of(event.task_path, known))
 
 
 def _run_of(thread_id: str, config: RunnableConfig) -> str:
-    """Returns the run of a call, found as LangGraph's `get_checkpoint_metadata` does for a put."""
+    """Returns the run of a call.
+
+    It is found as LangGraph's `get_checkpoint_metadata` finds it for a put.
+    """
     for part in (config.get("metadata"), config.get("configurable")):
         if isinstance(part, Mapping) and isinstance(part.get("run_id"), (str, int, float)):
             return metadata_text(thread_id, part, "run_id").replace("\0", "")
