@@ -4,100 +4,20 @@ The names are loaded on first use, as in `saver`. `langgraph` and `langgraph.che
 other distributions, so this project has no `__init__.py` in them.
 """
 
+# ruff: noqa: F405 - the names in `__all__`
+
 import sys
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from eventlog import (
-        AccessDenied,
-        Activity,
-        ActivityFeed,
-        AuthenticationFailed,
-        BeforeFirstEvent,
-        CallerError,
-        CheckpointSaved,
-        Connections,
-        CorruptEntry,
-        EffectRefused,
-        Event,
-        EventGone,
-        EventLogError,
-        ExportUnreadable,
-        FeedClosed,
-        FileTaken,
-        Group,
-        GroupInfo,
-        GroupNotFound,
-        HeldBack,
-        HistoryGone,
-        HistoryPruned,
-        InvalidArgument,
-        Keyspace,
-        Lag,
-        LayoutMismatch,
-        LogLost,
-        Member,
-        MissingExtra,
-        NewerSchema,
-        NoSyncConnection,
-        Offset,
-        Parked,
-        PartitionLag,
-        PathInUse,
-        PoolExhausted,
-        Position,
-        PositionLost,
-        PositionTrimmed,
-        Recorded,
-        Removed,
-        Retention,
-        Runner,
-        RunsDeleted,
-        SaverClosed,
-        ServerError,
-        ServerFailedCommand,
-        ServerLoading,
-        ServerMisconfigured,
-        ServerOutOfMemory,
-        ServerReadOnly,
-        ServerUnavailable,
-        SignatureInvalid,
-        SigningKey,
-        Tail,
-        ThreadBusy,
-        ThreadCopied,
-        ThreadExists,
-        ThreadNotFound,
-        Trimmed,
-        ValuesSaved,
-        ValueTooLarge,
-        ValueUnreadable,
-        ValueUnwritable,
-        Write,
-        WritesSaved,
-        audit,
-    )
-    from projections import (
-        FeedProjection,
-        Index,
-        PendingWrite,
-        StoredCheckpoint,
-        fold,
-    )
-    from saver import (
-        EmbeddedServer,
-        RedisStreamSaver,
-        SaverOptions,
-    )
-    from saver.differences import (
-        differences,
-    )
-    from saver.migration.migrate import (
-        amigrate,
-        migrate,
-    )
+    from eventlog import *  # noqa: F403
+    from eventlog.errors import *  # noqa: F403 - whose names mypy does not find in `eventlog.__all__`
+    from projections import *  # noqa: F403
+    from saver import *  # noqa: F403
+    from saver.differences import differences
+    from saver.migration.migrate import amigrate, migrate
 
 __all__ = [
     "AccessDenied",

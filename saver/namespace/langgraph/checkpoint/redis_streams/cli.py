@@ -1,4 +1,7 @@
-"""The entry point of `agentlog`, which reports a module that hides a package of this project."""
+"""The entry point of `agentlog`.
+
+Importing it reports a module that hides a package of this project.
+"""
 
 from saver.cli import main
 
