@@ -1,12 +1,12 @@
-"""A thread's log for people and their tools: one JSON object a line for each event, its values put together from their deltas.
+"""Writes the log of a thread as one JSON object a line, with whole values.
 
     thread, id, sequence, digest, time, kind     of every event
-    namespace, checkpoint_id, parent_id, ...     what the event says; its envelope is `envelope`
+    namespace, checkpoint_id, parent_id, ...     the fields of the event; its envelope is `envelope`
     values    by channel: version, type, bytes (base64), or instead of the last two `value`, deserialized
     writes    a list: index, channel, and the same
-    damaged   of an entry that is no event, why, and its `fields`: names and values (base64)
+    damaged   for an entry that is not an event: the reason; `fields` has its names and values (base64)
 
-This is a view of a log, which cannot be imported; `projections.transfer.export` makes files that can.
+This is a view of a log, which cannot be imported. `projections.transfer.export` writes files that can.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from saver.translation import Translator
 
 __all__ = ["export_lines", "plain_data"]
 
-KEPT = 64 * 1024 * 1024
-"""Bytes of values that are kept, for deltas that were made against them."""
+CACHED = 64 * 1024 * 1024
+"""The most bytes of values that are cached as bases of deltas."""
 _BESIDE = ("values", "writes", "body", "idempotency_key", "check", "base", "parts")
 
 Name = tuple[bytes, str, str]
-"""Entry, channel and version token of a value."""
+"""The entry, channel and version key of a value."""
 
 
 def export_lines(
@@ -53,11 +53,16 @@ def export_lines(
     overwrite: bool,
     damaged: bool = False,
 ) -> Flow[None]:
-    """Writes the events of threads, or of all there are, to a file; emits the work on it, `Progress`, and `Exported` at the end.
+    """Writes the events of threads, or of all threads, to a file.
 
-    `translator`: what values are deserialized with, None to leave them as they are. `damaged`: logs that are damaged too, as they
-    are: an entry that is no event has `damaged`, which says why, and its `fields`. Of all, those are else left out and named. Reads
-    only. Memory: a page, and 64 MiB of values. Raises `ValueUnreadable`, and as `projections.transfer.export.export_file`.
+    Emits the work on the file, `Progress`, and `Exported` at the end. `translator` deserializes values; None leaves
+    them as they are.
+
+    A damaged log is an error if its thread is named, and is otherwise left out and reported. With `damaged` such
+    logs are written as they are: an entry that is not an event has `damaged`, the reason, and its `fields`.
+
+    Reads only. Memory: a page, and 64 MiB of values. Raises `ValueUnreadable`, and as
+    `projections.transfer.export.export_file`.
     """
     file = PartFile(path, overwrite=overwrite)
     count = entries = size = 0
@@ -86,7 +91,7 @@ def export_lines(
 
 
 class _Lines:
-    """The lines of one thread, at the end of a file of so many bytes."""
+    """The lines of one thread, which begin at byte `size` of a file."""
 
     def __init__(
         self, keys: ThreadKeys, translator: Translator | None, file: PartFile, size: int, *, damaged: bool
@@ -98,11 +103,11 @@ class _Lines:
         self._damaged = damaged
         self._begin = self.size = size
         self.done = self._of = 0
-        self._kept: OrderedDict[Name, StoredValue] = OrderedDict()
+        self._cached: OrderedDict[Name, StoredValue] = OrderedDict()
         self._bytes = 0
 
     def take(self, item: Any) -> Flow[None]:
-        """An item of the export of the thread."""
+        """Takes an item of the thread's export."""
         if isinstance(item, ThreadHead):
             self.done, self._of = 0, item.entries
         elif isinstance(item, Again):
@@ -111,15 +116,15 @@ class _Lines:
         elif isinstance(item, Page):
             made = []
             for entry in item.entries:
-                told = yield from self._told(entry)
-                made.append(json.dumps(told, allow_nan=False).encode() + b"\n")
+                shown = yield from self._entry(entry)
+                made.append(json.dumps(shown, allow_nan=False).encode() + b"\n")
             data = b"".join(made)
             yield from on_file(lambda: self._file.write(data))
             self.size += len(data)
             self.done += len(item.entries)
         yield Emit(Progress(self._thread, self.done, self._of))
 
-    def _told(self, entry: Entry) -> Flow[dict[str, Any]]:
+    def _entry(self, entry: Entry) -> Flow[dict[str, Any]]:
         try:
             return (yield from self._object(decode_entry(self._thread, *entry)))
         except CorruptEntry as error:
@@ -133,7 +138,7 @@ class _Lines:
     def _object(self, recorded: Recorded) -> Flow[dict[str, Any]]:
         entry_id, event = recorded.entry_id, recorded.event
         when = datetime.fromtimestamp(entry_ms(entry_id) / 1000, timezone.utc)
-        told: dict[str, Any] = {
+        shown: dict[str, Any] = {
             "thread": self._thread,
             "id": entry_id.decode(),
             "sequence": recorded.sequence,
@@ -143,22 +148,22 @@ class _Lines:
         }
         for one in fields(event):
             if one.name not in _BESIDE and getattr(event, one.name) is not None:
-                told[one.name] = plain_data(getattr(event, one.name))
+                shown[one.name] = plain_data(getattr(event, one.name))
         if isinstance(event, CheckpointSaved):
-            told["envelope"] = plain_data(self._envelope(event))
+            shown["envelope"] = plain_data(self._envelope(event))
             if event.base is not None:
-                told["versions_since"] = event.base[0].decode()
+                shown["versions_since"] = event.base[0].decode()
         if isinstance(event, (CheckpointSaved, ValuesSaved)):
-            told["values"] = {}
-            for (channel, token), piece in event.values.items():
-                value = yield from self._value((entry_id, channel, token), piece)
-                told["values"][channel] = {"version": token, **self._shown(channel, value)}
+            shown["values"] = {}
+            for (channel, version), piece in event.values.items():
+                value = yield from self._value((entry_id, channel, version), piece)
+                shown["values"][channel] = {"version": version, **self._shown(channel, value)}
         if isinstance(event, WritesSaved):
-            told["writes"] = [
+            shown["writes"] = [
                 {"index": idx, "channel": channel, **self._shown(channel, Keyframe(type_, data))}
                 for idx, channel, type_, data in event.writes
             ]
-        return told
+        return shown
 
     def _envelope(self, event: CheckpointSaved) -> Mapping[str, Any]:
         if self._translator is None:
@@ -176,57 +181,51 @@ class _Lines:
         return {"type": value.type, "value": plain_data(self._translator.value(self._thread, channel, value))}
 
     def _value(self, name: Name, piece: bytes) -> Flow[StoredValue | None]:
-        """The value of a piece; what it was made against is fetched where it is not at hand."""
-        wanted, deltas = name, []
-        base: StoredValue | None = None
+        """Returns the value of a piece.
+
+        Bases of deltas come from the cached values or from the log.
+        """
         try:
-            while base is None:
-                plain = decompressed(piece)
-                if not is_delta(plain):
-                    chain = [plain]
-                    break
-                deltas.append(plain)
-                entry_id, token = base_of(plain)
-                name = entry_id, name[1], token.decode()
-                base = self._kept.get(name)
-                if base is None:
-                    piece = yield from self._fetch(name)
-            else:
-                chain = [encode_keyframe(base.type, base.data, checksum_of(base.data))]
-            value = assemble([*chain, *reversed(deltas)])
+            chain = [decompressed(piece)]
+            while is_delta(chain[-1]):
+                entry_id, version = base_of(chain[-1])
+                base = entry_id, name[1], version.decode()
+                if (cached := self._cached.get(base)) is None:
+                    chain.append(decompressed((yield from self._fetch(base))))
+                else:
+                    chain.append(encode_keyframe(cached.type, cached.data, checksum_of(cached.data)))
+            value = assemble(chain[::-1])
         except (Malformed, ValueError) as error:
             raise CorruptEntry(
-                f"Entry {wanted[0].decode()} of thread {self._thread!r}: {error}. Restore the log from a backup, or "
+                f"Entry {name[0].decode()} of thread {self._thread!r}: {error}. Restore the log from a backup, or "
                 "delete the thread."
             ) from error
-        if value is not None:
-            self._keep(wanted, value)
+        if value is not None and name not in self._cached:
+            self._cached[name] = value
+            self._bytes += len(value.data)
+            while self._bytes > CACHED:
+                self._bytes -= len(self._cached.popitem(last=False)[1].data)
         return value
 
-    def _keep(self, name: Name, value: StoredValue) -> None:
-        if name in self._kept:
-            return
-        self._kept[name] = value
-        self._bytes += len(value.data)
-        while self._bytes > KEPT:
-            self._bytes -= len(self._kept.popitem(last=False)[1].data)
-
     def _fetch(self, name: Name) -> Flow[bytes]:
-        entry_id, channel, token = name
+        entry_id, channel, version = name
         found = yield Command("XRANGE", self._keys.log, [entry_id, entry_id])
         flat = flattened(found)[0][1] if found else []
-        wanted = b"=" + value_name(channel.encode(), token.encode())
+        wanted = b"=" + value_name(channel.encode(), version.encode())
         piece = paired(flat).get(wanted)
         if piece is None:
             raise CorruptEntry(
-                f"The log of thread {self._thread!r} lacks entry {entry_id.decode()}, or what later ones need of it. If it was "
-                "pruned just now, call again; else restore the log from a backup."
+                f"The log of thread {self._thread!r} lacks entry {entry_id.decode()}, or a value of it that later entries need. "
+                "If it was pruned just now, call again; otherwise restore the log from a backup."
             )
         return cast("bytes", piece)
 
 
 def plain_data(value: Any) -> Any:
-    """What JSON can hold of a value: bytes as base64, what is no plain data as what it says of itself."""
+    """Returns a value as data that JSON can hold.
+
+    Bytes become base64, and an object of any other type its fields or its `repr`.
+    """
     if value is None or isinstance(value, (bool, str, int)):
         return value
     if isinstance(value, float):
@@ -237,8 +236,8 @@ def plain_data(value: Any) -> Any:
         return {key if isinstance(key, str) else repr(key): plain_data(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [plain_data(item) for item in value]
-    if callable(told := getattr(value, "as_plain", None)):
-        return plain_data(told())
+    if callable(as_plain := getattr(value, "as_plain", None)):
+        return plain_data(as_plain())
     if callable(dump := getattr(value, "model_dump", None)):
         return plain_data(dump())
     if is_dataclass(value) and not isinstance(value, type):
