@@ -49,7 +49,8 @@ class TrimmingAfterPuts:
         self._retention = retention
         self._clock = clock
         self._since: dict[int, _Since] = {}
-        self._holding: dict[str, set[int]] = {}
+        self._holding: dict[int, set[str]] = {}
+        """The groups that hold trimming back, by partition."""
         self._begin_process()
         renew_after_fork(self)
 
@@ -97,14 +98,7 @@ class TrimmingAfterPuts:
 
     def _begin_to_hold(self, partition: int, trimmed: Trimmed) -> list[HeldBack]:
         """Returns what is held back by groups that held nothing back before."""
-        groups = {held.group for held in trimmed.held_back}
         with self._lock:
-            for group in [*self._holding]:
-                if group not in groups:
-                    self._holding[group].discard(partition)
-                    if not self._holding[group]:
-                        del self._holding[group]
-            new = [held for held in trimmed.held_back if held.group not in self._holding]
-            for group in groups:
-                self._holding.setdefault(group, set()).add(partition)
-        return new
+            known = set[str]().union(*self._holding.values())
+            self._holding[partition] = {held.group for held in trimmed.held_back}
+        return [held for held in trimmed.held_back if held.group not in known]
