@@ -1,4 +1,4 @@
-"""The values behind an activity of the feed, through the serializer."""
+"""Loads the values of an event that the feed reported."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ COMMAND = load_script("eventlog/transport/command")
 
 
 def values_of(translator: Translator, keyspace: Keyspace, activity: Activity) -> Flow[list[tuple[str, Any]]]:
-    """Channels and values that an event brought, in its order; none for kinds that bring none.
+    """Returns the channels and values of an event, in its order.
 
-    A round trip for writes, two for a checkpoint. Raises `EventGone`, also where the checkpoint was saved anew since.
+    Empty for kinds of events without values. One round trip for writes, two for a checkpoint. Raises `EventGone`, also if the
+    checkpoint was saved again since.
     """
     event = (yield from load_event(keyspace, activity)).event
+    if activity.kind == "imported":  # its event is the last one of the imported log
+        return []
     keys = keyspace.thread(activity.thread_id.encode())
     if keys.signer is not None and isinstance(event, WritesSaved):
         event = yield from _signed(keys, activity)
-    if activity.kind == "imported":  # which leads to the last event, as it was then
-        return []
     if isinstance(event, WritesSaved):
         return [
             (write.channel, translator.value(activity.thread_id, write.channel, Keyframe(write.type, write.data)))
@@ -45,7 +46,7 @@ def values_of(translator: Translator, keyspace: Keyspace, activity: Activity) ->
     if stored is None or stored.entry_id != activity.event_id.encode():
         raise EventGone(
             f"The values of event {activity.event_id} of thread {activity.thread_id!r} are gone: checkpoint "
-            f"{event.checkpoint_id!r} was pruned, or saved anew, since.",
+            f"{event.checkpoint_id!r} was pruned or saved again since.",
             "pruned",
         )
     values = stored.values
@@ -57,14 +58,14 @@ def values_of(translator: Translator, keyspace: Keyspace, activity: Activity) ->
 
 
 def _signed(keys: ThreadKeys, activity: Activity) -> Flow[Event]:
-    """The event, read once more with its signature. Raises `SignatureInvalid`."""
+    """Reads the event again with its signature. Raises `SignatureInvalid`."""
     entry_id = activity.event_id.encode()
     (flat,) = yield from read_signed(keys, [entry_id])
     return decode_entry(activity.thread_id, entry_id, flat).event
 
 
 def _channels_before(keyspace: Keyspace, activity: Activity, parts: int) -> Flow[list[str]]:
-    """Channels of the entries that hold what did not fit into a checkpoint's own."""
+    """Returns the channels of the entries before the one of a wide checkpoint."""
     keys = keyspace.thread(activity.thread_id.encode())
     entries = yield Call(COMMAND, [keys.log], ["XREVRANGE", "(" + activity.event_id, "-", "COUNT", parts])
     channels: list[str] = []

@@ -1,7 +1,8 @@
-"""What changed between two states, channel by channel, item by item. Pure; works on deserialized values.
+"""Finds the changes between two states, channel by channel and item by item.
 
-Dicts are compared key by key, lists item by item: by id where items have one (messages, or dicts with an "id"), else as sequences.
-What is equal is never mentioned, and what changed inside a list or dict is told there rather than by both of them whole.
+Pure; works on deserialized values. Dicts are compared key by key. Lists are compared item by item: by id if items
+have one (messages, or dicts with an "id"), otherwise as sequences. A change inside a list or dict is reported
+there, and not as two whole values.
 """
 
 from __future__ import annotations
@@ -18,41 +19,45 @@ __all__ = ["Change", "applied", "differences", "same"]
 What = Literal["added", "removed", "changed", "inserted", "appended", "deleted"]
 
 MOST_ITEMS = 2000
-"""Items between the equal ends of two lists up to which they are compared as sequences; beyond, by those that both have once."""
+"""The most items for which lists are compared as sequences. Longer ones are compared by the items that both have once."""
 DEEPEST = 50
-"""Levels down to which values are looked into; what lies deeper is old and new."""
+"""The deepest level at which values are compared part by part. Deeper values change as a whole."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One difference. Changes of a list are in an order in which they can be carried out one by one: see `applied`."""
+    """One change.
+
+    The changes of a list come in an order in which `applied` can carry them out one by one.
+    """
 
     path: tuple[Any, ...]
-    """Channel, then keys of dicts and places in lists, the latter as they are once the changes before this one were carried out."""
+    """The channel, then keys of dicts and indexes of lists. Indexes count after the changes before this one."""
     what: What
-    """Of a channel or key: added, removed, changed. Of an item of a list: appended, inserted, deleted, changed."""
+    """For a channel or key: added, removed, changed. For an item of a list: appended, inserted, deleted, changed."""
     before: Any = None
-    """What was there; None where nothing was."""
+    """The old value; None if there was none."""
     after: Any = None
-    """What is there now; None where nothing is."""
+    """The new value; None if there is none."""
     id: str | None = None
-    """Of an item of a list, where it has one."""
+    """The id of an item of a list, if it has one."""
 
     @property
     def channel(self) -> str:
-        """The channel it is in."""
+        """The channel of the change."""
         return str(self.path[0])
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
-    """What leads from the values of one state to those of another, by channel: those removed and changed in the order of `before`,
-    then those added.
+    """Returns the changes from the values of one state to those of another.
+
+    Channels that were removed or changed come first, in the order of `before`, then those that were added.
     """
     return list(_of_dicts((), before, after, 0))
 
 
 def applied(before: Mapping[str, Any], changes: Sequence[Change]) -> dict[str, Any]:
-    """The values that changes make of others, which are left as they are."""
+    """Returns the values that changes make of other values, which stay as they are."""
     return {**_carried_out(dict(before), [(change.path, change) for change in changes])}
 
 
@@ -82,7 +87,10 @@ def _carried_out(value: Any, changes: Sequence[tuple[tuple[Any, ...], Change]]) 
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two values are equal, 1, 1.0 and True being different, and NaN equal to itself. What cannot be compared differs."""
+    """Whether two values are equal.
+
+    1, 1.0 and True differ, and NaN equals itself. Values that cannot be compared differ.
+    """
     if one is other:
         return True
     if type(one) is not type(other):
@@ -100,12 +108,12 @@ def same(one: Any, other: Any) -> bool:
         return str(one) == str(other)
     try:
         return bool(one == other)
-    except Exception:  # noqa: BLE001 - arrays, and whatever else values may be
+    except Exception:  # noqa: BLE001 - arrays, and other values that do not compare
         return repr(one) == repr(other)
 
 
 def _of(path: tuple[Any, ...], before: Any, after: Any, depth: int, id: str | None = None) -> Iterator[Change]:
-    """The differences of what lies at a path in both."""
+    """Yields the changes between the values at a path."""
     if same(before, after):
         return
     if depth < DEEPEST and type(before) is dict and type(after) is dict:
@@ -133,7 +141,10 @@ def _of_dicts(
 
 
 def _of_lists(path: tuple[Any, ...], before: list[Any], after: list[Any], depth: int) -> Iterator[Change]:
-    """Equal ends are left alone; between them items are known by their ids, or by what they are."""
+    """Yields the changes between two lists.
+
+    Equal items at both ends are skipped. Items between them are matched by their ids, or by their contents.
+    """
     start = 0
     while start < min(len(before), len(after)) and same(before[start], after[start]):
         start += 1
@@ -161,9 +172,9 @@ def _of_lists(path: tuple[Any, ...], before: list[Any], after: list[Any], depth:
 
 
 def _runs(old: list[Any], new: list[Any]) -> list[tuple[str, int, int, int, int]]:
-    """Stretches of two lists that are equal, to be replaced, deleted or inserted, in turn.
+    """Returns runs of two lists in turn: equal, replace, delete or insert.
 
-    An item with an id that both have is to be replaced by the other where it was edited.
+    An edited item with an id that both lists have is replaced.
     """
     if not old or not new:
         return [("replace", 0, len(old), 0, len(new))]
@@ -187,21 +198,24 @@ def _runs(old: list[Any], new: list[Any]) -> list[tuple[str, int, int, int, int]
 
 
 def _anchors(old: list[Hashable], new: list[Hashable]) -> list[tuple[int, int]]:
-    """Places of items that are in both lists once, in the order they have in both: as many as there are."""
+    """Returns the indexes of items that both lists have once, in the same order.
+
+    They are the longest such sequence.
+    """
     olds, news = Counter(old), Counter(new)
-    places = {name: place for place, name in enumerate(new) if news[name] == 1}
-    ends: list[int] = []  # of the longest rising run of each length, the place in `new` that it ends with
+    indexes = {name: index for index, name in enumerate(new) if news[name] == 1}
+    ends: list[int] = []  # the smallest index in `new` at the end of a rising sequence of each length
     at_end: list[Any] = []
-    for place, name in enumerate(old):
-        if olds[name] != 1 or name not in places:
+    for index, name in enumerate(old):
+        if olds[name] != 1 or name not in indexes:
             continue
-        length = bisect_left(ends, places[name])
-        link = (place, places[name], at_end[length - 1] if length else None)
+        length = bisect_left(ends, indexes[name])
+        link = (index, indexes[name], at_end[length - 1] if length else None)
         if length == len(ends):
-            ends.append(places[name])
+            ends.append(indexes[name])
             at_end.append(link)
         else:
-            ends[length], at_end[length] = places[name], link
+            ends[length], at_end[length] = indexes[name], link
     found: list[tuple[int, int]] = []
     last = at_end[-1] if at_end else None
     while last is not None:
@@ -211,7 +225,7 @@ def _anchors(old: list[Hashable], new: list[Hashable]) -> list[tuple[int, int]]:
 
 
 def _around(anchors: list[tuple[int, int]], old: int, new: int) -> Iterator[tuple[str, int, int, int, int]]:
-    """The anchors and what lies between them."""
+    """Yields the anchors and the runs between them."""
     i = j = 0
     for at, to in [*anchors, (old, new)]:
         if at > i or to > j:
@@ -227,13 +241,16 @@ def _named_apart(old: list[Any], new: list[Any]) -> bool:
 
 
 def _name(item: Any) -> Hashable:
-    """What an item is known by: its id, or a text that equal items share."""
+    """Returns the id of an item, or a text that equal items share."""
     found = id_of(item)
     return ("id", found) if found is not None else ("is", _canonical(item, 0))
 
 
 def id_of(item: Any) -> str | None:
-    """The id of an item of a list: of a message, or of a dict that has one. None for none."""
+    """Returns the id of a message, or of a dict that has one.
+
+    None if there is none.
+    """
     found = item.get("id") if isinstance(item, dict) else getattr(item, "id", None)
     return found if isinstance(found, str) and found else None
 

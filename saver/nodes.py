@@ -1,8 +1,9 @@
-"""Which nodes ran, as the feed tells: found from what a saver has put and read before.
+"""Finds the nodes that ran, for the pointers in the feed.
 
-A checkpoint does not name the nodes that made it, only which versions of channels every node has seen so far; and of a task that a
-`Send` started its path has a number only. What they mean shows beside the checkpoint before. What is not known is left out, since
-no call is made for it: a pointer may name fewer nodes than ran.
+A checkpoint does not name the nodes that ran for it. It has only the versions of channels that every node has seen
+so far. The path of a task that a `Send` started has only a number. The checkpoint before explains both, so a saver
+remembers the checkpoints that it put or read. It makes no call for one that it does not know, so a pointer may name
+fewer nodes than ran.
 """
 
 from __future__ import annotations
@@ -14,38 +15,41 @@ from typing import Any, NamedTuple
 __all__ = ["NOTHING", "SENDS", "Known", "KnownCheckpoints", "nodes_of", "targets", "writer_of"]
 
 MOST = 1024
-"""Checkpoints that are known at once."""
+"""The most checkpoints that are known at once."""
 SENDS = "__pregel_tasks"
-"""The channel of what `Send`s are to start next."""
+"""The channel of the `Send`s for the next step."""
 _PULL, _PUSH = "~__pregel_pull, ", "~__pregel_push, "
-"""What the path of a task begins with, before the node's name; before the number of its `Send`."""
+"""The first part of a task's path, before the node's name or before the number of its `Send`."""
 _OF_SEND = ("", "0000000000")
-"""What follows that number: not the task of a function, which is called with a number, too."""
+"""The end of the path after that number. The task of a function has a number too, and another end."""
 _HANDLER = ", node_error_handler, 0000000000"
-"""What the path of a task ends with that handles the error of the node before it."""
+"""The end of the path of a task that handles the error of the node before it."""
 _RAN_NOTHING = ("input", "update", "fork")
-"""Sources of checkpoints that no node ran for. They mark tasks that were dropped as seen."""
+"""Sources of checkpoints for which no node ran. They mark dropped tasks as seen."""
 _NO_NODE = ("", "__")
-"""What the names of nodes do not begin with: LangGraph's own do."""
+"""The first two characters of names that are not a user's nodes, but LangGraph's own."""
 
 _Name = tuple[str, str, str]
 """Thread, namespace, checkpoint id."""
 
 
 class Known(NamedTuple):
-    """What is known of a checkpoint."""
+    """The part of a checkpoint from which the nodes that ran next are found."""
 
     seen: Mapping[str, Any]
-    """By node, the versions of channels that it has seen."""
+    """The versions of channels that each node has seen."""
     step: int | None
     sends: Sequence[str]
-    """By number, the nodes that `Send`s start next, '' for what is none."""
+    """The nodes that `Send`s start next, by number; '' for anything else."""
     audit: Mapping[str, Any] | None = None
-    """What it was put or read under: LangGraph saves some tasks' writes outside the context that the graph runs in."""
+    """The audit stamp of its put or read. LangGraph saves some tasks' writes outside the context of the graph."""
 
     @classmethod
     def of(cls, checkpoint: Mapping[str, Any], metadata: Mapping[str, Any]) -> Known:
-        """What a checkpoint says, whose `versions_seen` stays as it is from now on."""
+        """Returns what is known from a checkpoint.
+
+        The caller must not change its `versions_seen` later.
+        """
         seen, step = checkpoint.get("versions_seen"), metadata.get("step")
         sends = checkpoint["channel_values"].get(SENDS)
         return cls(
@@ -56,17 +60,20 @@ class Known(NamedTuple):
 
 
 NOTHING = Known({}, None, ())
-"""What is known of the parent that a first checkpoint does not have."""
+"""What is known of the missing parent of a first checkpoint."""
 
 
 class KnownCheckpoints:
-    """The checkpoints that a saver put or read last. Usable from many threads at once, each step being one of the dictionary's."""
+    """The checkpoints that a saver put or read last.
+
+    Many threads may use it at once, since each step is one operation of the dictionary.
+    """
 
     def __init__(self) -> None:
         self._known: OrderedDict[_Name, Known] = OrderedDict()
 
     def get(self, name: _Name) -> Known | None:
-        """What is known of a checkpoint."""
+        """Returns what is known of a checkpoint, or None."""
         try:
             self._known.move_to_end(name)
             return self._known[name]
@@ -74,16 +81,16 @@ class KnownCheckpoints:
             return None
 
     def note(self, name: _Name, known: Known) -> None:
-        """Notes a checkpoint that is put or was read."""
+        """Notes a checkpoint that was put or read."""
         self._known[name] = known
         if len(self._known) > MOST:
             self._known.popitem(last=False)
 
 
 def nodes_of(known: Known, source: object, before: Known | None) -> list[str]:
-    """The nodes that ran to make a checkpoint, in the order they ran first, then those that `Send`s started.
+    """Returns the nodes that ran for a checkpoint, then those that `Send`s started.
 
-    `before`: what is known of its parent.
+    They come in the order in which they ran first. `before` is what is known of the checkpoint's parent.
     """
     if before is None or source in _RAN_NOTHING:
         return []
@@ -93,7 +100,10 @@ def nodes_of(known: Known, source: object, before: Known | None) -> list[str]:
 
 
 def writer_of(task_path: str, known: Known | None) -> list[str]:
-    """The node whose task wrote to a checkpoint, by the path of the task (LangGraph's `task_path_str`)."""
+    """Returns the node whose task wrote to a checkpoint.
+
+    The list is empty if the node is not known. `task_path` is LangGraph's `task_path_str`.
+    """
     node = ""
     if task_path.startswith(_PULL):
         node = "" if task_path.endswith(_HANDLER) else task_path[len(_PULL) :]
@@ -103,7 +113,7 @@ def writer_of(task_path: str, known: Known | None) -> list[str]:
 
 
 def _sent(path: str, sends: Sequence[str]) -> str:
-    """The node that a `Send` started, by the rest of its task's path."""
+    """Returns the node that a `Send` started, by the rest of its task's path."""
     number, _, rest = path.partition(", ")
     if not number.isdecimal() or rest not in _OF_SEND or int(number) >= len(sends):
         return ""
@@ -115,7 +125,7 @@ def _is_node(name: object) -> bool:
 
 
 def targets(sends: object) -> Sequence[str]:
-    """The nodes that `Send`s start, by number, '' for what is none."""
+    """Returns the nodes that `Send`s start, by number, '' for anything else."""
     if not isinstance(sends, (list, tuple)):
         return ()
     nodes = (getattr(send, "node", "") for send in sends)

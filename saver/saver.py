@@ -473,8 +473,9 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         A damaged log is an error if its thread is named, and is otherwise left out and reported in the result's
         `left_out`. With `damaged` such logs are written as they are, as evidence, which importing refuses.
 
-        `progress` is called with a thread, the events done, and their number. One round trip per 200 events or 4
-        MiB, and a few per thread. Memory: such a page.
+        `progress` is called with a thread, the events done, and their number. The async form works on the file in
+        threads, and calls `progress` on the event loop. One round trip per 200 events or 4 MiB, and a few per thread.
+        Memory: such a page.
         Raises `FileTaken` if the file exists and `overwrite` is not set, `ThreadNotFound`, `CorruptEntry`,
         `LogLost`, and OSError if the file cannot be written.
         """
@@ -490,10 +491,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         damaged: bool = False,
         progress: ProgressCallback | None = None,
     ) -> Exported:
-        """Async form of `export_threads`.
-
-        The file is written in threads. `progress` is called on the event loop.
-        """
+        """Async form of `export_threads`."""
         flow = self._operations.export_threads(path, thread_ids, overwrite=overwrite, damaged=damaged)
         return await self._acarry_out(flow, f"export to {str(path)!r}", progress)  # type: ignore[no-any-return]
 
@@ -511,7 +509,8 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         written. Each thread is put in place whole. The same call completes an interrupted import. The saver's ttl
         starts at the import.
 
-        Two round trips per 50 events or 4 MiB, and a few per thread. Memory: such a page.
+        `progress` is as in `export_threads`. Two round trips per 50 events or 4 MiB, and a few per thread. Memory: such
+        a page.
         Raises `ExportUnreadable` if the file is not a whole export, `ThreadNotFound` for a thread that it lacks,
         `ThreadExists` for a thread with another, a damaged or a pruned log, and OSError if the file cannot be read.
         """
@@ -525,10 +524,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         *,
         progress: ProgressCallback | None = None,
     ) -> Imported:
-        """Async form of `import_threads`.
-
-        The file is read in threads. `progress` is called on the event loop.
-        """
+        """Async form of `import_threads`."""
         flow = self._operations.import_threads(path, thread_ids)
         return await self._acarry_out(flow, f"import of {str(path)!r}", progress)  # type: ignore[no-any-return]
 
@@ -545,7 +541,8 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
 
         The file is read back and compared with the log before anything is removed. Returns the number of events in
         the file and of checkpoints removed. `keep_last` and the pruning are as in `prune`; `delete` deletes the
-        thread. Only history that the file has is removed: if the log has moved on, it is exported again.
+        thread. `progress` is as in `export_threads`. Only history that the file has is removed: if the log has moved on,
+        it is exported again.
 
         Round trips: those of `export_threads` and `prune`, and one more per 50 events.
         Raises `ThreadBusy` if the log moved on at each attempt, and as `export_threads`.
@@ -562,10 +559,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         delete: bool = False,
         progress: ProgressCallback | None = None,
     ) -> Archived:
-        """Async form of `archive_thread`.
-
-        The file is written in threads. `progress` is called on the event loop.
-        """
+        """Async form of `archive_thread`."""
         flow = self._operations.archive_thread(self.serde, thread_id, path, keep_last=keep_last, delete=delete)
         return await self._acarry_out(flow, f"thread {thread_id!r}", progress)  # type: ignore[no-any-return]
 

@@ -1,4 +1,4 @@
-"""Modules of an application that hide the lower floors.
+"""Refuses modules of an application that hide the lower floors.
 
 `eventlog` and `projections` are common names. A file of that name in the folder that an application starts from comes first
 on `sys.path`.

@@ -1,13 +1,14 @@
-"""Between LangGraph's checkpoints and events.
+"""Translates between LangGraph's checkpoints and events.
 
-Values pass through the serializer and nothing else. What stands beside them (metadata, and what a checkpoint holds beyond its
-values) lies in the envelope as plain data where CBOR brings it back exactly, and as the serializer wrote it where not, or where
-the serializer may encrypt: then nothing but ids, channel names, versions, node names, source, step and times can be read.
+Values pass through the serializer and nothing else. The envelope holds the metadata, and the parts of a checkpoint
+other than its values. It holds them as plain data if CBOR brings that back exactly, and otherwise as the serializer
+wrote them. If the serializer may encrypt, only ids, channel names, versions, node names, source, step and times are
+readable.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from secrets import token_bytes
 from typing import Any, cast
@@ -34,19 +35,20 @@ from eventlog.keys import text, version_key
 from projections.checkpoints.ancestry import Ancestry
 from projections.checkpoints.save import Values
 from projections.values.pieces import StoredValue
-from projections.values.stored import StoredCheckpoint
+from projections.values.stored import PendingWrite, StoredCheckpoint
 from projections.values.versions import MANY, Versions, check_of_versions
 from saver.configs import Address
 
 __all__ = ["Translator", "config_of", "copied", "metadata_text"]
 
 _CLEAR = ("v", "ts", "versions_seen", "updated_channels")
-"""Keys of a checkpoint that lie in the clear even when values are encrypted."""
+"""Keys of a checkpoint that stay readable when values are encrypted."""
 _ELSEWHERE = ("id", "channel_values", "channel_versions")
+"""Keys of a checkpoint that are stored outside the envelope, and that every checkpoint needs."""
 _PROCESS_KEY = token_bytes(32)
 _DELTA_COUNTERS = "counters_since_delta_snapshot"
 _FOREIGN = "foreign"
-"""In an envelope: the metadata's `thread_id` was another thread's when it was put, and is read as it was put."""
+"""Key of an envelope whose metadata named another thread when it was put, so that it is read as it was put."""
 
 
 class Translator:
@@ -65,28 +67,28 @@ class Translator:
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> tuple[CheckpointSaved, Values, Mapping[str, Any]]:
-        """The event of a put, the values that go with it, and the metadata it holds.
+        """Returns the event of a put, the values that go with it, and its whole metadata.
 
         Raises `ValueUnwritable`, `InvalidArgument` or `TypeError`.
         """
-        if missing := {"id", "channel_values", "channel_versions"} - checkpoint.keys():
+        if missing := set(_ELSEWHERE) - checkpoint.keys():
             raise InvalidArgument(
                 f"{address.subject}: the checkpoint lacks {sorted(missing)}; pass a whole Checkpoint."
             )
         values = checkpoint["channel_values"]
         changed: dict[tuple[str, str], Keyframe | None] = {}
         for channel, version in new_versions.items():
-            named = _named(channel), _token(channel, version)
-            changed[named] = Keyframe(*self._dump(address, channel, values[channel])) if channel in values else None
-        versions = {}
-        for channel, version in checkpoint["channel_versions"].items():
-            versions[_named(channel)] = _token(channel, version)
+            name = _checked_name(channel), _version_key(channel, version)
+            changed[name] = Keyframe(*self._dump(address, channel, values[channel])) if channel in values else None
+        versions = {
+            _checked_name(channel): _version_key(channel, version)
+            for channel, version in checkpoint["channel_versions"].items()
+        }
         full = cast("dict[str, Any]", get_checkpoint_metadata(config, metadata))
         seen: Any = checkpoint.get("versions_seen")
-        if type(seen) is not dict or len(versions) + len(seen) < MANY or not is_plain(seen):
-            seen = None
-        seen = None if seen is None else copied(seen)
-        body = self._body(address, checkpoint, () if seen is None else ("versions_seen",))
+        is_apart = type(seen) is dict and len(versions) + len(seen) >= MANY and is_plain(seen)
+        seen = copied(seen) if is_apart else None
+        body = self._body(address, checkpoint, ("versions_seen",) if is_apart else ())
         body["metadata"] = self._beside(address, "metadata", full)
         if _names_another(full, address.thread_id):
             body[_FOREIGN] = True
@@ -101,17 +103,15 @@ class Translator:
             brought = {channel: values[channel] for channel in new_versions if channel in values}
             rest = {**checkpoint, "channel_values": {}}
             idempotency_key = self._idempotency_key(address, [address.checkpoint_id, new_versions, brought, rest, full])
-        namespace = address.namespace or ""
-        check = check_of_versions(Versions(versions, seen))
         event = CheckpointSaved(
-            namespace,
+            address.namespace or "",
             checkpoint_id,
             address.checkpoint_id,
             versions,
             body,
             idempotency_key=idempotency_key,
             seen=seen,
-            check=check,
+            check=check_of_versions(Versions(versions, seen)),
             audit=self.stamp(config.get("metadata")),
         )
         return event, changed, full
@@ -126,7 +126,11 @@ class Translator:
         *,
         indexes: Sequence[int] | None = None,
     ) -> WritesSaved:
-        """The event of a put_writes, `metadata` its config's. Raises `ValueUnwritable`, `InvalidArgument` or `TypeError`."""
+        """Returns the event of a put_writes.
+
+        `metadata` is that of the call's config. `indexes` are the indexes of writes that another saver has
+        numbered. Raises `ValueUnwritable`, `InvalidArgument` or `TypeError`.
+        """
         if address.checkpoint_id is None:
             raise InvalidArgument(f"{address.subject}: put_writes needs the checkpoint_id that the writes belong to.")
         for field, value in (("task_id", task_id), ("task_path", task_path)):
@@ -136,17 +140,22 @@ class Translator:
         found: dict[int, Write] = {}
         for position, (channel, value) in enumerate(writes):
             idx = WRITES_IDX_MAP.get(channel, position) if indexes is None else indexes[position]
-            found[idx] = Write(idx, _named(channel), *self._dump(address, channel, value))
-        idempotency_key = self._idempotency_key(address, [task_path, list(writes)])
-        namespace, put = address.namespace or "", tuple(found.values())
+            found[idx] = Write(idx, _checked_name(channel), *self._dump(address, channel, value))
         return WritesSaved(
-            namespace, address.checkpoint_id, task_id, task_path, put, idempotency_key, self.stamp(metadata)
+            address.namespace or "",
+            address.checkpoint_id,
+            task_id,
+            task_path,
+            tuple(found.values()),
+            self._idempotency_key(address, [task_path, list(writes)]),
+            self.stamp(metadata),
         )
 
     def _idempotency_key(self, address: Address, call: list[Any]) -> bytes:
-        """What tells a call made again from another, where encryption makes its bytes differ: a digest under a key of this process.
+        """Returns the idempotency key of a call under encryption.
 
-        Empty where the serializer does not encrypt. Without the key, which is never written, the key tells nothing of the call.
+        Encryption writes other bytes each time, so the key cannot be their digest. It is a digest of the plain call under a
+        secret of this process, which reveals nothing about the call. Empty if the serializer does not encrypt.
         """
         if not isinstance(self.serde, EncryptedSerializer):
             return b""
@@ -159,7 +168,10 @@ class Translator:
         return digest.digest()
 
     def stamp(self, metadata: object) -> Mapping[str, Any] | None:
-        """Returns the audit stamp of a call, without the config's metadata where values are encrypted."""
+        """Returns the audit stamp of a call.
+
+        The config's metadata is left out if values are encrypted.
+        """
         return stamp(None if isinstance(self.serde, EncryptedSerializer) else metadata)
 
     def _dump(self, address: Address, what: str, value: Any) -> tuple[str, bytes]:
@@ -173,13 +185,13 @@ class Translator:
         return type_, bytes(data)
 
     def _beside(self, address: Address, what: str, value: Any) -> Any:
-        """Plain data as it is, anything else as [serde type, bytes]."""
+        """Returns plain data as it is, other data as [serde type, bytes]."""
         if self._plain and is_plain(value):
             return value
         return list(self._dump(address, what, value))
 
     def _body(self, address: Address, checkpoint: Checkpoint, apart: Sequence[str]) -> dict[str, Any]:
-        """What a checkpoint holds beyond its values, ids, versions, and what is stored apart."""
+        """Returns the parts of a checkpoint that are stored in the envelope."""
         rest = {key: value for key, value in checkpoint.items() if key not in _ELSEWHERE and key not in apart}
         if self._plain:
             return {"checkpoint": self._beside(address, "checkpoint", rest)}
@@ -190,7 +202,10 @@ class Translator:
         return {"checkpoint": clear, "rest": self._beside(address, "checkpoint", other)}
 
     def checkpoint_tuple(self, thread_id: str, stored: StoredCheckpoint) -> CheckpointTuple:
-        """The tuple LangGraph reads. Raises `ValueUnreadable` or `CorruptEntry`."""
+        """Returns the tuple that LangGraph reads.
+
+        Raises `ValueUnreadable` or `CorruptEntry`.
+        """
         subject = f"thread {thread_id!r}, checkpoint {stored.checkpoint_id!r}"
         checkpoint = self._load_beside(subject, stored.body, "checkpoint")
         if "rest" in stored.body:
@@ -200,7 +215,7 @@ class Translator:
             "channel_values": {
                 channel: self._load(subject, channel, value) for channel, value in stored.values.items()
             },
-            "channel_versions": {channel: _version(subject, token) for channel, token in stored.versions.items()},
+            "channel_versions": {channel: _version_of(subject, key) for channel, key in stored.versions.items()},
         }
         if stored.seen is not None:
             checkpoint["versions_seen"] = copied(stored.seen)
@@ -210,16 +225,14 @@ class Translator:
             checkpoint=cast("Checkpoint", checkpoint),
             metadata=cast("CheckpointMetadata", self.metadata(thread_id, stored.checkpoint_id, stored.body)),
             parent_config=None if parent is None else config_of(thread_id, stored.namespace, parent),
-            pending_writes=[
-                (task_id, write.channel, self._load(subject, write.channel, Keyframe(write.type, write.data)))
-                for _, task_id, write in stored.writes
-            ],
+            pending_writes=self._writes(subject, stored.writes),
         )
 
     def metadata(self, thread_id: str, checkpoint_id: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The metadata of a stored checkpoint, as the thread's own.
+        """Returns the metadata of a stored checkpoint.
 
-        A copied thread has its source's entries. Where their metadata names the source, it is read with the copy's `thread_id`.
+        The entries of a copied thread are its source's. If their metadata names the source, it is read with the
+        copy's `thread_id`.
         """
         metadata = self.stored_metadata(thread_id, checkpoint_id, body)
         if _FOREIGN in body or not _names_another(metadata, thread_id):
@@ -227,31 +240,38 @@ class Translator:
         return {**metadata, "thread_id": thread_id}
 
     def stored_metadata(self, thread_id: str, checkpoint_id: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The metadata in the body of a stored checkpoint, as it was put, in whatever thread that was."""
+        """Returns the metadata of a stored checkpoint as it was put, in any thread."""
         subject = f"thread {thread_id!r}, checkpoint {checkpoint_id!r}"
         return self._load_beside(subject, body, "metadata")
 
     def delta_channels(self, thread_id: str, event: CheckpointSaved) -> list[str]:
-        """Channels of a checkpoint that may have to be rebuilt from its ancestors' writes (`DeltaChannel`)."""
+        """Returns the channels that may have to be rebuilt from writes of ancestors.
+
+        These are LangGraph's `DeltaChannel`s.
+        """
         counters = self.metadata(thread_id, event.checkpoint_id, event.body).get(_DELTA_COUNTERS)
         return list(counters) if isinstance(counters, Mapping) else []
 
     def delta_history(self, thread_id: str, ancestry: Ancestry) -> DeltaChannelHistory:
-        """The history of one delta channel, as LangGraph replays it."""
+        """Returns the history of one delta channel as LangGraph replays it."""
         subject = f"thread {thread_id!r}"
-        history = DeltaChannelHistory(
-            writes=[
-                (task_id, write.channel, self._load(subject, write.channel, Keyframe(write.type, write.data)))
-                for _, task_id, write in ancestry.writes
-            ]
-        )
+        history = DeltaChannelHistory(writes=self._writes(subject, ancestry.writes))
         if ancestry.seed is not None:
             history["seed"] = self._load(subject, "seed", ancestry.seed)
         return history
 
     def value(self, thread_id: str, channel: str, value: Keyframe | StoredValue) -> Any:
-        """One value, deserialized. Raises `ValueUnreadable`."""
+        """Returns one value, deserialized.
+
+        Raises `ValueUnreadable`.
+        """
         return self._load(f"thread {thread_id!r}", channel, value)
+
+    def _writes(self, subject: str, writes: Iterable[PendingWrite]) -> list[tuple[str, str, Any]]:
+        return [
+            (task_id, write.channel, self._load(subject, write.channel, Keyframe(write.type, write.data)))
+            for _, task_id, write in writes
+        ]
 
     def _load_beside(self, subject: str, body: Mapping[str, Any], part: str) -> dict[str, Any]:
         stored = body.get(part)
@@ -274,12 +294,15 @@ class Translator:
 
 
 def copied(seen: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of `versions_seen`: LangGraph goes on from a checkpoint that it was given in place."""
+    """Returns a copy of `versions_seen`.
+
+    LangGraph changes the checkpoint that it was given in place.
+    """
     return {node: dict(versions) if isinstance(versions, dict) else versions for node, versions in seen.items()}
 
 
 def config_of(thread_id: str, namespace: str, checkpoint_id: str) -> RunnableConfig:
-    """The config that names a checkpoint."""
+    """Returns the config that names a checkpoint."""
     return {"configurable": {"thread_id": thread_id, "checkpoint_ns": namespace, "checkpoint_id": checkpoint_id}}
 
 
@@ -293,11 +316,11 @@ def metadata_text(thread_id: str, metadata: Mapping[str, Any], key: str) -> str:
 
 
 def _names_another(metadata: Mapping[str, Any], thread_id: str) -> bool:
-    """Whether metadata has a `thread_id`, and it is not this one."""
+    """Whether metadata names another thread than this."""
     return "thread_id" in metadata and str(metadata["thread_id"]) != thread_id
 
 
-def _named(channel: object) -> str:
+def _checked_name(channel: object) -> str:
     if not isinstance(channel, str):
         raise TypeError(f"A channel's name must be a string, not {type(channel).__name__} ({channel!r:.80}).")
     if not channel.isascii():
@@ -305,23 +328,23 @@ def _named(channel: object) -> str:
     return channel
 
 
-def _token(channel: str, version: object) -> str:
+def _version_key(channel: str, version: object) -> str:
     if not isinstance(version, (str, int, float)):
         raise TypeError(
             f"The version of channel {channel!r} must be a string or a number, not {type(version).__name__}."
         )
-    token = version_key(version)
-    if not token.isascii():
-        text(f"version of channel {channel!r}", token)
-    return token
+    key = version_key(version)
+    if not key.isascii():
+        text(f"version of channel {channel!r}", key)
+    return key
 
 
-def _version(subject: str, token: str) -> str | int | float:
-    if token[:1] == "s":
-        return token[1:]
+def _version_of(subject: str, key: str) -> str | int | float:
+    if key[:1] == "s":
+        return key[1:]
     try:
-        return int(token[1:]) if token[:1] == "i" else float(token[1:])
+        return int(key[1:]) if key[:1] == "i" else float(key[1:])
     except ValueError as error:
         raise CorruptEntry(
-            f"{subject}: {token!r:.80} is no version. Restore the log from a backup, or delete the thread."
+            f"{subject}: {key!r:.80} is not a version. Restore the log from a backup, or delete the thread."
         ) from error

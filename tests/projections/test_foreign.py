@@ -108,7 +108,7 @@ def test_odd_versions(saver: RedisStreamSaver, thread: Callable[[dict[str, Any]]
     """An impossible version is reported where it is read, and its checkpoint can still be pruned."""
     thread({"s": encode_versions({"n": token})})
     for call in (READS[0], READS[2]):
-        with pytest.raises(CorruptEntry, match="is no version"):
+        with pytest.raises(CorruptEntry, match="is not a version"):
             call(saver)
     assert number_of(saver.get_tuple(config("t", 1))) == 1
     saver.put(*put_of("t", 9, 3))
