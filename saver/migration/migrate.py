@@ -24,7 +24,7 @@ from projections.transfer.blocking import acarry_out, carry_out
 from projections.transfer.blocking import on_file as blocking
 from projections.transfer.export import consumed
 from saver.configs import thread_id_of
-from saver.migration.sources import Name, Placed, Source, names_in, source_of
+from saver.migration.sources import Name, Placed, names_in, source_of
 from saver.saver import RedisStreamSaver
 from saver.translation import config_of
 
@@ -168,9 +168,8 @@ async def acompare(
 
 
 def _run(migration: _Migration, progress: ProgressCallback | None) -> Migrated:
-    threads = migration.threads()
-    for number, thread in enumerate(threads):
-        flow = migration.migrate_thread(thread, number, len(threads))
+    for thread in migration.find_threads():
+        flow = migration.migrate_thread(thread)
         for step in carry_out(migration.target._runner, flow, f"thread {thread!r}", None):
             if progress is not None:
                 progress(step)
@@ -178,9 +177,8 @@ def _run(migration: _Migration, progress: ProgressCallback | None) -> Migrated:
 
 
 async def _arun(migration: _Migration, progress: ProgressCallback | None) -> Migrated:
-    threads = await asyncio.to_thread(migration.threads)
-    for number, thread in enumerate(threads):
-        flow = migration.migrate_thread(thread, number, len(threads))
+    for thread in await asyncio.to_thread(migration.find_threads):
+        flow = migration.migrate_thread(thread)
         async for step in acarry_out(migration.target._runner, flow, f"thread {thread!r}", None):
             if progress is not None:
                 progress(step)
@@ -209,21 +207,25 @@ class _Migration:
         self.source = source_of(source, loop)
         self.target = target
         self.done = Migrated()
+        self.of = 0
+        """The number of threads."""
         self._named = threads
         self._copy = copy
         self._verify = verify
 
-    def threads(self) -> list[Any]:
+    def find_threads(self) -> list[Any]:
         """Returns the ids of the threads, as the source has them. Blocks."""
-        return list(self.source.threads() if self._named is None else dict.fromkeys(self._named))
+        found = list(self.source.threads() if self._named is None else dict.fromkeys(self._named))
+        self.of = len(found)
+        return found
 
-    def migrate_thread(self, thread: Any, number: int, of: int) -> Flow[None]:
+    def migrate_thread(self, thread: Any) -> Flow[None]:
         """Migrates one thread; emits the work on the source, and `Progress`."""
         names = sorted((yield from blocking(lambda: self.source.checkpoints(thread))))
         if self._named is not None and not names:
             raise InvalidArgument(f"The source has no thread {thread!r}. Check the id.")
         self.done.threads += 1
-        move = _ThreadMigration(self.source, self.target, thread, names, self.done, number=number, of=of)
+        move = _ThreadMigration(self, thread, names)
         if self._copy and not (yield from move.copy()):
             return
         if self._verify:
@@ -238,27 +240,16 @@ class _Known(NamedTuple):
 
 
 class _ThreadMigration:
-    """The migration of one thread. `number` threads of `of` were done before it."""
+    """The migration of one thread."""
 
-    def __init__(
-        self,
-        source: Source,
-        target: RedisStreamSaver,
-        thread: Any,
-        names: Sequence[Name],
-        done: Migrated,
-        *,
-        number: int,
-        of: int,
-    ) -> None:
-        self.source = source
-        self.target = target
+    def __init__(self, migration: _Migration, thread: Any, names: Sequence[Name]) -> None:
+        self.source = migration.source
+        self.target = migration.target
+        self.done = migration.done
+        self.of = migration.of
         self.thread = thread
         self.thread_id = thread_id_of(thread)
         self.names = names
-        self.done = done
-        self.number = number
-        self.of = of
         self.known: dict[Name, _Known] = {}
 
     def copy(self) -> Flow[bool]:
@@ -307,8 +298,9 @@ class _ThreadMigration:
         return (yield from self.target._operations.get_tuple(self.target.serde, config))
 
     def _progress(self, phase: str, checkpoints: int) -> Emit:
-        threads = self.number + (checkpoints == len(self.names))
-        return Emit(Progress(phase, self.thread_id, threads, self.of, checkpoints, len(self.names)))
+        of_checkpoints = len(self.names)
+        threads = self.done.threads - (checkpoints < of_checkpoints)
+        return Emit(Progress(phase, self.thread_id, threads, self.of, checkpoints, of_checkpoints))
 
     def _differ(self, name: Name, what: str) -> None:
         self.done._differ(self.thread_id, name, what)
