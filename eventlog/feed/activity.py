@@ -11,18 +11,16 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import lru_cache
 from hashlib import sha1
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from eventlog import codec
 from eventlog.errors import CorruptEntry, InvalidArgument
+from eventlog.events import Recorded
 from eventlog.feed.position import Offset, Position
 from eventlog.framing import counted, split_counted
 from eventlog.keys import text
 
-if TYPE_CHECKING:
-    from eventlog.feed.feed import ActivityFeed
-
-__all__ = ["KINDS", "Activity", "Filters"]
+__all__ = ["KINDS", "Activity", "ActivityLoader", "Filters"]
 
 KINDS = ("checkpoint", "writes", "copied", "imported", "pruned", "runs_deleted", "deleted", "expired")
 """Kinds of activity. Of all but the last two, whose logs are gone, the thread's log has an event. That a thread has expired is
@@ -32,6 +30,16 @@ _WITH_RUNS = (b"copied", b"imported")
 """Kinds whose pointers name several runs, each behind its length."""
 _NOTHING: Mapping[int, Any] = {}
 _NAMES = [b"thread", b"id", b"seq", b"kind", b"ns", b"checkpoint", b"source", b"step", b"run", b"channels", b"nodes"]
+
+
+class ActivityLoader(Protocol):
+    """Loads the whole event that an activity names: a feed."""
+
+    def load(self, activity: Activity, /) -> Recorded:
+        """Loads the event."""
+
+    async def aload(self, activity: Activity, /) -> Recorded:
+        """Async form of `load`."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +76,7 @@ class Activity:
     attempt: int = 1
     """For a member of a group: how many times this event has been handed out, this one included, as far as failures tell."""
     _before: Mapping[int, Any] = field(default_factory=dict, repr=False, compare=False)
-    _feed: ActivityFeed | None = field(default=None, repr=False, compare=False)
+    _loader: ActivityLoader | None = field(default=None, repr=False, compare=False)
 
     @property
     def node(self) -> str | None:
@@ -113,24 +121,24 @@ class Activity:
             configurable["checkpoint_id"] = self.checkpoint_id
         return {"configurable": configurable}
 
-    def load(self) -> Any:
+    def load(self) -> Recorded:
         """The whole event, `eventlog.events.Recorded`: envelope and stored pieces of values, which are not
         deserialized. One round trip.
 
         Raises `EventGone`, whose `reason` says why, and the server's errors.
         """
-        return self._of().load(self)
+        return self._feed().load(self)
 
-    async def aload(self) -> Any:
+    async def aload(self) -> Recorded:
         """Async twin of `load`."""
-        return await self._of().aload(self)
+        return await self._feed().aload(self)
 
-    def _of(self) -> ActivityFeed:
-        if self._feed is None:
+    def _feed(self) -> ActivityLoader:
+        if self._loader is None:
             raise InvalidArgument(
                 f"This activity of thread {self.thread_id!r} came from no feed; call feed.load(activity)."
             )
-        return self._feed
+        return self._loader
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -166,7 +174,7 @@ def read_pointer(
     entry_id: bytes,
     flat: list[bytes],
     *,
-    feed: ActivityFeed | None = None,
+    loader: ActivityLoader | None = None,
     before: Mapping[int, Any] | None = None,
     attempt: int = 1,
 ) -> Activity:
@@ -199,7 +207,7 @@ def read_pointer(
             "id": entry_id.decode(),
             "attempt": attempt,
             "_before": before or _NOTHING,
-            "_feed": feed,
+            "_loader": loader,
         }
     except (KeyError, ValueError) as error:
         raise foreign(partition, entry_id, error) from error
@@ -256,7 +264,9 @@ def pack_pointer(activity: Activity) -> bytes:
     return activity.order.encode() + packed
 
 
-def unpack_pointer(partition: int, packed: bytes, *, feed: ActivityFeed | None = None, attempt: int = 1) -> Activity:
+def unpack_pointer(
+    partition: int, packed: bytes, *, loader: ActivityLoader | None = None, attempt: int = 1
+) -> Activity:
     """The activity that `pack_pointer` packed. Raises `CorruptEntry`."""
     try:
         values = split_counted(packed[26:])
@@ -265,7 +275,7 @@ def unpack_pointer(partition: int, packed: bytes, *, feed: ActivityFeed | None =
         raise CorruptEntry(
             f"What waits in partition {partition} is nothing that this package wrote: {packed!r:.100}."
         ) from error
-    return read_pointer(partition, values[-1], flat, feed=feed, attempt=attempt)
+    return read_pointer(partition, values[-1], flat, loader=loader, attempt=attempt)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,17 +11,17 @@ from typing import Any
 from typing_extensions import Self
 
 from eventlog.connect.connections import Connections
-from eventlog.errors import EventLogError, FeedClosed, InvalidArgument
-from eventlog.events import Recorded
-from eventlog.feed.activity import Activity, Filters
+from eventlog.errors import EventLogError, InvalidArgument
+from eventlog.feed.activity import Filters
 from eventlog.feed.groups import Group, GroupInfo, drop_group, list_groups
+from eventlog.feed.options import batch_of, seconds_of
 from eventlog.feed.position import ORIGIN, Position
-from eventlog.feed.reading import Start, check_start, ends_of, load_event, offsets_of, open_keyspace, read_on
-from eventlog.feed.tail import SUBJECT, Tail
+from eventlog.feed.reading import Start, check_start, ends_of, offsets_of, read_on
+from eventlog.feed.source import SUBJECT, FeedSource
+from eventlog.feed.tail import Tail
 from eventlog.feed.trimming import Retention, Trimmed, trim_feed
 from eventlog.flow import Flow, Pause, Wait
-from eventlog.keys import PREFIX, Keyspace
-from eventlog.transport.drivers import Runner
+from eventlog.keys import PREFIX
 
 __all__ = ["ActivityFeed"]
 
@@ -29,7 +29,7 @@ PATIENCE = 60.0
 """Seconds for which a reader waits for a server that cannot be reached."""
 
 
-class ActivityFeed(AbstractContextManager, AbstractAsyncContextManager):  # type: ignore[type-arg]
+class ActivityFeed(FeedSource, AbstractContextManager, AbstractAsyncContextManager):  # type: ignore[type-arg]
     """The activity of all agents under one prefix: to tail it, or to work it off in consumer groups.
 
     Sync and async on one object. It reads pointers, not values: what is in an agent's state is loaded only where asked for.
@@ -54,12 +54,8 @@ class ActivityFeed(AbstractContextManager, AbstractAsyncContextManager):  # type
         self._open(Connections(sync_connection, async_connection), prefix, partitions, owns=False)
 
     def _open(self, connections: Connections, prefix: str, partitions: int | None, *, owns: bool) -> None:
-        Keyspace(prefix, 1 if partitions is None else partitions)
-        self.prefix = prefix
-        self._partitions = partitions
+        super().__init__(connections, prefix, partitions)
         self._connections = connections
-        self.runner = Runner(connections, "feed", FeedClosed)
-        self._keyspace: Keyspace | None = None
         self._owns = owns
 
     @classmethod
@@ -70,12 +66,6 @@ class ActivityFeed(AbstractContextManager, AbstractAsyncContextManager):  # type
         made = cls.__new__(cls)
         made._open(Connections.from_url(conn_string, **client_options), prefix, partitions, owns=True)
         return made
-
-    def opened(self) -> Flow[Keyspace | None]:
-        """The prefix's keys; None while nothing was written under it. One round trip until it was."""
-        if self._keyspace is None:
-            self._keyspace = yield from open_keyspace(self.prefix, self._partitions)
-        return self._keyspace
 
     def tail(
         self,
@@ -108,7 +98,9 @@ class ActivityFeed(AbstractContextManager, AbstractAsyncContextManager):  # type
         """
         check_start(start)
         filters = Filters.of(kinds, thread, namespace, node)
-        return Tail(self, start, filters, follow=follow, batch=_batch(batch), patience=_seconds("patience", patience))
+        return Tail(
+            self, start, filters, follow=follow, batch=batch_of(batch), patience=seconds_of("patience", patience)
+        )
 
     def group(
         self,
@@ -148,14 +140,6 @@ class ActivityFeed(AbstractContextManager, AbstractAsyncContextManager):  # type
     async def adrop_group(self, name: str) -> None:
         """Async twin of `drop_group`."""
         await self.runner.arun(drop_group(self, name), f"group {name!r}")
-
-    def load(self, activity: Activity) -> Recorded:
-        """The whole event that an activity leads to. One round trip. Raises `EventGone`."""
-        return self.runner.run(self._load(activity), f"thread {activity.thread_id!r}")
-
-    async def aload(self, activity: Activity) -> Recorded:
-        """Async twin of `load`."""
-        return await self.runner.arun(self._load(activity), f"thread {activity.thread_id!r}")
 
     def now(self) -> Position:
         """The position behind the last activity there is. A round trip per partition."""
@@ -226,20 +210,8 @@ class ActivityFeed(AbstractContextManager, AbstractAsyncContextManager):  # type
         """Closes."""
         await self.aclose()
 
-    def _load(self, activity: Activity) -> Flow[Recorded]:
-        keyspace = yield from self._used()
-        return (yield from load_event(keyspace, activity))
-
-    def _used(self) -> Flow[Keyspace]:
-        keyspace = yield from self.opened()
-        if keyspace is None:
-            raise InvalidArgument(
-                f"Nothing was written under prefix {self.prefix!r} yet. Check the prefix and the database."
-            )
-        return keyspace
-
     def _now(self) -> Flow[Position]:
-        keyspace = yield from self._used()
+        keyspace = yield from self.used()
         ends = yield from ends_of(keyspace, list(range(keyspace.partitions)))
         return Position({number: last for number, (_, last) in ends.items()})
 
@@ -259,7 +231,7 @@ class ActivityFeed(AbstractContextManager, AbstractAsyncContextManager):  # type
             return True
 
     def _check(self, position: Position | str) -> Flow[None]:
-        keyspace = yield from self._used()
+        keyspace = yield from self.used()
         offsets = yield from offsets_of(keyspace, position, list(range(keyspace.partitions)))
         for number, offset in offsets.items():
             yield from read_on(keyspace, number, offset, Filters(), 1)
@@ -268,21 +240,5 @@ class ActivityFeed(AbstractContextManager, AbstractAsyncContextManager):  # type
         wanted = Retention.of(retention)
         if wanted is None:
             raise InvalidArgument('trim needs a bound: a timedelta, a number of events, or {"age": ..., "count": ...}.')
-        keyspace = yield from self._used()
+        keyspace = yield from self.used()
         return (yield from trim_feed(keyspace, wanted))
-
-
-def _batch(batch: object) -> int:
-    if isinstance(batch, bool) or not isinstance(batch, int):
-        raise TypeError(f"batch must be an int, not {type(batch).__name__}.")
-    if not 1 <= batch <= 10_000:
-        raise InvalidArgument(f"batch must be between 1 and 10,000, not {batch}.")
-    return batch
-
-
-def _seconds(field: str, given: object) -> float:
-    if isinstance(given, bool) or not isinstance(given, (int, float)):
-        raise TypeError(f"{field} must be a number of seconds, not {type(given).__name__}.")
-    if not 0 <= given < 10**9:
-        raise InvalidArgument(f"{field} must be 0 or more seconds, not {given}.")
-    return float(given)

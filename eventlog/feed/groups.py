@@ -17,21 +17,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eventlog.errors import GroupNotFound, InvalidArgument
 from eventlog.feed.activity import Activity, Filters, unpack_pointer
 from eventlog.feed.failures import Failure
+from eventlog.feed.member import Member
+from eventlog.feed.options import attempts_of, batch_of, seconds_of
 from eventlog.feed.position import Offset
 from eventlog.feed.reading import Start
 from eventlog.feed.registration import decoded, drop_in, filters_in, register, register_in, registration
+from eventlog.feed.source import FeedSource
 from eventlog.flow import Call, Command, Flow, load_script
 from eventlog.framing import ordered
 from eventlog.keys import Keyspace, text
-
-if TYPE_CHECKING:
-    from eventlog.feed.feed import ActivityFeed
-    from eventlog.feed.member import Member
 
 __all__ = ["Group", "GroupInfo", "Lag", "Parked", "PartitionLag", "drop_group", "list_groups"]
 
@@ -144,13 +143,13 @@ class Parked:
 class Group:
     """One consumer group. Its members are made by `member`; the rest looks after it."""
 
-    def __init__(self, feed: ActivityFeed, name: str, start: Start, filters: Filters) -> None:
+    def __init__(self, source: FeedSource, name: str, start: Start, filters: Filters) -> None:
         if not isinstance(name, str):
             raise TypeError(f"A group's name must be a string, not {type(name).__name__}.")
         if not name:
             raise InvalidArgument("A group needs a name.")
         text("group", name)
-        self.feed = feed
+        self._source = source
         self.name = name
         self._start: Start = start
         self._filters = filters
@@ -185,18 +184,18 @@ class Group:
             patience: seconds to wait for a server that cannot be reached before its error is raised.
 
         """
-        from eventlog.feed.member import Member  # noqa: PLC0415 - a member knows its group
-
         return Member(
-            self,
+            self._source,
+            self.name,
             name,
-            batch=batch,
-            lease=lease,
-            max_attempts=max_attempts,
-            backoff=backoff,
-            acknowledge_within=acknowledge_within,
+            self.registered,
+            batch=batch_of(batch),
+            lease=seconds_of("lease", lease, least=0.1),
+            max_attempts=attempts_of(max_attempts),
+            backoff=backoff if callable(backoff) else seconds_of("backoff", backoff),
+            acknowledge_within=seconds_of("acknowledge_within", acknowledge_within),
             stop_on_sigterm=stop_on_sigterm,
-            patience=patience,
+            patience=seconds_of("patience", patience),
         )
 
     def register(self) -> None:
@@ -204,63 +203,63 @@ class Group:
 
         Raises `InvalidArgument` if it is there with other filters, or if nothing was written under the prefix yet.
         """
-        self.feed.runner.run(self._registered_now(), self._subject)
+        self._source.runner.run(self._registered_now(), self._subject)
 
     async def aregister(self) -> None:
         """Async twin of `register`."""
-        await self.feed.runner.arun(self._registered_now(), self._subject)
+        await self._source.runner.arun(self._registered_now(), self._subject)
 
     def lag(self) -> Lag:
         """How far the group is, by partition. A round trip per partition. Raises `GroupNotFound`."""
-        return self.feed.runner.run(self._lag(), self._subject)
+        return self._source.runner.run(self._lag(), self._subject)
 
     async def alag(self) -> Lag:
         """Async twin of `lag`."""
-        return await self.feed.runner.arun(self._lag(), self._subject)
+        return await self._source.runner.arun(self._lag(), self._subject)
 
     def parked(self) -> list[Parked]:
         """What is parked, oldest failure first. A round trip per partition, and one per thread parked. Raises `GroupNotFound`."""
-        return self.feed.runner.run(self._parked(), self._subject)
+        return self._source.runner.run(self._parked(), self._subject)
 
     async def aparked(self) -> list[Parked]:
         """Async twin of `parked`."""
-        return await self.feed.runner.arun(self._parked(), self._subject)
+        return await self._source.runner.arun(self._parked(), self._subject)
 
     def retry(self, thread_id: str | None = None) -> int:
         """Has parked events tried again, `max_attempts` times anew: that of a thread, or all. How many there were.
 
         Raises `GroupNotFound`.
         """
-        return self.feed.runner.run(self._unpark(thread_id, b"retry"), self._subject)
+        return self._source.runner.run(self._unpark(thread_id, b"retry"), self._subject)
 
     async def aretry(self, thread_id: str | None = None) -> int:
         """Async twin of `retry`."""
-        return await self.feed.runner.arun(self._unpark(thread_id, b"retry"), self._subject)
+        return await self._source.runner.arun(self._unpark(thread_id, b"retry"), self._subject)
 
     def skip(self, thread_id: str | None = None) -> int:
         """Gives parked events up: that of a thread, or all; their threads go on with what comes next. How many there were.
 
         Raises `GroupNotFound`.
         """
-        return self.feed.runner.run(self._unpark(thread_id, b"skip"), self._subject)
+        return self._source.runner.run(self._unpark(thread_id, b"skip"), self._subject)
 
     async def askip(self, thread_id: str | None = None) -> int:
         """Async twin of `skip`."""
-        return await self.feed.runner.arun(self._unpark(thread_id, b"skip"), self._subject)
+        return await self._source.runner.arun(self._unpark(thread_id, b"skip"), self._subject)
 
     def effect_keys(self, name: str) -> list[bytes]:
         """The keys, one per partition, that `Member.effect` writes to under a name. One round trip, if the feed was
         not used yet.
         """
-        return self.feed.runner.run(self._effect_keys(name), self._subject)
+        return self._source.runner.run(self._effect_keys(name), self._subject)
 
     async def aeffect_keys(self, name: str) -> list[bytes]:
         """Async twin of `effect_keys`."""
-        return await self.feed.runner.arun(self._effect_keys(name), self._subject)
+        return await self._source.runner.arun(self._effect_keys(name), self._subject)
 
     def registered(self) -> Flow[tuple[Keyspace, Filters] | None]:
         """The keys and the group's filters, registered if it was not; None while nothing was written under the prefix."""
-        keyspace = yield from self.feed.opened()
+        keyspace = yield from self._source.opened()
         if keyspace is None:
             return None
         found = yield from registration(keyspace, self.name)
@@ -281,15 +280,15 @@ class Group:
         found = yield from self.registered()
         if found is None:
             raise InvalidArgument(
-                f"Nothing was written under prefix {self.feed.prefix!r} yet, so there is no feed to register group {self.name!r} "
-                "with. Call setup() of a saver with this prefix first, or check the prefix and the database."
+                f"Nothing was written under prefix {self._source.prefix!r} yet, so there is no feed to register group "
+                f"{self.name!r} with. Call setup() of a saver with this prefix first, or check the prefix and the database."
             )
         keyspace, _ = found
         for number in range(keyspace.partitions):  # where it was lost, in a failover or by a drop that was cut short
             yield from register_in(keyspace, self.name, number, Offset("beginning"))
 
     def _known(self) -> Flow[Keyspace]:
-        keyspace = yield from self.feed.opened()
+        keyspace = yield from self._source.opened()
         if keyspace is None or (yield from registration(keyspace, self.name)) is None:
             raise self.not_found()
         return keyspace
@@ -297,7 +296,8 @@ class Group:
     def not_found(self) -> GroupNotFound:
         """The error for a group that is not registered."""
         return GroupNotFound(
-            f"There is no group {self.name!r} under prefix {self.feed.prefix!r}. Register it, or look at what feed.groups() lists."
+            f"There is no group {self.name!r} under prefix {self._source.prefix!r}. Register it, or choose one that "
+            "feed.groups() lists."
         )
 
     def _lag(self) -> Flow[Lag]:
@@ -333,7 +333,7 @@ class Group:
         failure = Failure.decode(self.name, thread, told)
         packed = events[0][len(ordered(thread)) :]
         return Parked(
-            unpack_pointer(number, packed, feed=self.feed, attempt=failure.attempts),
+            unpack_pointer(number, packed, loader=self._source, attempt=failure.attempts),
             failure.attempts,
             failure.error,
             failure.traceback,
@@ -395,9 +395,9 @@ def members_of(keyspace: Keyspace, group: str) -> Flow[tuple[str, ...]]:
     return tuple(sorted(one.decode().rpartition("/")[0] for one in found))
 
 
-def list_groups(feed: ActivityFeed) -> Flow[list[GroupInfo]]:
+def list_groups(source: FeedSource) -> Flow[list[GroupInfo]]:
     """The registered groups, by name."""
-    keyspace = yield from feed.opened()
+    keyspace = yield from source.opened()
     if keyspace is None:
         return []
     names = yield Command("HKEYS", keyspace.groups)
@@ -412,10 +412,10 @@ def list_groups(feed: ActivityFeed) -> Flow[list[GroupInfo]]:
     return found
 
 
-def drop_group(feed: ActivityFeed, name: str) -> Flow[None]:
+def drop_group(source: FeedSource, name: str) -> Flow[None]:
     """Takes a group out: first where it holds the feed, then from the list. One whose registration was cut short goes as well."""
-    group = Group(feed, name, "beginning", Filters())
-    keyspace = yield from feed.opened()
+    group = Group(source, name, "beginning", Filters())
+    keyspace = yield from source.opened()
     if keyspace is None:
         raise group.not_found()
     dropped = 0

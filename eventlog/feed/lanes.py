@@ -34,7 +34,7 @@ from eventlog.errors import (
     PositionLost,
     PositionTrimmed,
 )
-from eventlog.feed.activity import Activity, Filters, pack_pointer, read_pointer, unpack_pointer
+from eventlog.feed.activity import Activity, ActivityLoader, Filters, pack_pointer, read_pointer, unpack_pointer
 from eventlog.feed.failures import Failure
 from eventlog.feed.lane import STAY, Again, InHand, Lane
 from eventlog.feed.leases import Gained, Leases, Lost
@@ -71,7 +71,7 @@ class Lanes:
         filters: Filters,
         leases: Leases,
         *,
-        feed: Any,
+        loader: ActivityLoader,
         batch: int,
         max_attempts: int,
         backoff: Callable[[int], float],
@@ -83,7 +83,7 @@ class Lanes:
         self._filters = filters.arguments()
         self._filtered = filters != Filters()
         self.leases = leases
-        self._feed = feed
+        self._loader = loader
         self._batch = batch
         self._max_attempts = max_attempts
         self._backoff = backoff
@@ -316,7 +316,7 @@ class Lanes:
             while lane.next < len(lane.pointers):
                 entry = lane.pointers[lane.next]
                 try:
-                    activity = read_pointer(lane.number, entry[0], entry[1], feed=self._feed)
+                    activity = read_pointer(lane.number, entry[0], entry[1], loader=self._loader)
                 except CorruptEntry:
                     lane.read_again()
                     self._turn.popleft()
@@ -348,7 +348,7 @@ class Lanes:
         packed = again.events.popleft()
         attempt, again.attempt = again.attempt, 1
         activity = unpack_pointer(
-            again.lane.number, packed[len(ordered(again.thread)) :], feed=self._feed, attempt=attempt
+            again.lane.number, packed[len(ordered(again.thread)) :], loader=self._loader, attempt=attempt
         )
         self.in_hand = InHand(again.lane, activity, 0, packed)
         return activity

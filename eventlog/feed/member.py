@@ -14,21 +14,19 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakSet
 
 from typing_extensions import Self
 
 from eventlog.errors import EffectRefused, EventLogError, InvalidArgument, ServerOutOfMemory
-from eventlog.feed.activity import Activity
+from eventlog.feed.activity import Activity, Filters
 from eventlog.feed.lanes import Lanes
 from eventlog.feed.leases import Leases
 from eventlog.feed.reading import PASSING, steadfast
+from eventlog.feed.source import FeedSource
 from eventlog.flow import Argument, Flow, Pause
-from eventlog.keys import text
-
-if TYPE_CHECKING:
-    from eventlog.feed.groups import Group
+from eventlog.keys import Keyspace, text
 
 __all__ = ["Member"]
 
@@ -52,8 +50,10 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
 
     def __init__(
         self,
-        group: Group,
+        source: FeedSource,
+        group: str,
         name: str,
+        register: Callable[[], Flow[tuple[Keyspace, Filters] | None]],
         *,
         batch: int,
         lease: float,
@@ -63,30 +63,26 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
         stop_on_sigterm: bool,
         patience: float,
     ) -> None:
-        from eventlog.feed.feed import _batch, _seconds  # noqa: PLC0415 - a feed knows its groups, and they their members
-
         if not isinstance(name, str):
             raise TypeError(f"A member's name must be a string, not {type(name).__name__}.")
         if not name:
             raise InvalidArgument("A member needs a name.")
         text("member", name)
-        if isinstance(max_attempts, bool) or not isinstance(max_attempts, int) or max_attempts < 1:
-            raise InvalidArgument(f"max_attempts must be 1 or more, not {max_attempts!r}.")
-        if _seconds("lease", lease) < 0.1:
-            raise InvalidArgument(f"lease must be 0.1 seconds or more, not {lease}.")
         self.group = group
         self.name = name
-        self._lease = float(lease)
+        self._source = source
+        self._register = register
+        self._lease = lease
         self._lanes_options: dict[str, Any] = {
-            "batch": _batch(batch),
+            "batch": batch,
             "max_attempts": max_attempts,
-            "backoff": backoff if callable(backoff) else _doubling(_seconds("backoff", backoff)),
-            "acknowledge_within": _seconds("acknowledge_within", acknowledge_within),
+            "backoff": backoff if callable(backoff) else _doubling(backoff),
+            "acknowledge_within": acknowledge_within,
         }
-        self._patience = _seconds("patience", patience)
+        self._patience = patience
         self._on_sigterm = stop_on_sigterm
-        self._runner = group.feed.runner
-        self._subject = f"group {group.name!r}"
+        self._runner = source.runner
+        self._subject = f"group {group!r}"
         self._lanes: Lanes | None = None
         self._stopped = False
         self._broken: BaseException | None = None
@@ -305,15 +301,15 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
     def _join(self) -> Flow[None]:
         found = None
         while found is None:
-            found = yield from self._steadily(self.group.registered)
+            found = yield from self._steadily(self._register)
             if found is None and self._stopped:
                 return
             if found is None:
                 yield Pause(UNUSED)
         keyspace, filters = found
-        leases = Leases(keyspace, self.group.name, self.name, self._lease)
+        leases = Leases(keyspace, self.group, self.name, self._lease)
         yield from self._steadily(leases.upkeep)
-        self._lanes = Lanes(keyspace, self.group.name, filters, leases, feed=self.group.feed, **self._lanes_options)
+        self._lanes = Lanes(keyspace, self.group, filters, leases, loader=self._source, **self._lanes_options)
 
     def _finish_and_next(self) -> Flow[Activity | None]:
         lanes = self._joined()

@@ -10,17 +10,15 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from heapq import merge
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eventlog.errors import EventLogError
 from eventlog.feed.activity import Activity, Filters, offset_of, read_pointer
 from eventlog.feed.position import Offset, Position, id_order
 from eventlog.feed.reading import Start, offsets_of, read_on, steadfast
+from eventlog.feed.source import SUBJECT, FeedSource
 from eventlog.flow import Emit, Flow, Pause, Wait
 from eventlog.keys import Keyspace
-
-if TYPE_CHECKING:
-    from eventlog.feed.feed import ActivityFeed
 
 __all__ = ["Tail"]
 
@@ -32,10 +30,10 @@ class Tail:
     """Activities from a position on: an iterator in either colour, one at a time."""
 
     def __init__(
-        self, feed: ActivityFeed, start: Start, filters: Filters, *, follow: bool, batch: int, patience: float
+        self, source: FeedSource, start: Start, filters: Filters, *, follow: bool, batch: int, patience: float
     ) -> None:
-        self._feed = feed
-        self._reader = _Reader(feed, start, filters, follow=follow, batch=batch, patience=patience)
+        self._source = source
+        self._reader = _Reader(source, start, filters, follow=follow, batch=batch, patience=patience)
 
     @property
     def position(self) -> Position:
@@ -43,13 +41,10 @@ class Tail:
         return self._reader.position
 
     def __iter__(self) -> Iterator[Activity]:
-        return self._feed.runner.iterate(self._reader.flow(), SUBJECT)
+        return self._source.runner.iterate(self._reader.flow(), SUBJECT)
 
     def __aiter__(self) -> AsyncIterator[Activity]:
-        return self._feed.runner.aiterate(self._reader.flow(), SUBJECT)
-
-
-SUBJECT = "the feed"
+        return self._source.runner.aiterate(self._reader.flow(), SUBJECT)
 
 
 @dataclass(slots=True)
@@ -68,9 +63,9 @@ class _Stretch:
 
 class _Reader:
     def __init__(
-        self, feed: ActivityFeed, start: Start, filters: Filters, *, follow: bool, batch: int, patience: float
+        self, source: FeedSource, start: Start, filters: Filters, *, follow: bool, batch: int, patience: float
     ) -> None:
-        self._feed = feed
+        self._source = source
         self._start: Start = start
         self._filters = filters
         self._follow = follow
@@ -102,7 +97,7 @@ class _Reader:
 
     def _opened(self) -> Flow[Keyspace | None]:
         while True:
-            keyspace = yield from steadfast(self._feed.opened, self._patience)
+            keyspace = yield from steadfast(self._source.opened, self._patience)
             if keyspace is not None or not self._follow:
                 return keyspace
             if self._start == "now":
@@ -137,7 +132,7 @@ class _Reader:
                 break
             one = stretches[number]
             one.next += 1
-            activity = read_pointer(number, entry_id, flat, feed=self._feed, before=dict(self._seen))
+            activity = read_pointer(number, entry_id, flat, loader=self._source, before=dict(self._seen))
             self._seen[number] = entry_id, flat  # not the activity, which knows of those before it
             yield Emit(activity)
         for number, one in stretches.items():

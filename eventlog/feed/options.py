@@ -1,0 +1,34 @@
+"""Checks the numbers that readers of the feed are given."""
+
+from __future__ import annotations
+
+from eventlog.errors import InvalidArgument
+
+__all__ = ["attempts_of", "batch_of", "seconds_of"]
+
+MOST_IN_A_BATCH = 10_000
+
+
+def batch_of(given: object) -> int:
+    """The given size of a batch. Raises `TypeError` or `InvalidArgument`."""
+    if isinstance(given, bool) or not isinstance(given, int):
+        raise TypeError(f"batch must be an int, not {type(given).__name__}.")
+    if not 1 <= given <= MOST_IN_A_BATCH:
+        raise InvalidArgument(f"batch must be between 1 and {MOST_IN_A_BATCH:,}, not {given}.")
+    return given
+
+
+def attempts_of(given: object) -> int:
+    """The given number of attempts. Raises `InvalidArgument`."""
+    if isinstance(given, bool) or not isinstance(given, int) or given < 1:
+        raise InvalidArgument(f"max_attempts must be 1 or more, not {given!r}.")
+    return given
+
+
+def seconds_of(option: str, given: object, *, least: float = 0) -> float:
+    """The given number of seconds, `least` or more. Raises `TypeError` or `InvalidArgument`."""
+    if isinstance(given, bool) or not isinstance(given, (int, float)):
+        raise TypeError(f"{option} must be a number of seconds, not {type(given).__name__}.")
+    if not least <= given < 10**9:
+        raise InvalidArgument(f"{option} must be {least} or more seconds, not {given}.")
+    return float(given)

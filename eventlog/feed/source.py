@@ -1,0 +1,61 @@
+"""The feed of one prefix, as the readers of it share it."""
+
+from __future__ import annotations
+
+from eventlog.connect.connections import Connections
+from eventlog.errors import FeedClosed, InvalidArgument
+from eventlog.events import Recorded
+from eventlog.feed.activity import Activity
+from eventlog.feed.reading import load_event, open_keyspace
+from eventlog.flow import Flow
+from eventlog.keys import Keyspace
+from eventlog.transport.drivers import Runner
+
+__all__ = ["SUBJECT", "FeedSource"]
+
+SUBJECT = "the feed"
+"""The feed's name in errors."""
+
+
+class FeedSource:
+    """A prefix, its keys, and the runner of flows on them.
+
+    `ActivityFeed` is one; tails, groups and members are made with it.
+    """
+
+    def __init__(self, connections: Connections, prefix: str, partitions: int | None) -> None:
+        Keyspace(prefix, 1 if partitions is None else partitions)  # refuses bad arguments
+        self.prefix = prefix
+        self.runner = Runner(connections, "feed", FeedClosed)
+        self._partitions = partitions
+        self._keyspace: Keyspace | None = None
+
+    def opened(self) -> Flow[Keyspace | None]:
+        """Returns the prefix's keys, or None while nothing was written under it.
+
+        One round trip for each call until something was written, none afterwards.
+        """
+        if self._keyspace is None:
+            self._keyspace = yield from open_keyspace(self.prefix, self._partitions)
+        return self._keyspace
+
+    def used(self) -> Flow[Keyspace]:
+        """Returns the prefix's keys. Raises `InvalidArgument` while nothing was written under it."""
+        keyspace = yield from self.opened()
+        if keyspace is None:
+            raise InvalidArgument(
+                f"Nothing was written under prefix {self.prefix!r} yet. Check the prefix and the database."
+            )
+        return keyspace
+
+    def load(self, activity: Activity) -> Recorded:
+        """Loads the whole event that an activity names. One round trip. Raises `EventGone`."""
+        return self.runner.run(self._load(activity), f"thread {activity.thread_id!r}")
+
+    async def aload(self, activity: Activity) -> Recorded:
+        """Async form of `load`."""
+        return await self.runner.arun(self._load(activity), f"thread {activity.thread_id!r}")
+
+    def _load(self, activity: Activity) -> Flow[Recorded]:
+        keyspace = yield from self.used()
+        return (yield from load_event(keyspace, activity))
