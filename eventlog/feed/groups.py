@@ -27,6 +27,7 @@ from eventlog.feed.options import attempts_of, batch_of, seconds_of
 from eventlog.feed.position import Offset
 from eventlog.feed.reading import Start
 from eventlog.feed.registration import decoded, drop_in, filters_in, register, register_in, registration
+from eventlog.feed.replies import OK, LagReply, Waiting, member_name
 from eventlog.feed.source import FeedSource
 from eventlog.flow import Call, Command, Flow, load_script
 from eventlog.framing import ordered
@@ -307,8 +308,8 @@ class Group:
             shared = keyspace.partition(number)
             keys = shared.group(self.name.encode())
             wanted = [shared.feed, shared.trimmed, shared.positions, keys.state, keys.held, keys.due]
-            reply = yield Call(LAG, wanted, [self.name.encode()])
-            if reply[0] != b"ok":
+            reply = LagReply.of((yield Call(LAG, wanted, [self.name.encode()])))
+            if reply.status != OK:
                 raise self.not_found()
             found.append(_lag_of(number, reply))
         members = yield from members_of(keyspace, self.name)
@@ -327,11 +328,11 @@ class Group:
 
     def _parked_in(self, keyspace: Keyspace, number: int, thread: bytes) -> Flow[Parked | None]:
         keys = keyspace.partition(number).group(self.name.encode())
-        events, told, due, waiting = yield Call(WAITING, [keys.held, keys.failures, keys.due], [thread, 1])
-        if not events or due != b"inf" or not told:
+        found = Waiting(*(yield Call(WAITING, [keys.held, keys.failures, keys.due], [thread, 1])))
+        if not found.is_parked or not found.failure:
             return None
-        failure = Failure.decode(self.name, thread, told)
-        packed = events[0][len(ordered(thread)) :]
+        failure = Failure.decode(self.name, thread, found.failure)
+        packed = found.events[0][len(ordered(thread)) :]
         return Parked(
             unpack_pointer(number, packed, loader=self._source, attempt=failure.attempts),
             failure.attempts,
@@ -339,7 +340,7 @@ class Group:
             failure.traceback,
             datetime.fromtimestamp(failure.last / 1000, timezone.utc),
             failure.member,
-            waiting - 1,
+            found.total - 1,
         )
 
     def _unpark(self, thread_id: str | None, what: bytes) -> Flow[int]:
@@ -356,12 +357,14 @@ class Group:
 
     def _unpark_in(self, keyspace: Keyspace, number: int, thread: bytes, what: bytes) -> Flow[int]:
         keys = keyspace.partition(number).group(self.name.encode())
-        found = [keys.held, keys.failures, keys.due]
-        events, told, due, _ = yield Call(WAITING, found, [thread, 1])
-        if not events or due != b"inf":
+        names = [keys.held, keys.failures, keys.due]
+        found = Waiting(*(yield Call(WAITING, names, [thread, 1])))
+        if not found.is_parked:
             return 0
-        renewed = Failure.decode(self.name, thread, told).renewed().encode() if what == b"retry" and told else b""
-        done = yield Call(UNPARK, found, [thread, events[0], what, renewed])
+        record = b""
+        if what == b"retry" and found.failure:
+            record = Failure.decode(self.name, thread, found.failure).renewed().encode()
+        done = yield Call(UNPARK, names, [thread, found.events[0], what, record])
         return int(done)
 
     def _effect_keys(self, name: str) -> Flow[list[bytes]]:
@@ -373,26 +376,25 @@ class Group:
         ]
 
 
-def _lag_of(number: int, reply: list[Any]) -> PartitionLag:
-    _, position, pending, age, waiting, held, parked, handled, rate, member, _ = reply
+def _lag_of(number: int, reply: LagReply) -> PartitionLag:
     return PartitionLag(
         number,
-        member.decode().rpartition("/")[0] or None,
-        position.decode(),
-        pending,
-        None if age < 0 else age / 1000,
-        waiting,
-        held,
-        parked,
-        handled,
-        float(rate),
+        reply.member,
+        reply.position,
+        reply.pending,
+        reply.age,
+        reply.waiting,
+        reply.threads,
+        reply.parked,
+        reply.handled,
+        reply.throughput,
     )
 
 
 def members_of(keyspace: Keyspace, group: str) -> Flow[tuple[str, ...]]:
     """Names of a group's members that are alive. One round trip."""
     found = yield Call(ALIVE, [keyspace.members(group.encode())], [])
-    return tuple(sorted(one.decode().rpartition("/")[0] for one in found))
+    return tuple(sorted(member_name(one) for one in found))
 
 
 def list_groups(source: FeedSource) -> Flow[list[GroupInfo]]:

@@ -3,7 +3,7 @@
 -- KEYS: 1 feed, 2 trimmed, 3 positions, 4 state, 5 held, 6 due.
 -- ARGV: 1 group.
 -- Reply: {'ok', id of the position, entries after it, ms since the first of them came (-1 for none), events that wait, threads that wait, threads
---   whose first event is parked, events handled, events a second over the last minute, member ('' for none), ms that its lease lasts};
+--   whose first event is parked, events handled, events a second over the last minute, member ('' for none)};
 --   {'none'} if the group is not registered here.
 
 if redis.call('HEXISTS', KEYS[3], ARGV[1]) == 0 then
@@ -28,5 +28,4 @@ return {
   tonumber(state[3] or 0),
   string.format('%.3f', rate),
   left > 0 and state[6] or '',
-  math.max(0, left),
 }

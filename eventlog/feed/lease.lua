@@ -2,7 +2,7 @@
 --
 -- KEYS: 1 positions, 2 state, 3 due.
 -- ARGV: 1 group; 2 'take', 'renew' or 'release'; 3 token: what nobody else's lease is called; 4 member; 5 ms that the lease lasts.
--- Reply: {'ok'}, of 'take' with id, check and number of the position, the threads that are held, and the stamp of what was written down last; {'taken', member, ms left} if
+-- Reply: {'ok'}, of 'take' with id, check and number of the position, the threads that are held, and the stamp of what was written down last; {'taken'} if
 --   another member has it; {'fenced'} if the lease is no longer this one; {'none'} if the group is not registered.
 
 local time = redis.call('TIME')
@@ -15,7 +15,7 @@ local held = redis.call('HMGET', KEYS[2], 'token', 'member', 'until')
 if what == 'take' then
   local left = held[1] and held[1] ~= token and tonumber(held[3]) - now or 0
   if left > 0 then
-    return { 'taken', held[2], left }
+    return { 'taken' }
   end
 elseif held[1] ~= token then
   return { 'fenced' }

@@ -11,11 +11,12 @@ from collections import deque
 from dataclasses import dataclass
 from secrets import token_hex
 from threading import Lock
-from typing import Any, Union
+from typing import Union
 
 from eventlog.errors import GroupNotFound
 from eventlog.feed.position import Offset
 from eventlog.feed.registration import register_in, registration
+from eventlog.feed.replies import FENCED, NONE, OK, Leased
 from eventlog.flow import Argument, Call, Flow, load_script
 from eventlog.keys import Keyspace
 
@@ -35,13 +36,8 @@ class Gained:
 
     number: int
     token: bytes
-    offset: Offset
-    n: int
-    """Entries of the feed up to the offset, ever."""
-    held: tuple[str, ...]
-    """Threads that wait."""
-    stamp: bytes
-    """Of what was written down last."""
+    at: Leased
+    """Where the group is in the partition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +55,7 @@ class Leases:
         self._keyspace = keyspace
         self._group = group
         self._encoded = group.encode()
+        self.name = name
         self.member = f"{name}/{token_hex(4)}"
         self._ms = int(lease * 1000)
         self._lease = lease
@@ -84,9 +81,8 @@ class Leases:
         alive = yield Call(JOIN, [self._keyspace.members(self._encoded)], [self.member, self._ms])
         for number, token in list(self.tokens.items()):
             reply = yield from self._call(number, b"renew", token)
-            if reply[0] == b"fenced":
-                self.drop(number, token)
-                self.news.append(Lost(number, token))
+            if reply.status == FENCED:
+                self._lose(number, token)
         partitions = self._keyspace.partitions
         rank = alive.index(self.member.encode())
         self.share = partitions // len(alive) + (rank < partitions % len(alive))
@@ -106,13 +102,15 @@ class Leases:
     def _take(self, number: int, again: bytes | None = None) -> Flow[None]:
         token = again or token_hex(8).encode()
         reply = yield from self._call(number, b"take", token)
-        if reply[0] == b"ok":
-            _, entry_id, check, n, held, stamp = reply
+        if reply.status == OK:
             self.tokens[number] = token
-            offset = Offset((entry_id or b"0-0").decode(), (check or b"").decode())
-            self.news.append(
-                Gained(number, token, offset, int(n or 0), tuple(thread.decode() for thread in held), stamp)
-            )
+            self.news.append(Gained(number, token, reply))
+        elif again is not None:
+            self._lose(number, token)
+
+    def _lose(self, number: int, token: bytes) -> None:
+        self.drop(number, token)
+        self.news.append(Lost(number, token))
 
     def release(self, number: int, token: bytes) -> Flow[None]:
         """Gives a lease back. One round trip."""
@@ -126,17 +124,18 @@ class Leases:
             yield from self.release(number, token)
         yield Call(JOIN, [self._keyspace.members(self._encoded)], [self.member, 0])
 
-    def _call(self, number: int, what: bytes, token: bytes) -> Flow[list[Any]]:
+    def _call(self, number: int, what: bytes, token: bytes) -> Flow[Leased]:
         shared = self._keyspace.partition(number)
         keys = shared.group(self._encoded)
         words: list[Argument] = [self._encoded, what, token, self.member.encode(), self._ms]
-        reply = yield Call(LEASE, [shared.positions, keys.state, keys.due], words)
-        if reply[0] == b"none" and (yield from registration(self._keyspace, self._group)) is not None:
+        call = Call(LEASE, [shared.positions, keys.state, keys.due], words)
+        reply = Leased.of((yield call))
+        if reply.status == NONE and (yield from registration(self._keyspace, self._group)) is not None:
             log.warning(
                 "Group %r was lost in partition %d; it begins anew there with what the feed has", self._group, number
             )
             yield from register_in(self._keyspace, self._group, number, Offset("beginning"))
-            reply = yield Call(LEASE, [shared.positions, keys.state, keys.due], words)
-        if reply[0] == b"none":
+            reply = Leased.of((yield call))
+        if reply.status == NONE:
             raise GroupNotFound(f"Group {self._group!r} was dropped; its members end. Register it anew to begin again.")
-        return reply  # type: ignore[no-any-return]
+        return reply

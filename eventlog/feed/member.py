@@ -21,7 +21,8 @@ from typing_extensions import Self
 
 from eventlog.errors import EffectRefused, EventLogError, InvalidArgument, ServerOutOfMemory
 from eventlog.feed.activity import Activity, Filters
-from eventlog.feed.lanes import Lanes
+from eventlog.feed.delivery import Delivery
+from eventlog.feed.effects import effect_command
 from eventlog.feed.leases import Leases
 from eventlog.feed.reading import PASSING, steadfast
 from eventlog.feed.source import FeedSource
@@ -73,7 +74,7 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
         self._source = source
         self._register = register
         self._lease = lease
-        self._lanes_options: dict[str, Any] = {
+        self._options: dict[str, Any] = {
             "batch": batch,
             "max_attempts": max_attempts,
             "backoff": backoff if callable(backoff) else _doubling(backoff),
@@ -83,7 +84,7 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
         self._on_sigterm = stop_on_sigterm
         self._runner = source.runner
         self._subject = f"group {group!r}"
-        self._lanes: Lanes | None = None
+        self._delivery: Delivery | None = None
         self._stopped = False
         self._broken: BaseException | None = None
         self._pid = os.getpid()
@@ -121,7 +122,7 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
         except EventLogError as failure:
             self._could_not_leave(failure, error)
         finally:
-            self._lanes = None
+            self._delivery = None
 
     async def __aenter__(self) -> Self:
         """Joins the group, which is registered if it was not."""
@@ -149,7 +150,7 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
         except EventLogError as failure:
             self._could_not_leave(failure, error)
         finally:
-            self._lanes = None
+            self._delivery = None
 
     # Iterating.
 
@@ -158,11 +159,11 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
 
     def __next__(self) -> Activity:
         """The next event; the one before is acknowledged. Ends after `stop`."""
-        if self._lanes is not None and not self._stopped and self._broken is None:
-            activity = self._lanes.finish_and_ready()
+        if self._delivery is not None and not self._stopped and self._broken is None:
+            activity = self._delivery.assignment.finish_and_ready()
             if activity is not None:
                 return activity
-        if self._stopped and self._lanes is None:
+        if self._stopped and self._delivery is None:
             raise StopIteration
         try:
             while True:
@@ -186,11 +187,11 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
 
     async def __anext__(self) -> Activity:
         """Async twin of `__next__`."""
-        if self._lanes is not None and not self._stopped and self._broken is None:
-            activity = self._lanes.finish_and_ready()
+        if self._delivery is not None and not self._stopped and self._broken is None:
+            activity = self._delivery.assignment.finish_and_ready()
             if activity is not None:
                 return activity
-        if self._stopped and self._lanes is None:
+        if self._stopped and self._delivery is None:
             raise StopAsyncIteration
         try:
             while True:
@@ -268,26 +269,24 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
         ZREM, SADD, SREM, RPUSH, LPUSH, LTRIM, XADD, PEXPIRE, DEL. No round trip; asking for the next event then takes
         one, and raises `EffectRefused` where the server refuses a command, which counts as a failure of the handler.
         """
-        if not isinstance(command, str) or command.upper() not in EFFECTS:
-            raise InvalidArgument(f"{command!r} is no effect; effects are {', '.join(sorted(EFFECTS))}.")
-        self._joined().effect(command.upper(), name, arguments)
+        self._joined().effect(effect_command(command), name, arguments)
 
     @property
     def partitions(self) -> tuple[int, ...]:
         """Partitions that this member leases now."""
-        return () if self._lanes is None else tuple(sorted(self._lanes.leases.tokens))
+        return () if self._delivery is None else tuple(sorted(self._delivery.leases.tokens))
 
     # Parts of these.
 
-    def _joined(self) -> Lanes:
+    def _joined(self) -> Delivery:
         if self._broken is not None:
             raise self._broken
-        if self._lanes is None:
+        if self._delivery is None:
             raise InvalidArgument(f"{self._subject}: member {self.name!r} has not joined; use it inside `with`.")
-        return self._lanes
+        return self._delivery
 
     def _refuse_twice(self) -> None:
-        if self._lanes is not None:
+        if self._delivery is not None:
             raise InvalidArgument(
                 f"{self._subject}: member {self.name!r} is in use; make another with group.member(...)."
             )
@@ -309,31 +308,31 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
         keyspace, filters = found
         leases = Leases(keyspace, self.group, self.name, self._lease)
         yield from self._steadily(leases.upkeep)
-        self._lanes = Lanes(keyspace, self.group, filters, leases, loader=self._source, **self._lanes_options)
+        self._delivery = Delivery(keyspace, self.group, filters, leases, loader=self._source, **self._options)
 
     def _finish_and_next(self) -> Flow[Activity | None]:
-        lanes = self._joined()
-        yield from lanes.finish()
+        delivery = self._joined()
+        yield from delivery.finish()
         if self._stopped:
             return None
-        return (yield from lanes.next())
+        return (yield from delivery.next())
 
     def _acknowledged(self) -> Flow[None]:
-        lanes = self._joined()
-        yield from lanes.finish()
-        yield from lanes.settle()
+        delivery = self._joined()
+        yield from delivery.finish()
+        yield from delivery.settle()
 
     def _fail(self, error: Exception) -> Flow[None]:
-        lanes = self._joined()
-        yield from self._steadily(lambda: lanes.fail(error))
+        delivery = self._joined()
+        yield from self._steadily(lambda: delivery.fail(error))
 
     def _leave(self, error: BaseException | None) -> Flow[None]:
-        lanes = self._lanes
-        if lanes is None or self._pid != os.getpid():  # leases are the parent's
+        delivery = self._delivery
+        if delivery is None or self._pid != os.getpid():  # leases are the parent's
             return
         if isinstance(error, Exception) and error is not self._own:
-            yield from lanes.fail(error)
-        yield from lanes.leave()
+            yield from delivery.fail(error)
+        yield from delivery.leave()
 
     def _could_not_leave(self, failure: EventLogError, error: BaseException | None) -> None:
         if self._broken is not None or error is not None:
@@ -350,27 +349,27 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
     # The leases' upkeep, beside the iteration.
 
     def _keep_leases(self) -> None:
-        lanes = self._lanes
-        if lanes is None:  # stopped before there was a feed
+        delivery = self._delivery
+        if delivery is None:  # stopped before there was a feed
             return
-        while not self._ended.wait(lanes.leases.interval):
+        while not self._ended.wait(delivery.leases.interval):
             try:
-                self._runner.run(lanes.leases.upkeep(), self._subject)
+                self._runner.run(delivery.leases.upkeep(), self._subject)
             except Exception as error:  # noqa: BLE001 - told to whoever iterates
                 if self._noted(error):
                     return
 
     async def _akeep_leases(self, ending: asyncio.Event) -> None:
-        lanes = self._lanes
-        if lanes is None:
+        delivery = self._delivery
+        if delivery is None:
             return
         while True:
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(ending.wait(), lanes.leases.interval)
+                await asyncio.wait_for(ending.wait(), delivery.leases.interval)
             if ending.is_set():
                 return
             try:
-                await self._runner.arun(lanes.leases.upkeep(), self._subject)
+                await self._runner.arun(delivery.leases.upkeep(), self._subject)
             except Exception as error:  # noqa: BLE001 - told to whoever iterates
                 if self._noted(error):
                     return
@@ -391,13 +390,6 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
         if signal.getsignal(signal.SIGTERM) is _stop_all:
             _STOPPED_BY_SIGTERM.add(self)
 
-
-EFFECTS = frozenset(
-    (
-        *("HSET", "HSETNX", "HDEL", "HINCRBY", "HINCRBYFLOAT", "SET", "INCRBY", "DECRBY", "INCRBYFLOAT", "APPEND"),
-        *("ZADD", "ZINCRBY", "ZREM", "SADD", "SREM", "RPUSH", "LPUSH", "LTRIM", "XADD", "PEXPIRE", "DEL"),
-    )
-)
 
 _STOPPED_BY_SIGTERM: WeakSet[Member] = WeakSet()
 if hasattr(os, "register_at_fork"):  # a child of a handler's is no member

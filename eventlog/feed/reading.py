@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import Any, TypeVar, Union
+from typing import TypeVar, Union
 
 from eventlog.errors import (
     EventGone,
@@ -20,12 +19,13 @@ from eventlog.errors import (
     ServerUnavailable,
 )
 from eventlog.events import Recorded, decode_entry
-from eventlog.feed.activity import Activity, Filters, fingerprint_of
+from eventlog.feed.activity import Activity, Filters
 from eventlog.feed.position import ORIGIN, Offset, Position
+from eventlog.feed.replies import OK, Ends, Loaded, Page, PageReply, flattened
 from eventlog.flow import Argument, Batch, Call, Command, Flow, Pause, load_script
 from eventlog.keys import LAYOUT, Keyspace
 
-__all__ = ["Start", "ends_of", "load_event", "offsets_of", "open_keyspace", "read_on", "steadfast"]
+__all__ = ["Start", "ends_of", "flattened", "load_event", "offsets_of", "open_keyspace", "read_on", "steadfast"]
 
 T = TypeVar("T")
 Start = Union[str, datetime, Position]
@@ -84,13 +84,12 @@ def steadfast(make: Callable[[], Flow[T]], patience: float, stopped: Callable[[]
         pause = min(pause * 2, 1.0)
 
 
-def ends_of(keyspace: Keyspace, partitions: list[int]) -> Flow[dict[int, tuple[Offset, Offset]]]:
+def ends_of(keyspace: Keyspace, partitions: list[int]) -> Flow[dict[int, Ends]]:
     """Of some partitions, what lies right before the first entry there is, and the last entry. One round trip each."""
     offsets = {}
     for number in partitions:
         keys = keyspace.partition(number)
-        first_id, first_check, last_id, last_check = yield Call(ENDS, [keys.feed, keys.trimmed], [])
-        offsets[number] = Offset(first_id.decode(), first_check.decode()), Offset(last_id.decode(), last_check.decode())
+        offsets[number] = Ends.of((yield Call(ENDS, [keys.feed, keys.trimmed], [])))
     return offsets
 
 
@@ -123,48 +122,19 @@ def offsets_of(keyspace: Keyspace, start: Start, partitions: list[int]) -> Flow[
     return {number: position.get(number, ORIGIN) for number in partitions}
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """What one call read of a partition."""
-
-    pointers: list[Any]
-    """Entry id, fields, and how many entries were looked at up to it."""
-    offset: Offset
-    """The last entry looked at."""
-    looked: int
-    more: bool
-
-
 def read_on(keyspace: Keyspace, number: int, offset: Offset, filters: Filters, count: int) -> Flow[Page]:
     """Pointers behind an entry of a partition's feed. One round trip. Raises `PositionLost` or `PositionTrimmed`."""
     keys = keyspace.partition(number)
     arguments: list[Argument] = [offset.id, offset.check, count, max(SCAN, count), *filters.arguments()]
-    reply = yield Call(READ, [keys.feed, keys.trimmed], arguments)
-    if reply[0] != b"ok":
-        raise astray(reply[0], number, offset)
-    _, pointers, entry_id, check, looked, more = reply
-    return Page(pointers, Offset(entry_id.decode(), check.decode()), looked, bool(more))
+    reply = PageReply.of((yield Call(READ, [keys.feed, keys.trimmed], arguments)))
+    if reply.status != OK:
+        raise astray(reply.status, number, offset)
+    return reply.page
 
 
 def after(feed: bytes, offset: Offset, count: int) -> Command:
     """The command that reads entries behind a offset."""
     return Command("XRANGE", feed, [b"(" + offset.id.encode(), b"+", b"COUNT", count])
-
-
-def as_page(entries: Any, offset: Offset, count: int) -> tuple[list[Any], bytes, bytes, int, int]:
-    """What a script would have replied that had read the entries: pointers, id and check of the last, how many, whether more."""
-    if not entries:
-        return [], offset.id.encode(), offset.check.encode(), 0, 0
-    pointers = flattened(entries)
-    entry_id, flat = pointers[-1]
-    return pointers, entry_id, fingerprint_of(flat), len(pointers), int(len(pointers) == count)
-
-
-def flattened(entries: Any) -> list[Any]:
-    """Entries as the server sends them, also where redis-py has made dicts of their fields."""
-    if isinstance(entries[0][1], dict):
-        return [(entry_id, [part for pair in fields.items() for part in pair]) for entry_id, fields in entries]
-    return entries  # type: ignore[no-any-return]
 
 
 def astray(what: bytes, number: int, offset: Offset) -> EventLogError:
@@ -201,10 +171,11 @@ def load_event(keyspace: Keyspace, activity: Activity) -> Flow[Recorded]:
         raise EventGone(told, activity.kind)
     keys = keyspace.thread(activity.thread_id.encode())
     wanted: list[Argument] = [keys.thread, activity.event_id, activity.sequence]
-    what, flat = yield Call(LOAD, [keys.log, keys.index, keys.shared.expiries], wanted)
-    if what == b"ok":
-        return decode_entry(activity.thread_id, activity.event_id.encode(), flat)
+    found = Loaded(*(yield Call(LOAD, [keys.log, keys.index, keys.shared.expiries], wanted)))
+    if found.status == OK:
+        return decode_entry(activity.thread_id, activity.event_id.encode(), found.fields)
     reasons = {b"pruned": "was pruned from its log", b"expired": "is gone: the thread expired"}
     raise EventGone(
-        f"{where} {reasons.get(what, 'is gone: the thread was deleted, or expired a while ago')}.", what.decode()
+        f"{where} {reasons.get(found.status, 'is gone: the thread was deleted, or expired a while ago')}.",
+        found.status.decode(),
     )

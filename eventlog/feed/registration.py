@@ -10,7 +10,8 @@ from eventlog.errors import CorruptEntry, InvalidArgument, PositionLost, Positio
 from eventlog.feed.activity import Filters
 from eventlog.feed.position import Offset
 from eventlog.feed.reading import Start, astray, offsets_of
-from eventlog.flow import Call, Command, Flow, load_script
+from eventlog.feed.replies import OK, Counted, Registered
+from eventlog.flow import Argument, Call, Command, Flow, load_script
 from eventlog.keys import Keyspace
 
 __all__ = ["drop_in", "filters_in", "register", "register_in", "registration"]
@@ -58,20 +59,21 @@ def register_in(keyspace: Keyspace, group: str, number: int, offset: Offset) -> 
     entry_id, following = offset.id or "beginning", 0
     counted_to = entry_id
     while True:
-        reply = yield Call(REGISTER, keys, [group.encode(), entry_id, offset.check, counted_to, following])
-        if reply[0] == b"ok":
-            return bool(reply[1])
-        if reply[0] == b"future":
+        words: list[Argument] = [group.encode(), entry_id, offset.check, counted_to, following]
+        reply = Registered.of((yield Call(REGISTER, keys, words)))
+        if reply.status == OK:
+            return reply.added
+        if reply.status == b"future":
             raise InvalidArgument(
                 f'Group {group!r}: its start lies in the future by the server\'s clock. Pass "now", or register it later.'
             )
-        if reply[0] != b"count":
-            raise astray(reply[0], number, offset)
-        page = 1000
-        while page == 1000:
-            page, last = yield Call(COUNT, [shared.feed], [counted_to])
-            following += page
-            counted_to = last.decode()
+        if reply.status != b"count":
+            raise astray(reply.status, number, offset)
+        page = Counted(1000, counted_to)
+        while page.entries == 1000:
+            page = Counted.of((yield Call(COUNT, [shared.feed], [page.last])))
+            following += page.entries
+        counted_to = page.last
 
 
 def drop_in(keyspace: Keyspace, group: str, number: int) -> Flow[int]:

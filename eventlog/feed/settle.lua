@@ -9,23 +9,23 @@
 -- With effects there is one event. A call that is sent again is known by its stamp, and changes nothing. A stamp of before that is not the
 -- state's shows that the server lost what was written down since, as in a failover: 'lost'.
 -- Reply: {'ok', threads of the second list that nothing waits of any more, threads that are due, ms until the next is, -1 for none}; nothing written: {'fenced'} if the lease is no longer this one; {'trimmed'} or {'lost'} as reading.lua
---   has it, with id, check and number of the position that the group has here; {'refused',
+--   has it; {'refused',
 --   number of the effect, error} if an effect cannot be carried out; {'halfway', number of the effect, error} if one failed after others
 --   were carried out, and nothing else written.
 
 local group, id, handled = ARGV[1], ARGV[5], tonumber(ARGV[8])
-local state = redis.call('HMGET', KEYS[2], 'token', 'id', 'check', 'n', 'stamp')
+local state = redis.call('HMGET', KEYS[2], 'token', 'stamp')
 if state[1] ~= ARGV[2] then
   return { 'fenced' }
 end
-local same = state[5] == ARGV[4]
-if not same and (state[5] or '') ~= ARGV[3] then
-  return { 'lost', state[2], state[3], state[4] }
+local same = state[2] == ARGV[4]
+if not same and (state[2] or '') ~= ARGV[3] then
+  return { 'lost' }
 end
 if id ~= '' and not same then
   local what = standing(KEYS[6], KEYS[7], id, ARGV[6])
   if what ~= 'ok' then
-    return { what, state[2], state[3], state[4] }
+    return { what }
   end
 end
 local at = 9

@@ -4,7 +4,7 @@
 -- KEYS: 1 feed, 2 trimmed, 3 positions, 4 past threads, 5 past runs, 6 threads.
 -- ARGV: 1 ms for which an entry is kept, 2 most entries that are kept, '' each for no such bound: an entry that is beyond one of them
 --   may go, once every group is done with it; 3 most entries to take.
--- Reply: {number taken; number of those beyond the bounds that groups hold back; the groups, each with how many of these it needs
+-- Reply: {'ok', number taken, the groups that hold entries back, each with how many of these it needs
 --   still and the age in ms of the oldest; '1' if calling again takes more, else ''}. What is held back is looked for among as many
 --   entries as one call may take; a group that is further is not named.
 --   {'foreign', entry id} if an entry is no pointer, {'lost'} if what was kept of those taken before is gone; nothing written.
@@ -72,7 +72,7 @@ local function held_back(groups, rest, before)
       end
     end
   end
-  return #beyond + unseen, out
+  return out
 end
 
 -- Threads kept of the past that expired since: their end leaves no trace in the feed. Chosen by chance where there are many of them.
@@ -111,11 +111,11 @@ while taken < most do
   end
 end
 local following = entries[taken + 1]
-local held, holders, more = 0, {}, ''
+local holders, more = {}, ''
 if following and may_go(following, taken + 1) then
   if slowest and comes_before(slowest, following[1]) then
     local rest = taken == 0 and entries or redis.call('XRANGE', FEED, following[1], '+', 'COUNT', most)
-    held, holders = held_back(groups, rest, taken)
+    holders = held_back(groups, rest, taken)
   else
     more = '1'
   end
@@ -135,4 +135,4 @@ end
 for _, thread in ipairs(forgotten) do
   forget_thread(THREADS, RUNS, nil, thread)
 end
-return { taken, held, holders, more }
+return { 'ok', taken, holders, more }

@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Any
 
 from eventlog.errors import CorruptEntry, InvalidArgument, LogLost
+from eventlog.feed.replies import TrimReply
 from eventlog.flow import Call, Flow, load_script
 from eventlog.keys import Keyspace, PartitionKeys
 
@@ -127,20 +128,16 @@ def _trim(keyspace: Keyspace, partition: int, retention: Retention, most: int) -
     age = b"" if retention.age is None else b"%d" % (retention.age // MILLISECOND)
     count = b"" if retention.count is None else b"%d" % -(-retention.count // keyspace.partitions)
     names = [keys.feed, keys.trimmed, keys.positions, keys.past_threads, keys.past_runs, keys.threads]
-    reply = yield Call(TRIM, names, [age, count, most])
-    if reply[0] == b"lost":
+    reply = TrimReply.of((yield Call(TRIM, names, [age, count, most])))
+    if reply.status == b"lost":
         raise past_lost(keys)
-    if reply[0] == b"foreign":
+    if reply.status == b"foreign":
         raise CorruptEntry(
-            f"Feed {keys.feed.decode()!r}: entry {reply[1].decode()} is no pointer to an event; nothing was trimmed. Something "
+            f"Feed {keys.feed.decode()!r}: entry {reply.foreign} is no pointer to an event; nothing was trimmed. Something "
             "else wrote there: delete the entry with XDEL, and give the saver a prefix of its own."
         )
-    taken, _, holders, more = reply
-    held_back = tuple(
-        HeldBack(group.decode(), partition, entries, age / 1000)
-        for group, entries, age in zip(holders[::3], holders[1::3], holders[2::3], strict=True)
-    )
-    return Trimmed(taken, held_back), bool(more)
+    held_back = tuple(HeldBack(group, partition, entries, age) for group, entries, age in reply.groups)
+    return Trimmed(reply.taken, held_back), reply.more
 
 
 def past_lost(keys: PartitionKeys) -> LogLost:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from eventlog import ActivityFeed
-from eventlog.feed import lanes
+from eventlog.feed import delivery
 from tests.eventlog.feed.feeds import WORKERS, Made, made_feed
 from tests.fix_servers import Pool
 from tests.servers import Server
@@ -51,7 +51,7 @@ def one(any_server: Server, prefix: str) -> Iterator[tuple[Made, ActivityFeed]]:
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Members look up sooner than they do in earnest: so they stop sooner, and find sooner what was retried."""
-    monkeypatch.setattr(lanes, "IDLE", 0.15)
+    monkeypatch.setattr(delivery, "IDLE", 0.15)
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from eventlog import Activity, PositionLost
-from eventlog.feed import lanes
+from eventlog.feed import delivery
 from tests.eventlog.feed.feeds import AT_ONCE, QUICK, Made, Worker, eventually, in_order, made_feed, through
 from tests.servers import RunningServer
 
@@ -203,7 +203,7 @@ def test_a_slow_handler_keeps_its_lease(made: Made, colour: str) -> None:
 
 def test_stopped_while_idle(made: Made, colour: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Within a second, leases given back."""
-    monkeypatch.setattr(lanes, "IDLE", 1.0)  # as it is in earnest
+    monkeypatch.setattr(delivery, "IDLE", 1.0)  # as it is in earnest
     worker = Worker(made.url, made.prefix, "g", colour=colour, lease=30)
     eventually(lambda: len(worker.partitions) == 4)
     begin = time.monotonic()
@@ -216,7 +216,7 @@ def test_stopped_while_idle(made: Made, colour: str, monkeypatch: pytest.MonkeyP
 
 def test_news_wake_a_member(made: Made, colour: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is handed what comes when it comes, not when it looks up by itself."""
-    monkeypatch.setattr(lanes, "IDLE", 60.0)
+    monkeypatch.setattr(delivery, "IDLE", 60.0)
 
     def handle(activity: Activity) -> None:
         if activity.sequence == 3:

@@ -5,19 +5,18 @@
 -- KEYS: 1 feed, 2 trimmed, 3 state, 4 due.
 -- ARGV: 1 token; 2 entry id to read after, 3 its check; 4 most pointers, 0 to read none; 5 stamp of what was written down last; 6 most pointers looked at; then the filters.
 -- Reply: {'ok', pointers, id and check of the last looked at, how many were, '1' if more may follow, threads that are due, ms until the
---   next is, -1 for none}; {'fenced'} if the lease is no longer this one; {'trimmed'} or {'lost'} as reading.lua has it, with id, check
---   and number of the position that the group has here.
+--   next is, -1 for none}; {'fenced'} if the lease is no longer this one; {'trimmed'} or {'lost'} as reading.lua has it.
 
-local held = redis.call('HMGET', KEYS[3], 'token', 'id', 'check', 'n', 'stamp')
+local held = redis.call('HMGET', KEYS[3], 'token', 'stamp')
 if held[1] ~= ARGV[1] then
   return { 'fenced' }
 end
-if (held[5] or '') ~= ARGV[5] then
-  return { 'lost', held[2], held[3], held[4] }
+if (held[2] or '') ~= ARGV[5] then
+  return { 'lost' }
 end
 local what = standing(KEYS[1], KEYS[2], ARGV[2], ARGV[3])
 if what ~= 'ok' then
-  return { what, held[2], held[3], held[4] }
+  return { what }
 end
 local due, left = due_of(KEYS[4])
 if ARGV[4] == '0' then

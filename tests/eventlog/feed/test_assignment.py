@@ -1,0 +1,328 @@
+"""A member's assignment without a server: both tables, and the state that follows from them."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from typing import Any
+
+import pytest
+
+from eventlog import CorruptEntry, Keyspace, ServerUnavailable
+from eventlog.feed.activity import Filters
+from eventlog.feed.assignment import (
+    EVENTS,
+    PARTITIONS,
+    READY_STATES,
+    STAY,
+    AssignedPartition,
+    Assignment,
+    Backlog,
+    EventState,
+    Happened,
+    InHand,
+    Outcome,
+    PartitionState,
+)
+from eventlog.feed.delivery import Delivery
+from eventlog.feed.leases import Gained, Leases, Lost
+from eventlog.feed.position import Offset
+from eventlog.feed.replies import Leased, Page, Schedule
+from eventlog.flow import Flow
+
+READS = {Happened.EVENTS, Happened.LAST_EVENTS, Happened.SKIPPED, Happened.NOTHING}
+
+
+def pointer(number: int, thread: str = "a") -> tuple[bytes, list[bytes]]:
+    """An entry of a feed."""
+    fields = {"thread": thread, "id": f"{number}-0", "seq": str(number), "kind": "checkpoint"}
+    return b"%d-0" % number, [part.encode() for pair in fields.items() for part in pair]
+
+
+class Bench:
+    """An assignment whose replies a test makes up."""
+
+    def __init__(self, *numbers: int, within: float = 1e6) -> None:
+        keyspace = Keyspace("p", 4)
+        self.leases = Leases(keyspace, "g", "m", 10.0)
+        self.assignment = Assignment(keyspace, "g", self.leases, None, within)  # type: ignore[arg-type]
+        for number in numbers:
+            self.gain(number)
+
+    def gain(self, number: int, token: bytes = b"t", at: Leased | None = None) -> AssignedPartition:
+        """A partition that was just leased."""
+        self.leases.tokens[number] = token
+        self.leases.news.append(Gained(number, token, at or Leased(b"ok")))
+        self.assignment.hear()
+        return self.assignment.partitions[number]
+
+    def read(self, number: int, *pointers: Any, more: bool = False, schedule: Schedule | None = None) -> None:
+        """Takes in some pointers."""
+        page = Page(list(pointers), Offset(pointers[-1][0].decode(), "check"), len(pointers), more)
+        self.assignment.take_in(self.assignment.partitions[number], page, schedule or Schedule())
+
+    def in_hand(self) -> InHand:
+        """The event in hand."""
+        assert self.assignment.in_hand is not None
+        return self.assignment.in_hand
+
+    def handed(self) -> list[tuple[str, int]]:
+        """Thread and number of all that is handed out without a round trip."""
+        found = []
+        while (activity := self.assignment.finish_and_ready()) is not None:
+            found.append((activity.thread_id, activity.sequence))
+        return found
+
+
+def partition(state: PartitionState) -> AssignedPartition:
+    """A partition in some state."""
+    found = Bench(0).assignment.partitions[0]
+    found.state = state
+    return found
+
+
+@pytest.mark.parametrize(("state", "happened"), list(itertools.product(PartitionState, Happened)))
+def test_every_pair_of_partitions(state: PartitionState, happened: Happened) -> None:
+    """What can happen leads to the table's state; the rest is an error that names both."""
+    one = partition(state)
+    following = PARTITIONS[state].get(happened)
+    if following is None:
+        with pytest.raises(RuntimeError, match="impossible"):
+            one.became(happened)
+        assert one.state is state
+    else:
+        one.became(happened)
+        assert one.state is following
+
+
+@pytest.mark.parametrize(("state", "outcome"), list(itertools.product(EventState, Outcome)))
+def test_every_pair_of_events(state: EventState, outcome: Outcome) -> None:
+    """What can happen has a step in the table; the rest is an error that names both."""
+    bench = Bench(0)
+    bench.read(0, pointer(1))
+    bench.assignment.next_ready()
+    hand = bench.in_hand()
+    hand.state = state
+    step = EVENTS[state].get(outcome)
+    if step is None:
+        with pytest.raises(RuntimeError, match="impossible"):
+            hand.step(outcome)
+    else:
+        assert hand.step(outcome) == step
+
+
+def test_the_tables_are_whole() -> None:
+    """Each state has a row, is reached from another, and only the last states lead nowhere."""
+    assert set(PARTITIONS) == set(PartitionState)
+    assert set(EVENTS) == set(EventState)
+    reached = {following for row in PARTITIONS.values() for following in row.values()}
+    assert reached == set(PartitionState)
+    assert [state for state, row in PARTITIONS.items() if not row] == [PartitionState.GONE]
+    assert [state for state, row in EVENTS.items() if not row] == [EventState.DONE]
+    assert all(Happened.LEFT in row for row in PARTITIONS.values() if row)
+
+
+def test_only_a_partition_that_is_behind_is_read() -> None:
+    """A read's outcome is impossible in every other state, so that nothing read is lost."""
+    for state, row in PARTITIONS.items():
+        assert set(row) & READS == (READS if state is PartitionState.BEHIND else set())
+
+
+def test_what_is_done_with_is_written_whole() -> None:
+    """Each outcome moves the position, or takes the event out or puts it back; effects run only with a success."""
+    for state, row in EVENTS.items():
+        for outcome, step in row.items():
+            if step.write is None:
+                continue
+            assert step.state is EventState.DONE
+            assert step.write.lays_aside == (outcome is Outcome.FAILED)
+            assert step.write.effects == (outcome is Outcome.HANDLED)
+            assert step.write.advances == (state is not EventState.WAITED)
+            assert step.write.takes_out == (state is EventState.WAITED and outcome is Outcome.HANDLED)
+
+
+@pytest.mark.parametrize(("more", "after"), [(True, PartitionState.BEHIND), (False, PartitionState.CAUGHT_UP)])
+def test_a_batch_from_read_to_drained(more: bool, after: PartitionState) -> None:
+    """Events come out in order, the position moves as they are finished, and the end is the last entry read."""
+    bench = Bench(0)
+    one = bench.assignment.partitions[0]
+    bench.read(0, pointer(1), pointer(2), more=more)
+    assert one.state in READY_STATES
+    assert bench.assignment.reached(one) is STAY
+    bench.assignment.finish_and_ready()
+    assert bench.assignment.reached(one) is STAY
+    bench.assignment.finish_and_ready()
+    assert (bench.assignment.reached(one).offset.id, bench.assignment.reached(one).n) == ("1-0", 1)
+    assert bench.assignment.finish_and_ready() is None
+    assert one.state is after
+    assert bench.assignment.reached(one) == (Offset("2-0", "check"), 2)
+    assert one.unsettled.handled == 2
+    bench.assignment.note_settled(one, bench.assignment.reached(one), b"stamp")
+    assert bench.assignment.reached(one) is STAY
+    assert (one.unsettled.handled, one.settled, one.stamp) == (0, "2-0", b"stamp")
+
+
+def test_partitions_take_turns_by_batch() -> None:
+    """The batch that was read first is handed out first, and whole."""
+    bench = Bench(0, 1)
+    bench.read(1, pointer(1, "b"), pointer(2, "b"))
+    bench.read(0, pointer(1), pointer(2))
+    assert bench.handed() == [("b", 1), ("b", 2), ("a", 1), ("a", 2)]
+
+
+def test_an_event_joins_its_thread() -> None:
+    """Events of a thread that waits are noted instead of handed out; the position moves past them."""
+    bench = Bench()
+    one = bench.gain(0, at=Leased(b"ok", waiting=frozenset({"a"})))
+    bench.read(0, pointer(1), pointer(2, "b"), pointer(3))
+    assert bench.handed() == [("b", 2)]
+    assert one.unsettled.joined[::2] == [b"a", b"a"]
+    assert bench.assignment.reached(one).offset.id == "3-0"
+
+
+def test_settling_is_due_after_a_while() -> None:
+    """The fast path ends when the oldest finished event has to be settled; at once, if each has to."""
+    bench = Bench(0)
+    bench.read(0, pointer(1), pointer(2))
+    bench.assignment.finish_and_ready()
+    bench.assignment.settle_at = 0.0
+    assert bench.assignment.finish_and_ready() is None
+    at_once = Bench(0, within=0)
+    at_once.read(0, pointer(1), pointer(2))
+    at_once.assignment.finish_and_ready()
+    assert at_once.in_hand().state is EventState.BOUND
+    assert at_once.assignment.finish_and_ready() is None
+    assert not at_once.assignment.finish_in_memory()
+
+
+def test_an_effect_binds_its_event() -> None:
+    """An event with effects is finished by a round trip only; letting it go drops them."""
+    bench = Bench(0)
+    bench.read(0, pointer(1))
+    bench.assignment.next_ready()
+    bench.assignment.add_effect(bench.in_hand(), "SET", b"k", ["v"])
+    assert bench.in_hand().state is EventState.BOUND
+    assert not bench.assignment.finish_in_memory()
+    assert bench.assignment.effects.arguments() == [1, 3, "SET", 1, "v"]
+    bench.assignment.let_go()
+    assert bench.assignment.effects.arguments() == [0]
+    assert bench.assignment.effects.keys == []
+
+
+def test_an_entry_that_cannot_be_decoded() -> None:
+    """What was handed out before it counts; the rest is read again from there."""
+    bench = Bench(0)
+    one = bench.assignment.partitions[0]
+    bench.read(0, pointer(1), (b"2-0", [b"what", b"ever"]), pointer(3))
+    bench.assignment.finish_and_ready()
+    with pytest.raises(CorruptEntry, match="2-0"):
+        bench.assignment.finish_and_ready()
+    assert one.state is PartitionState.BEHIND
+    assert (one.stretch.end.offset.id, one.stretch.end.n) == ("1-0", 1)
+    assert bench.assignment.reached(one).offset.id == "1-0"
+
+
+@pytest.mark.parametrize("pointers", [[pointer(1), pointer(2)], [pointer(1)]])
+def test_a_lease_that_is_lost(pointers: list[Any]) -> None:
+    """The partition is gone with what was read and fetched of it, and its event in hand has nothing to be written to."""
+    bench = Bench(0)
+    one = bench.assignment.partitions[0]
+    bench.read(0, *pointers)
+    bench.assignment.next_ready()
+    bench.assignment.backlog = Backlog(one, b"a", Any, 1)  # type: ignore[arg-type]
+    bench.leases.news.append(Lost(0, b"another"))
+    bench.assignment.hear()
+    assert one.is_held
+    bench.leases.news.append(Lost(0, b"t"))
+    assert bench.assignment.finish_and_ready() is None
+    bench.assignment.hear()
+    assert (one.state, one.is_held) == (PartitionState.GONE, False)
+    assert not bench.assignment.partitions
+    assert not bench.leases.tokens
+    assert bench.assignment.next_waiting() is None
+    assert not bench.assignment.is_ready
+    assert not bench.in_hand().partition.is_held
+
+
+def test_a_partition_that_went_astray() -> None:
+    """It is neither read nor settled until its lease was asked for the position; then it begins there."""
+    bench = Bench(0)
+    one = bench.assignment.partitions[0]
+    bench.read(0, pointer(1), pointer(2))
+    bench.assignment.go_astray(one)
+    assert list(bench.assignment.held()) == []
+    assert not bench.assignment.is_ready
+    again = bench.gain(0, at=Leased(b"ok", Offset("1-0", "check"), 1))
+    assert one.state is PartitionState.GONE
+    assert (again.state, again.stretch.end, again.settled) == (
+        PartitionState.BEHIND,
+        (Offset("1-0", "check"), 1),
+        "1-0",
+    )
+
+
+def test_an_event_that_failed() -> None:
+    """Its thread waits, is due later, and its backlog is dropped; the position may move past it."""
+    bench = Bench(0)
+    one = bench.assignment.partitions[0]
+    bench.read(0, pointer(1), schedule=Schedule([b"a", b"b"], 5.0))
+    due_before = one.next_due
+    bench.assignment.next_ready()
+    hand = bench.in_hand()
+    assert bench.assignment.reached(one, hand).offset.id == "1-0"
+    bench.assignment.note_failed(hand, 1.0)
+    assert bench.assignment.in_hand is None
+    assert (one.waiting, list(one.due)) == ({"a"}, [b"b"])
+    assert one.next_due < due_before
+
+
+@pytest.mark.parametrize(("free", "left", "due"), [(True, False, False), (False, True, False), (False, False, True)])
+def test_an_event_that_waited_is_handled(free: bool, left: bool, due: bool) -> None:
+    """Its thread is free once nothing waits; if more waits than was fetched, it is due again."""
+    bench = Bench()
+    one = bench.gain(0, at=Leased(b"ok", waiting=frozenset({"a"})))
+    bench.read(0, pointer(1), pointer(2))
+    assert bench.handed() == []
+    packed = one.unsettled.joined[1::2]
+    bench.assignment.backlog = Backlog(one, b"a", type(one.due)(packed if left else packed[:1]), 3)
+    activity = bench.assignment.next_waiting()
+    assert activity is not None
+    assert (activity.sequence, activity.attempt) == (1, 3)
+    hand = bench.in_hand()
+    assert hand.state is EventState.WAITED
+    bench.assignment.note_handled(hand, [b"a"] if free else [])
+    assert ("a" in one.waiting, list(one.due)) == (not free, [b"a"] if due else [])
+    if left:
+        following = bench.assignment.next_waiting()
+        assert following is not None
+        assert (following.sequence, following.attempt) == (2, 1)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.HANDLED, Outcome.FAILED])
+def test_a_settlement_is_repeated_word_for_word(outcome: Outcome) -> None:
+    """After a reply that was lost the event is still in hand, and the same call is sent again."""
+    bench = Bench()
+    filters, loader = Filters(), bench.assignment._loader
+    delivery = Delivery(
+        Keyspace("p", 4), "g", filters, bench.leases, loader=loader, batch=10, max_attempts=3,
+        backoff=random.expovariate, acknowledge_within=0,
+    )  # fmt: skip
+    bench.assignment = delivery.assignment
+    bench.gain(0)
+    bench.read(0, pointer(1))
+    bench.assignment.next_ready()
+
+    def settle() -> Flow[None]:
+        return delivery.finish() if outcome is Outcome.HANDLED else delivery.fail(ValueError("x"))
+
+    lost = settle()
+    sent = next(lost)
+    with pytest.raises(ServerUnavailable):
+        lost.throw(ServerUnavailable("the connection was cut"))
+    hand = bench.in_hand()
+    repeated = settle()
+    assert next(repeated) == sent
+    with pytest.raises(StopIteration):
+        repeated.send([b"ok", [], [], -1])
+    assert (hand.state, bench.assignment.in_hand) == (EventState.DONE, None)
+    assert hand.partition.settled == "1-0"
