@@ -38,7 +38,6 @@ __all__ = ["Group", "GroupInfo", "Lag", "Parked", "PartitionLag", "drop_group", 
 LAG = load_script("eventlog/feed/lag")
 WAITING = load_script("eventlog/feed/waiting")
 UNPARK = load_script("eventlog/feed/unpark")
-PARKED = load_script("eventlog/feed/parked")
 ALIVE = load_script("eventlog/feed/alive")
 
 
@@ -319,12 +318,16 @@ class Group:
         keyspace = yield from self._known()
         found: list[Parked] = []
         for number in range(keyspace.partitions):
-            threads = yield Call(PARKED, [keyspace.partition(number).group(self.name.encode()).due], [])
+            threads = yield from self._parked_threads(keyspace, number)
             for thread in threads:
                 one = yield from self._parked_in(keyspace, number, thread)
                 if one is not None:
                     found.append(one)
         return sorted(found, key=lambda one: one.since)
+
+    def _parked_threads(self, keyspace: Keyspace, number: int) -> Flow[list[bytes]]:
+        due = keyspace.partition(number).group(self.name.encode()).due
+        return (yield Command("ZRANGEBYSCORE", due, ["inf", "inf"]))  # type: ignore[no-any-return]
 
     def _parked_in(self, keyspace: Keyspace, number: int, thread: bytes) -> Flow[Parked | None]:
         keys = keyspace.partition(number).group(self.name.encode())
@@ -350,7 +353,7 @@ class Group:
             return (yield from self._unpark_in(keyspace, keyspace.partition_of(thread), thread, what))
         done = 0
         for number in range(keyspace.partitions):
-            threads = yield Call(PARKED, [keyspace.partition(number).group(self.name.encode()).due], [])
+            threads = yield from self._parked_threads(keyspace, number)
             for thread in threads:
                 done += yield from self._unpark_in(keyspace, number, thread, what)
         return done

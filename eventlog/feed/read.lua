@@ -1,12 +1,15 @@
--- Reads a partition's feed on from a position.
+-- Reads a partition's feed after an entry.
 --
 -- Preludes: eventlog/names, eventlog/pointers, eventlog/feed/reading.
 -- KEYS: 1 feed, 2 trimmed.
--- ARGV: 1 entry id to read after; 2 its check, '' if not known; 3 most pointers; 4 most pointers looked at; then the filters.
--- Reply: {'ok', pointers, id and check of the last looked at, how many were, '1' if more may follow}; {'trimmed'} or {'lost'} as reading.lua has it.
+-- ARGV: 1 entry id to read after; 2 its fingerprint, '' if that is not known; 3 most pointers; 4 most pointers to look at; then the filters.
+-- Reply: {'ok', pointers, id and fingerprint of the last entry looked at, number looked at, 1 if more may follow, else 0};
+--   {'trimmed'} or {'lost'} as `standing` of reading.lua has it.
 
-local what = standing(KEYS[1], KEYS[2], ARGV[1], ARGV[2])
-if what ~= 'ok' then
-  return { what }
+local feed, trimmed = KEYS[1], KEYS[2]
+local id, check, count, scan = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local status = standing(feed, trimmed, id, check)
+if status ~= 'ok' then
+  return { status }
 end
-return { 'ok', read_on(KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), filters_at(5)) }
+return { 'ok', read_on(feed, id, check, count, scan, filters_at(5)) }

@@ -1,26 +1,31 @@
--- Reads a partition's feed on for the member that leases it, if it filters, and tells which threads' failed events are to be tried again. Where
--- it does not filter, the member reads the feed itself right behind this, in the same write: a reply that a script has to make is dear.
+-- Reads a partition's feed for the member that leases it, and lists the threads that are due.
 --
 -- Preludes: eventlog/names, eventlog/pointers, eventlog/feed/reading.
 -- KEYS: 1 feed, 2 trimmed, 3 state, 4 due.
--- ARGV: 1 token; 2 entry id to read after, 3 its check; 4 most pointers, 0 to read none; 5 stamp of what was written down last; 6 most pointers looked at; then the filters.
--- Reply: {'ok', pointers, id and check of the last looked at, how many were, '1' if more may follow, threads that are due, ms until the
---   next is, -1 for none}; {'fenced'} if the lease is no longer this one; {'trimmed'} or {'lost'} as reading.lua has it.
+-- ARGV: 1 fencing token; 2 entry id to read after, 3 its fingerprint; 4 most pointers, 0 to read no pointers; 5 stamp of the last
+--   settlement; 6 most pointers to look at; then the filters.
+-- Reply: {'ok', pointers, id and fingerprint of the last entry looked at, number looked at, 1 if more may follow, else 0,
+--   threads that are due, ms until the next is due (-1 if there is none)}; {'fenced'} if the lease has another token;
+--   {'trimmed'} or {'lost'} as `standing` of reading.lua has it, {'lost'} also if the last settlement has another stamp.
+--
+-- A member without filters reads the feed by a plain XRANGE after this script, in the same write: a script's reply costs more.
 
-local held = redis.call('HMGET', KEYS[3], 'token', 'stamp')
-if held[1] ~= ARGV[1] then
+local feed, trimmed, state, due_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local token, id, check, count, stamp, scan = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
+local lease = redis.call('HMGET', state, 'token', 'stamp')
+if lease[1] ~= token then
   return { 'fenced' }
 end
-if (held[2] or '') ~= ARGV[5] then
+if (lease[2] or '') ~= stamp then
   return { 'lost' }
 end
-local what = standing(KEYS[1], KEYS[2], ARGV[2], ARGV[3])
-if what ~= 'ok' then
-  return { what }
+local status = standing(feed, trimmed, id, check)
+if status ~= 'ok' then
+  return { status }
 end
-local due, left = due_of(KEYS[4])
-if ARGV[4] == '0' then
+local due, left = due_of(due_key)
+if count == 0 then
   return { 'ok', {}, '', '', 0, 0, due, left }
 end
-local found, id, check, looked, more = read_on(KEYS[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[6]), filters_at(7))
-return { 'ok', found, id, check, looked, more, due, left }
+local found, last_id, last_check, looked, more = read_on(feed, id, check, count, scan, filters_at(7))
+return { 'ok', found, last_id, last_check, looked, more, due, left }

@@ -1,7 +1,13 @@
--- Prelude, behind names.lua and pointers.lua: reading a partition's feed from a position.
+-- Prelude after names.lua and pointers.lua: reads a partition's feed after an entry, and what waits there.
 
--- What became of the position `id` with `check` ('': not known) in a feed: 'ok'; 'trimmed' if what came after it was taken out; 'lost' if
--- the feed does not have it and never trimmed it, so that it was read from a server that had more.
+-- The server's clock in ms since 1970.
+local function clock()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
+
+-- Whether a reader may go on after the entry `id` with fingerprint `check` ('': not known): 'ok'; 'trimmed' if entries after it were
+-- trimmed; 'lost' if the feed does not have the entry and never trimmed it, so that another server had more.
 local function standing(feed, trimmed, id, check)
   local past = redis.call('HMGET', trimmed, 'id', 'check')
   if past[1] and comes_before(id, past[1]) then
@@ -17,19 +23,18 @@ local function standing(feed, trimmed, id, check)
   return entry and pointer_check(entry[2]) == check and 'ok' or 'lost'
 end
 
--- Threads whose failed events are to be tried again, 16 at most, and ms until the next is, -1 for none.
+-- The threads whose failed events are due, 16 at most, and the ms until the next is due, -1 if there is none.
 local function due_of(key)
   local first = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
   if not first[1] or first[2] == 'inf' then
     return {}, -1
   end
-  local time = redis.call('TIME')
-  local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+  local now = clock()
   local left = math.max(0, tonumber(first[2]) - now)
   return left == 0 and redis.call('ZRANGEBYSCORE', key, '-inf', string.format('%.0f', now), 'LIMIT', 0, 16) or {}, left
 end
 
--- The filters that stand in ARGV from `at` on: four lists (kinds, threads, namespaces, nodes), each behind its length; nil for none.
+-- The filters in ARGV from `at` on: four lists (kinds, threads, namespaces, nodes), each after its length; nil if all are empty.
 local function filters_at(at)
   local found, any = {}, false
   for i = 1, 4 do
@@ -45,7 +50,7 @@ local function filters_at(at)
   return any and found or nil
 end
 
--- Whether one of the names in `parts`, counted, is in a set.
+-- Whether a set has one of the counted names in `parts`.
 local function names_one(parts, set)
   local at = 1
   while at <= #parts do
@@ -61,7 +66,7 @@ local function names_one(parts, set)
   return false
 end
 
--- Whether a pointer passes.
+-- Whether a pointer passes the filters.
 local function passes(fields, filters)
   local pointer = pointer_of(fields)
   return (not filters[1] or filters[1][pointer.kind])
@@ -70,15 +75,14 @@ local function passes(fields, filters)
     and (not filters[4] or names_one(pointer.nodes or '', filters[4]))
 end
 
--- Reads on after `id`: at most `count` pointers that pass, of at most `scan` looked at. Returns the pointers
--- as {id, fields, how many were looked at up to it}; id and check of the last looked at; how many were; whether more may follow.
+-- Reads after `id`: at most `count` pointers that pass, of at most `scan` looked at. Returns the pointers as
+-- {id, fields, number looked at up to it}; id and fingerprint of the last entry looked at; the number looked at; 1 if more may follow, else 0.
 local function read_on(feed, id, check, count, scan, filters)
-  local out, looked, more = {}, 0, nil
+  local out, looked = {}, 0
   local most = filters and scan or count
   local entries = redis.call('XRANGE', feed, '(' .. id, '+', 'COUNT', most)
-  local last
   for _, entry in ipairs(entries) do
-    looked, last = looked + 1, entry
+    looked = looked + 1
     if not filters or passes(entry[2], filters) then
       out[#out + 1] = { entry[1], entry[2], looked }
       if #out == count then
@@ -86,9 +90,9 @@ local function read_on(feed, id, check, count, scan, filters)
       end
     end
   end
-  more = looked < #entries or #entries == most
+  local last = entries[looked]
   if last then
     id, check = last[1], pointer_check(last[2])
   end
-  return out, id, check, looked, more and 1 or 0
+  return out, id, check, looked, (looked < #entries or #entries == most) and 1 or 0
 end

@@ -1,34 +1,40 @@
--- Writes down what a member has done: how far it is in the partition, what waits, what was tried again, what failed, and effects.
+-- Settles the work of a member in a partition: its position, what waits, what was tried again, what failed, and effects.
 --
 -- Preludes: eventlog/names, eventlog/pointers, eventlog/feed/reading.
--- KEYS: 1 positions, 2 state, 3 held, 4 failures, 5 due, 6 feed, 7 trimmed; then the keys that effects are on.
--- ARGV: 1 group; 2 token; 3 stamp of what was written down before, 4 stamp of this; 5 id, 6 check and 7 number of the position, 5 is '' to
---   leave it; 8 how many events were handled; then four lists, each behind its length:
---   threads and events that are to wait; threads and events that were tried again, and are done;
---   threads, events, ms until they are due ('inf': parked) and records of failures; effects: each one's number of words, command, number of its key, arguments.
--- With effects there is one event. A call that is sent again is known by its stamp, and changes nothing. A stamp of before that is not the
--- state's shows that the server lost what was written down since, as in a failover: 'lost'.
--- Reply: {'ok', threads of the second list that nothing waits of any more, threads that are due, ms until the next is, -1 for none}; nothing written: {'fenced'} if the lease is no longer this one; {'trimmed'} or {'lost'} as reading.lua
---   has it; {'refused',
---   number of the effect, error} if an effect cannot be carried out; {'halfway', number of the effect, error} if one failed after others
---   were carried out, and nothing else written.
+-- KEYS: 1 positions, 2 state, 3 held (waiting events), 4 failures, 5 due, 6 feed, 7 trimmed; then the keys of effects.
+-- ARGV: 1 group; 2 fencing token; 3 stamp of the last settlement, 4 stamp of this one; 5 id, 6 fingerprint and 7 number of the position, 5 is
+--   '' to leave the position; 8 number of events handled; then four lists, each after its length:
+--   threads and events that join the waiting events; threads and waiting events that are done with; threads, events, ms until they are due
+--   ('inf': parked) and records of events that failed; effects: number of words, command, number of its key, arguments. With effects there
+--   is one event.
+-- Reply: {'ok', threads of the second list with no waiting events any more, threads that are due, ms until the next is due (-1 if there is
+--   none)}.
+--   Nothing written: {'fenced'} if the lease has another token; {'trimmed'} or {'lost'} as `standing` of reading.lua has it, {'lost'} also if
+--   the last settlement has another stamp; {'refused', number of the effect, error} if an effect cannot run.
+--   {'halfway', number of the effect, error} if an effect failed after others had run; nothing else is written.
+-- Guarantees: a settlement that is sent again is known by its stamp and changes nothing. Another stamp than that in ARGV 3 shows that the
+--   server lost settlements, as in a failover.
 
-local group, id, handled = ARGV[1], ARGV[5], tonumber(ARGV[8])
-local state = redis.call('HMGET', KEYS[2], 'token', 'stamp')
-if state[1] ~= ARGV[2] then
+local positions, state, held, failures, due, feed, trimmed = unpack(KEYS, 1, 7)
+local EFFECT_KEYS = 7 -- the number of keys before those of effects
+local group, token, stamp_before, stamp, id, check, n, handled = unpack(ARGV, 1, 8)
+local found = redis.call('HMGET', state, 'token', 'stamp', 'halfway')
+if found[1] ~= token then
   return { 'fenced' }
 end
-local same = state[2] == ARGV[4]
-if not same and (state[2] or '') ~= ARGV[3] then
-  return { 'lost' }
-end
-if id ~= '' and not same then
-  local what = standing(KEYS[6], KEYS[7], id, ARGV[6])
-  if what ~= 'ok' then
-    return { what }
+local is_repeated = found[2] == stamp
+if not is_repeated then
+  if (found[2] or '') ~= stamp_before then
+    return { 'lost' }
+  end
+  local status = id == '' and 'ok' or standing(feed, trimmed, id, check)
+  if status ~= 'ok' then
+    return { status }
   end
 end
+
 local at = 9
+-- The list in ARGV that is next, of `step` words an item.
 local function list(step)
   local out, length = {}, tonumber(ARGV[at]) * step
   for i = 1, length do
@@ -37,96 +43,95 @@ local function list(step)
   at = at + 1 + length
   return out
 end
-local waits, again, failed = list(2), list(2), list(4)
+local joined, done, failed = list(2), list(2), list(4)
 
-local effects = {}
-for i = 1, tonumber(ARGV[at]) do
-  local size = tonumber(ARGV[at + 1])
-  effects[i] = { unpack(ARGV, at + 2, at + 1 + size) }
-  at = at + size + 1
+-- Whether a thread has waiting events.
+local function has_waiting(thread)
+  local prefix = ordered(thread)
+  return redis.call('ZRANGEBYLEX', held, '[' .. prefix, '(' .. prefix .. '\255', 'LIMIT', 0, 1)[1]
 end
+
+local free = {}
+if is_repeated then
+  for i = 1, #done, 2 do
+    if not has_waiting(done[i]) then
+      free[#free + 1] = done[i]
+    end
+  end
+  return { 'ok', free, due_of(due) }
+end
+if found[3] and string.sub(found[3], 1, #stamp + 1) == stamp .. ' ' then -- repeated
+  local number, error = string.match(found[3], '^%S+ (%d+) (.*)$')
+  return { 'halfway', tonumber(number), error }
+end
+
 local KINDS = {
   hash = { HSET = 1, HSETNX = 1, HDEL = 1, HINCRBY = 1, HINCRBYFLOAT = 1 },
-  string = { SET = 1, INCRBY = 1, DECRBY = 1, INCRBYFLOAT = 1, APPEND = 1 },
+  string = { INCRBY = 1, DECRBY = 1, INCRBYFLOAT = 1, APPEND = 1 },
   zset = { ZADD = 1, ZINCRBY = 1, ZREM = 1 },
   set = { SADD = 1, SREM = 1 },
   list = { RPUSH = 1, LPUSH = 1, LTRIM = 1 },
   stream = { XADD = 1 },
+  any = { PEXPIRE = 1, DEL = 1, SET = 1 },
 }
-local function follows(thread)
-  local prefix = ordered(thread)
-  return redis.call('ZRANGEBYLEX', KEYS[3], '[' .. prefix, '(' .. prefix .. '\255', 'LIMIT', 0, 1)[1]
-end
-
-local free = {}
-if same then
-  for i = 1, #again, 2 do
-    if not follows(again[i]) then
-      free[#free + 1] = again[i]
-    end
-  end
-  return { 'ok', free, due_of(KEYS[5]) }
-end
-local before = redis.call('HGET', KEYS[2], 'halfway')
-if before and string.sub(before, 1, #ARGV[4] + 1) == ARGV[4] .. ' ' then -- sent again
-  local number, error = string.match(before, '^%S+ (%d+) (.*)$')
-  return { 'halfway', tonumber(number), error }
-end
-for i, effect in ipairs(effects) do
-  local kind = redis.call('TYPE', KEYS[7 + tonumber(effect[2])]).ok
-  local command = string.upper(effect[1])
-  if command ~= 'PEXPIRE' and command ~= 'DEL' and kind ~= 'none' and not (KINDS[kind] and KINDS[kind][command]) and command ~= 'SET' then
+local effects = {}
+for i = 1, tonumber(ARGV[at]) do
+  local size = tonumber(ARGV[at + 1])
+  local command, key = ARGV[at + 2], KEYS[EFFECT_KEYS + tonumber(ARGV[at + 3])]
+  effects[i] = { command, key, unpack(ARGV, at + 4, at + 1 + size) }
+  at = at + size + 1
+  local kind = redis.call('TYPE', key).ok
+  if kind ~= 'none' and not KINDS.any[command] and not (KINDS[kind] and KINDS[kind][command]) then
     return { 'refused', i, command .. ' on a key that holds a ' .. kind }
   end
 end
-if #effects > 0 then -- where the server takes no writes, that shows here, as what it is
-  redis.call('HSET', KEYS[2], 'stamp', ARGV[3])
-elseif #waits == 0 and #failed == 0 then -- what follows needs no room, and a full server is to take it: a first write that it takes
-  redis.call('HDEL', KEYS[2], '')
+if #effects > 0 then -- a server that takes no writes refuses this one, so that its error is not taken for an effect's
+  redis.call('HSET', state, 'stamp', stamp_before)
+elseif #joined == 0 and #failed == 0 then -- the rest needs no room: a first write that a full server takes lets it take them all
+  redis.call('HDEL', state, '')
 end
 for i, effect in ipairs(effects) do
-  local reply = redis.pcall(effect[1], KEYS[7 + tonumber(effect[2])], unpack(effect, 3))
+  local reply = redis.pcall(unpack(effect))
   if type(reply) == 'table' and reply.err then
     if i > 1 then
-      redis.call('HSET', KEYS[2], 'halfway', ARGV[4] .. ' ' .. i .. ' ' .. reply.err)
+      redis.call('HSET', state, 'halfway', stamp .. ' ' .. i .. ' ' .. reply.err)
     end
     return { i == 1 and 'refused' or 'halfway', i, reply.err }
   end
 end
 
-for i = 1, #waits, 2 do
-  redis.call('ZADD', KEYS[3], 0, waits[i + 1])
-  redis.call('ZADD', KEYS[5], 'NX', 0, waits[i])
+for i = 1, #joined, 2 do
+  redis.call('ZADD', held, 0, joined[i + 1])
+  redis.call('ZADD', due, 'NX', 0, joined[i])
 end
-for i = 1, #again, 2 do
-  local thread = again[i]
-  redis.call('ZREM', KEYS[3], again[i + 1])
-  redis.call('HDEL', KEYS[4], thread)
-  if follows(thread) then
-    redis.call('ZADD', KEYS[5], 0, thread)
+for i = 1, #done, 2 do
+  local thread = done[i]
+  redis.call('ZREM', held, done[i + 1])
+  redis.call('HDEL', failures, thread)
+  if has_waiting(thread) then
+    redis.call('ZADD', due, 0, thread)
   else
-    redis.call('ZREM', KEYS[5], thread)
+    redis.call('ZREM', due, thread)
     free[#free + 1] = thread
   end
 end
-local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local now = clock()
 for i = 1, #failed, 4 do
-  local due = failed[i + 2] == 'inf' and 'inf' or string.format('%.0f', now + tonumber(failed[i + 2]))
-  redis.call('ZADD', KEYS[3], 0, failed[i + 1])
-  redis.call('ZADD', KEYS[5], due, failed[i])
-  redis.call('HSET', KEYS[4], failed[i], failed[i + 3])
+  local thread, event, ms, record = unpack(failed, i, i + 3)
+  redis.call('ZADD', held, 0, event)
+  redis.call('ZADD', due, ms == 'inf' and 'inf' or string.format('%.0f', now + tonumber(ms)), thread)
+  redis.call('HSET', failures, thread, record)
 end
-redis.call('HSET', KEYS[2], 'stamp', ARGV[4])
+redis.call('HSET', state, 'stamp', stamp)
 if id ~= '' then
-  redis.call('HSET', KEYS[2], 'id', id, 'check', ARGV[6], 'n', ARGV[7])
-  redis.call('HSET', KEYS[1], group, id)
+  redis.call('HSET', state, 'id', id, 'check', check, 'n', n)
+  redis.call('HSET', positions, group, id)
 end
-if handled > 0 then
-  local was = redis.call('HMGET', KEYS[2], 'rate', 'at')
+if tonumber(handled) > 0 then
+  local was = redis.call('HMGET', state, 'rate', 'at')
   local passed = math.max(0, now - tonumber(was[2] or now)) / 1000
-  local rate = tonumber(was[1] or 0) * math.exp(-passed / 60) + handled / 60
-  redis.call('HINCRBY', KEYS[2], 'handled', handled)
-  redis.call('HSET', KEYS[2], 'rate', string.format('%.6f', rate), 'at', string.format('%.0f', now))
+  local rate = tonumber(was[1] or 0) * math.exp(-passed / 60) + tonumber(handled) / 60
+  redis.call('HINCRBY', state, 'handled', handled)
+  redis.call('HSET', state, 'rate', string.format('%.6f', rate), 'at', string.format('%.0f', now))
 end
-return { 'ok', free, due_of(KEYS[5]) }
+return { 'ok', free, due_of(due) }

@@ -1,59 +1,58 @@
--- Takes entries out of the front of a partition's feed, once what they say of its threads is kept elsewhere.
+-- Takes entries from the front of a partition's feed, and keeps what they say of threads and runs elsewhere.
 --
 -- Preludes: eventlog/names, eventlog/pointers.
 -- KEYS: 1 feed, 2 trimmed, 3 positions, 4 past threads, 5 past runs, 6 threads.
--- ARGV: 1 ms for which an entry is kept, 2 most entries that are kept, '' each for no such bound: an entry that is beyond one of them
---   may go, once every group is done with it; 3 most entries to take.
--- Reply: {'ok', number taken, the groups that hold entries back, each with how many of these it needs
---   still and the age in ms of the oldest; '1' if calling again takes more, else ''}. What is held back is looked for among as many
---   entries as one call may take; a group that is further is not named.
---   {'foreign', entry id} if an entry is no pointer, {'lost'} if what was kept of those taken before is gone; nothing written.
---
--- Its first write is one that a full server takes too, since it makes room.
+-- ARGV: 1 ms for which entries are kept, 2 number of entries that are kept, '' each for no such bound; 3 most entries to take. An entry beyond
+--   one of the bounds may go, once every group is done with it.
+-- Reply: {'ok', number taken, the groups that hold entries back, 1 if another call takes more, else 0}. Of each group: name, number of
+--   entries beyond the bounds that it still needs, and age in ms of the oldest. A group is named if the first entry that it needs is among
+--   as many entries as one call may take.
+--   Nothing written: {'foreign', entry id} if an entry is no pointer; {'lost'} if what was kept of the entries trimmed before is gone.
+-- Guarantees: the first write is one that a full server takes, since it frees memory.
 
-local FEED, TRIMMED, POSITIONS, THREADS, RUNS, LIVE = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local SAMPLE = 1000 -- threads kept of the past that one call looks at for those that expired
-local most = tonumber(ARGV[3])
+local feed, trimmed, positions_key, past_threads, past_runs, live_threads = unpack(KEYS, 1, 6)
+local age, count, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]) -- nil for no bound
+local SAMPLE = 1000 -- threads of the past that one call compares with those that live
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-local oldest = ARGV[1] == '' and 0 or now - tonumber(ARGV[1])
-local length = redis.call('XLEN', FEED)
-local too_many = ARGV[2] == '' and 0 or math.max(0, length - tonumber(ARGV[2]))
+local oldest = age and now - age or 0
+local length = redis.call('XLEN', feed)
+local too_many = count and math.max(0, length - count) or 0
 
 local function ms_of(entry)
   return tonumber(string.match(entry[1], '^%d+'))
 end
 
--- Whether an entry, the `place`th of the feed, is beyond the bounds.
-local function may_go(entry, place)
-  return place <= too_many or ms_of(entry) < oldest
+-- Whether an entry is beyond the bounds, by its number in the feed.
+local function may_go(entry, number)
+  return number <= too_many or ms_of(entry) < oldest
 end
 
--- The groups by name, and the position of the slowest, nil if there is none. One that cannot be read holds everything.
+-- The groups with their positions, and the earliest position, nil without groups. A position that cannot be read keeps the whole feed.
 local function positions()
-  local found, slowest = {}, nil
-  local flat = redis.call('HGETALL', POSITIONS)
+  local found, earliest = {}, nil
+  local flat = redis.call('HGETALL', positions_key)
   for i = 1, #flat, 2 do
     local position = string.match(flat[i + 1], '^%d+%-%d+$') or '0-0'
     found[#found + 1] = { flat[i], position }
-    if not slowest or comes_before(position, slowest) then
-      slowest = position
+    if not earliest or comes_before(position, earliest) then
+      earliest = position
     end
   end
-  return found, slowest
+  return found, earliest
 end
 
--- The front of the feed, up to an entry that is not to be taken: no more than is needed to see what may go.
+-- The front of the feed, with one entry more than may go: no more than is needed to see that.
 local function front()
-  local first = redis.call('XRANGE', FEED, '-', '+', 'COUNT', 1)
+  local first = redis.call('XRANGE', feed, '-', '+', 'COUNT', 1)
   if not first[1] or not may_go(first[1], 1) then
     return first
   end
-  return redis.call('XRANGE', FEED, '-', '+', 'COUNT', 1 + (ARGV[1] == '' and math.min(most, too_many) or most))
+  return redis.call('XRANGE', feed, '-', '+', 'COUNT', 1 + (age and most or math.min(most, too_many)))
 end
 
--- Which of `rest`, entries behind the first `before` of the feed, are beyond the bounds and needed still: how many, and by whom.
-local function held_back(groups, rest, before)
+-- The groups that need entries of `rest` which are beyond the bounds; `before` entries of the feed come before `rest`.
+local function holders_of(groups, rest, before)
   local beyond = {}
   for i, entry in ipairs(rest) do
     if may_go(entry, before + i) then
@@ -75,12 +74,12 @@ local function held_back(groups, rest, before)
   return out
 end
 
--- Threads kept of the past that expired since: their end leaves no trace in the feed. Chosen by chance where there are many of them.
-local function ended()
+-- Threads of the past that expired since, which the feed may not say. Where the past has many more threads than live, looks at a sample.
+local function expired()
   local out = {}
-  if redis.call('ZSCORE', LIVE, '') and redis.call('ZCARD', THREADS) > 2 * redis.call('ZCARD', LIVE) + 1000 then
-    local some = redis.call('ZRANDMEMBER', THREADS, SAMPLE)
-    local live = redis.call('ZMSCORE', LIVE, unpack(some))
+  if redis.call('ZSCORE', live_threads, '') and redis.call('ZCARD', past_threads) > 2 * redis.call('ZCARD', live_threads) + 1000 then
+    local some = redis.call('ZRANDMEMBER', past_threads, SAMPLE)
+    local live = redis.call('ZMSCORE', live_threads, unpack(some))
     for i, member in ipairs(some) do
       if not live[i] then
         out[#out + 1] = string.sub(member, 2)
@@ -90,49 +89,47 @@ local function ended()
   return out
 end
 
-local past = redis.call('HMGET', TRIMMED, 'id', 'n')
-local whole = redis.call('ZSCORE', THREADS, '') and redis.call('ZSCORE', RUNS, '')
-if past[1] and not whole then
+local past = redis.call('HMGET', trimmed, 'id', 'n')
+if past[1] and not (redis.call('ZSCORE', past_threads, '') and redis.call('ZSCORE', past_runs, '')) then
   return { 'lost' }
 end
-local groups, slowest = positions()
+local groups, earliest = positions()
 local entries = front()
-local pointers, told, taken = {}, {}, 0
+local pointers, runs, taken = {}, {}, 0
 while taken < most do
   local entry = entries[taken + 1]
-  if not entry or not may_go(entry, taken + 1) or (slowest and comes_before(slowest, entry[1])) then
+  if not entry or not may_go(entry, taken + 1) or (earliest and comes_before(earliest, entry[1])) then
     break
   end
   taken = taken + 1
   pointers[taken] = pointer_of(entry[2])
-  told[taken] = runs_told(pointers[taken])
-  if not told[taken] then
+  runs[taken] = runs_told(pointers[taken])
+  if not runs[taken] then
     return { 'foreign', entry[1] }
   end
 end
 local following = entries[taken + 1]
-local holders, more = {}, ''
+local holders, more = {}, 0
 if following and may_go(following, taken + 1) then
-  if slowest and comes_before(slowest, following[1]) then
-    local rest = taken == 0 and entries or redis.call('XRANGE', FEED, following[1], '+', 'COUNT', most)
-    holders = held_back(groups, rest, taken)
+  if earliest and comes_before(earliest, following[1]) then
+    holders = holders_of(groups, taken == 0 and entries or redis.call('XRANGE', feed, following[1], '+', 'COUNT', most), taken)
   else
-    more = '1'
+    more = 1
   end
 end
-local forgotten = ended()
-local total = string.format('%.0f', tonumber(past[2] or 0) + taken)
+local forgotten = expired()
 
--- From here on it writes.
+-- All writes follow.
 
 if taken > 0 then
-  redis.call('XTRIM', FEED, 'MAXLEN', '=', length - taken)
-  redis.call('ZADD', THREADS, 0, '')
-  redis.call('ZADD', RUNS, 0, '')
-  fold_pointers(THREADS, RUNS, nil, entries, pointers, told)
-  redis.call('HSET', TRIMMED, 'id', entries[taken][1], 'n', total, 'check', pointer_check(entries[taken][2]))
+  redis.call('XTRIM', feed, 'MAXLEN', '=', length - taken)
+  redis.call('ZADD', past_threads, 0, '')
+  redis.call('ZADD', past_runs, 0, '')
+  fold_pointers(past_threads, past_runs, nil, entries, pointers, runs)
+  local n = string.format('%.0f', tonumber(past[2] or 0) + taken)
+  redis.call('HSET', trimmed, 'id', entries[taken][1], 'n', n, 'check', pointer_check(entries[taken][2]))
 end
 for _, thread in ipairs(forgotten) do
-  forget_thread(THREADS, RUNS, nil, thread)
+  forget_thread(past_threads, past_runs, nil, thread)
 end
 return { 'ok', taken, holders, more }

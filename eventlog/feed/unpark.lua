@@ -1,30 +1,31 @@
--- Lets a thread whose event failed go on: with that event once more, or without it.
+-- Lets a thread whose event is parked go on: with that event again, or without it.
 --
 -- Preludes: eventlog/names.
--- KEYS: 1 held, 2 failures, 3 due.
--- ARGV: 1 thread; 2 the event; 3 'retry' or 'skip'; 4 with 'retry': what is to be known of the failure from now on.
--- Reply: 1; 0 if that event is not the one that the thread waits for.
+-- KEYS: 1 held (waiting events), 2 failures, 3 due.
+-- ARGV: 1 thread; 2 event; 3 'retry' or 'skip'; 4 with 'retry': the new record of the failure, '' to leave it.
+-- Reply: 1; 0 if the event is not the first waiting event of the thread.
 
-local thread, event = ARGV[1], ARGV[2]
+local held, failures, due = KEYS[1], KEYS[2], KEYS[3]
+local thread, event, what, record = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local prefix = ordered(thread)
 local function first()
-  return redis.call('ZRANGEBYLEX', KEYS[1], '[' .. prefix, '(' .. prefix .. '\255', 'LIMIT', 0, 1)[1]
+  return redis.call('ZRANGEBYLEX', held, '[' .. prefix, '(' .. prefix .. '\255', 'LIMIT', 0, 1)[1]
 end
 if first() ~= event then
   return 0
 end
-if ARGV[3] == 'retry' then
-  if ARGV[4] ~= '' then
-    redis.call('HSET', KEYS[2], thread, ARGV[4])
+if what == 'retry' then
+  if record ~= '' then
+    redis.call('HSET', failures, thread, record)
   end
-  redis.call('ZADD', KEYS[3], 0, thread)
+  redis.call('ZADD', due, 0, thread)
   return 1
 end
-redis.call('ZREM', KEYS[1], event)
-redis.call('HDEL', KEYS[2], thread)
+redis.call('ZREM', held, event)
+redis.call('HDEL', failures, thread)
 if first() then
-  redis.call('ZADD', KEYS[3], 0, thread)
+  redis.call('ZADD', due, 0, thread)
 else
-  redis.call('ZREM', KEYS[3], thread)
+  redis.call('ZREM', due, thread)
 end
 return 1

@@ -1,11 +1,17 @@
--- Tells what waits of a thread.
+-- Reads the waiting events of a thread.
 --
 -- Preludes: eventlog/names.
--- KEYS: 1 held, 2 failures, 3 due.
+-- KEYS: 1 held (waiting events), 2 failures, 3 due.
 -- ARGV: 1 thread; 2 most events.
--- Reply: the events, what is known of the failure of the first ('' if it has not failed), when it is due, how many wait in all.
+-- Reply: the events; the record of the first event's failure, '' if it has not failed; when the first is due, in ms since 1970 ('inf':
+--   parked, '': nothing waits); the number of all waiting events of the thread.
 
-local prefix = ordered(ARGV[1])
-local found = redis.call('ZRANGEBYLEX', KEYS[1], '[' .. prefix, '(' .. prefix .. '\255', 'LIMIT', 0, ARGV[2])
-local failure, due = redis.call('HGET', KEYS[2], ARGV[1]), redis.call('ZSCORE', KEYS[3], ARGV[1])
-return { found, failure or '', due or '', redis.call('ZLEXCOUNT', KEYS[1], '[' .. prefix, '(' .. prefix .. '\255') }
+local held, failures, due = KEYS[1], KEYS[2], KEYS[3]
+local thread, most = ARGV[1], ARGV[2]
+local first, last = '[' .. ordered(thread), '(' .. ordered(thread) .. '\255'
+return {
+  redis.call('ZRANGEBYLEX', held, first, last, 'LIMIT', 0, most),
+  redis.call('HGET', failures, thread) or '',
+  redis.call('ZSCORE', due, thread) or '',
+  redis.call('ZLEXCOUNT', held, first, last),
+}
