@@ -1,1 +1,1 @@
-"""Following what is announced in the feed: all threads, live or from a position, alone or in a group."""
+"""Follows the feed of all threads, live or from a position, alone or in a group."""

@@ -1,13 +1,13 @@
-"""What the feed says of one event: a small pointer, no values.
+"""Activities: the small pointers to events that the feed consists of.
 
-A pointer is written by the script that appends the event, in the same step, so the order of a partition's feed is the order in
-which its threads' events were committed.
+The script that appends an event writes its pointer in the same step. So a partition's feed has the events of its threads
+in the order in which they were committed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from functools import lru_cache
 from hashlib import sha1
@@ -23,17 +23,22 @@ from eventlog.keys import text
 __all__ = ["KINDS", "Activity", "ActivityLoader", "Filters"]
 
 KINDS = ("checkpoint", "writes", "copied", "imported", "pruned", "runs_deleted", "deleted", "expired")
-"""Kinds of activity. Of all but the last two, whose logs are gone, the thread's log has an event. That a thread has expired is
-announced by the next write with a ttl in its partition."""
+"""The kinds of activity.
+
+The log of a "deleted" or "expired" thread is gone. All other kinds have an event in the thread's log. The next write with
+a ttl in its partition announces that a thread has expired.
+"""
 
 _WITH_RUNS = (b"copied", b"imported")
-"""Kinds whose pointers name several runs, each behind its length."""
+"""The kinds whose pointers name several runs, each after its length."""
+ORDER_LENGTH = 26
+"""The length of `Activity.order`."""
 _NOTHING: Mapping[int, Any] = {}
 _NAMES = [b"thread", b"id", b"seq", b"kind", b"ns", b"checkpoint", b"source", b"step", b"run", b"channels", b"nodes"]
 
 
 class ActivityLoader(Protocol):
-    """Loads the whole event that an activity names: a feed."""
+    """A feed, which loads the whole event of an activity."""
 
     def load(self, activity: Activity, /) -> Recorded:
         """Loads the event."""
@@ -50,47 +55,47 @@ class Activity:
     kind: str
     """One of `KINDS`."""
     namespace: str
-    """LangGraph's checkpoint namespace: "" the graph's own, else a subgraph's. "" too where an event concerns the whole thread."""
+    """LangGraph's checkpoint namespace: a subgraph's, or "" for the graph's own and for events on the whole thread."""
     checkpoint_id: str | None
-    """The checkpoint saved, or that writes were saved to."""
+    """The checkpoint that was saved, or that writes were saved to."""
     source: str | None
-    """Of a checkpoint, LangGraph's `source`: "input", "loop", "update" or "fork"."""
+    """LangGraph's `source` of a checkpoint: "input", "loop", "update" or "fork"."""
     step: int | None
-    """LangGraph's step: of a checkpoint its own, of writes the one that they are made in, where the writer knew it."""
+    """LangGraph's step of the checkpoint, or the step that the writes belong to, where the writer knew it."""
     run_id: str | None
     channels: tuple[str, ...]
-    """Channels whose values changed, or were written to; 64 at most."""
+    """The channels whose values changed, or that were written to; 64 at most."""
     nodes: tuple[str, ...]
-    """Nodes whose tasks ran for a checkpoint, or the one that wrote, where the writer knew them; 64 at most."""
+    """The nodes whose tasks ran for a checkpoint, or the node that wrote, where the writer knew them; 64 at most."""
     sequence: int
-    """The event's number in its thread's log; of a deleted thread, that of the last."""
+    """The event's number in its thread's log; for a deleted thread, the number of the last event."""
     event_id: str
-    """The event's entry id in its thread's log; "" where there is none."""
+    """The event's entry id in its thread's log; "" for an activity without an event."""
     digest: str | None
-    """Of a deleted thread, the digest that its log ended with."""
+    """For a deleted thread, the digest at the end of its log."""
     audit: Mapping[str, Any] | None
-    """Of a deleted thread, who deleted it and why (`eventlog.attribution`); of others the event itself has it."""
+    """For a deleted thread, the stamp of `eventlog.attribution`, which other activities have in their events."""
     partition: int
     id: str
     """The pointer's entry id in its partition's feed."""
     attempt: int = 1
-    """For a member of a group: how many times this event has been handed out, this one included, as far as failures tell."""
+    """For a member of a group: 1, and 1 more for each recorded failure of the event."""
     _before: Mapping[int, Any] = field(default_factory=dict, repr=False, compare=False)
     _loader: ActivityLoader | None = field(default=None, repr=False, compare=False)
 
     @property
     def node(self) -> str | None:
-        """The first of the nodes."""
+        """The first of the nodes, None without nodes."""
         return self.nodes[0] if self.nodes else None
 
     @property
     def time(self) -> datetime:
-        """When the event was appended, by the server's clock, in UTC, to the millisecond."""
+        """The time when the event was appended: the server's clock, in UTC, to the millisecond."""
         return datetime.fromtimestamp(int(self.id.partition("-")[0]) / 1000, timezone.utc)
 
     @property
     def position(self) -> Position:
-        """The reader's position behind this activity: from here on, the next reader sees what this one had not seen yet.
+        """The reader's position after this activity: the next reader starts where this reader stopped.
 
         From a tail it has all partitions, from a member of a group this activity's own.
         """
@@ -100,48 +105,47 @@ class Activity:
 
     @property
     def offset(self) -> Offset:
-        """The activity's place in its partition's feed."""
-        return Offset(
-            self.id, _check(*(part.encode() for part in (self.thread_id, self.event_id, str(self.sequence), self.kind)))
-        )
+        """The activity's offset in its partition's feed."""
+        named = (self.thread_id, self.event_id, str(self.sequence), self.kind)
+        return Offset(self.id, _fingerprint(*(part.encode() for part in named)))
 
     @property
     def order(self) -> str:
-        """Text that sorts, within a thread and within a partition, as the feed does. What is to have effect once is
-        kept by this.
+        """Text that sorts as the feed does, within a thread and within a partition.
+
+        A store that keeps the greatest one it has applied can skip an activity that is handed out again.
         """
         ms, _, number = self.id.partition("-")
         return f"{int(ms):015d}-{int(number):010d}"
 
     @property
     def config(self) -> dict[str, Any]:
-        """The config that names the thread and, where there is one, the checkpoint: for `get_tuple` of a saver, or for a graph."""
+        """The config of the thread and, where there is one, the checkpoint: for a graph, or `get_tuple` of a saver."""
         configurable = {"thread_id": self.thread_id, "checkpoint_ns": self.namespace}
         if self.checkpoint_id is not None:
             configurable["checkpoint_id"] = self.checkpoint_id
         return {"configurable": configurable}
 
     def load(self) -> Recorded:
-        """The whole event, `eventlog.events.Recorded`: envelope and stored pieces of values, which are not
-        deserialized. One round trip.
+        """Loads the whole event: its envelope and stored pieces of values, not deserialized. One round trip.
 
         Raises `EventGone`, whose `reason` says why, and the server's errors.
         """
         return self._feed().load(self)
 
     async def aload(self) -> Recorded:
-        """Async twin of `load`."""
+        """Async form of `load`."""
         return await self._feed().aload(self)
 
     def _feed(self) -> ActivityLoader:
         if self._loader is None:
             raise InvalidArgument(
-                f"This activity of thread {self.thread_id!r} came from no feed; call feed.load(activity)."
+                f"This activity of thread {self.thread_id!r} did not come from a feed; call feed.load(activity)."
             )
         return self._loader
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """The fields as plain data for JSON."""
         return {
             "time": self.time.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "thread_id": self.thread_id,
@@ -162,7 +166,7 @@ class Activity:
 
 
 def offset_of(seen: Offset | tuple[bytes, list[bytes]]) -> Offset:
-    """The offset of an entry of the feed, given that, or its id and fields."""
+    """The offset of an entry of the feed, given as an offset, or as its id and fields."""
     if isinstance(seen, Offset):
         return seen
     entry_id, flat = seen
@@ -178,7 +182,7 @@ def read_pointer(
     before: Mapping[int, Any] | None = None,
     attempt: int = 1,
 ) -> Activity:
-    """The activity in an entry of a partition's feed. Raises `CorruptEntry` for what this project did not write."""
+    """Decodes an entry of a partition's feed. Raises `CorruptEntry` for an entry that is no pointer."""
     try:
         if flat[::2] == _NAMES:
             thread, event_id, sequence, kind, namespace, checkpoint, source, step, run, channels, nodes = flat[1::2]
@@ -211,28 +215,26 @@ def read_pointer(
         }
     except (KeyError, ValueError) as error:
         raise foreign(partition, entry_id, error) from error
-    activity = object.__new__(Activity)
-    object.__setattr__(
-        activity, "__dict__", values
-    )  # a frozen dataclass takes five times as long to set its fields one by one
+    activity = object.__new__(Activity)  # a frozen dataclass takes five times as long to set its fields one by one
+    object.__setattr__(activity, "__dict__", values)
     return activity
 
 
 def foreign(partition: int, entry_id: bytes, error: Exception) -> CorruptEntry:
-    """The error for an entry of a partition's feed that is no pointer."""
+    """Makes the error for an entry of a partition's feed that is no pointer."""
     return CorruptEntry(
-        f"Entry {entry_id.decode(errors='replace')} of the feed of partition {partition} is none that this package writes "
-        f"({error!r}). If something else added it, remove it with XDEL."
+        f"Entry {entry_id.decode(errors='replace')} of the feed of partition {partition} was not written by this package "
+        f"({error!r}). If another program added it, remove it with XDEL."
     )
 
 
 def fingerprint_of(flat: list[bytes]) -> bytes:
-    """By what a pointer is told from another that has the same entry id; `pointer_check` of pointers.lua."""
+    """The fingerprint of a pointer, as `pointer_check` of pointers.lua makes it."""
     named = codec.paired(flat)
-    return _check(*(named.get(name, b"") for name in _NAMES[:4])).encode()
+    return _fingerprint(*(named.get(name, b"") for name in _NAMES[:4])).encode()
 
 
-def _check(thread: bytes, event_id: bytes, sequence: bytes, kind: bytes) -> str:
+def _fingerprint(thread: bytes, event_id: bytes, sequence: bytes, kind: bytes) -> str:
     named = b"\n".join((thread, event_id, sequence, kind))
     return sha1(named, usedforsecurity=False).hexdigest()[:8]
 
@@ -243,7 +245,7 @@ def _texts(parts: bytes) -> tuple[str, ...]:
 
 
 def pack_pointer(activity: Activity) -> bytes:
-    """A pointer as it waits behind one that failed: its place first, so that such sort as in the feed."""
+    """Encodes a waiting event: first `Activity.order`, so that waiting events sort as in the feed."""
     values = (
         activity.thread_id,
         activity.event_id,
@@ -267,20 +269,20 @@ def pack_pointer(activity: Activity) -> bytes:
 def unpack_pointer(
     partition: int, packed: bytes, *, loader: ActivityLoader | None = None, attempt: int = 1
 ) -> Activity:
-    """The activity that `pack_pointer` packed. Raises `CorruptEntry`."""
+    """Decodes an activity that `pack_pointer` encoded. Raises `CorruptEntry`."""
     try:
-        values = split_counted(packed[26:])
+        values = split_counted(packed[ORDER_LENGTH:])
         flat = [part for pair in zip((*_NAMES, b"digest", b"audit"), values[:-1], strict=True) for part in pair]
     except (ValueError, IndexError) as error:
         raise CorruptEntry(
-            f"What waits in partition {partition} is nothing that this package wrote: {packed!r:.100}."
+            f"A waiting event in partition {partition} was not written by this package: {packed!r:.100}."
         ) from error
     return read_pointer(partition, values[-1], flat, loader=loader, attempt=attempt)
 
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which activities are wanted, decided at the server; an empty one lets all pass."""
+    """The activities that a reader wants, filtered by the server; empty filters pass all of them."""
 
     kinds: tuple[str, ...] = ()
     threads: tuple[str, ...] = ()
@@ -289,7 +291,7 @@ class Filters:
 
     @classmethod
     def of(cls, kinds: Any = None, threads: Any = None, namespaces: Any = None, nodes: Any = None) -> Filters:
-        """From texts or lists of texts. Raises `TypeError`, and `InvalidArgument` for a kind that there is none of."""
+        """Makes filters from texts or lists of texts. Raises `TypeError`, and `InvalidArgument` for unknown kinds."""
         given = cls(
             _several("kind", kinds),
             _several("thread", threads),
@@ -301,17 +303,15 @@ class Filters:
         return given
 
     def arguments(self) -> list[bytes | int]:
-        """As the scripts take them."""
+        """The filters in the form that scripts take."""
         out: list[bytes | int] = []
         for some in (self.kinds, self.threads, self.namespaces, self.nodes):
-            out.append(len(some))
-            out += [one.encode() for one in some]
+            out += [len(some), *(one.encode() for one in some)]
         return out
 
     def as_dict(self) -> dict[str, list[str]]:
-        """Those that are set, as plain data."""
-        named = {"kinds": self.kinds, "threads": self.threads, "namespaces": self.namespaces, "nodes": self.nodes}
-        return {name: list(some) for name, some in named.items() if some}
+        """The filters that are set, as plain data."""
+        return {name: list(some) for name, some in asdict(self).items() if some}
 
 
 def _several(field: str, given: Any) -> tuple[str, ...]:

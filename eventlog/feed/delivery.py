@@ -1,7 +1,6 @@
-"""A member's round trips: reading its partitions, and settling what it has done.
+"""A member's round trips: it reads its partitions, and settles its progress.
 
-`assignment.py` says what the state is and how it changes. The flows here ask the server, and tell the assignment what
-came of it.
+`assignment.py` has the state, and `states.py` the theory of operation. The flows here make the calls, and pass the replies on.
 """
 
 from __future__ import annotations
@@ -15,23 +14,12 @@ from math import inf, isfinite
 
 from eventlog.errors import EffectRefused, EventGone, EventLogError, InvalidArgument, PositionLost, PositionTrimmed
 from eventlog.feed.activity import Activity, ActivityLoader, Filters
-from eventlog.feed.assignment import (
-    STAY,
-    AssignedPartition,
-    Assignment,
-    Backlog,
-    Happened,
-    InHand,
-    Outcome,
-    PartitionState,
-    Retry,
-    Write,
-    packed_event,
-)
+from eventlog.feed.assignment import STAY, AssignedPartition, Assignment, Backlog, InHand, Retry
 from eventlog.feed.failures import Failure
 from eventlog.feed.leases import Leases
-from eventlog.feed.reading import SCAN, after, astray
-from eventlog.feed.replies import FENCED, OK, LeasedPage, Page, Settled, Waiting
+from eventlog.feed.reading import SCAN, after, astray, waiting_events
+from eventlog.feed.replies import FENCED, OK, LeasedPage, Page, Settled
+from eventlog.feed.states import Happened, Outcome, PartitionState, Write
 from eventlog.flow import Argument, Call, Command, Flow, Pause, Wait, load_script
 from eventlog.keys import Keyspace, text
 
@@ -41,19 +29,19 @@ log = logging.getLogger("eventlog.feed")
 
 READ_LEASED = load_script("eventlog/feed/read_leased")
 SETTLE = load_script("eventlog/feed/settle")
-WAITING = load_script("eventlog/feed/waiting")
 IDLE = 1.0
-"""Seconds after which all partitions are read though nothing came: so what was retried from outside is noticed."""
+"""The seconds after which all partitions are read without news, so that a retry by an operator is noticed."""
 LEASELESS = 0.05
-"""Seconds between looks for a lease of a member that has none."""
+"""The seconds between looks of a member without leases."""
 MOST_FETCHED = 50
 """The number of waiting events of a thread that are fetched at once."""
 LONGEST_BACKOFF = 3600.0
 NOTHING = Write()
+"""No change to the event in hand."""
 
 
 class Delivery:
-    """Delivers events to one member. Used by one thread or task at a time; only `leases.upkeep` may run beside it."""
+    """The delivery of events to one member. One thread or task at a time may use it, but for `leases.upkeep`."""
 
     def __init__(
         self,
@@ -78,7 +66,7 @@ class Delivery:
         self._max_attempts = max_attempts
         self._backoff = backoff
         self._looked_at = -inf
-        """When, by the monotonic clock, all partitions were read last though nothing had come."""
+        """The time, by the monotonic clock, when all partitions were read last without news."""
 
     def effect(self, command: str, name: str, arguments: Sequence[Argument | float]) -> None:
         """Adds an effect to those that run with the acknowledgement of the event in hand."""
@@ -88,7 +76,7 @@ class Delivery:
         self.assignment.add_effect(hand, command, text("effect key", name), arguments)
 
     def next(self) -> Flow[Activity | None]:
-        """Hands out the next event; None after a while without one, so that the caller can stop."""
+        """Hands out the next event; None after a while without events, so that the caller can stop."""
         work = self.assignment
         work.hear()
         yield from self._ask_where_astray()
@@ -107,7 +95,7 @@ class Delivery:
         return activity
 
     def finish(self) -> Flow[None]:
-        """Counts the event in hand as handled. One round trip for an event that has effects or waited, else none.
+        """Counts the event in hand as handled. One round trip if it has effects or waited, else none.
 
         Raises `EffectRefused`; the event stays in hand then.
         """
@@ -128,10 +116,10 @@ class Delivery:
             return
         activity = hand.activity
         work.effects.clear()
-        if isinstance(error, EventGone) and hand.partition.is_held:
+        if isinstance(error, EventGone) and hand.partition.is_assigned:
             yield from self.finish()
             log.warning(
-                "Group %r: %s What is gone is not tried again: event %s counts as handled",
+                "Group %r: %s Event %s counts as handled, since another attempt cannot load it either",
                 self._group, error, activity.event_id,
             )  # fmt: skip
             return
@@ -149,8 +137,8 @@ class Delivery:
         )  # fmt: skip
 
     def settle(self) -> Flow[None]:
-        """Writes what is done. One round trip per partition where something was done."""
-        for partition in self.assignment.held():
+        """Settles the progress. One round trip per partition with progress."""
+        for partition in self.assignment.assigned():
             yield from self._settle(partition)
         self.assignment.settle_at = inf
 
@@ -159,7 +147,7 @@ class Delivery:
         work = self.assignment
         work.hear()
         failed: EventLogError | None = None
-        for partition in work.held():
+        for partition in work.assigned():
             try:
                 yield from self._settle(partition)
             except EventLogError as error:
@@ -191,32 +179,30 @@ class Delivery:
     # Reading.
 
     def _read(self) -> Flow[None]:
-        """Reads the partitions where more may be, and settles what is done there."""
+        """Reads the partitions where more may follow, and settles their progress."""
         now = time.monotonic()
         look = now - self._looked_at >= IDLE
         if look:
             self._looked_at = now
-        for partition in self.assignment.held():
+        for partition in self.assignment.assigned():
             if look or partition.next_due <= now:
                 partition.became(Happened.RUNG)
             if partition.state is PartitionState.BEHIND:
                 yield from self._read_on(partition)
 
     def _read_on(self, partition: AssignedPartition) -> Flow[None]:
-        """Settles a partition and reads on. One round trip; two if there are filters and something to settle.
+        """Settles a partition and reads on. One round trip; two if there are filters and progress to settle.
 
-        Without filters the feed is read by a plain `XRANGE` after the script, in the same write: a script's reply costs
-        the server more.
+        Without filters a plain `XRANGE` after the script, in the same write, reads the feed: a script's reply costs more.
         """
         work, shared, offset = self.assignment, partition.keys.shared, partition.stretch.end.offset
         then = None if self._filtered else after(shared.feed, offset, self._batch)
         if work.is_unsettled(partition):
-            found = yield from self._settle_and(partition, then=then)
-            if found is None:
+            settled = yield from self._settle(partition, then=then)
+            if settled is None:
                 return
-            settled, entries = found
             if then is not None:
-                work.take_in(partition, Page.of_entries(entries, offset, self._batch), settled.schedule)
+                work.take_in(partition, Page.of_entries(settled.entries, offset, self._batch), settled.schedule)
                 return
         words: list[Argument] = [
             partition.token,
@@ -229,16 +215,15 @@ class Delivery:
         ]
         keys = [shared.feed, shared.trimmed, partition.keys.state, partition.keys.due]
         raw = yield Call(READ_LEASED, keys, words, then=then)
-        raw, entries = (raw, []) if then is None else raw
-        reply = LeasedPage.of(raw)
-        if self._is_held(partition, reply.status):
-            page = reply.page if then is None else Page.of_entries(entries, offset, self._batch)
+        reply = LeasedPage.of(raw) if then is None else LeasedPage.of(*raw)
+        if self._has(partition, reply.status):
+            page = reply.page if then is None else Page.of_entries(reply.entries, offset, self._batch)
             work.take_in(partition, page, reply.schedule)
 
-    def _is_held(self, partition: AssignedPartition, status: bytes) -> bool:
+    def _has(self, partition: AssignedPartition, status: bytes) -> bool:
         """Whether the member still has a partition, by the status of a reply.
 
-        Raises `PositionLost` or `PositionTrimmed` where the server does not have the entry that was read last.
+        Raises `PositionLost` or `PositionTrimmed` if the server does not have the entry that was read last.
         """
         if status == OK:
             return True
@@ -249,9 +234,9 @@ class Delivery:
         raise astray(status, partition.number, partition.stretch.end.offset)
 
     def _wait(self) -> Flow[None]:
-        """Settles everything, then waits until something came or is due."""
+        """Settles everything, then waits until an entry comes or a thread is due."""
         yield from self.settle()
-        partitions = list(self.assignment.held())
+        partitions = list(self.assignment.assigned())
         if not partitions:
             yield Pause(LEASELESS)
             return
@@ -270,7 +255,7 @@ class Delivery:
         work = self.assignment
         work.since_backlog = 0
         while work.backlog is None:
-            partition = next((one for one in work.held() if one.due), None)
+            partition = next((one for one in work.assigned() if one.due), None)
             if partition is None:
                 return None
             yield from self._fetch(partition, partition.due.popleft())
@@ -278,10 +263,9 @@ class Delivery:
 
     def _fetch(self, partition: AssignedPartition, thread: bytes) -> Flow[None]:
         yield from self._settle(partition)
-        if not partition.is_held:
+        if not partition.is_assigned:
             return
-        keys = [partition.keys.held, partition.keys.failures, partition.keys.due]
-        found = Waiting(*(yield Call(WAITING, keys, [thread, MOST_FETCHED])))
+        found = yield from waiting_events(partition.keys, thread, MOST_FETCHED)
         if found.due in {b"", b"inf"}:
             return
         if not found.events:
@@ -311,10 +295,13 @@ class Delivery:
     # Settling.
 
     def _conclude(self, hand: InHand, outcome: Outcome) -> Flow[Settled | None]:
-        """Writes the outcome of the event in hand; None if the member lost the partition, and the event with it."""
+        """Writes the outcome of the event in hand.
+
+        Returns None if the member lost the partition, and the event with it.
+        """
         work, partition = self.assignment, hand.partition
         settled = None
-        if partition.is_held:
+        if partition.is_assigned:
             try:
                 settled = yield from self._settle(partition, hand, hand.step(outcome).write or NOTHING)
             except (PositionLost, PositionTrimmed):
@@ -331,34 +318,23 @@ class Delivery:
         write: Write = NOTHING,
         *,
         again: Sequence[bytes] = (),
-    ) -> Flow[Settled | None]:
-        found = yield from self._settle_and(partition, hand, write, again=again)
-        return None if found is None else found[0]
-
-    def _settle_and(
-        self,
-        partition: AssignedPartition,
-        hand: InHand | None = None,
-        write: Write = NOTHING,
-        *,
-        again: Sequence[bytes] = (),
         then: Command | None = None,
-    ) -> Flow[tuple[Settled, list[object]] | None]:
-        """Writes the position of a partition and what waits, with what `write` says of the event in hand.
+    ) -> Flow[Settled | None]:
+        """Writes the progress of a partition, and what `write` says of the event in hand.
 
         One round trip if there is something to write. Returns None if there is not, or if the member lost the lease.
-        The second item of the result is the reply of `then`.
+        `again`: a thread and a waiting event that is done with. `then`: a command to be sent after the script.
         """
         work, unsettled = self.assignment, partition.unsettled
         position = work.reached(partition, hand if write.advances else None)
         joined, failed = unsettled.joined, []
         if hand is not None and write.takes_out:
-            again = [hand.activity.thread_id.encode(), hand.packed]
+            again = [hand.thread, hand.packed]
         if hand is not None and write.lays_aside and hand.retry is not None:
             failure, delay = hand.retry
             due = b"inf" if delay == inf else b"%d" % int(delay * 1000)
-            failed = [hand.activity.thread_id.encode(), packed_event(hand), due, failure.encode()]
-        if not partition.is_held or not (position is not STAY or joined or again or failed or write.effects):
+            failed = [hand.thread, hand.as_waiting(), due, failure.encode()]
+        if not partition.is_assigned or not (position is not STAY or joined or again or failed or write.effects):
             return None
         words: list[Argument] = [position.offset.id, position.offset.check, position.n]
         words.append(unsettled.handled + (hand is not None and not failed))
@@ -369,14 +345,13 @@ class Delivery:
         shared, own = partition.keys.shared, partition.keys
         keys = [shared.positions, own.state, own.held, own.failures, own.due, shared.feed, shared.trimmed]
         raw = yield Call(SETTLE, [*keys, *(work.effects.keys if write.effects else ())], words, then=then)
-        raw, followed = (raw, []) if then is None else raw
-        reply = Settled.of(raw)
+        reply = Settled.of(raw) if then is None else Settled.of(*raw)
         if reply.refused:
             raise self._refused(reply)
-        if not self._is_held(partition, reply.status):
+        if not self._has(partition, reply.status):
             return None
         work.note_settled(partition, position, stamp)
-        return reply, followed
+        return reply
 
     def _refused(self, reply: Settled) -> EffectRefused:
         halfway = reply.status == b"halfway"
@@ -389,7 +364,7 @@ class Delivery:
 
 
 def _stamp(before: bytes, words: Sequence[Argument]) -> bytes:
-    """The name of a settlement, by which a repeated one is known. It covers the stamp before."""
+    """The stamp of a settlement, by which a repeated one is known. It covers the stamp before."""
     digest = blake2b(before, digest_size=8)
     for word in words:
         part = word if isinstance(word, bytes) else str(word).encode()

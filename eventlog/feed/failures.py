@@ -1,4 +1,4 @@
-"""What is known of an event whose handler failed."""
+"""Records of events whose handlers failed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from eventlog.errors import CorruptEntry
 __all__ = ["Failure"]
 
 MOST_TEXT = 16_000
-"""Characters of an error or a traceback that are kept: the end of a traceback says most."""
+"""The characters that are kept: the first of an error, the last of a traceback."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,37 +24,37 @@ class Failure:
     error: str
     traceback: str
     last: int
-    """When it failed last, in ms since 1970, by the clock of the member."""
+    """The time of the last failure, in ms since 1970, by the clock of the member."""
     member: str
 
     @classmethod
     def of(cls, error: BaseException, attempts: int, member: str) -> Failure:
-        """From what a handler raised."""
-        told = "".join(traceback.format_exception_only(type(error), error)).strip()
-        trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-        return cls(attempts, _text(told[:MOST_TEXT]), _text(trace[-MOST_TEXT:]), int(time.time() * 1000), member)
+        """Makes the record of an exception that a handler raised."""
+        summary = "".join(traceback.format_exception_only(error)).strip()
+        trace = "".join(traceback.format_exception(error))
+        return cls(attempts, _text(summary[:MOST_TEXT]), _text(trace[-MOST_TEXT:]), int(time.time() * 1000), member)
 
     def renewed(self) -> Failure:
-        """As if it had not been tried yet."""
+        """The record with no attempts counted."""
         return replace(self, attempts=0)
 
     def encode(self) -> bytes:
-        """As it is stored."""
+        """The stored form."""
         return codec.encode(asdict(self))
 
     @classmethod
-    def decode(cls, group: str, thread: bytes, told: bytes) -> Failure:
-        """Raises `CorruptEntry`."""
+    def decode(cls, group: str, thread: bytes, record: bytes) -> Failure:
+        """Decodes the stored form. Raises `CorruptEntry`."""
         try:
-            found: Any = codec.decode(told)
-            return cls(**found)
+            fields: Any = codec.decode(record)
+            return cls(**fields)
         except (codec.Malformed, TypeError) as error:
             raise CorruptEntry(
-                f"What group {group!r} knows of the failure of thread {thread.decode(errors='replace')!r} is nothing that this "
-                f"package wrote ({error}). Skip the event."
+                f"Group {group!r}: the record of the failure in thread {thread.decode(errors='replace')!r} was not written by "
+                f"this package ({error}). Skip the event."
             ) from error
 
 
-def _text(told: str) -> str:
+def _text(given: str) -> str:
     """Text that UTF-8 can encode."""
-    return told.encode(errors="backslashreplace").decode()
+    return given.encode(errors="backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""ActivityFeed: what all agents do, live, for other systems."""
+"""`ActivityFeed`: the activity of all agents, live, for other systems."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from eventlog.keys import PREFIX
 __all__ = ["ActivityFeed"]
 
 PATIENCE = 60.0
-"""Seconds for which a reader waits for a server that cannot be reached."""
+"""The seconds for which a reader waits for a server that cannot be reached."""
 
 
 class ActivityFeed(FeedSource, AbstractContextManager, AbstractAsyncContextManager):  # type: ignore[type-arg]
-    """The activity of all agents under one prefix: to tail it, or to work it off in consumer groups.
+    """The activity of all agents under one prefix, to be tailed or handled by consumer groups.
 
-    Sync and async on one object. It reads pointers, not values: what is in an agent's state is loaded only where asked for.
+    Sync and async methods are on one object. The feed has pointers, not values: `load` reads the whole event.
 
     Args:
         sync_connection, async_connection: as for `RedisStreamSaver`; at least one.
-        prefix: that of the savers whose agents are followed.
-        partitions: leave it out: a feed takes what the prefix was laid out with.
+        prefix: the prefix of the savers whose agents are followed.
+        partitions: leave this out: a feed uses the number that the prefix was laid out with.
 
-    What was given is never closed; what `from_conn_string` opened is, by `close`, `aclose` or `with`.
+    `close`, `aclose` and `with` close connections that `from_conn_string` opened, but no connections passed here.
 
     """
 
@@ -62,7 +62,10 @@ class ActivityFeed(FeedSource, AbstractContextManager, AbstractAsyncContextManag
     def from_conn_string(
         cls, conn_string: str, *, prefix: str = PREFIX, partitions: int | None = None, **client_options: Any
     ) -> Self:
-        """A feed that opens its own connections, both colours, at first use. URLs and options are those of `RedisStreamSaver`."""
+        """Makes a feed that opens its own connections, sync and async, at first use.
+
+        URLs and options are those of `RedisStreamSaver.from_conn_string`.
+        """
         made = cls.__new__(cls)
         made._open(Connections.from_url(conn_string, **client_options), prefix, partitions, owns=True)
         return made
@@ -79,21 +82,20 @@ class ActivityFeed(FeedSource, AbstractContextManager, AbstractAsyncContextManag
         batch: int = 100,
         patience: float = PATIENCE,
     ) -> Tail:
-        """Activities from `start` on, for `for` or `async for`; without end, unless `follow` is False.
+        """Follows the feed from `start` on, for `for` or `async for`; without end, unless `follow` is False.
 
         Args:
-            start: "now", "beginning" (the oldest that was not trimmed), a datetime with a time zone, or a position that was saved.
-            kinds: one or several of `KINDS`; what is wanted is decided at the server.
+            start: "now", "beginning" (the oldest activity that was not trimmed), a datetime with a time zone, or a position.
+            kinds: one or several of `KINDS`. The server applies all filters.
             thread: one or several thread ids.
             namespace: one or several checkpoint namespaces, whole ("risk:1f0c...") or as nodes alone ("risk", "risk|inner").
-            node: one or several nodes, of which one is to have run or written.
+            node: one or several nodes, of which one has to have run or written.
             follow: whether to wait for more at the end.
-            batch: most pointers read in a round trip.
-            patience: seconds to wait for a server that cannot be reached before its error is raised.
+            batch: the most pointers read in a round trip.
+            patience: the seconds to wait for a server that cannot be reached before its error is raised.
 
-        Iterating raises `PositionLost` where the server lost what had been read, `PositionTrimmed` where what came
-        next was trimmed.
-        A round trip per batch and partition that has something, at the end one a second.
+        Iterating raises `PositionLost` if the server lost entries that were read, and `PositionTrimmed` if the entries
+        that follow were trimmed. It takes a round trip per batch and partition with activity; at the end one a second.
 
         """
         check_start(start)
@@ -112,108 +114,110 @@ class ActivityFeed(FeedSource, AbstractContextManager, AbstractAsyncContextManag
         namespace: str | Iterable[str] | None = None,
         node: str | Iterable[str] | None = None,
     ) -> Group:
-        """The consumer group `name`, which is registered when its first member joins, or by `Group.register`.
+        """Returns the consumer group `name`. No round trips.
 
-        `start` and the filters belong to the group and count when it is registered; later they may be left out, and must not
-        differ. No round trips.
+        It is registered when its first member joins, or by `Group.register`. `start` and the filters count at registration.
+        Later they may be left out, and filters must not differ.
         """
         check_start(start)
         return Group(self, name, start, Filters.of(kinds, thread, namespace, node))
 
     def groups(self) -> list[GroupInfo]:
-        """The registered groups. Two round trips."""
+        """Lists the registered groups. One round trip, and two per group."""
         return self.runner.run(list_groups(self), "groups of the feed")
 
     async def agroups(self) -> list[GroupInfo]:
-        """Async twin of `groups`."""
+        """Async form of `groups`."""
         return await self.runner.arun(list_groups(self), "groups of the feed")
 
     def drop_group(self, name: str) -> None:
-        """Takes a group out for good: its position, what waits and what is parked, but not the keys of effects.
+        """Removes a group for good: its position, waiting and parked events, but not the keys of effects.
 
-        A round trip per partition.
-
-        Raises `GroupNotFound`.
+        One round trip per partition. Raises `GroupNotFound`.
         """
         self.runner.run(drop_group(self, name), f"group {name!r}")
 
     async def adrop_group(self, name: str) -> None:
-        """Async twin of `drop_group`."""
+        """Async form of `drop_group`."""
         await self.runner.arun(drop_group(self, name), f"group {name!r}")
 
     def now(self) -> Position:
-        """The position behind the last activity there is. A round trip per partition."""
+        """Returns the position after the last activity. One round trip per partition."""
         return self.runner.run(self._now(), SUBJECT)
 
     async def anow(self) -> Position:
-        """Async twin of `now`."""
+        """Async form of `now`."""
         return await self.runner.arun(self._now(), SUBJECT)
 
     def wait_beyond(self, position: Position, seconds: float = 1.0) -> bool:
-        """Waits until the feed has something beyond a position, a second at most. Whether it has, or may have. One round trip."""
+        """Waits until the feed has activity after a position, or the seconds are over. One round trip.
+
+        Returns whether it has, or may have.
+        """
         return self.runner.run(self._wait_beyond(position, seconds), SUBJECT)
 
     async def await_beyond(self, position: Position, seconds: float = 1.0) -> bool:
-        """Async twin of `wait_beyond`."""
+        """Async form of `wait_beyond`."""
         return await self.runner.arun(self._wait_beyond(position, seconds), SUBJECT)
 
     def check(self, position: Position | str) -> None:
-        """Whether a reader can go on from a saved position. A round trip per partition.
+        """Checks that a reader can go on from a position. One round trip per partition.
 
-        Raises `PositionLost` where the feed does not have what was read up to there, `PositionTrimmed` where what follows is gone.
+        Raises `PositionLost` if the feed does not have the entries of the position, and `PositionTrimmed` if the entries
+        that follow them were trimmed.
         """
         self.runner.run(self._check(position), SUBJECT)
 
     async def acheck(self, position: Position | str) -> None:
-        """Async twin of `check`."""
+        """Async form of `check`."""
         await self.runner.arun(self._check(position), SUBJECT)
 
     def trim(self, retention: timedelta | int | Mapping[str, Any]) -> Trimmed:
-        """Takes the oldest pointers out of the feed, beyond an age or a number, as far as no group needs them any more.
+        """Removes the oldest pointers beyond an age or a number, but for those that a group still needs.
 
-        `retention`: a timedelta, a number of events, or {"age": ..., "count": ...}. Logs of threads are left alone. Round
-        trips: one per partition and thousand pointers taken.
+        `retention`: a timedelta, a number of events, or {"age": ..., "count": ...}. The logs of threads stay as they are.
+        One round trip per partition, and one more per thousand pointers removed.
         """
         return self.runner.run(self._trim(retention), SUBJECT)
 
     async def atrim(self, retention: timedelta | int | Mapping[str, Any]) -> Trimmed:
-        """Async twin of `trim`."""
+        """Async form of `trim`."""
         return await self.runner.arun(self._trim(retention), SUBJECT)
 
     def close(self) -> None:
-        """Closes what this feed opened, after which its calls raise `FeedClosed`."""
+        """Closes the connections that this feed opened. After that its calls raise `FeedClosed`."""
         self.runner.closed = self._owns
         self._connections.close()
 
     async def aclose(self) -> None:
-        """Async twin of `close`."""
+        """Async form of `close`."""
         self.runner.closed = self._owns
         await self._connections.aclose()
 
     def __enter__(self) -> Self:
-        """Itself."""
+        """Returns the feed itself."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
     ) -> None:
-        """Closes."""
+        """Closes the feed."""
         self.close()
 
     async def __aenter__(self) -> Self:
-        """Itself."""
+        """Returns the feed itself."""
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
     ) -> None:
-        """Closes."""
+        """Closes the feed."""
         await self.aclose()
 
     def _now(self) -> Flow[Position]:
         keyspace = yield from self.used()
         ends = yield from ends_of(keyspace, list(range(keyspace.partitions)))
-        return Position({number: last for number, (_, last) in ends.items()})
+        return Position({number: one.last for number, one in ends.items()})
 
     def _wait_beyond(self, position: Position, seconds: float) -> Flow[bool]:
         keyspace = yield from self.opened()
@@ -226,7 +230,7 @@ class ActivityFeed(FeedSource, AbstractContextManager, AbstractAsyncContextManag
         ]
         try:
             return bool((yield Wait(streams, max(1, int(seconds * 1000)))))
-        except EventLogError:  # what is wrong shows in the reads that follow
+        except EventLogError:  # the reads that follow raise it if it lasts
             yield Pause(0.05)
             return True
 

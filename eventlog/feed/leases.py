@@ -1,7 +1,8 @@
-"""Which partitions are whose: members keep themselves alive, renew their leases, and take what nobody has, up to their fair share.
+"""Leases: which member has which partition.
 
-There is no coordinator. Each member counts those alive, and takes or gives up partitions until it has its share. A member that died
-is not alive once its lease is over, and its partitions are free then: so within a lease and a third of it they are others'.
+There is no coordinator. Each member keeps itself alive and counts the live members. It takes free partitions, or gives some
+up, until it has its fair share. A member that died is not alive once its lease is over, and its partitions are free then. So
+other members take over its partitions within 1.3 lease periods.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ log = logging.getLogger("eventlog.feed")
 JOIN = load_script("eventlog/feed/join")
 LEASE = load_script("eventlog/feed/lease")
 EAGER = 0.3
-"""Seconds between looks of a member that has less than its share."""
+"""The seconds between attempts of a member that has less than its share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,80 +38,69 @@ class Gained:
     number: int
     token: bytes
     at: Leased
-    """Where the group is in the partition."""
+    """The group's position in the partition."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A lease is another's now."""
+    """A lease was lost."""
 
     number: int
     token: bytes
 
 
 class Leases:
-    """The leases of one member. `upkeep` may run beside the member's own work: what it finds out is left in `news`."""
+    """The leases of one member. `upkeep` may run beside the member's own work, and reports in `news`."""
 
     def __init__(self, keyspace: Keyspace, group: str, name: str, lease: float) -> None:
-        self._keyspace = keyspace
-        self._group = group
-        self._encoded = group.encode()
         self.name = name
-        self.member = f"{name}/{token_hex(4)}"
-        self._ms = int(lease * 1000)
-        self._lease = lease
         self.tokens: dict[int, bytes] = {}
+        """The fencing token of each partition that is leased: random, so that a failover never makes one twice."""
         self.share = keyspace.partitions
         self.news: deque[Union[Gained, Lost]] = deque()
-        self.left = False
+        self._keyspace = keyspace
+        self._group = group
+        self._member = f"{name}/{token_hex(4)}"
+        self._lease = lease
+        self._left = False
         self._lock = Lock()
 
     def drop(self, number: int, token: bytes) -> None:
-        """Forgets a lease, if it is this one still."""
+        """Forgets a lease, if the partition still has this token."""
         with self._lock:
             if self.tokens.get(number) == token:
                 del self.tokens[number]
 
     @property
     def interval(self) -> float:
-        """Seconds until `upkeep` is due again."""
+        """The seconds until `upkeep` is due again."""
         return min(EAGER, self._lease / 3) if len(self.tokens) < self.share else self._lease / 3
 
     def upkeep(self) -> Flow[None]:
-        """One round trip, one per partition leased, and one per partition tried for. Raises `GroupNotFound`."""
-        alive = yield Call(JOIN, [self._keyspace.members(self._encoded)], [self.member, self._ms])
+        """Renews the leases, and takes more up to the share. Raises `GroupNotFound`.
+
+        One round trip, one more per partition leased, and one per partition tried.
+        """
+        alive = yield from self._join(self._lease)
         for number, token in list(self.tokens.items()):
             reply = yield from self._call(number, b"renew", token)
             if reply.status == FENCED:
                 self._lose(number, token)
         partitions = self._keyspace.partitions
-        rank = alive.index(self.member.encode())
+        rank = alive.index(self._member.encode())
         self.share = partitions // len(alive) + (rank < partitions % len(alive))
         first = rank * partitions // len(alive)
-        for offset in range(partitions):
-            if len(self.tokens) >= self.share or self.left:
+        for step in range(partitions):
+            if len(self.tokens) >= self.share or self._left:
                 return
-            number = (first + offset) % partitions
+            number = (first + step) % partitions
             if number not in self.tokens:
-                yield from self._take(number)
+                yield from self._take(number, token_hex(8).encode())
 
     def take_again(self, number: int, token: bytes) -> Flow[None]:
-        """Asks anew where a partition that is leased under a token is. One round trip."""
-        if self.tokens.get(number) == token:
-            yield from self._take(number, token)
-
-    def _take(self, number: int, again: bytes | None = None) -> Flow[None]:
-        token = again or token_hex(8).encode()
-        reply = yield from self._call(number, b"take", token)
-        if reply.status == OK:
-            self.tokens[number] = token
-            self.news.append(Gained(number, token, reply))
-        elif again is not None:
+        """Asks for the group's position in a partition that is leased. One round trip."""
+        if self.tokens.get(number) == token and not (yield from self._take(number, token)):
             self._lose(number, token)
-
-    def _lose(self, number: int, token: bytes) -> None:
-        self.drop(number, token)
-        self.news.append(Lost(number, token))
 
     def release(self, number: int, token: bytes) -> Flow[None]:
         """Gives a lease back. One round trip."""
@@ -118,24 +108,45 @@ class Leases:
         yield from self._call(number, b"release", token)
 
     def leave(self) -> Flow[None]:
-        """Gives all back, and counts as alive no longer."""
-        self.left = True
+        """Gives all leases back, and takes the member out of the live ones."""
+        self._left = True
         for number, token in list(self.tokens.items()):
             yield from self.release(number, token)
-        yield Call(JOIN, [self._keyspace.members(self._encoded)], [self.member, 0])
+        yield from self._join(0)
+
+    def _join(self, seconds: float) -> Flow[list[bytes]]:
+        """Keeps the member alive for some seconds, and returns the live members."""
+        keys = [self._keyspace.members(self._group.encode())]
+        return (yield Call(JOIN, keys, [self._member, int(seconds * 1000)]))  # type: ignore[no-any-return]
+
+    def _take(self, number: int, token: bytes) -> Flow[bool]:
+        reply = yield from self._call(number, b"take", token)
+        if reply.status != OK:
+            return False
+        self.tokens[number] = token
+        self.news.append(Gained(number, token, reply))
+        return True
+
+    def _lose(self, number: int, token: bytes) -> None:
+        self.drop(number, token)
+        self.news.append(Lost(number, token))
 
     def _call(self, number: int, what: bytes, token: bytes) -> Flow[Leased]:
-        shared = self._keyspace.partition(number)
-        keys = shared.group(self._encoded)
-        words: list[Argument] = [self._encoded, what, token, self.member.encode(), self._ms]
+        group, shared = self._group.encode(), self._keyspace.partition(number)
+        keys = shared.group(group)
+        words: list[Argument] = [group, what, token, self._member.encode(), int(self._lease * 1000)]
         call = Call(LEASE, [shared.positions, keys.state, keys.due], words)
         reply = Leased.of((yield call))
         if reply.status == NONE and (yield from registration(self._keyspace, self._group)) is not None:
             log.warning(
-                "Group %r was lost in partition %d; it begins anew there with what the feed has", self._group, number
+                "Group %r was lost in partition %d; it starts there with the oldest entry of the feed",
+                self._group,
+                number,
             )
             yield from register_in(self._keyspace, self._group, number, Offset("beginning"))
             reply = Leased.of((yield call))
         if reply.status == NONE:
-            raise GroupNotFound(f"Group {self._group!r} was dropped; its members end. Register it anew to begin again.")
+            raise GroupNotFound(
+                f"Group {self._group!r} was dropped; its members end. Register it again to start from the beginning."
+            )
         return reply

@@ -1,6 +1,6 @@
-"""A member of a consumer group: iterated over, or given a handler; sync and async on one class.
+"""Members of a consumer group: iterated over, or given a handler; sync and async on one class.
 
-Beside the iteration a thread, or a task, keeps the member's leases, so that a handler may take its time.
+A thread, or a task, keeps the member's leases beside the iteration, so that a handler may take its time.
 """
 
 from __future__ import annotations
@@ -24,29 +24,28 @@ from eventlog.feed.activity import Activity, Filters
 from eventlog.feed.delivery import Delivery
 from eventlog.feed.effects import effect_command
 from eventlog.feed.leases import Leases
+from eventlog.feed.options import name_of
 from eventlog.feed.reading import PASSING, steadfast
-from eventlog.feed.source import FeedSource
+from eventlog.feed.source import UNUSED, FeedSource
 from eventlog.flow import Argument, Flow, Pause
-from eventlog.keys import Keyspace, text
+from eventlog.keys import Keyspace
 
 __all__ = ["Member"]
 
 log = logging.getLogger("eventlog.feed")
 
-UNUSED = 0.25
-"""Seconds between looks at a prefix that nothing was written to yet."""
-
 
 class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: ignore[type-arg]
-    """One member of a consumer group. Made by `Group.member`.
+    """One member of a consumer group, made by `Group.member`.
 
-    `with` joins the group (a round trip per partition) and leaves it; iterating hands out events one by one, without end,
-    until `stop`. An event is acknowledged when the next one is asked for: when the loop's body has finished. If the body
-    raises, the event is tried again later, and parked after `max_attempts`. Leaving the loop by `break` leaves the event in
-    hand to be handed out again, unless `acknowledge` was called. One thread or task at a time may use a member.
+    `with` joins the group, in a round trip per partition, and leaves it. Iterating hands out events one by one, without
+    end, until `stop`. Asking for the next event acknowledges the last one. If the loop's body raises, the event is tried
+    again later, and parked after `max_attempts`. If the loop is left by `break`, the event in hand is handed out again,
+    unless `acknowledge` was called. One thread or task at a time may use a member.
 
-    Iterating raises `PositionLost` where the server lost what this member had read (after that it goes on from what the
-    server has), `GroupNotFound` where the group was dropped, and the server's errors once they have lasted for `patience`.
+    Iterating raises `PositionLost` if the server lost entries that this member had read, and goes on afterwards with the
+    entries that the server has. It raises `GroupNotFound` if the group was dropped, and the server's errors once they have
+    lasted for `patience`.
     """
 
     def __init__(
@@ -64,13 +63,8 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
         stop_on_sigterm: bool,
         patience: float,
     ) -> None:
-        if not isinstance(name, str):
-            raise TypeError(f"A member's name must be a string, not {type(name).__name__}.")
-        if not name:
-            raise InvalidArgument("A member needs a name.")
-        text("member", name)
         self.group = group
-        self.name = name
+        self.name = name_of("member", name)
         self._source = source
         self._register = register
         self._lease = lease
@@ -89,7 +83,7 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
         self._broken: BaseException | None = None
         self._pid = os.getpid()
         self._own: EventLogError | None = None
-        """What iterating itself raised last: no failure of a handler."""
+        """The last error of the iteration itself, which is no failure of a handler."""
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._task: asyncio.Task[None] | None = None
@@ -98,7 +92,7 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
     # Joining and leaving.
 
     def __enter__(self) -> Self:
-        """Joins the group, which is registered if it was not."""
+        """Joins the group, and registers it if necessary."""
         self._refuse_twice()
         self._watch_sigterm()
         try:
@@ -113,7 +107,7 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
     ) -> None:
-        """Leaves. An event in hand whose handling raised is laid aside, to be tried again."""
+        """Leaves the group. If the body raised, the event in hand is tried again later, or parked."""
         self._end()
         if self._thread is not None:
             self._thread.join()
@@ -125,7 +119,7 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
             self._delivery = None
 
     async def __aenter__(self) -> Self:
-        """Joins the group, which is registered if it was not."""
+        """Joins the group, and registers it if necessary."""
         self._refuse_twice()
         self._watch_sigterm()
         try:
@@ -140,7 +134,7 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
     ) -> None:
-        """Leaves. An event in hand whose handling raised is laid aside, to be tried again."""
+        """Leaves the group. If the body raised, the event in hand is tried again later, or parked."""
         self._end()
         if self._task is not None and self._ending is not None:
             self._ending.set()
@@ -158,60 +152,32 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
         return self
 
     def __next__(self) -> Activity:
-        """The next event; the one before is acknowledged. Ends after `stop`."""
+        """Acknowledges the event in hand, and hands out the next. Ends after `stop`."""
         if self._delivery is not None and not self._stopped and self._broken is None:
             activity = self._delivery.assignment.finish_and_ready()
             if activity is not None:
                 return activity
-        if self._stopped and self._delivery is None:
+        found = self._runner.run(self._next(), self._subject)
+        if found is None:
             raise StopIteration
-        try:
-            while True:
-                found: Activity | None = self._runner.run(self._steadily(self._finish_and_next), self._subject)
-                if found is not None:
-                    return found
-                if self._stopped:
-                    raise StopIteration
-        except EffectRefused as error:
-            self._own = error
-            self._runner.run(self._fail(error), self._subject)
-            raise
-        except EventLogError as error:
-            self._own = error
-            if self._stopped and isinstance(error, PASSING):
-                raise StopIteration from error
-            raise
+        return found
 
     def __aiter__(self) -> AsyncIterator[Activity]:
         return self
 
     async def __anext__(self) -> Activity:
-        """Async twin of `__next__`."""
+        """Async form of `__next__`."""
         if self._delivery is not None and not self._stopped and self._broken is None:
             activity = self._delivery.assignment.finish_and_ready()
             if activity is not None:
                 return activity
-        if self._stopped and self._delivery is None:
+        found = await self._runner.arun(self._next(), self._subject)
+        if found is None:
             raise StopAsyncIteration
-        try:
-            while True:
-                activity = await self._runner.arun(self._steadily(self._finish_and_next), self._subject)
-                if activity is not None:
-                    return activity
-                if self._stopped:
-                    raise StopAsyncIteration
-        except EffectRefused as error:
-            self._own = error
-            await self._runner.arun(self._fail(error), self._subject)
-            raise
-        except EventLogError as error:
-            self._own = error
-            if self._stopped and isinstance(error, PASSING):
-                raise StopAsyncIteration from error
-            raise
+        return found
 
     def run(self, handler: Callable[[Activity], object]) -> None:
-        """Calls `handler` with each event until `stop`. What it raises concerns its event alone: the rest goes on.
+        """Calls `handler` with each event until `stop`. An event whose handler raises is tried again or parked.
 
         Raises `TypeError` for a coroutine function, which `arun` takes.
         """
@@ -221,22 +187,22 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
             while True:
                 try:
                     activity = next(self, None)
-                except EffectRefused:  # it is written down as a failure
+                except EffectRefused:  # recorded as a failure
                     continue
                 if activity is None:
                     return
                 try:
                     _refuse_awaitable(handler(activity))
-                except Exception as error:  # noqa: BLE001 - whatever it is, it is written down
+                except Exception as error:  # noqa: BLE001 - recorded as a failure, whatever it is
                     self._runner.run(self._fail(error), self._subject)
 
     async def arun(self, handler: Callable[[Activity], Awaitable[object] | object]) -> None:
-        """Async twin of `run`; the handler may be a coroutine function."""
+        """Async form of `run`; the handler may be a coroutine function."""
         async with self:
             while True:
                 try:
                     activity = await anext(self, None)
-                except EffectRefused:  # it is written down as a failure
+                except EffectRefused:  # recorded as a failure
                     continue
                 if activity is None:
                     return
@@ -244,39 +210,41 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
                     outcome = handler(activity)
                     if inspect.isawaitable(outcome):
                         await outcome
-                except Exception as error:  # noqa: BLE001 - whatever it is, it is written down
+                except Exception as error:  # noqa: BLE001 - recorded as a failure, whatever it is
                     await self._runner.arun(self._fail(error), self._subject)
 
     def stop(self) -> None:
-        """Ends the iteration after the event in hand, within a second if there is none. From any thread, or a signal's handler."""
+        """Ends the iteration after the event in hand, or within a second if there is none.
+
+        It may be called from any thread, and from a signal's handler.
+        """
         self._stopped = True
 
     def acknowledge(self) -> None:
-        """Takes the event in hand for handled now, rather than when the next is asked for."""
+        """Acknowledges the event in hand now, before the next one is asked for."""
         self._runner.run(self._steadily(self._acknowledged), self._subject)
 
     async def aacknowledge(self) -> None:
-        """Async twin of `acknowledge`."""
+        """Async form of `acknowledge`."""
         await self._runner.arun(self._steadily(self._acknowledged), self._subject)
 
     def effect(self, command: str, name: str, *arguments: Argument | float) -> None:
-        """Has a Redis command carried out together with the acknowledgement of the event in hand: both or neither, and once.
+        """Has a Redis command run together with the acknowledgement of the event in hand: both or neither, and once.
 
-        `name` stands for a key of the group's own in the event's partition (`Group.effect_keys` has all of them);
-        `arguments` follow it.
+        `name` stands for a key of the group in the event's partition (`Group.effect_keys` lists them); `arguments` follow it.
 
         Commands: HSET, HSETNX, HDEL, HINCRBY, HINCRBYFLOAT, SET, INCRBY, DECRBY, INCRBYFLOAT, APPEND, ZADD, ZINCRBY,
         ZREM, SADD, SREM, RPUSH, LPUSH, LTRIM, XADD, PEXPIRE, DEL. No round trip; asking for the next event then takes
-        one, and raises `EffectRefused` where the server refuses a command, which counts as a failure of the handler.
+        one. It raises `EffectRefused` if the server refuses a command, which counts as a failure of the handler.
         """
         self._joined().effect(effect_command(command), name, arguments)
 
     @property
     def partitions(self) -> tuple[int, ...]:
-        """Partitions that this member leases now."""
+        """The partitions that this member leases now."""
         return () if self._delivery is None else tuple(sorted(self._delivery.leases.tokens))
 
-    # Parts of these.
+    # Flows.
 
     def _joined(self) -> Delivery:
         if self._broken is not None:
@@ -310,6 +278,25 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
         yield from self._steadily(leases.upkeep)
         self._delivery = Delivery(keyspace, self.group, filters, leases, loader=self._source, **self._options)
 
+    def _next(self) -> Flow[Activity | None]:
+        """Hands out the next event; None after `stop`."""
+        if self._stopped and self._delivery is None:
+            return None
+        try:
+            while True:
+                found: Activity | None = yield from self._steadily(self._finish_and_next)
+                if found is not None or self._stopped:
+                    return found
+        except EffectRefused as error:
+            self._own = error
+            yield from self._fail(error)
+            raise
+        except EventLogError as error:
+            self._own = error
+            if self._stopped and isinstance(error, PASSING):
+                return None
+            raise
+
     def _finish_and_next(self) -> Flow[Activity | None]:
         delivery = self._joined()
         yield from delivery.finish()
@@ -328,7 +315,7 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
 
     def _leave(self, error: BaseException | None) -> Flow[None]:
         delivery = self._delivery
-        if delivery is None or self._pid != os.getpid():  # leases are the parent's
+        if delivery is None or self._pid != os.getpid():  # in a forked child: the leases belong to the parent
             return
         if isinstance(error, Exception) and error is not self._own:
             yield from delivery.fail(error)
@@ -350,12 +337,12 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
 
     def _keep_leases(self) -> None:
         delivery = self._delivery
-        if delivery is None:  # stopped before there was a feed
+        if delivery is None:  # stopped before anything was written under the prefix
             return
         while not self._ended.wait(delivery.leases.interval):
             try:
                 self._runner.run(delivery.leases.upkeep(), self._subject)
-            except Exception as error:  # noqa: BLE001 - told to whoever iterates
+            except Exception as error:  # noqa: BLE001 - raised by the iteration
                 if self._noted(error):
                     return
 
@@ -370,12 +357,12 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
                 return
             try:
                 await self._runner.arun(delivery.leases.upkeep(), self._subject)
-            except Exception as error:  # noqa: BLE001 - told to whoever iterates
+            except Exception as error:  # noqa: BLE001 - raised by the iteration
                 if self._noted(error):
                     return
 
     def _noted(self, error: Exception) -> bool:
-        """Whether an error ends the upkeep: not those that may pass."""
+        """Notes an error of the upkeep; False for an error that may pass."""
         if isinstance(error, (*PASSING, ServerOutOfMemory)):
             log.warning("%s: member %r could not renew its leases: %s", self._subject, self.name, error)
             return False
@@ -392,12 +379,15 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
 
 
 _STOPPED_BY_SIGTERM: WeakSet[Member] = WeakSet()
-if hasattr(os, "register_at_fork"):  # a child of a handler's is no member
+if hasattr(os, "register_at_fork"):  # a child that a handler forks is no member
     os.register_at_fork(after_in_child=_STOPPED_BY_SIGTERM.clear)
 
 
 def _stop_all(_: int, __: FrameType | None) -> None:
-    """SIGTERM's handler while members iterate: they end after the event in hand; without any, the signal does what it did."""
+    """Handles SIGTERM: each member ends after the event in hand.
+
+    Without members the signal has its usual effect.
+    """
     members = list(_STOPPED_BY_SIGTERM)
     for member in members:
         member.stop()
@@ -407,7 +397,7 @@ def _stop_all(_: int, __: FrameType | None) -> None:
 
 
 def _refuse_awaitable(outcome: object) -> None:
-    """A coroutine that nobody awaits has done nothing yet."""
+    """Raises `TypeError` for an awaitable: nothing would await it, so nothing would be done."""
     if inspect.isawaitable(outcome):
         if inspect.iscoroutine(outcome):
             outcome.close()

@@ -1,10 +1,11 @@
-"""Checks the numbers that readers of the feed are given."""
+"""Checks the options of the feed's readers."""
 
 from __future__ import annotations
 
 from eventlog.errors import InvalidArgument
+from eventlog.keys import text
 
-__all__ = ["attempts_of", "batch_of", "seconds_of"]
+__all__ = ["attempts_of", "batch_of", "name_of", "seconds_of"]
 
 MOST_IN_A_BATCH = 10_000
 
@@ -32,3 +33,13 @@ def seconds_of(option: str, given: object, *, least: float = 0) -> float:
     if not least <= given < 10**9:
         raise InvalidArgument(f"{option} must be {least} or more seconds, not {given}.")
     return float(given)
+
+
+def name_of(what: str, given: object) -> str:
+    """The given name of a group or a member. Raises `TypeError` or `InvalidArgument`."""
+    if not isinstance(given, str):
+        raise TypeError(f"A {what}'s name must be a string, not {type(given).__name__}.")
+    if not given:
+        raise InvalidArgument(f"A {what} needs a name.")
+    text(what, given)
+    return given

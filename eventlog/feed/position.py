@@ -1,8 +1,8 @@
-"""Where a reader of the feed is: for each partition, the last entry it has read.
+"""Positions: the last entry of each partition's feed that a reader has read.
 
-A position is plain text outside (`str(position)`, `Position.parse`), to be stored wherever a reader keeps what it made of the
-feed. Each entry is named by its id and a check of its content, so that a position which ran ahead of a server that failed over is
-told from one that is right, even if other events have taken the same place since.
+A reader stores a position as text (`str(position)`, `Position.parse`), beside the data it made from the feed. An offset has
+the entry's id and a fingerprint of its content. So a position ahead of a server that failed over is noticed, even if another
+event has the same entry id since.
 """
 
 from __future__ import annotations
@@ -19,40 +19,38 @@ _PART = re.compile(r"([0-9]{1,5}):([0-9]{1,20}-[0-9]{1,20})(?:\.([0-9a-f]{8}))?"
 
 
 class Offset(NamedTuple):
-    """An entry of a partition's feed: its id, and the check of its content ("" where that is not known)."""
+    """An entry of a partition's feed: its id and its fingerprint ("" where that is not known)."""
 
     id: str
     check: str = ""
 
 
 ORIGIN = Offset("0-0")
-"""Before the very first entry."""
+"""The offset before the first entry."""
 
 
 class Position(Mapping[int, Offset]):
-    """The last entry read of each partition; of partitions that are missing nothing was read.
+    """The last entry read of each partition; nothing was read of partitions that are missing.
 
-    So `Position({})` is before the very first.
-
-    `position | other` has the later entry of each partition.
+    `Position({})` is before the first entry. `position | other` has the later entry of each partition.
     """
 
-    __slots__ = ("_marks",)
+    __slots__ = ("_offsets",)
 
     def __init__(self, offsets: Mapping[int, Offset]) -> None:
-        self._marks = dict(offsets)
+        self._offsets = dict(offsets)
 
     @classmethod
     def parse(cls, text: str) -> Position:
-        """The position that `str` made text of. Raises `InvalidArgument`."""
+        """Parses the text of a position. Raises `InvalidArgument`, or `TypeError` for anything but text."""
         if not isinstance(text, str):
-            raise TypeError(f"A position is text, as str(position) has it, not {type(text).__name__}.")
+            raise TypeError(f"A position must be the text of str(position), not {type(text).__name__}.")
         offsets: dict[int, Offset] = {}
         for part in filter(None, text.split(",")):
             found = _PART.fullmatch(part)
             if found is None or int(found[1]) in offsets or max(id_order(found[2])) >= 2**64:
                 raise InvalidArgument(
-                    f"{text!r:.200} is no position of the feed: {part!r:.80} names no entry. Pass what str(position) gave."
+                    f"{text!r:.200} is no position of the feed: {part!r:.80} names no entry. Pass the text of str(position)."
                 )
             offsets[int(found[1])] = Offset(found[2], found[3] or "")
         return cls(offsets)
@@ -60,35 +58,35 @@ class Position(Mapping[int, Offset]):
     def __str__(self) -> str:
         return ",".join(
             f"{partition}:{offset.id}{'.' if offset.check else ''}{offset.check}"
-            for partition, offset in sorted(self._marks.items())
+            for partition, offset in sorted(self._offsets.items())
         )
 
     def __repr__(self) -> str:
         return f"Position.parse({str(self)!r})"
 
     def __getitem__(self, partition: int) -> Offset:
-        return self._marks[partition]
+        return self._offsets[partition]
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._marks)
+        return iter(self._offsets)
 
     def __len__(self) -> int:
-        return len(self._marks)
+        return len(self._offsets)
 
     def __hash__(self) -> int:
-        return hash(frozenset(self._marks.items()))
+        return hash(frozenset(self._offsets.items()))
 
     def __or__(self, other: Mapping[int, Offset]) -> Position:
         """The later entry of each partition."""
         later = {
             partition: offset
             for partition, offset in other.items()
-            if partition not in self._marks or id_order(self._marks[partition].id) < id_order(offset.id)
+            if partition not in self._offsets or id_order(self._offsets[partition].id) < id_order(offset.id)
         }
-        return Position({**self._marks, **later})
+        return Position({**self._offsets, **later})
 
 
 def id_order(entry_id: str) -> tuple[int, int]:
-    """What entry ids sort by."""
+    """The sort key of an entry id."""
     ms, _, number = entry_id.partition("-")
     return int(ms or 0), int(number or 0)

@@ -1,4 +1,4 @@
-"""Reading partitions of the feed, as flows: what both a tail and a group's member do."""
+"""Reads partitions of the feed: the flows that tails and members of groups share."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from eventlog.errors import (
 from eventlog.events import Recorded, decode_entry
 from eventlog.feed.activity import Activity, Filters
 from eventlog.feed.position import ORIGIN, Offset, Position
-from eventlog.feed.replies import OK, Ends, Loaded, Page, PageReply, flattened
+from eventlog.feed.replies import OK, Ends, Loaded, Page, PageReply, Waiting, flattened
 from eventlog.flow import Argument, Batch, Call, Command, Flow, Pause, load_script
-from eventlog.keys import LAYOUT, Keyspace
+from eventlog.keys import LAYOUT, GroupKeys, Keyspace
 
 __all__ = ["Start", "ends_of", "flattened", "load_event", "offsets_of", "open_keyspace", "read_on", "steadfast"]
 
@@ -31,21 +31,23 @@ T = TypeVar("T")
 Start = Union[str, datetime, Position]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+LAST = 2**64 - 1
+"""The greatest second part of an entry id."""
 SCAN = 2000
-"""Pointers that a filter looks at in one call."""
-
+"""The most pointers that filters look at in one call."""
 
 READ = load_script("eventlog/feed/read")
 ENDS = load_script("eventlog/feed/ends")
 LOAD = load_script("eventlog/feed/load")
+WAITING = load_script("eventlog/feed/waiting")
 PASSING = (ServerUnavailable, ServerLoading, ServerReadOnly)
 """Errors of a server that restarts or fails over."""
 
 
 def open_keyspace(prefix: str, partitions: int | None) -> Flow[Keyspace | None]:
-    """The keys of a prefix, with as many partitions as it was laid out with; None if nothing was laid out yet. One round trip.
+    """Reads the layout of a prefix, and returns its keys; None if the prefix has no layout yet. One round trip.
 
-    Raises `LayoutMismatch` where the prefix is laid out differently from what is asked for.
+    Raises `LayoutMismatch` if the layout has another version, or another number of partitions than given.
     """
     keyspace = Keyspace(prefix, partitions or 1)
     reply = yield Batch([Command("HGET", keyspace.meta, ["layout"]), Command("HGET", keyspace.meta, ["partitions"])])
@@ -67,8 +69,9 @@ def open_keyspace(prefix: str, partitions: int | None) -> Flow[Keyspace | None]:
 
 
 def steadfast(make: Callable[[], Flow[T]], patience: float, stopped: Callable[[], bool] = lambda: False) -> Flow[T]:
-    """Result of the flow that `make` makes; made again, with growing pauses, while the server cannot be reached, for
-    `patience` seconds, or until `stopped()`.
+    """Runs the flow that `make` makes, again and again while the server cannot be reached.
+
+    The pauses grow. After `patience` seconds, or once `stopped()`, the server's error is raised.
     """
     deadline: float | None = None
     pause = 0.05
@@ -85,7 +88,7 @@ def steadfast(make: Callable[[], Flow[T]], patience: float, stopped: Callable[[]
 
 
 def ends_of(keyspace: Keyspace, partitions: list[int]) -> Flow[dict[int, Ends]]:
-    """Of some partitions, what lies right before the first entry there is, and the last entry. One round trip each."""
+    """Reads where the feeds of some partitions begin and end. One round trip per partition."""
     offsets = {}
     for number in partitions:
         keys = keyspace.partition(number)
@@ -94,7 +97,7 @@ def ends_of(keyspace: Keyspace, partitions: list[int]) -> Flow[dict[int, Ends]]:
 
 
 def check_start(start: object) -> None:
-    """Raises `InvalidArgument` or `TypeError` for what is no start."""
+    """Checks a start. Raises `InvalidArgument` or `TypeError`."""
     if isinstance(start, (Position, datetime)) or start in ("beginning", "now"):
         if isinstance(start, datetime) and start.tzinfo is None:
             raise InvalidArgument(f"start {start!r} has no time zone; pass e.g. datetime.now(timezone.utc).")
@@ -106,24 +109,27 @@ def check_start(start: object) -> None:
 
 
 def offsets_of(keyspace: Keyspace, start: Start, partitions: list[int]) -> Flow[dict[int, Offset]]:
-    """Behind which entry of each partition a reader begins. A round trip per partition for "now" and "beginning", else none."""
+    """Returns the offset after which a reader begins, for each partition.
+
+    One round trip per partition for "now" and "beginning", else none.
+    """
     if start in ("now", "beginning"):
         ends = yield from ends_of(keyspace, partitions)
-        return {number: last if start == "now" else first for number, (first, last) in ends.items()}
+        return {number: one.last if start == "now" else one.first for number, one in ends.items()}
     if isinstance(start, datetime):
         ms = (start - EPOCH) // timedelta(milliseconds=1)
-        return dict.fromkeys(partitions, Offset(f"{max(0, ms - 1)}-{2**64 - 1}"))
+        return dict.fromkeys(partitions, Offset(f"{max(0, ms - 1)}-{LAST}"))
     position = Position.parse(start) if isinstance(start, str) else start
     if foreign := [number for number in position if number >= keyspace.partitions]:
         raise InvalidArgument(
             f"The position names partition {foreign[0]}, prefix {keyspace.prefix!r} has {keyspace.partitions}. It belongs to "
-            "another prefix; pass one that was read from this."
+            "another prefix; pass a position of this one."
         )
     return {number: position.get(number, ORIGIN) for number in partitions}
 
 
 def read_on(keyspace: Keyspace, number: int, offset: Offset, filters: Filters, count: int) -> Flow[Page]:
-    """Pointers behind an entry of a partition's feed. One round trip. Raises `PositionLost` or `PositionTrimmed`."""
+    """Reads pointers after an offset. One round trip. Raises `PositionLost` or `PositionTrimmed`."""
     keys = keyspace.partition(number)
     arguments: list[Argument] = [offset.id, offset.check, count, max(SCAN, count), *filters.arguments()]
     reply = PageReply.of((yield Call(READ, [keys.feed, keys.trimmed], arguments)))
@@ -133,49 +139,54 @@ def read_on(keyspace: Keyspace, number: int, offset: Offset, filters: Filters, c
 
 
 def after(feed: bytes, offset: Offset, count: int) -> Command:
-    """The command that reads entries behind a offset."""
+    """The command that reads entries after an offset."""
     return Command("XRANGE", feed, [b"(" + offset.id.encode(), b"+", b"COUNT", count])
 
 
-def astray(what: bytes, number: int, offset: Offset) -> EventLogError:
-    """The error for a position that the feed no longer goes on from."""
-    if what == b"trimmed" and offset == ORIGIN:
-        return PositionTrimmed(
-            f"The feed no longer reaches back to its beginning: partition {number} was trimmed. What is folded from zero would be "
-            'incomplete. Start from "beginning" for what is left, or keep the feed for longer.'
+def astray(status: bytes, number: int, offset: Offset) -> EventLogError:
+    """Makes the error for a position after which the feed cannot be read, by the status of a script's reply."""
+    if status != b"trimmed":
+        return PositionLost(
+            f"Partition {number} of the feed does not have entry {offset.id}, which was read from it: the server lost its last "
+            "events, as in a failover to a replica that lagged. Data made from the feed may reflect events that no longer exist. "
+            "Rebuild that data, or start from an earlier position or time."
         )
-    if what == b"trimmed" and offset.id.endswith(f"-{2**64 - 1}"):
+    if offset == ORIGIN:
+        return PositionTrimmed(
+            f"The feed no longer reaches back to its beginning: partition {number} was trimmed. Data folded from zero would be "
+            'incomplete. Start from "beginning" for the entries that are left, or keep the feed for longer.'
+        )
+    if offset.id.endswith(f"-{LAST}"):
         since = EPOCH + timedelta(milliseconds=int(offset.id.partition("-")[0]) + 1)
         return PositionTrimmed(
             f"The feed no longer reaches back to {since.isoformat()}: partition {number} was trimmed beyond that. Start from "
-            '"beginning" for what is left.'
+            '"beginning" for the entries that are left.'
         )
-    if what == b"trimmed":
-        return PositionTrimmed(
-            f"Partition {number} of the feed was trimmed beyond entry {offset.id}: what came between was not read. Start from "
-            '"beginning", rebuild what was made of the feed, and register a group, which trimming waits for.'
-        )
-    return PositionLost(
-        f"Partition {number} of the feed does not have entry {offset.id}, which was read from it: the server lost its last events, "
-        "as a failover to a replica that was behind does. What was read up to there may tell of events that are no more. "
-        "Rebuild what was made of the feed, or go on from a position or a time before it."
+    return PositionTrimmed(
+        f"Partition {number} of the feed was trimmed beyond entry {offset.id}: the entries between were not read. Start from "
+        '"beginning", rebuild the data made from the feed, and register a group, which trimming waits for.'
     )
 
 
 def load_event(keyspace: Keyspace, activity: Activity) -> Flow[Recorded]:
-    """The whole event that an activity leads to. One round trip. Raises `EventGone` or `CorruptEntry`."""
-    where = f"Event {activity.event_id} ({activity.kind}) of thread {activity.thread_id!r}"
+    """Loads the whole event of an activity. One round trip. Raises `EventGone` or `CorruptEntry`."""
     if not activity.event_id:
         what = "expired" if activity.kind == "expired" else "was deleted"
-        told = f"Thread {activity.thread_id!r} {what}, and its log with it: there is no event to load."
-        raise EventGone(told, activity.kind)
+        raise EventGone(
+            f"Thread {activity.thread_id!r} {what}, and its log with it: there is no event to load.", activity.kind
+        )
     keys = keyspace.thread(activity.thread_id.encode())
     wanted: list[Argument] = [keys.thread, activity.event_id, activity.sequence]
     found = Loaded(*(yield Call(LOAD, [keys.log, keys.index, keys.shared.expiries], wanted)))
     if found.status == OK:
         return decode_entry(activity.thread_id, activity.event_id.encode(), found.fields)
     reasons = {b"pruned": "was pruned from its log", b"expired": "is gone: the thread expired"}
+    reason = reasons.get(found.status, "is gone: the thread was deleted, or expired a while ago")
     raise EventGone(
-        f"{where} {reasons.get(found.status, 'is gone: the thread was deleted, or expired a while ago')}.",
-        found.status.decode(),
+        f"Event {activity.event_id} ({activity.kind}) of thread {activity.thread_id!r} {reason}.", found.status.decode()
     )
+
+
+def waiting_events(keys: GroupKeys, thread: bytes, most: int) -> Flow[Waiting]:
+    """Reads the first waiting events of a thread of a group. One round trip."""
+    return Waiting(*(yield Call(WAITING, [keys.held, keys.failures, keys.due], [thread, most])))

@@ -98,40 +98,42 @@ class Schedule(NamedTuple):
 
 
 class LeasedPage(NamedTuple):
-    """read_leased.lua: the status, what was read, and the schedule."""
+    """read_leased.lua: the status, the page that was read, and the schedule."""
 
     status: bytes
     page: Page = NO_PAGE
     schedule: Schedule = Schedule()
+    entries: Any = ()
+    """The reply of the `XRANGE` that was sent after the script."""
 
     @classmethod
-    def of(cls, reply: list[Any]) -> LeasedPage:
+    def of(cls, reply: list[Any], entries: Any = ()) -> LeasedPage:
         """Decodes the reply."""
         status, *rest = reply
-        return cls(status, Page.of(*rest[:5]), Schedule.of(*rest[5:])) if status == OK else cls(status)
+        return cls(status, Page.of(*rest[:5]), Schedule.of(*rest[5:]), entries) if status == OK else cls(status)
 
 
 class Settled(NamedTuple):
-    """settle.lua: the status, and what follows from it."""
+    """settle.lua: the status, and with it the consequences."""
 
     status: bytes
     free: Sequence[bytes] = ()
-    """Threads with no waiting events any more."""
+    """The threads of events done with that have no waiting events any more."""
     schedule: Schedule = Schedule()
     refused: int = 0
     """The number of the effect that the server refused."""
     error: str = ""
-    """The server's words on it."""
+    """The server's error for that effect."""
+    entries: Any = ()
+    """The reply of the `XRANGE` that was sent after the script."""
 
     @classmethod
-    def of(cls, reply: list[Any]) -> Settled:
+    def of(cls, reply: list[Any], entries: Any = ()) -> Settled:
         """Decodes the reply."""
         status, *rest = reply
         if status == OK:
-            return cls(status, rest[0], Schedule.of(*rest[1:]))
-        if status in {b"refused", b"halfway"}:
-            return cls(status, refused=rest[0], error=rest[1].decode())
-        return cls(status)
+            return cls(status, rest[0], Schedule.of(*rest[1:]), entries=entries)
+        return cls(status, refused=rest[0], error=rest[1].decode()) if rest else cls(status)
 
 
 class Leased(NamedTuple):

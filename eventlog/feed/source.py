@@ -1,4 +1,4 @@
-"""The feed of one prefix, as the readers of it share it."""
+"""The feed of one prefix: the part that all its readers share."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from eventlog.flow import Flow
 from eventlog.keys import Keyspace
 from eventlog.transport.drivers import Runner
 
-__all__ = ["SUBJECT", "FeedSource"]
+__all__ = ["SUBJECT", "UNUSED", "FeedSource"]
 
 SUBJECT = "the feed"
 """The feed's name in errors."""
+UNUSED = 0.25
+"""The seconds between looks at a prefix that nothing was written under yet."""
 
 
 class FeedSource:

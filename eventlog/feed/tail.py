@@ -1,7 +1,7 @@
-"""Tailing the feed: all threads' activity from some position on, in one reader's own time.
+"""Tails: the activity of all threads from a position on, at one reader's own pace.
 
-Within a partition activity comes in the order it was committed. Across partitions it is merged by entry id as far as it is there
-already; what arrives while a reader is at the end comes as it arrives.
+Activity of one partition comes in the order in which it was committed. Partitions are merged by entry id as far as they
+were read. Activity that comes while the reader is at the end is handed out as it comes.
 """
 
 from __future__ import annotations
@@ -16,52 +16,36 @@ from eventlog.errors import EventLogError
 from eventlog.feed.activity import Activity, Filters, offset_of, read_pointer
 from eventlog.feed.position import Offset, Position, id_order
 from eventlog.feed.reading import Start, offsets_of, read_on, steadfast
-from eventlog.feed.source import SUBJECT, FeedSource
+from eventlog.feed.source import SUBJECT, UNUSED, FeedSource
 from eventlog.flow import Emit, Flow, Pause, Wait
 from eventlog.keys import Keyspace
 
 __all__ = ["Tail"]
 
-UNUSED = 0.25
-"""Seconds between looks at a prefix that nothing was written to yet."""
-
-
-class Tail:
-    """Activities from a position on: an iterator in either colour, one at a time."""
-
-    def __init__(
-        self, source: FeedSource, start: Start, filters: Filters, *, follow: bool, batch: int, patience: float
-    ) -> None:
-        self._source = source
-        self._reader = _Reader(source, start, filters, follow=follow, batch=batch, patience=patience)
-
-    @property
-    def position(self) -> Position:
-        """Behind the last activity handed out; to start from next time. Empty until the first was asked for."""
-        return self._reader.position
-
-    def __iter__(self) -> Iterator[Activity]:
-        return self._source.runner.iterate(self._reader.flow(), SUBJECT)
-
-    def __aiter__(self) -> AsyncIterator[Activity]:
-        return self._source.runner.aiterate(self._reader.flow(), SUBJECT)
-
 
 @dataclass(slots=True)
 class _Stretch:
-    """What was read of a partition and not handed out yet."""
+    """The part of a partition's feed that was read last."""
 
     offset: Offset
+    """The last entry looked at."""
     pointers: list[Any] = field(default_factory=list)
+    """Sort key, partition, entry id and fields of each pointer."""
     next: int = 0
+    """The index of the pointer to be handed out next."""
     more: bool = True
-    """Whether something may follow that was not read yet."""
+    """Whether unread entries may follow."""
 
     def empty(self) -> bool:
         return self.next >= len(self.pointers)
 
 
-class _Reader:
+class Tail:
+    """Activities from a position on: a sync and an async iterator, one at a time.
+
+    An iterator that is made later goes on after the last activity handed out.
+    """
+
     def __init__(
         self, source: FeedSource, start: Start, filters: Filters, *, follow: bool, batch: int, patience: float
     ) -> None:
@@ -72,13 +56,21 @@ class _Reader:
         self._batch = batch
         self._patience = patience
         self._seen: dict[int, Offset | tuple[bytes, list[bytes]]] = {}
+        """For each partition the last entry handed out or left out: its offset, or its id and fields."""
 
     @property
     def position(self) -> Position:
+        """The position after the last activity handed out; empty until the first is asked for."""
         return Position({number: offset_of(seen) for number, seen in self._seen.items()})
 
-    def flow(self) -> Flow[None]:
-        """Emits activities. Begun again, it goes on from where it was."""
+    def __iter__(self) -> Iterator[Activity]:
+        return self._source.runner.iterate(self._flow(), SUBJECT)
+
+    def __aiter__(self) -> AsyncIterator[Activity]:
+        return self._source.runner.aiterate(self._flow(), SUBJECT)
+
+    def _flow(self) -> Flow[None]:
+        """Emits the activities."""
         keyspace = yield from self._opened()
         if keyspace is None:
             return
@@ -101,7 +93,7 @@ class _Reader:
             if keyspace is not None or not self._follow:
                 return keyspace
             if self._start == "now":
-                self._start = "beginning"  # whatever comes first came after this began
+                self._start = "beginning"  # all activity comes after this moment
             yield Pause(UNUSED)
 
     def _partitions(self, keyspace: Keyspace) -> list[int]:
@@ -110,6 +102,7 @@ class _Reader:
         return list(range(keyspace.partitions))
 
     def _fill(self, keyspace: Keyspace, stretches: dict[int, _Stretch]) -> Flow[None]:
+        """Reads on where everything read was handed out."""
         for number, one in stretches.items():
             if not one.more or not one.empty():
                 continue
@@ -123,29 +116,31 @@ class _Reader:
                 self._seen[number] = page.offset
 
     def _hand_out(self, stretches: dict[int, _Stretch]) -> Flow[None]:
-        """Emits what was read, by entry id, as far as it is known that nothing unread comes before it."""
+        """Emits the pointers read, by entry id, up to the first that an unread one may precede."""
         ends = [id_order(one.offset.id) for one in stretches.values() if one.more]
         limit = min(ends, default=None)
         ready = merge(*(one.pointers[one.next :] for one in stretches.values() if not one.empty()))
         for order, number, entry_id, flat in ready:
             if limit is not None and order > limit:
                 break
-            one = stretches[number]
-            one.next += 1
+            stretches[number].next += 1
             activity = read_pointer(number, entry_id, flat, loader=self._source, before=dict(self._seen))
-            self._seen[number] = entry_id, flat  # not the activity, which knows of those before it
+            self._seen[number] = entry_id, flat  # an activity here would keep all that came before it in memory
             yield Emit(activity)
         for number, one in stretches.items():
             if one.empty():
                 self._seen[number] = one.offset
 
     def _wait(self, keyspace: Keyspace, stretches: dict[int, _Stretch]) -> Flow[None]:
-        """Until something came in, or a second is over, after which all are read again: so a position that was lost is noticed."""
+        """Waits a second at most until something comes.
+
+        After a second without news all partitions are read, so that a lost position is noticed.
+        """
         streams = [(keyspace.partition(number).feed, one.offset.id.encode()) for number, one in stretches.items()]
         numbers = {key: number for (key, _), number in zip(streams, stretches, strict=True)}
         try:
             news = yield Wait(streams, 1000)
-        except EventLogError:  # what is wrong shows in the reads that follow
+        except EventLogError:  # the reads that follow raise it if it lasts
             news = []
             yield Pause(0.05)
         for number in [numbers[key] for key in news if key in numbers] or stretches:

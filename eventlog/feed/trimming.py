@@ -1,8 +1,7 @@
-"""Trimming the feed: bounds on what is kept of it, and the flows that take out what is beyond them.
+"""Trims the feed: removes entries beyond an age or a number.
 
-Entries that a consumer group still needs stay whatever the bounds say. Of those that go, what they say of threads and runs is
-kept (`PartitionKeys.past_threads`, `past_runs`), so that the registry can be rebuilt from what is left. Logs of threads are not
-touched.
+Entries that a consumer group still needs stay, whatever the bounds are. The threads and runs that removed entries name are
+kept (`PartitionKeys.past_threads`, `past_runs`), so that the registry can be rebuilt. The logs of threads stay as they are.
 """
 
 from __future__ import annotations
@@ -26,18 +25,19 @@ MILLISECOND = timedelta(milliseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How much of the feed is kept. An entry that is beyond either bound may go."""
+    """The bounds of the feed. An entry beyond one of them may be removed."""
 
     age: timedelta | None = None
-    """How long an entry is kept, by the server's clock."""
+    """The age to which entries are kept, by the server's clock."""
     count: int | None = None
-    """How many entries are kept of the whole feed; each partition keeps its share, rounded up."""
+    """The number of entries kept of the whole feed; each partition keeps its share, rounded up."""
 
     @classmethod
     def of(cls, value: Any) -> Retention | None:
-        """From a timedelta, a number of entries, or a mapping of `age` (a timedelta or seconds) and `count`; None for no bounds.
+        """Makes the bounds from a timedelta, a number of entries, or a mapping of `age` and `count`.
 
-        Raises `InvalidArgument` for impossible values and unknown keys, `TypeError` for other types.
+        The mapping's age is a timedelta or a number of seconds. None stands for no bounds. Raises `InvalidArgument` for
+        impossible values and unknown keys, and `TypeError` for other types.
         """
         if value is None or isinstance(value, cls):
             return value
@@ -80,30 +80,30 @@ def _count_of(value: Any) -> int:
 
 @dataclass(frozen=True, slots=True)
 class HeldBack:
-    """Entries beyond the bounds that stay because a consumer group is not done with them."""
+    """Entries beyond the bounds that stay because a consumer group still needs them."""
 
     group: str
     partition: int
     entries: int
-    """How many, of those at the front of the feed that one call looks at, and of those beyond the count."""
+    """The number of these entries, among those that one call looks at and those beyond the count."""
     age: float
-    """Seconds since the oldest was appended."""
+    """The seconds since the oldest of them was appended."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trimmed:
-    """What trimming did."""
+    """The outcome of a trimming."""
 
     entries: int
-    """How many were taken out."""
+    """The number of entries removed."""
     held_back: tuple[HeldBack, ...]
 
 
 def trim_feed(keyspace: Keyspace, retention: Retention, *, page: int = 1000) -> Flow[Trimmed]:
-    """Takes all that is beyond the bounds out of the feeds of all partitions, but for what groups need.
+    """Removes all entries beyond the bounds from the feeds of all partitions, but for those that groups need.
 
-    One round trip per partition, and one more per `page` entries taken of it. Raises `LogLost` if what was kept of entries taken
-    before is gone, `CorruptEntry` if an entry of a feed is none of this project's.
+    One round trip per partition, and one more per `page` entries removed from it. Raises `LogLost` if the threads and runs
+    of entries removed before are gone, and `CorruptEntry` if an entry of a feed is no pointer.
     """
     entries = 0
     held_back: list[HeldBack] = []
@@ -117,13 +117,16 @@ def trim_feed(keyspace: Keyspace, retention: Retention, *, page: int = 1000) -> 
 
 
 def trim_partition(keyspace: Keyspace, partition: int, retention: Retention, *, most: int = 500) -> Flow[Trimmed]:
-    """Takes up to `most` entries beyond the bounds out of the feed of a partition. One round trip. Errors as `trim_feed`."""
+    """Removes up to `most` entries beyond the bounds from a partition's feed. One round trip.
+
+    Raises the errors of `trim_feed`.
+    """
     done, _ = yield from _trim(keyspace, partition, retention, most)
     return done
 
 
 def _trim(keyspace: Keyspace, partition: int, retention: Retention, most: int) -> Flow[tuple[Trimmed, bool]]:
-    """One call; whether another would take more."""
+    """Makes one call; the second result is whether another would remove more."""
     keys = keyspace.partition(partition)
     age = b"" if retention.age is None else b"%d" % (retention.age // MILLISECOND)
     count = b"" if retention.count is None else b"%d" % -(-retention.count // keyspace.partitions)
@@ -133,18 +136,18 @@ def _trim(keyspace: Keyspace, partition: int, retention: Retention, most: int) -
         raise past_lost(keys)
     if reply.status == b"foreign":
         raise CorruptEntry(
-            f"Feed {keys.feed.decode()!r}: entry {reply.foreign} is no pointer to an event; nothing was trimmed. Something "
-            "else wrote there: delete the entry with XDEL, and give the saver a prefix of its own."
+            f"Feed {keys.feed.decode()!r}: entry {reply.foreign} is no pointer to an event; nothing was trimmed. Another "
+            "program wrote there: delete the entry with XDEL, and give the saver a prefix of its own."
         )
     held_back = tuple(HeldBack(group, partition, entries, age) for group, entries, age in reply.groups)
     return Trimmed(reply.taken, held_back), reply.more
 
 
 def past_lost(keys: PartitionKeys) -> LogLost:
-    """The error for a feed that was trimmed, and what was kept of the trimmed part is gone."""
+    """Makes the error for a trimmed feed whose kept threads and runs are gone."""
     gone = f"{keys.past_threads.decode()!r} or {keys.past_runs.decode()!r}"
     return LogLost(
-        f"Feed {keys.feed.decode()!r} was trimmed, and {gone}, which tell of the threads that it spoke of, are gone. Restore them "
-        "from a backup, and see that the server does not evict keys; or, to go on with the threads that the rest of the feed "
+        f"Feed {keys.feed.decode()!r} was trimmed, and {gone}, which have the threads of the trimmed part, are gone. Restore them "
+        "from a backup, and configure the server not to evict keys. Or, to go on with the threads that the rest of the feed "
         "names, run ZADD <key> 0 '' for both."
     )

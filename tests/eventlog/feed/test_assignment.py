@@ -10,27 +10,15 @@ import pytest
 
 from eventlog import CorruptEntry, Keyspace, ServerUnavailable
 from eventlog.feed.activity import Filters
-from eventlog.feed.assignment import (
-    EVENTS,
-    PARTITIONS,
-    READY_STATES,
-    STAY,
-    AssignedPartition,
-    Assignment,
-    Backlog,
-    EventState,
-    Happened,
-    InHand,
-    Outcome,
-    PartitionState,
-)
+from eventlog.feed.assignment import STAY, AssignedPartition, Assignment, Backlog, InHand
 from eventlog.feed.delivery import Delivery
 from eventlog.feed.leases import Gained, Leases, Lost
 from eventlog.feed.position import Offset
 from eventlog.feed.replies import Leased, Page, Schedule
+from eventlog.feed.states import EVENTS, PARTITIONS, EventState, Happened, Outcome, PartitionState
 from eventlog.flow import Flow
 
-READS = {Happened.EVENTS, Happened.LAST_EVENTS, Happened.SKIPPED, Happened.NOTHING}
+READS = {Happened.MORE, Happened.LAST, Happened.SKIPPED, Happened.END}
 
 
 def pointer(number: int, thread: str = "a") -> tuple[bytes, list[bytes]]:
@@ -147,7 +135,7 @@ def test_a_batch_from_read_to_drained(more: bool, after: PartitionState) -> None
     bench = Bench(0)
     one = bench.assignment.partitions[0]
     bench.read(0, pointer(1), pointer(2), more=more)
-    assert one.state in READY_STATES
+    assert one.state is (PartitionState.READY if more else PartitionState.LAST_READY)
     assert bench.assignment.reached(one) is STAY
     bench.assignment.finish_and_ready()
     assert bench.assignment.reached(one) is STAY
@@ -232,16 +220,16 @@ def test_a_lease_that_is_lost(pointers: list[Any]) -> None:
     bench.assignment.backlog = Backlog(one, b"a", Any, 1)  # type: ignore[arg-type]
     bench.leases.news.append(Lost(0, b"another"))
     bench.assignment.hear()
-    assert one.is_held
+    assert one.is_assigned
     bench.leases.news.append(Lost(0, b"t"))
     assert bench.assignment.finish_and_ready() is None
     bench.assignment.hear()
-    assert (one.state, one.is_held) == (PartitionState.GONE, False)
+    assert (one.state, one.is_assigned) == (PartitionState.GONE, False)
     assert not bench.assignment.partitions
     assert not bench.leases.tokens
     assert bench.assignment.next_waiting() is None
     assert not bench.assignment.is_ready
-    assert not bench.in_hand().partition.is_held
+    assert not bench.in_hand().partition.is_assigned
 
 
 def test_a_partition_that_went_astray() -> None:
@@ -250,7 +238,7 @@ def test_a_partition_that_went_astray() -> None:
     one = bench.assignment.partitions[0]
     bench.read(0, pointer(1), pointer(2))
     bench.assignment.go_astray(one)
-    assert list(bench.assignment.held()) == []
+    assert list(bench.assignment.assigned()) == []
     assert not bench.assignment.is_ready
     again = bench.gain(0, at=Leased(b"ok", Offset("1-0", "check"), 1))
     assert one.state is PartitionState.GONE
