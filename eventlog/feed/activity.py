@@ -90,12 +90,12 @@ class Activity:
 
     @property
     def time(self) -> datetime:
-        """The time when the event was appended: the server's clock, in UTC, to the millisecond."""
+        """The time when the event was appended, by the server's clock, in UTC."""
         return datetime.fromtimestamp(int(self.id.partition("-")[0]) / 1000, timezone.utc)
 
     @property
     def position(self) -> Position:
-        """The reader's position after this activity: the next reader starts where this reader stopped.
+        """The reader's position after this activity, where the next reader can start.
 
         From a tail it has all partitions, from a member of a group this activity's own.
         """
@@ -120,16 +120,16 @@ class Activity:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The config of the thread and, where there is one, the checkpoint: for a graph, or `get_tuple` of a saver."""
+        """The config of the thread or checkpoint, for a graph or a saver's `get_tuple`."""
         configurable = {"thread_id": self.thread_id, "checkpoint_ns": self.namespace}
         if self.checkpoint_id is not None:
             configurable["checkpoint_id"] = self.checkpoint_id
         return {"configurable": configurable}
 
     def load(self) -> Recorded:
-        """Loads the whole event: its envelope and stored pieces of values, not deserialized. One round trip.
+        """Loads the whole event: its envelope, and pieces of values as they are stored.
 
-        Raises `EventGone`, whose `reason` says why, and the server's errors.
+        One round trip. Raises `EventGone`, whose `reason` says why, and the server's errors.
         """
         return self._feed().load(self)
 
@@ -182,7 +182,10 @@ def read_pointer(
     before: Mapping[int, Any] | None = None,
     attempt: int = 1,
 ) -> Activity:
-    """Decodes an entry of a partition's feed. Raises `CorruptEntry` for an entry that is no pointer."""
+    """Decodes an entry of a partition's feed.
+
+    Raises `CorruptEntry` for an entry that is no pointer.
+    """
     try:
         if flat[::2] == _NAMES:
             thread, event_id, sequence, kind, namespace, checkpoint, source, step, run, channels, nodes = flat[1::2]
@@ -245,7 +248,7 @@ def _texts(parts: bytes) -> tuple[str, ...]:
 
 
 def pack_pointer(activity: Activity) -> bytes:
-    """Encodes a waiting event: first `Activity.order`, so that waiting events sort as in the feed."""
+    """Encodes a waiting event, so that waiting events sort as in the feed."""
     values = (
         activity.thread_id,
         activity.event_id,
@@ -282,7 +285,7 @@ def unpack_pointer(
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """The activities that a reader wants, filtered by the server; empty filters pass all of them."""
+    """The filters of a reader, which the server applies; empty ones pass everything."""
 
     kinds: tuple[str, ...] = ()
     threads: tuple[str, ...] = ()
@@ -291,7 +294,10 @@ class Filters:
 
     @classmethod
     def of(cls, kinds: Any = None, threads: Any = None, namespaces: Any = None, nodes: Any = None) -> Filters:
-        """Makes filters from texts or lists of texts. Raises `TypeError`, and `InvalidArgument` for unknown kinds."""
+        """Makes filters from texts or lists of texts.
+
+        Raises `TypeError`, and `InvalidArgument` for unknown kinds.
+        """
         given = cls(
             _several("kind", kinds),
             _several("thread", threads),

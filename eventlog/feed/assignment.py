@@ -77,7 +77,7 @@ class Stretch:
         return self.next >= len(self.pointers)
 
     def cut(self) -> Stretch:
-        """The stretch without the pointers that were not handed out, so that they are read again."""
+        """The stretch without the pointers that were not handed out."""
         if not self.next:
             return Stretch(self.start, self.start)
         pointers = self.pointers[: self.next]
@@ -123,7 +123,10 @@ class AssignedPartition:
     state: PartitionState = PartitionState.BEHIND
 
     def became(self, happened: Happened) -> None:
-        """Goes to the next state. Raises `RuntimeError` for a pair that `PARTITIONS` does not have."""
+        """Goes to the next state.
+
+        Raises `RuntimeError` for a pair that `PARTITIONS` does not have.
+        """
         following = PARTITIONS[self.state].get(happened)
         if following is None:
             raise RuntimeError(f"Partition {self.number} is {self.state.name}; {happened.name} is impossible then.")
@@ -131,7 +134,7 @@ class AssignedPartition:
 
     @property
     def is_assigned(self) -> bool:
-        """Whether the member may read and settle the partition: it is neither gone nor astray."""
+        """Whether the member may read and settle the partition."""
         return self.state is not PartitionState.ASTRAY and self.state is not PartitionState.GONE
 
 
@@ -158,7 +161,10 @@ class InHand:
     """The decision on an event that failed, kept so that a repeated settlement is the same."""
 
     def step(self, outcome: Outcome) -> Step:
-        """The step that follows. Raises `RuntimeError` for a pair that `EVENTS` does not have."""
+        """The step that follows.
+
+        Raises `RuntimeError` for a pair that `EVENTS` does not have.
+        """
         step = EVENTS[self.state].get(outcome)
         if step is None:
             raise RuntimeError(
@@ -189,7 +195,10 @@ class Backlog:
 
 
 class Assignment:
-    """The partitions of one member. One thread or task at a time may use it, but for the leases."""
+    """The partitions of one member.
+
+    One thread or task at a time may use it, but for the leases.
+    """
 
     def __init__(
         self, keyspace: Keyspace, group: str, leases: Leases, loader: ActivityLoader, acknowledge_within: float
@@ -215,7 +224,7 @@ class Assignment:
     # The event in hand.
 
     def finish_and_ready(self) -> Activity | None:
-        """Counts the event in hand as handled and hands out the next, if no round trip has to come first."""
+        """Finishes the event in hand and hands out the next, if no round trip comes first."""
         if self._leases.news or self.backlog is not None:
             return None
         now = time.monotonic()
@@ -321,7 +330,10 @@ class Assignment:
     # Partitions.
 
     def assigned(self) -> Iterator[AssignedPartition]:
-        """The partitions that may be read and settled. The assignment may change meanwhile."""
+        """The partitions that may be read and settled.
+
+        The assignment may change meanwhile.
+        """
         return (one for one in list(self.partitions.values()) if one.is_assigned)
 
     def hear(self) -> None:
@@ -362,7 +374,7 @@ class Assignment:
             self.backlog = None
 
     def take_in(self, partition: AssignedPartition, page: Page, schedule: Schedule) -> None:
-        """Takes in the pointers that were read of a partition, and the threads that are due there."""
+        """Takes in the page that was read of a partition, and the threads due there."""
         start = partition.stretch.end
         partition.stretch = Stretch(start, Progress(page.offset, start.n + page.looked), page.pointers)
         partition.due = deque(schedule.due)
@@ -376,7 +388,10 @@ class Assignment:
     # Settling.
 
     def reached(self, partition: AssignedPartition, done: InHand | None = None) -> Progress:
-        """The position to be written; `STAY` if the server has it. `done`: an event that counts as done with."""
+        """The position to be written; `STAY` if the server has it.
+
+        `done`: an event that counts as done with.
+        """
         hand, stretch = self.in_hand, partition.stretch
         is_open = hand is not None and hand is not done and hand.partition is partition and not hand.packed
         last = done or partition.unsettled.last
@@ -400,7 +415,10 @@ class Assignment:
             partition.settled = position.offset.id
 
     def note_handled(self, hand: InHand, free: Sequence[bytes]) -> None:
-        """Takes in that the server accepted the event in hand as handled. `free`: threads without waiting events."""
+        """Takes in that the server accepted the event in hand as handled.
+
+        `free`: threads without waiting events.
+        """
         if hand.packed and hand.thread in free:
             hand.partition.waiting.discard(hand.activity.thread_id)
         elif hand.packed and (self.backlog is None or not self.backlog.events):
@@ -408,7 +426,10 @@ class Assignment:
         self.let_go(Outcome.HANDLED)
 
     def note_failed(self, hand: InHand, delay: float) -> None:
-        """Takes in that the server accepted the event in hand as failed. It is due in `delay` seconds."""
+        """Takes in that the server accepted the event in hand as failed.
+
+        It is due in `delay` seconds.
+        """
         partition, thread = hand.partition, hand.thread
         partition.waiting.add(hand.activity.thread_id)
         partition.due = deque(other for other in partition.due if other != thread)

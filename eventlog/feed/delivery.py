@@ -41,7 +41,10 @@ NOTHING = Write()
 
 
 class Delivery:
-    """The delivery of events to one member. One thread or task at a time may use it, but for `leases.upkeep`."""
+    """The delivery of events to one member.
+
+    One thread or task at a time may use it, but for `leases.upkeep`.
+    """
 
     def __init__(
         self,
@@ -76,7 +79,7 @@ class Delivery:
         self.assignment.add_effect(hand, command, text("effect key", name), arguments)
 
     def next(self) -> Flow[Activity | None]:
-        """Hands out the next event; None after a while without events, so that the caller can stop."""
+        """Hands out the next event, or None, so that the caller can stop."""
         work = self.assignment
         work.hear()
         yield from self._ask_where_astray()
@@ -95,9 +98,9 @@ class Delivery:
         return activity
 
     def finish(self) -> Flow[None]:
-        """Counts the event in hand as handled. One round trip if it has effects or waited, else none.
+        """Counts the event in hand as handled.
 
-        Raises `EffectRefused`; the event stays in hand then.
+        One round trip if it has effects or waited, else none. Raises `EffectRefused`; the event stays in hand then.
         """
         work, hand = self.assignment, self.assignment.in_hand
         if hand is None or work.finish_in_memory():
@@ -107,9 +110,9 @@ class Delivery:
             work.note_handled(hand, settled.free)
 
     def fail(self, error: BaseException) -> Flow[None]:
-        """Makes the event in hand a waiting event, to be tried again or parked. One round trip.
+        """Makes the event in hand a waiting event, to be tried again or parked.
 
-        An event that is gone counts as handled.
+        One round trip. An event that is gone counts as handled.
         """
         work, hand = self.assignment, self.assignment.in_hand
         if hand is None:
@@ -143,7 +146,10 @@ class Delivery:
         self.assignment.settle_at = inf
 
     def leave(self) -> Flow[None]:
-        """Settles everything, and gives the leases back. The event in hand is left to other members."""
+        """Settles everything, and gives the leases back.
+
+        The event in hand is left to other members.
+        """
         work = self.assignment
         work.hear()
         failed: EventLogError | None = None
@@ -191,9 +197,10 @@ class Delivery:
                 yield from self._read_on(partition)
 
     def _read_on(self, partition: AssignedPartition) -> Flow[None]:
-        """Settles a partition and reads on. One round trip; two if there are filters and progress to settle.
+        """Settles a partition and reads on.
 
-        Without filters a plain `XRANGE` after the script, in the same write, reads the feed: a script's reply costs more.
+        One round trip; two if there are filters and progress to settle. Without filters a plain `XRANGE` after the
+        script, in the same write, reads the feed: a script's reply costs more.
         """
         work, shared, offset = self.assignment, partition.keys.shared, partition.stretch.end.offset
         then = None if self._filtered else after(shared.feed, offset, self._batch)
@@ -320,7 +327,7 @@ class Delivery:
         again: Sequence[bytes] = (),
         then: Command | None = None,
     ) -> Flow[Settled | None]:
-        """Writes the progress of a partition, and what `write` says of the event in hand.
+        """Writes the progress of a partition, and the event in hand as `write` says.
 
         One round trip if there is something to write. Returns None if there is not, or if the member lost the lease.
         `again`: a thread and a waiting event that is done with. `then`: a command to be sent after the script.
@@ -364,7 +371,10 @@ class Delivery:
 
 
 def _stamp(before: bytes, words: Sequence[Argument]) -> bytes:
-    """The stamp of a settlement, by which a repeated one is known. It covers the stamp before."""
+    """The stamp of a settlement, by which a repeated one is known.
+
+    It covers the stamp before.
+    """
     digest = blake2b(before, digest_size=8)
     for word in words:
         part = word if isinstance(word, bytes) else str(word).encode()

@@ -30,7 +30,7 @@ PATIENCE = 60.0
 
 
 class ActivityFeed(FeedSource, AbstractContextManager, AbstractAsyncContextManager):  # type: ignore[type-arg]
-    """The activity of all agents under one prefix, to be tailed or handled by consumer groups.
+    """The activity of all agents under one prefix, for tails and consumer groups.
 
     Sync and async methods are on one object. The feed has pointers, not values: `load` reads the whole event.
 
@@ -82,7 +82,7 @@ class ActivityFeed(FeedSource, AbstractContextManager, AbstractAsyncContextManag
         batch: int = 100,
         patience: float = PATIENCE,
     ) -> Tail:
-        """Follows the feed from `start` on, for `for` or `async for`; without end, unless `follow` is False.
+        """Makes an iterator over the feed from `start` on, for `for` or `async for`.
 
         Args:
             start: "now", "beginning" (the oldest activity that was not trimmed), a datetime with a time zone, or a position.
@@ -90,7 +90,7 @@ class ActivityFeed(FeedSource, AbstractContextManager, AbstractAsyncContextManag
             thread: one or several thread ids.
             namespace: one or several checkpoint namespaces, whole ("risk:1f0c...") or as nodes alone ("risk", "risk|inner").
             node: one or several nodes, of which one has to have run or written.
-            follow: whether to wait for more at the end.
+            follow: whether to wait for more at the end, so that iterating has no end.
             batch: the most pointers read in a round trip.
             patience: the seconds to wait for a server that cannot be reached before its error is raised.
 
@@ -131,9 +131,9 @@ class ActivityFeed(FeedSource, AbstractContextManager, AbstractAsyncContextManag
         return await self.runner.arun(list_groups(self), "groups of the feed")
 
     def drop_group(self, name: str) -> None:
-        """Removes a group for good: its position, waiting and parked events, but not the keys of effects.
+        """Removes a group for good, with its position, waiting and parked events.
 
-        One round trip per partition. Raises `GroupNotFound`.
+        The keys of effects stay. One round trip per partition. Raises `GroupNotFound`.
         """
         self.runner.run(drop_group(self, name), f"group {name!r}")
 
@@ -150,9 +150,9 @@ class ActivityFeed(FeedSource, AbstractContextManager, AbstractAsyncContextManag
         return await self.runner.arun(self._now(), SUBJECT)
 
     def wait_beyond(self, position: Position, seconds: float = 1.0) -> bool:
-        """Waits until the feed has activity after a position, or the seconds are over. One round trip.
+        """Waits until the feed has activity after a position, or the seconds are over.
 
-        Returns whether it has, or may have.
+        One round trip. Returns whether it has, or may have.
         """
         return self.runner.run(self._wait_beyond(position, seconds), SUBJECT)
 
@@ -173,7 +173,7 @@ class ActivityFeed(FeedSource, AbstractContextManager, AbstractAsyncContextManag
         await self.runner.arun(self._check(position), SUBJECT)
 
     def trim(self, retention: timedelta | int | Mapping[str, Any]) -> Trimmed:
-        """Removes the oldest pointers beyond an age or a number, but for those that a group still needs.
+        """Removes pointers beyond an age or a number that no group needs any more.
 
         `retention`: a timedelta, a number of events, or {"age": ..., "count": ...}. The logs of threads stay as they are.
         One round trip per partition, and one more per thousand pointers removed.
@@ -185,7 +185,10 @@ class ActivityFeed(FeedSource, AbstractContextManager, AbstractAsyncContextManag
         return await self.runner.arun(self._trim(retention), SUBJECT)
 
     def close(self) -> None:
-        """Closes the connections that this feed opened. After that its calls raise `FeedClosed`."""
+        """Closes the connections that this feed opened.
+
+        After that its calls raise `FeedClosed`.
+        """
         self.runner.closed = self._owns
         self._connections.close()
 

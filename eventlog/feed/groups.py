@@ -1,6 +1,6 @@
-"""Consumer groups: registered once, handled by any number of members, each event at least once.
+"""Consumer groups, whose members handle each event of the feed at least once.
 
-Redis has the state of a group beside the feed that it reads, partition by partition:
+Any number of members on any machines share the work. Redis has the state of a group beside the feed, by partition:
 
 1. The *position*: all events up to it are handled, or are waiting events. Trimming never passes it.
 2. The *lease*: one member at a time reads a partition, so that each thread's events are handled in order. Each step of a
@@ -66,7 +66,7 @@ class PartitionLag:
     age: float | None
     """The seconds since the first of them was appended; None without entries."""
     waiting: int
-    """The number of waiting events: those that failed, and later ones of their threads."""
+    """The number of events that failed, and of later ones of their threads."""
     held: int
     """The number of threads with waiting events."""
     parked: int
@@ -100,7 +100,7 @@ class Lag:
 
     @property
     def waiting(self) -> int:
-        """The number of waiting events: those that failed, and later ones of their threads."""
+        """The number of events that failed, and of later ones of their threads."""
         return int(self._sum("waiting"))
 
     @property
@@ -121,7 +121,10 @@ class Lag:
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """An event whose handler failed too often. Its thread waits for `Group.retry` or `Group.skip`."""
+    """An event whose handler failed too often.
+
+    Its thread waits for `Group.retry` or `Group.skip`.
+    """
 
     activity: Activity
     attempts: int
@@ -140,7 +143,10 @@ class Parked:
 
 
 class Group:
-    """One consumer group. `member` makes members; the other methods are for operations."""
+    """One consumer group.
+
+    `member` makes members; the other methods are for operations.
+    """
 
     def __init__(self, source: FeedSource, name: str, start: Start, filters: Filters) -> None:
         self.name = name_of("group", name)
@@ -161,7 +167,7 @@ class Group:
         stop_on_sigterm: bool = True,
         patience: float = 60.0,
     ) -> Member:
-        """Makes a member, to be used as a context manager and iterated over, sync or async.
+        """Makes a member: a context manager and an iterator, sync and async.
 
         Args:
             name: for people; each member made counts as another, even with the same name.
@@ -193,9 +199,10 @@ class Group:
         )
 
     def register(self) -> None:
-        """Registers the group, so that trimming keeps the feed for it. Two round trips, and one per partition.
+        """Registers the group, so that trimming keeps the feed for it.
 
-        Raises `InvalidArgument` if it is registered with other filters, or if nothing was written under the prefix yet.
+        Two round trips, and one per partition. Raises `InvalidArgument` if it is registered with other filters, or if
+        nothing was written under the prefix yet.
         """
         self._source.runner.run(self._registered_now(), self._subject)
 
@@ -204,7 +211,10 @@ class Group:
         await self._source.runner.arun(self._registered_now(), self._subject)
 
     def lag(self) -> Lag:
-        """Reads the progress of the group. One round trip per partition. Raises `GroupNotFound`."""
+        """Reads the progress of the group.
+
+        One round trip per partition. Raises `GroupNotFound`.
+        """
         return self._source.runner.run(self._lag(), self._subject)
 
     async def alag(self) -> Lag:
@@ -223,9 +233,9 @@ class Group:
         return await self._source.runner.arun(self._parked(), self._subject)
 
     def retry(self, thread_id: str | None = None) -> int:
-        """Has parked events tried again, `max_attempts` times: that of a thread, or all. Returns their number.
+        """Has parked events tried again, `max_attempts` times: that of a thread, or all.
 
-        Raises `GroupNotFound`.
+        Returns their number. Raises `GroupNotFound`.
         """
         return self._source.runner.run(self._unpark(thread_id, b"retry"), self._subject)
 
@@ -245,7 +255,7 @@ class Group:
         return await self._source.runner.arun(self._unpark(thread_id, b"skip"), self._subject)
 
     def effect_keys(self, name: str) -> list[bytes]:
-        """Returns the keys, one per partition, that `Member.effect` writes to under a name.
+        """Returns the key of each partition that `Member.effect` writes to under a name.
 
         Raises `GroupNotFound`.
         """
@@ -256,7 +266,7 @@ class Group:
         return await self._source.runner.arun(self._effect_keys(name), self._subject)
 
     def registered(self) -> Flow[tuple[Keyspace, Filters] | None]:
-        """Registers the group if necessary, and returns keys and filters; None while the prefix is unused."""
+        """Registers the group if necessary. Returns None while the prefix is unused."""
         keyspace = yield from self._source.opened()
         if keyspace is None:
             return None
@@ -342,27 +352,27 @@ class Group:
             found.total - 1,
         )
 
-    def _unpark(self, thread_id: str | None, what: bytes) -> Flow[int]:
+    def _unpark(self, thread_id: str | None, action: bytes) -> Flow[int]:
         keyspace = yield from self._known()
         if thread_id is not None:
             thread = text("thread_id", str(thread_id))
             keys = self._keys(keyspace, keyspace.partition_of(thread))
-            return (yield from self._unpark_in(keys, thread, what))
+            return (yield from self._unpark_in(keys, thread, action))
         done = 0
         for number in range(keyspace.partitions):
             keys = self._keys(keyspace, number)
             for thread in (yield from parked_threads(keys)):
-                done += yield from self._unpark_in(keys, thread, what)
+                done += yield from self._unpark_in(keys, thread, action)
         return done
 
-    def _unpark_in(self, keys: GroupKeys, thread: bytes, what: bytes) -> Flow[int]:
+    def _unpark_in(self, keys: GroupKeys, thread: bytes, action: bytes) -> Flow[int]:
         found = yield from waiting_events(keys, thread, 1)
         if not found.is_parked:
             return 0
         record = b""
-        if what == b"retry" and found.failure:
+        if action == b"retry" and found.failure:
             record = Failure.decode(self.name, thread, found.failure).renewed().encode()
-        done = yield Call(UNPARK, [keys.held, keys.failures, keys.due], [thread, found.events[0], what, record])
+        done = yield Call(UNPARK, [keys.held, keys.failures, keys.due], [thread, found.events[0], action, record])
         return int(done)
 
     def _effect_keys(self, name: str) -> Flow[list[bytes]]:
@@ -399,7 +409,7 @@ def list_groups(source: FeedSource) -> Flow[list[GroupInfo]]:
 
 
 def drop_group(source: FeedSource, name: str) -> Flow[None]:
-    """Removes a group: first from the partitions, where it holds trimming back, then from the list.
+    """Removes a group from the partitions, and then from the list.
 
     A group whose registration was cut short is removed as well. Raises `GroupNotFound`.
     """

@@ -8,14 +8,14 @@
 -- Guarantees: a full server takes all of these, since the first write frees memory or is none.
 
 local positions, state, due = KEYS[1], KEYS[2], KEYS[3]
-local group, what, token, member, lasts = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
+local group, action, token, member, lasts = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 if redis.call('HEXISTS', positions, group) == 0 then
   return { 'none' }
 end
 local lease = redis.call('HMGET', state, 'token', 'until')
-if what == 'take' then
+if action == 'take' then
   if lease[1] and lease[1] ~= token and tonumber(lease[2]) > now then
     return { 'taken' }
   end
@@ -23,12 +23,12 @@ elseif lease[1] ~= token then
   return { 'fenced' }
 end
 redis.call('HDEL', state, '') -- the first write, which a full server takes
-if what == 'release' then
+if action == 'release' then
   redis.call('HDEL', state, 'token', 'member', 'until')
   return { 'ok' }
 end
 redis.call('HSET', state, 'token', token, 'member', member, 'until', string.format('%.0f', now + lasts))
-if what == 'renew' then
+if action == 'renew' then
   return { 'ok' }
 end
 local position = redis.call('HMGET', state, 'id', 'check', 'n', 'stamp')

@@ -50,7 +50,10 @@ class Lost:
 
 
 class Leases:
-    """The leases of one member. `upkeep` may run beside the member's own work, and reports in `news`."""
+    """The leases of one member.
+
+    `upkeep` may run beside the member's own work, and reports in `news`.
+    """
 
     def __init__(self, keyspace: Keyspace, group: str, name: str, lease: float) -> None:
         self.name = name
@@ -131,10 +134,10 @@ class Leases:
         self.drop(number, token)
         self.news.append(Lost(number, token))
 
-    def _call(self, number: int, what: bytes, token: bytes) -> Flow[Leased]:
+    def _call(self, number: int, action: bytes, token: bytes) -> Flow[Leased]:
         group, shared = self._group.encode(), self._keyspace.partition(number)
         keys = shared.group(group)
-        words: list[Argument] = [group, what, token, self._member.encode(), int(self._lease * 1000)]
+        words: list[Argument] = [group, action, token, self._member.encode(), int(self._lease * 1000)]
         call = Call(LEASE, [shared.positions, keys.state, keys.due], words)
         reply = Leased.of((yield call))
         if reply.status == NONE and (yield from registration(self._keyspace, self._group)) is not None:

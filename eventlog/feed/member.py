@@ -1,6 +1,7 @@
-"""Members of a consumer group: iterated over, or given a handler; sync and async on one class.
+"""Members of a consumer group: iterators over events, or runners of a handler.
 
-A thread, or a task, keeps the member's leases beside the iteration, so that a handler may take its time.
+Sync and async methods are on one class. A thread or a task renews the leases beside the iteration, so that a handler may
+take its time.
 """
 
 from __future__ import annotations
@@ -107,7 +108,10 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
     ) -> None:
-        """Leaves the group. If the body raised, the event in hand is tried again later, or parked."""
+        """Leaves the group.
+
+        If the body raised, the event in hand is tried again later, or parked.
+        """
         self._end()
         if self._thread is not None:
             self._thread.join()
@@ -134,7 +138,10 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
     ) -> None:
-        """Leaves the group. If the body raised, the event in hand is tried again later, or parked."""
+        """Leaves the group.
+
+        If the body raised, the event in hand is tried again later, or parked.
+        """
         self._end()
         if self._task is not None and self._ending is not None:
             self._ending.set()
@@ -177,9 +184,10 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
         return found
 
     def run(self, handler: Callable[[Activity], object]) -> None:
-        """Calls `handler` with each event until `stop`. An event whose handler raises is tried again or parked.
+        """Calls `handler` with each event until `stop`.
 
-        Raises `TypeError` for a coroutine function, which `arun` takes.
+        An event whose handler raises is tried again or parked. Raises `TypeError` for a coroutine function, which
+        `arun` takes.
         """
         if inspect.iscoroutinefunction(handler):
             raise TypeError("handler is a coroutine function; await member.arun(handler), in `async` code.")
@@ -229,9 +237,10 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
         await self._runner.arun(self._steadily(self._acknowledged), self._subject)
 
     def effect(self, command: str, name: str, *arguments: Argument | float) -> None:
-        """Has a Redis command run together with the acknowledgement of the event in hand: both or neither, and once.
+        """Has a Redis command run once, with the acknowledgement of the event in hand.
 
-        `name` stands for a key of the group in the event's partition (`Group.effect_keys` lists them); `arguments` follow it.
+        Both run in one script, or neither does. `name` stands for a key of the group in the event's partition
+        (`Group.effect_keys` lists them); `arguments` follow it.
 
         Commands: HSET, HSETNX, HDEL, HINCRBY, HINCRBYFLOAT, SET, INCRBY, DECRBY, INCRBYFLOAT, APPEND, ZADD, ZINCRBY,
         ZREM, SADD, SREM, RPUSH, LPUSH, LTRIM, XADD, PEXPIRE, DEL. No round trip; asking for the next event then takes
@@ -397,7 +406,7 @@ def _stop_all(_: int, __: FrameType | None) -> None:
 
 
 def _refuse_awaitable(outcome: object) -> None:
-    """Raises `TypeError` for an awaitable: nothing would await it, so nothing would be done."""
+    """Raises `TypeError` for an awaitable, since nothing would await it."""
     if inspect.isawaitable(outcome):
         if inspect.iscoroutine(outcome):
             outcome.close()

@@ -19,7 +19,7 @@ _PART = re.compile(r"([0-9]{1,5}):([0-9]{1,20}-[0-9]{1,20})(?:\.([0-9a-f]{8}))?"
 
 
 class Offset(NamedTuple):
-    """An entry of a partition's feed: its id and its fingerprint ("" where that is not known)."""
+    """An entry of a partition's feed: its id and fingerprint, "" if not known."""
 
     id: str
     check: str = ""
@@ -30,9 +30,10 @@ ORIGIN = Offset("0-0")
 
 
 class Position(Mapping[int, Offset]):
-    """The last entry read of each partition; nothing was read of partitions that are missing.
+    """The last entry read of each partition.
 
-    `Position({})` is before the first entry. `position | other` has the later entry of each partition.
+    Nothing was read of partitions that are missing: `Position({})` is before the first entry. `position | other` has the
+    later entry of each partition.
     """
 
     __slots__ = ("_offsets",)
@@ -42,7 +43,10 @@ class Position(Mapping[int, Offset]):
 
     @classmethod
     def parse(cls, text: str) -> Position:
-        """Parses the text of a position. Raises `InvalidArgument`, or `TypeError` for anything but text."""
+        """Parses the text of a position.
+
+        Raises `InvalidArgument`, or `TypeError` for anything but text.
+        """
         if not isinstance(text, str):
             raise TypeError(f"A position must be the text of str(position), not {type(text).__name__}.")
         offsets: dict[int, Offset] = {}

@@ -1,4 +1,6 @@
--- Prelude after names.lua and pointers.lua: reads a partition's feed after an entry, and what waits there.
+-- Prelude after names.lua and pointers.lua: reads a partition's feed after an entry, and the threads that are due there.
+--
+-- A fingerprint of a pointer is called `check` in hashes (field 'check') and scripts.
 
 -- The server's clock in ms since 1970.
 local function clock()

@@ -45,9 +45,9 @@ PASSING = (ServerUnavailable, ServerLoading, ServerReadOnly)
 
 
 def open_keyspace(prefix: str, partitions: int | None) -> Flow[Keyspace | None]:
-    """Reads the layout of a prefix, and returns its keys; None if the prefix has no layout yet. One round trip.
+    """Reads the layout of a prefix, and returns its keys; None without a layout.
 
-    Raises `LayoutMismatch` if the layout has another version, or another number of partitions than given.
+    One round trip. Raises `LayoutMismatch` if the layout has another version, or another number of partitions than given.
     """
     keyspace = Keyspace(prefix, partitions or 1)
     reply = yield Batch([Command("HGET", keyspace.meta, ["layout"]), Command("HGET", keyspace.meta, ["partitions"])])
@@ -63,13 +63,13 @@ def open_keyspace(prefix: str, partitions: int | None) -> Flow[Keyspace | None]:
     if partitions is not None and int(found) != partitions:
         raise LayoutMismatch(
             f"Prefix {prefix!r} was laid out with partitions={int(found)}, this feed was given partitions={partitions}. Leave "
-            "partitions out: a feed takes what the prefix has."
+            "partitions out: a feed takes the number that the prefix has."
         )
     return Keyspace(prefix, int(found))
 
 
 def steadfast(make: Callable[[], Flow[T]], patience: float, stopped: Callable[[], bool] = lambda: False) -> Flow[T]:
-    """Runs the flow that `make` makes, again and again while the server cannot be reached.
+    """Runs the flow of `make`, again and again while the server cannot be reached.
 
     The pauses grow. After `patience` seconds, or once `stopped()`, the server's error is raised.
     """
@@ -88,7 +88,10 @@ def steadfast(make: Callable[[], Flow[T]], patience: float, stopped: Callable[[]
 
 
 def ends_of(keyspace: Keyspace, partitions: list[int]) -> Flow[dict[int, Ends]]:
-    """Reads where the feeds of some partitions begin and end. One round trip per partition."""
+    """Reads where the feeds of some partitions begin and end.
+
+    One round trip per partition.
+    """
     offsets = {}
     for number in partitions:
         keys = keyspace.partition(number)
@@ -129,7 +132,10 @@ def offsets_of(keyspace: Keyspace, start: Start, partitions: list[int]) -> Flow[
 
 
 def read_on(keyspace: Keyspace, number: int, offset: Offset, filters: Filters, count: int) -> Flow[Page]:
-    """Reads pointers after an offset. One round trip. Raises `PositionLost` or `PositionTrimmed`."""
+    """Reads pointers after an offset.
+
+    One round trip. Raises `PositionLost` or `PositionTrimmed`.
+    """
     keys = keyspace.partition(number)
     arguments: list[Argument] = [offset.id, offset.check, count, max(SCAN, count), *filters.arguments()]
     reply = PageReply.of((yield Call(READ, [keys.feed, keys.trimmed], arguments)))
@@ -144,7 +150,7 @@ def after(feed: bytes, offset: Offset, count: int) -> Command:
 
 
 def astray(status: bytes, number: int, offset: Offset) -> EventLogError:
-    """Makes the error for a position after which the feed cannot be read, by the status of a script's reply."""
+    """Makes the error for an offset, by the status of a script's reply."""
     if status != b"trimmed":
         return PositionLost(
             f"Partition {number} of the feed does not have entry {offset.id}, which was read from it: the server lost its last "
@@ -169,7 +175,10 @@ def astray(status: bytes, number: int, offset: Offset) -> EventLogError:
 
 
 def load_event(keyspace: Keyspace, activity: Activity) -> Flow[Recorded]:
-    """Loads the whole event of an activity. One round trip. Raises `EventGone` or `CorruptEntry`."""
+    """Loads the whole event of an activity.
+
+    One round trip. Raises `EventGone` or `CorruptEntry`.
+    """
     if not activity.event_id:
         what = "expired" if activity.kind == "expired" else "was deleted"
         raise EventGone(

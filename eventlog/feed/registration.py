@@ -1,4 +1,4 @@
-"""Registers consumer groups: in each partition with a position, then in the list of groups with filters."""
+"""Registers consumer groups in each partition, and in the list of groups."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ PAGE = 1000
 
 
 def registration(keyspace: Keyspace, group: str) -> Flow[dict[str, Any] | None]:
-    """Reads a group's registration; None if it is not registered. One round trip. Raises `CorruptEntry`."""
+    """Reads a group's registration; None if it is not registered.
+
+    One round trip. Raises `CorruptEntry`.
+    """
     record = yield Command("HGET", keyspace.groups, [group.encode()])
     return None if record is None else decoded(group, record)
 
@@ -33,7 +36,7 @@ def register(keyspace: Keyspace, group: str, start: Start, filters: Filters) -> 
     """Registers a group that is not in the list.
 
     The list comes last, so that the next call completes a registration that was cut short. Raises `InvalidArgument`,
-    `PositionLost` or `PositionTrimmed`, and removes what it wrote then.
+    `PositionLost` or `PositionTrimmed`, and undoes its writes then.
     """
     partitions = list(range(keyspace.partitions))
     if start in ("beginning", "now"):

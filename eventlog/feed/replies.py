@@ -1,6 +1,7 @@
-"""The replies of the feed's scripts: one named tuple per script, decoded here and nowhere else.
+"""The replies of the feed's scripts, one named tuple per script.
 
-Most scripts reply with a status and, where it is `OK`, with more. Fields that a reply lacks have their defaults.
+They are decoded here and nowhere else. Most scripts reply with a status and, where it is `OK`, with more. Fields that a
+reply lacks have their defaults.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Page(NamedTuple):
 
     @classmethod
     def of_entries(cls, entries: Any, offset: Offset, count: int) -> Page:
-        """Decodes the reply of `XRANGE`, which read `count` entries at most after an offset."""
+        """Decodes the reply of an `XRANGE` of `count` entries at most after an offset."""
         if not entries:
             return cls([], offset, 0, more=False)
         pointers = flattened(entries)
@@ -71,7 +72,7 @@ NO_PAGE = Page([], ORIGIN, 0, more=False)
 
 
 class PageReply(NamedTuple):
-    """read.lua: the status, and what was read."""
+    """read.lua: the status, and the page that was read."""
 
     status: bytes
     page: Page = NO_PAGE
@@ -114,7 +115,7 @@ class LeasedPage(NamedTuple):
 
 
 class Settled(NamedTuple):
-    """settle.lua: the status, and with it the consequences."""
+    """settle.lua: the status, and its consequences."""
 
     status: bytes
     free: Sequence[bytes] = ()
@@ -137,7 +138,7 @@ class Settled(NamedTuple):
 
 
 class Leased(NamedTuple):
-    """lease.lua: the status and, of a lease that was taken, where the group is in the partition."""
+    """lease.lua: the status and, of a lease that was taken, the group's position."""
 
     status: bytes
     offset: Offset = ORIGIN
@@ -171,7 +172,7 @@ class Registered(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """count.lua: the number of entries that follow, 1000 at most, and the id of the last."""
+    """count.lua: the number of entries on the page, and the id of the last."""
 
     entries: int
     last: str
@@ -196,7 +197,7 @@ class Ends(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """load.lua: the status, which says why an event is gone, and the fields of the event."""
+    """load.lua: the status, or the reason why the event is gone, and its fields."""
 
     status: bytes
     fields: list[bytes]
@@ -254,7 +255,7 @@ class LagReply(NamedTuple):
 
 
 class TrimReply(NamedTuple):
-    """trim.lua: the status, and what was taken out and held back."""
+    """trim.lua: the status, and the entries taken out and held back."""
 
     status: bytes
     taken: int = 0
@@ -280,7 +281,7 @@ class TrimReply(NamedTuple):
 
 
 def member_name(stored: bytes) -> str:
-    """The name that a member was given, without the part that tells it from others of that name."""
+    """The name of a member, without the part that makes it unique."""
     return stored.decode().rpartition("/")[0]
 
 

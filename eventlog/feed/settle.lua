@@ -1,4 +1,4 @@
--- Settles the work of a member in a partition: its position, what waits, what was tried again, what failed, and effects.
+-- Settles the progress of a member in a partition: its position, waiting events, failures, and effects.
 --
 -- Preludes: eventlog/names, eventlog/pointers, eventlog/feed/reading.
 -- KEYS: 1 positions, 2 state, 3 held (waiting events), 4 failures, 5 due, 6 feed, 7 trimmed; then the keys of effects.

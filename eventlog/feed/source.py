@@ -42,7 +42,10 @@ class FeedSource:
         return self._keyspace
 
     def used(self) -> Flow[Keyspace]:
-        """Returns the prefix's keys. Raises `InvalidArgument` while nothing was written under it."""
+        """Returns the prefix's keys.
+
+        Raises `InvalidArgument` while nothing was written under it.
+        """
         keyspace = yield from self.opened()
         if keyspace is None:
             raise InvalidArgument(
@@ -51,7 +54,10 @@ class FeedSource:
         return keyspace
 
     def load(self, activity: Activity) -> Recorded:
-        """Loads the whole event that an activity names. One round trip. Raises `EventGone`."""
+        """Loads the whole event that an activity names.
+
+        One round trip. Raises `EventGone`.
+        """
         return self.runner.run(self._load(activity), f"thread {activity.thread_id!r}")
 
     async def aload(self, activity: Activity) -> Recorded:

@@ -5,7 +5,7 @@ Theory of operation:
 1. The *assignment* of a member is the set of partitions that it leases. Each *assigned partition* is read in batches, and
    the events of a batch are handed out in order. `PARTITIONS` has the states of a partition.
 2. An event is *in hand* from the moment it is handed out until it is done with. There is one at a time. `EVENTS` has its
-   states, and what the member writes about it. An event stays in hand until the server has accepted that.
+   states, and the writes that end it. An event stays in hand until the server has accepted its write.
 3. The position of a partition moves past an event in memory. It is *settled*, which means written to the server, with the
    next read, with any other write, or when the oldest change is `acknowledge_within` old.
 4. An event that fails becomes a *waiting event*. Later events of its thread join it instead of being handed out, and the
@@ -89,7 +89,7 @@ class Write(NamedTuple):
 
 
 class Step(NamedTuple):
-    """The next state of an event, and the write that the server has to accept before it."""
+    """The next state of an event, and the write that comes first."""
 
     state: EventState
     write: Write | None = None
@@ -109,7 +109,7 @@ PARTITIONS: dict[PartitionState, dict[Happened, PartitionState]] = {
     ASTRAY: {LEFT: GONE},
     GONE: {},
 }
-"""The next state of a partition, by its state and what happened. Pairs without an entry are impossible."""
+"""The next state of a partition, by its state and by `Happened`. Pairs without an entry are impossible."""
 
 ACKNOWLEDGE = Step(DONE, Write(advances=True, effects=True))
 TAKE_OUT = Step(DONE, Write(takes_out=True, effects=True))
@@ -121,4 +121,4 @@ EVENTS: dict[EventState, dict[Outcome, Step]] = {
     WAITED: {EFFECT: Step(WAITED), HANDLED: TAKE_OUT, FAILED: LAY_BACK, LET_GO: Step(DONE)},
     DONE: {},
 }
-"""The step of an event in hand, by its state and what happened. Pairs without an entry are impossible."""
+"""The step of an event in hand, by its state and `Outcome`. Pairs without an entry are impossible."""

@@ -60,7 +60,7 @@ class Tail:
 
     @property
     def position(self) -> Position:
-        """The position after the last activity handed out; empty until the first is asked for."""
+        """The position after the last activity handed out, empty before the first."""
         return Position({number: offset_of(seen) for number, seen in self._seen.items()})
 
     def __iter__(self) -> Iterator[Activity]:
@@ -116,7 +116,7 @@ class Tail:
                 self._seen[number] = page.offset
 
     def _hand_out(self, stretches: dict[int, _Stretch]) -> Flow[None]:
-        """Emits the pointers read, by entry id, up to the first that an unread one may precede."""
+        """Emits the pointers that come before all unread ones, by entry id."""
         ends = [id_order(one.offset.id) for one in stretches.values() if one.more]
         limit = min(ends, default=None)
         ready = merge(*(one.pointers[one.next :] for one in stretches.values() if not one.empty()))

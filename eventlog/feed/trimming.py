@@ -34,10 +34,10 @@ class Retention:
 
     @classmethod
     def of(cls, value: Any) -> Retention | None:
-        """Makes the bounds from a timedelta, a number of entries, or a mapping of `age` and `count`.
+        """Makes the bounds from a timedelta, a number of entries, or a mapping.
 
-        The mapping's age is a timedelta or a number of seconds. None stands for no bounds. Raises `InvalidArgument` for
-        impossible values and unknown keys, and `TypeError` for other types.
+        The mapping has `age` or `count` or both; its age is a timedelta or a number of seconds. None stands for no
+        bounds. Raises `InvalidArgument` for impossible values and unknown keys, and `TypeError` for other types.
         """
         if value is None or isinstance(value, cls):
             return value
@@ -100,7 +100,7 @@ class Trimmed:
 
 
 def trim_feed(keyspace: Keyspace, retention: Retention, *, page: int = 1000) -> Flow[Trimmed]:
-    """Removes all entries beyond the bounds from the feeds of all partitions, but for those that groups need.
+    """Removes the entries beyond the bounds that no group needs any more.
 
     One round trip per partition, and one more per `page` entries removed from it. Raises `LogLost` if the threads and runs
     of entries removed before are gone, and `CorruptEntry` if an entry of a feed is no pointer.
@@ -117,9 +117,9 @@ def trim_feed(keyspace: Keyspace, retention: Retention, *, page: int = 1000) -> 
 
 
 def trim_partition(keyspace: Keyspace, partition: int, retention: Retention, *, most: int = 500) -> Flow[Trimmed]:
-    """Removes up to `most` entries beyond the bounds from a partition's feed. One round trip.
+    """Removes up to `most` entries beyond the bounds from a partition's feed.
 
-    Raises the errors of `trim_feed`.
+    One round trip. Raises the errors of `trim_feed`.
     """
     done, _ = yield from _trim(keyspace, partition, retention, most)
     return done

@@ -6,7 +6,7 @@
 -- Reply: 1; 0 if the event is not the first waiting event of the thread.
 
 local held, failures, due = KEYS[1], KEYS[2], KEYS[3]
-local thread, event, what, record = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local thread, event, action, record = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local prefix = ordered(thread)
 local function first()
   return redis.call('ZRANGEBYLEX', held, '[' .. prefix, '(' .. prefix .. '\255', 'LIMIT', 0, 1)[1]
@@ -14,7 +14,7 @@ end
 if first() ~= event then
   return 0
 end
-if what == 'retry' then
+if action == 'retry' then
   if record ~= '' then
     redis.call('HSET', failures, thread, record)
   end
