@@ -214,7 +214,7 @@ class Delivery:
         words: list[Argument] = [
             partition.token,
             offset.id,
-            offset.check,
+            offset.fingerprint,
             self._batch if then is None else 0,
             partition.stamp,
             max(SCAN, self._batch),
@@ -343,7 +343,7 @@ class Delivery:
             failed = [hand.thread, hand.as_waiting(), due, failure.encode()]
         if not partition.is_assigned or not (position is not STAY or joined or again or failed or write.effects):
             return None
-        words: list[Argument] = [position.offset.id, position.offset.check, position.n]
+        words: list[Argument] = [position.offset.id, position.offset.fingerprint, position.n]
         words.append(unsettled.handled + (hand is not None and not failed))
         words += [len(joined) // 2, *joined, len(again) // 2, *again, len(failed) // 4, *failed]
         words += work.effects.arguments() if write.effects else [0]

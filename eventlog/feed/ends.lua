@@ -8,8 +8,8 @@
 local feed, trimmed = KEYS[1], KEYS[2]
 local past = redis.call('HMGET', trimmed, 'id', 'check')
 local entry = redis.call('XREVRANGE', feed, '+', '-', 'COUNT', 1)[1]
-local first_id, first_check = past[1] or '0-0', past[2] or ''
+local first_id, first_fingerprint = past[1] or '0-0', past[2] or ''
 if entry then
-  return { first_id, first_check, entry[1], pointer_check(entry[2]) }
+  return { first_id, first_fingerprint, entry[1], pointer_check(entry[2]) }
 end
-return { first_id, first_check, first_id, first_check }
+return { first_id, first_fingerprint, first_id, first_fingerprint }

@@ -22,7 +22,7 @@ class Offset(NamedTuple):
     """An entry of a partition's feed: its id and fingerprint, "" if not known."""
 
     id: str
-    check: str = ""
+    fingerprint: str = ""
 
 
 ORIGIN = Offset("0-0")
@@ -61,7 +61,7 @@ class Position(Mapping[int, Offset]):
 
     def __str__(self) -> str:
         return ",".join(
-            f"{partition}:{offset.id}{'.' if offset.check else ''}{offset.check}"
+            f"{partition}:{offset.id}{'.' if offset.fingerprint else ''}{offset.fingerprint}"
             for partition, offset in sorted(self._offsets.items())
         )
 

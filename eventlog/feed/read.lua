@@ -7,9 +7,9 @@
 --   {'trimmed'} or {'lost'} as `standing` of reading.lua has it.
 
 local feed, trimmed = KEYS[1], KEYS[2]
-local id, check, count, scan = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local status = standing(feed, trimmed, id, check)
+local id, fingerprint, count, scan = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local status = standing(feed, trimmed, id, fingerprint)
 if status ~= 'ok' then
   return { status }
 end
-return { 'ok', read_on(feed, id, check, count, scan, filters_at(5)) }
+return { 'ok', read_on(feed, id, fingerprint, count, scan, filters_at(5)) }

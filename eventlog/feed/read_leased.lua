@@ -11,7 +11,7 @@
 -- A member without filters reads the feed by a plain XRANGE after this script, in the same write: a script's reply costs more.
 
 local feed, trimmed, state, due_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local token, id, check, count, stamp, scan = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
+local token, id, fingerprint, count, stamp, scan = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local lease = redis.call('HMGET', state, 'token', 'stamp')
 if lease[1] ~= token then
   return { 'fenced' }
@@ -19,7 +19,7 @@ end
 if (lease[2] or '') ~= stamp then
   return { 'lost' }
 end
-local status = standing(feed, trimmed, id, check)
+local status = standing(feed, trimmed, id, fingerprint)
 if status ~= 'ok' then
   return { status }
 end
@@ -27,5 +27,5 @@ local due, left = due_of(due_key)
 if count == 0 then
   return { 'ok', {}, '', '', 0, 0, due, left }
 end
-local found, last_id, last_check, looked, more = read_on(feed, id, check, count, scan, filters_at(7))
-return { 'ok', found, last_id, last_check, looked, more, due, left }
+local found, last_id, last_fingerprint, looked, more = read_on(feed, id, fingerprint, count, scan, filters_at(7))
+return { 'ok', found, last_id, last_fingerprint, looked, more, due, left }

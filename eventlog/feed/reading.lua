@@ -8,21 +8,21 @@ local function clock()
   return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
 
--- Whether a reader may go on after the entry `id` with fingerprint `check` ('': not known): 'ok'; 'trimmed' if entries after it were
+-- Whether a reader may go on after the entry `id` with its fingerprint ('': not known): 'ok'; 'trimmed' if entries after it were
 -- trimmed; 'lost' if the feed does not have the entry and never trimmed it, so that another server had more.
-local function standing(feed, trimmed, id, check)
+local function standing(feed, trimmed, id, fingerprint)
   local past = redis.call('HMGET', trimmed, 'id', 'check')
   if past[1] and comes_before(id, past[1]) then
     return 'trimmed'
   end
-  if check == '' then
+  if fingerprint == '' then
     return 'ok'
   end
   if past[1] == id then
-    return past[2] == check and 'ok' or 'lost'
+    return past[2] == fingerprint and 'ok' or 'lost'
   end
   local entry = redis.call('XRANGE', feed, id, id)[1]
-  return entry and pointer_check(entry[2]) == check and 'ok' or 'lost'
+  return entry and pointer_check(entry[2]) == fingerprint and 'ok' or 'lost'
 end
 
 -- The threads whose failed events are due, 16 at most, and the ms until the next is due, -1 if there is none.
@@ -79,7 +79,7 @@ end
 
 -- Reads after `id`: at most `count` pointers that pass, of at most `scan` looked at. Returns the pointers as
 -- {id, fields, number looked at up to it}; id and fingerprint of the last entry looked at; the number looked at; 1 if more may follow, else 0.
-local function read_on(feed, id, check, count, scan, filters)
+local function read_on(feed, id, fingerprint, count, scan, filters)
   local out, looked = {}, 0
   local most = filters and scan or count
   local entries = redis.call('XRANGE', feed, '(' .. id, '+', 'COUNT', most)
@@ -94,7 +94,7 @@ local function read_on(feed, id, check, count, scan, filters)
   end
   local last = entries[looked]
   if last then
-    id, check = last[1], pointer_check(last[2])
+    id, fingerprint = last[1], pointer_check(last[2])
   end
-  return out, id, check, looked, (looked < #entries or #entries == most) and 1 or 0
+  return out, id, fingerprint, looked, (looked < #entries or #entries == most) and 1 or 0
 end

@@ -137,7 +137,7 @@ def read_on(keyspace: Keyspace, number: int, offset: Offset, filters: Filters, c
     One round trip. Raises `PositionLost` or `PositionTrimmed`.
     """
     keys = keyspace.partition(number)
-    arguments: list[Argument] = [offset.id, offset.check, count, max(SCAN, count), *filters.arguments()]
+    arguments: list[Argument] = [offset.id, offset.fingerprint, count, max(SCAN, count), *filters.arguments()]
     reply = PageReply.of((yield Call(READ, [keys.feed, keys.trimmed], arguments)))
     if reply.status != OK:
         raise astray(reply.status, number, offset)

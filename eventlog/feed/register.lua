@@ -9,23 +9,23 @@
 --   Nothing written: {'trimmed'} or {'lost'} as `standing` of reading.lua has it; {'future'} if the id is ahead of the server's clock.
 
 local feed, trimmed, positions, state = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local group, start, start_check, counted_to, counted_entries = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local group, start, start_fingerprint, counted_to, counted_entries = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 if redis.call('HEXISTS', positions, group) == 1 then
   return { 'ok', 0 }
 end
 local past = redis.call('HMGET', trimmed, 'id', 'check', 'n')
-local id, check, n = past[1] or '0-0', past[2] or '', tonumber(past[3] or 0)
+local id, fingerprint, n = past[1] or '0-0', past[2] or '', tonumber(past[3] or 0)
 local total = n + redis.call('XLEN', feed)
 if start == 'end' then
   local entry = redis.call('XREVRANGE', feed, '+', '-', 'COUNT', 1)[1]
   if entry then
-    id, check, n = entry[1], pointer_check(entry[2]), total
+    id, fingerprint, n = entry[1], pointer_check(entry[2]), total
   end
 elseif start ~= 'beginning' then
   if tonumber(string.match(start, '^%d+')) > clock() + 1000 then
     return { 'future' }
   end
-  local status = standing(feed, trimmed, start, start_check)
+  local status = standing(feed, trimmed, start, start_fingerprint)
   if status ~= 'ok' then
     return { status }
   end
@@ -33,8 +33,8 @@ elseif start ~= 'beginning' then
   if #rest == 1000 then
     return { 'count', counted_to }
   end
-  id, check, n = start, start_check, total - tonumber(counted_entries) - #rest
+  id, fingerprint, n = start, start_fingerprint, total - tonumber(counted_entries) - #rest
 end
-redis.call('HSET', state, 'id', id, 'check', check, 'n', string.format('%.0f', n))
+redis.call('HSET', state, 'id', id, 'check', fingerprint, 'n', string.format('%.0f', n))
 redis.call('HSET', positions, group, id)
 return { 'ok', 1 }

@@ -68,7 +68,7 @@ def register_in(keyspace: Keyspace, group: str, number: int, offset: Offset) -> 
     start, following = offset.id or "beginning", 0
     counted_to = start
     while True:
-        words: list[Argument] = [group.encode(), start, offset.check, counted_to, following]
+        words: list[Argument] = [group.encode(), start, offset.fingerprint, counted_to, following]
         reply = Registered.of((yield Call(REGISTER, keys, words)))
         if reply.status == OK:
             return reply.added

@@ -63,9 +63,9 @@ class Page(NamedTuple):
         return cls(pointers, last, len(pointers), len(pointers) == count)
 
     @classmethod
-    def of(cls, pointers: list[Any], entry_id: bytes, check: bytes, looked: int, more: int) -> Page:
+    def of(cls, pointers: list[Any], entry_id: bytes, fingerprint: bytes, looked: int, more: int) -> Page:
         """Decodes the five items that `read_on` of reading.lua returns."""
-        return cls(pointers, _offset(entry_id, check), looked, bool(more))
+        return cls(pointers, _offset(entry_id, fingerprint), looked, bool(more))
 
 
 NO_PAGE = Page([], ORIGIN, 0, more=False)
@@ -154,9 +154,9 @@ class Leased(NamedTuple):
         """Decodes the reply."""
         if len(reply) != 6:
             return cls(reply[0])
-        status, entry_id, check, n, waiting, stamp = reply
+        status, entry_id, fingerprint, n, waiting, stamp = reply
         threads = frozenset(thread.decode() for thread in waiting)
-        return cls(status, _offset(entry_id or b"0-0", check or b""), int(n or 0), threads, stamp)
+        return cls(status, _offset(entry_id or b"0-0", fingerprint or b""), int(n or 0), threads, stamp)
 
 
 class Registered(NamedTuple):
@@ -292,5 +292,5 @@ def flattened(entries: Any) -> list[Any]:
     return entries  # type: ignore[no-any-return]
 
 
-def _offset(entry_id: bytes, check: bytes) -> Offset:
-    return Offset(entry_id.decode(), check.decode())
+def _offset(entry_id: bytes, fingerprint: bytes) -> Offset:
+    return Offset(entry_id.decode(), fingerprint.decode())

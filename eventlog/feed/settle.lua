@@ -17,7 +17,7 @@
 
 local positions, state, held, failures, due, feed, trimmed = unpack(KEYS, 1, 7)
 local EFFECT_KEYS = 7 -- the number of keys before those of effects
-local group, token, stamp_before, stamp, id, check, n, handled = unpack(ARGV, 1, 8)
+local group, token, stamp_before, stamp, id, fingerprint, n, handled = unpack(ARGV, 1, 8)
 local found = redis.call('HMGET', state, 'token', 'stamp', 'halfway')
 if found[1] ~= token then
   return { 'fenced' }
@@ -27,7 +27,7 @@ if not is_repeated then
   if (found[2] or '') ~= stamp_before then
     return { 'lost' }
   end
-  local status = id == '' and 'ok' or standing(feed, trimmed, id, check)
+  local status = id == '' and 'ok' or standing(feed, trimmed, id, fingerprint)
   if status ~= 'ok' then
     return { status }
   end
@@ -124,7 +124,7 @@ for i = 1, #failed, 4 do
 end
 redis.call('HSET', state, 'stamp', stamp)
 if id ~= '' then
-  redis.call('HSET', state, 'id', id, 'check', check, 'n', n)
+  redis.call('HSET', state, 'id', id, 'check', fingerprint, 'n', n)
   redis.call('HSET', positions, group, id)
 end
 if tonumber(handled) > 0 then

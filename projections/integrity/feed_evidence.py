@@ -83,7 +83,7 @@ def _read_partition(
     keys = keyspace.partition(number)
 
     def call(offset: Offset) -> Call:
-        return Call(ANNOUNCED, [keys.feed, keys.trimmed], [offset.id, offset.check, PAGE, *wanted])
+        return Call(ANNOUNCED, [keys.feed, keys.trimmed], [offset.id, offset.fingerprint, PAGE, *wanted])
 
     offset, trimmed = first, first.id != ORIGIN
     pages = Pages(call(first), _FeedPage.decode, lambda page: call(page.offset) if page.more else None)

@@ -46,7 +46,7 @@ class Bench:
 
     def read(self, number: int, *pointers: Any, more: bool = False, schedule: Schedule | None = None) -> None:
         """Takes in some pointers."""
-        page = Page(list(pointers), Offset(pointers[-1][0].decode(), "check"), len(pointers), more)
+        page = Page(list(pointers), Offset(pointers[-1][0].decode(), "print"), len(pointers), more)
         self.assignment.take_in(self.assignment.partitions[number], page, schedule or Schedule())
 
     def in_hand(self) -> InHand:
@@ -143,7 +143,7 @@ def test_a_batch_from_read_to_drained(more: bool, after: PartitionState) -> None
     assert (bench.assignment.reached(one).offset.id, bench.assignment.reached(one).n) == ("1-0", 1)
     assert bench.assignment.finish_and_ready() is None
     assert one.state is after
-    assert bench.assignment.reached(one) == (Offset("2-0", "check"), 2)
+    assert bench.assignment.reached(one) == (Offset("2-0", "print"), 2)
     assert one.unsettled.handled == 2
     bench.assignment.note_settled(one, bench.assignment.reached(one), b"stamp")
     assert bench.assignment.reached(one) is STAY
@@ -240,11 +240,11 @@ def test_a_partition_that_went_astray() -> None:
     bench.assignment.go_astray(one)
     assert list(bench.assignment.assigned()) == []
     assert not bench.assignment.is_ready
-    again = bench.gain(0, at=Leased(b"ok", Offset("1-0", "check"), 1))
+    again = bench.gain(0, at=Leased(b"ok", Offset("1-0", "print"), 1))
     assert one.state is PartitionState.GONE
     assert (again.state, again.stretch.end, again.settled) == (
         PartitionState.BEHIND,
-        (Offset("1-0", "check"), 1),
+        (Offset("1-0", "print"), 1),
         "1-0",
     )
 
