@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any, NamedTuple
 
-from eventlog.errors import CorruptEntry
+from eventlog.errors import CorruptEntry, InvalidArgument
 from eventlog.feed.activity import (
     Activity,
     ActivityLoader,
@@ -22,7 +22,7 @@ from eventlog.feed.activity import (
     read_pointer,
     unpack_pointer,
 )
-from eventlog.feed.effects import Effects
+from eventlog.feed.effects import Effect, effect_of
 from eventlog.feed.failures import Failure
 from eventlog.feed.leases import Gained, Leases
 from eventlog.feed.position import Offset
@@ -40,7 +40,7 @@ from eventlog.feed.states import (
     Step,
 )
 from eventlog.framing import ordered
-from eventlog.keys import GroupKeys, Keyspace
+from eventlog.keys import GroupKeys, Keyspace, text
 
 __all__ = ["STAY", "AssignedPartition", "Assignment", "Backlog", "InHand", "Progress", "Retry"]
 
@@ -211,7 +211,7 @@ class Assignment:
         self._first_state = FRESH if acknowledge_within else BOUND
         self.partitions: dict[int, AssignedPartition] = {}
         self.in_hand: InHand | None = None
-        self.effects = Effects()
+        self.effects: list[Effect] = []
         """The effects of the event in hand."""
         self.backlog: Backlog | None = None
         self.since_backlog = 0
@@ -257,11 +257,17 @@ class Assignment:
         if self.in_hand is not None:
             self.in_hand.state = self.in_hand.step(outcome).state
         self.in_hand = None
-        self.effects.clear()
+        self.effects = []
 
-    def add_effect(self, hand: InHand, command: str, name: bytes, arguments: Sequence[Any]) -> None:
-        """Adds an effect to those of the event in hand."""
-        self.effects.add(command, hand.partition.keys.effects + name, arguments)
+    def add_effect(self, command: object, name: str, arguments: Sequence[object]) -> None:
+        """Adds an effect to those of the event in hand.
+
+        Raises `InvalidArgument` or `TypeError`.
+        """
+        hand = self.in_hand
+        if hand is None:
+            raise InvalidArgument("An effect belongs to the event in hand; there is none.")
+        self.effects.append(effect_of(command, hand.partition.keys.effects + text("effect key", name), arguments))
         hand.state = hand.step(Outcome.EFFECT).state
 
     # Handing out.

@@ -12,16 +12,16 @@ from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from math import inf, isfinite
 
-from eventlog.errors import EffectRefused, EventGone, EventLogError, InvalidArgument, PositionLost, PositionTrimmed
+from eventlog.errors import EffectRefused, EventGone, EventLogError, PositionLost, PositionTrimmed
 from eventlog.feed.activity import Activity, ActivityLoader, Filters
 from eventlog.feed.assignment import STAY, AssignedPartition, Assignment, Backlog, InHand, Retry
 from eventlog.feed.failures import Failure
 from eventlog.feed.leases import Leases
 from eventlog.feed.reading import SCAN, after, astray, waiting_events
-from eventlog.feed.replies import FENCED, OK, LeasedPage, Page, Settled
+from eventlog.feed.replies import FENCED, OK, Page, PageReply, Settled
 from eventlog.feed.states import Happened, Outcome, PartitionState, Write
 from eventlog.flow import Argument, Call, Command, Flow, Pause, Wait, load_script
-from eventlog.keys import Keyspace, text
+from eventlog.keys import Keyspace
 
 __all__ = ["Delivery"]
 
@@ -71,13 +71,6 @@ class Delivery:
         self._looked_at = -inf
         """The time, by the monotonic clock, when all partitions were read last without news."""
 
-    def effect(self, command: str, name: str, arguments: Sequence[Argument | float]) -> None:
-        """Adds an effect to those that run with the acknowledgement of the event in hand."""
-        hand = self.assignment.in_hand
-        if hand is None:
-            raise InvalidArgument("An effect belongs to the event in hand; there is none.")
-        self.assignment.add_effect(hand, command, text("effect key", name), arguments)
-
     def next(self) -> Flow[Activity | None]:
         """Hands out the next event, or None, so that the caller can stop."""
         work = self.assignment
@@ -118,7 +111,7 @@ class Delivery:
         if hand is None:
             return
         activity = hand.activity
-        work.effects.clear()
+        work.effects = []
         if isinstance(error, EventGone) and hand.partition.is_assigned:
             yield from self.finish()
             log.warning(
@@ -222,7 +215,7 @@ class Delivery:
         ]
         keys = [shared.feed, shared.trimmed, partition.keys.state, partition.keys.due]
         raw = yield Call(READ_LEASED, keys, words, then=then)
-        reply = LeasedPage.of(raw) if then is None else LeasedPage.of(*raw)
+        reply = PageReply.of(raw) if then is None else PageReply.of(*raw)
         if self._has(partition, reply.status):
             page = reply.page if then is None else Page.of_entries(reply.entries, offset, self._batch)
             work.take_in(partition, page, reply.schedule)
@@ -346,12 +339,16 @@ class Delivery:
         words: list[Argument] = [position.offset.id, position.offset.fingerprint, position.n]
         words.append(unsettled.handled + (hand is not None and not failed))
         words += [len(joined) // 2, *joined, len(again) // 2, *again, len(failed) // 4, *failed]
-        words += work.effects.arguments() if write.effects else [0]
+        effects = work.effects if write.effects else []
+        effect_keys = list(dict.fromkeys(effect.key for effect in effects))
+        words.append(len(effects))
+        for command, key, arguments in effects:
+            words += [len(arguments) + 2, command, effect_keys.index(key) + 1, *arguments]
         stamp = _stamp(partition.stamp, words)
         words = [self._encoded, partition.token, partition.stamp, stamp, *words]
         shared, own = partition.keys.shared, partition.keys
         keys = [shared.positions, own.state, own.held, own.failures, own.due, shared.feed, shared.trimmed]
-        raw = yield Call(SETTLE, [*keys, *(work.effects.keys if write.effects else ())], words, then=then)
+        raw = yield Call(SETTLE, [*keys, *effect_keys], words, then=then)
         reply = Settled.of(raw) if then is None else Settled.of(*raw)
         if reply.refused:
             raise self._refused(reply)
@@ -362,7 +359,7 @@ class Delivery:
 
     def _refused(self, reply: Settled) -> EffectRefused:
         halfway = reply.status == b"halfway"
-        command = self.assignment.effects.command(reply.refused)
+        command = self.assignment.effects[reply.refused - 1].command
         return EffectRefused(
             f"Group {self._group!r}: the server refused effect {reply.refused} ({command}) of the event in hand: {reply.error}. "
             + ("Those before it were carried out." if halfway else "Nothing was written."),

@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any
 
 from eventlog.errors import GroupNotFound, InvalidArgument
 from eventlog.feed.activity import Activity, Filters, unpack_pointer
@@ -76,6 +75,13 @@ class PartitionLag:
     throughput: float
     """The events handled a second, over about the last minute."""
 
+    @classmethod
+    def of(cls, partition: int, reply: LagReply) -> PartitionLag:
+        """Takes the values from a script's reply."""
+        member, age = member_name(reply.member) or None, None if reply.age < 0 else reply.age / 1000
+        counts = reply.waiting, reply.threads, reply.parked, reply.handled
+        return cls(partition, member, reply.position.decode(), reply.pending, age, *counts, float(reply.throughput))
+
 
 @dataclass(frozen=True, slots=True)
 class Lag:
@@ -85,13 +91,10 @@ class Lag:
     partitions: tuple[PartitionLag, ...]
     members: tuple[str, ...]
 
-    def _sum(self, name: str) -> Any:
-        return sum(getattr(one, name) for one in self.partitions)
-
     @property
     def pending(self) -> int:
         """The number of entries that no member has handled."""
-        return int(self._sum("pending"))
+        return sum(one.pending for one in self.partitions)
 
     @property
     def age(self) -> float | None:
@@ -101,22 +104,22 @@ class Lag:
     @property
     def waiting(self) -> int:
         """The number of events that failed, and of later ones of their threads."""
-        return int(self._sum("waiting"))
+        return sum(one.waiting for one in self.partitions)
 
     @property
     def parked(self) -> int:
         """The number of threads whose first event is parked."""
-        return int(self._sum("parked"))
+        return sum(one.parked for one in self.partitions)
 
     @property
     def handled(self) -> int:
         """The number of events handled since the group was registered."""
-        return int(self._sum("handled"))
+        return sum(one.handled for one in self.partitions)
 
     @property
     def throughput(self) -> float:
         """The events handled a second, over about the last minute."""
-        return float(self._sum("throughput"))
+        return sum(one.throughput for one in self.partitions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,10 +318,10 @@ class Group:
             keys = self._keys(keyspace, number)
             shared = keys.shared
             wanted = [shared.feed, shared.trimmed, shared.positions, keys.state, keys.held, keys.due]
-            reply = LagReply.of((yield Call(LAG, wanted, [self.name.encode()])))
+            reply = LagReply(*(yield Call(LAG, wanted, [self.name.encode()])))
             if reply.status != OK:
                 raise self.not_found()
-            found.append(PartitionLag(number, reply.member, *reply[1:-1]))
+            found.append(PartitionLag.of(number, reply))
         members = yield from members_of(keyspace, self.name)
         return Lag(self.name, tuple(found), members)
 

@@ -23,7 +23,6 @@ from typing_extensions import Self
 from eventlog.errors import EffectRefused, EventLogError, InvalidArgument, ServerOutOfMemory
 from eventlog.feed.activity import Activity, Filters
 from eventlog.feed.delivery import Delivery
-from eventlog.feed.effects import effect_command
 from eventlog.feed.leases import Leases
 from eventlog.feed.options import name_of
 from eventlog.feed.reading import PASSING, steadfast
@@ -246,7 +245,7 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
         ZREM, SADD, SREM, RPUSH, LPUSH, LTRIM, XADD, PEXPIRE, DEL. No round trip; asking for the next event then takes
         one. It raises `EffectRefused` if the server refuses a command, which counts as a failure of the handler.
         """
-        self._joined().effect(effect_command(command), name, arguments)
+        self._joined().assignment.add_effect(command, name, arguments)
 
     @property
     def partitions(self) -> tuple[int, ...]:

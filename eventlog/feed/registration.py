@@ -65,13 +65,13 @@ def register_in(keyspace: Keyspace, group: str, number: int, offset: Offset) -> 
     """
     shared = keyspace.partition(number)
     keys = [shared.feed, shared.trimmed, shared.positions, shared.group(group.encode()).state]
-    start, following = offset.id or "beginning", 0
+    start, following = (offset.id or "beginning").encode(), 0
     counted_to = start
     while True:
         words: list[Argument] = [group.encode(), start, offset.fingerprint, counted_to, following]
-        reply = Registered.of((yield Call(REGISTER, keys, words)))
+        reply = Registered(*(yield Call(REGISTER, keys, words)))
         if reply.status == OK:
-            return reply.added
+            return bool(reply.added)
         if reply.status == b"future":
             raise InvalidArgument(
                 f'Group {group!r}: its start lies in the future by the server\'s clock. Pass "now", or register it later.'
@@ -80,7 +80,7 @@ def register_in(keyspace: Keyspace, group: str, number: int, offset: Offset) -> 
             raise astray(reply.status, number, offset)
         page = Counted(PAGE, counted_to)
         while page.entries == PAGE:
-            page = Counted.of((yield Call(COUNT, [shared.feed], [page.last])))
+            page = Counted(*(yield Call(COUNT, [shared.feed], [page.last])))
             following += page.entries
         counted_to = page.last
 

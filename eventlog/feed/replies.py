@@ -13,25 +13,7 @@ from typing import Any, NamedTuple
 from eventlog.feed.activity import fingerprint_of
 from eventlog.feed.position import ORIGIN, Offset
 
-__all__ = [
-    "FENCED",
-    "NONE",
-    "OK",
-    "Counted",
-    "Ends",
-    "LagReply",
-    "Leased",
-    "LeasedPage",
-    "Loaded",
-    "Page",
-    "PageReply",
-    "Registered",
-    "Schedule",
-    "Settled",
-    "TrimReply",
-    "Waiting",
-    "flattened",
-]
+__all__ = ["FENCED", "NONE", "OK", "Ends", "Leased", "Page", "PageReply", "Schedule", "Settled", "Waiting", "flattened"]
 
 OK = b"ok"
 FENCED = b"fenced"
@@ -44,7 +26,7 @@ class Page(NamedTuple):
     """Pointers that were read of a partition's feed."""
 
     pointers: list[Any]
-    """Entry id and fields; of a read with filters also the number of entries looked at up to the pointer."""
+    """Entry id and fields; of a script also the number of entries looked at up to the pointer."""
     offset: Offset
     """The last entry looked at."""
     looked: int
@@ -59,38 +41,16 @@ class Page(NamedTuple):
             return cls([], offset, 0, more=False)
         pointers = flattened(entries)
         entry_id, flat = pointers[-1]
-        last = Offset(entry_id.decode(), fingerprint_of(flat).decode())
-        return cls(pointers, last, len(pointers), len(pointers) == count)
-
-    @classmethod
-    def of(cls, pointers: list[Any], entry_id: bytes, fingerprint: bytes, looked: int, more: int) -> Page:
-        """Decodes the five items that `read_on` of reading.lua returns."""
-        return cls(pointers, _offset(entry_id, fingerprint), looked, bool(more))
-
-
-NO_PAGE = Page([], ORIGIN, 0, more=False)
-
-
-class PageReply(NamedTuple):
-    """read.lua: the status, and the page that was read."""
-
-    status: bytes
-    page: Page = NO_PAGE
-
-    @classmethod
-    def of(cls, reply: list[Any]) -> PageReply:
-        """Decodes the reply."""
-        status, *page = reply
-        return cls(status, Page.of(*page)) if status == OK else cls(status)
+        return cls(pointers, _offset(entry_id, fingerprint_of(flat)), len(pointers), len(pointers) == count)
 
 
 class Schedule(NamedTuple):
-    """When threads with a failed event are tried again."""
+    """The times at which threads with a failed event are tried again."""
 
     due: Sequence[bytes] = ()
-    """Threads that are due now."""
+    """The threads that are due now."""
     seconds: float = inf
-    """Seconds until the next thread is due."""
+    """The seconds until the next thread is due."""
 
     @classmethod
     def of(cls, due: Sequence[bytes], ms: int) -> Schedule:
@@ -98,33 +58,36 @@ class Schedule(NamedTuple):
         return cls(due, inf if ms < 0 else ms / 1000)
 
 
-class LeasedPage(NamedTuple):
-    """read_leased.lua: the status, the page that was read, and the schedule."""
+class PageReply(NamedTuple):
+    """read.lua and read_leased.lua: the page that was read, and the latter's schedule."""
 
     status: bytes
-    page: Page = NO_PAGE
+    page: Page = Page([], ORIGIN, 0, more=False)
     schedule: Schedule = Schedule()
     entries: Any = ()
     """The reply of the `XRANGE` that was sent after the script."""
 
     @classmethod
-    def of(cls, reply: list[Any], entries: Any = ()) -> LeasedPage:
+    def of(cls, reply: list[Any], entries: Any = ()) -> PageReply:
         """Decodes the reply."""
-        status, *rest = reply
-        return cls(status, Page.of(*rest[:5]), Schedule.of(*rest[5:]), entries) if status == OK else cls(status)
+        if reply[0] != OK:
+            return cls(reply[0])
+        status, pointers, entry_id, fingerprint, looked, more, *schedule = reply
+        page = Page(pointers, _offset(entry_id, fingerprint), looked, bool(more))
+        return cls(status, page, Schedule.of(*schedule) if schedule else Schedule(), entries)
 
 
 class Settled(NamedTuple):
-    """settle.lua: the status, and its consequences."""
+    """settle.lua: the schedule, or the effect that the server refused."""
 
     status: bytes
     free: Sequence[bytes] = ()
     """The threads of events done with that have no waiting events any more."""
     schedule: Schedule = Schedule()
     refused: int = 0
-    """The number of the effect that the server refused."""
+    """The number of the effect."""
     error: str = ""
-    """The server's error for that effect."""
+    """The server's error for it."""
     entries: Any = ()
     """The reply of the `XRANGE` that was sent after the script."""
 
@@ -138,21 +101,21 @@ class Settled(NamedTuple):
 
 
 class Leased(NamedTuple):
-    """lease.lua: the status and, of a lease that was taken, the group's position."""
+    """lease.lua: the group's position, where a lease was taken."""
 
     status: bytes
     offset: Offset = ORIGIN
     n: int = 0
     """The number of entries of the feed up to the offset, trimmed ones included."""
     waiting: frozenset[str] = frozenset()
-    """Threads with waiting events."""
+    """The threads with waiting events."""
     stamp: bytes = b""
     """The stamp of the last settlement."""
 
     @classmethod
     def of(cls, reply: list[Any]) -> Leased:
         """Decodes the reply."""
-        if len(reply) != 6:
+        if len(reply) == 1:
             return cls(reply[0])
         status, entry_id, fingerprint, n, waiting, stamp = reply
         threads = frozenset(thread.decode() for thread in waiting)
@@ -160,28 +123,17 @@ class Leased(NamedTuple):
 
 
 class Registered(NamedTuple):
-    """register.lua: the status, and whether the group was not registered before."""
+    """register.lua: 1 for a new group, or an entry id from which to count."""
 
     status: bytes
-    added: bool = False
-
-    @classmethod
-    def of(cls, reply: list[Any]) -> Registered:
-        """Decodes the reply."""
-        return cls(reply[0], reply[0] == OK and bool(reply[1]))
+    added: int | bytes = 0
 
 
 class Counted(NamedTuple):
     """count.lua: the number of entries on the page, and the id of the last."""
 
     entries: int
-    last: str
-
-    @classmethod
-    def of(cls, reply: list[Any]) -> Counted:
-        """Decodes the reply."""
-        entries, last = reply
-        return cls(entries, last.decode())
+    last: bytes
 
 
 class Ends(NamedTuple):
@@ -197,7 +149,7 @@ class Ends(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """load.lua: the status, or the reason why the event is gone, and its fields."""
+    """load.lua: an event's fields; the status says why it is gone."""
 
     status: bytes
     fields: list[bytes]
@@ -210,7 +162,7 @@ class Waiting(NamedTuple):
     failure: bytes
     """The record of the first event's failure, "" if it has not failed."""
     due: bytes
-    """The ms since 1970 when the first is due: "inf" for a parked event, "" for a thread with no waiting events."""
+    """The ms since 1970 when the first is due: "inf" for a parked event, "" without waiting events."""
     total: int
     """The number of waiting events."""
 
@@ -221,63 +173,30 @@ class Waiting(NamedTuple):
 
 
 class LagReply(NamedTuple):
-    """lag.lua: the status, and how far a group is in a partition."""
+    """lag.lua: the progress of a group in a partition, as `PartitionLag` has it."""
 
     status: bytes
-    position: str = ""
+    position: bytes = b""
     pending: int = 0
-    age: float | None = None
+    age: int = -1
+    """In ms, -1 if no entries are pending."""
     waiting: int = 0
     threads: int = 0
     parked: int = 0
     handled: int = 0
-    throughput: float = 0.0
-    member: str | None = None
-
-    @classmethod
-    def of(cls, reply: list[Any]) -> LagReply:
-        """Decodes the reply."""
-        if reply[0] != OK:
-            return cls(reply[0])
-        status, position, pending, age, waiting, threads, parked, handled, rate, member = reply
-        return cls(
-            status,
-            position.decode(),
-            pending,
-            None if age < 0 else age / 1000,
-            waiting,
-            threads,
-            parked,
-            handled,
-            float(rate),
-            member_name(member) or None,
-        )
+    throughput: bytes = b""
+    member: bytes = b""
 
 
 class TrimReply(NamedTuple):
-    """trim.lua: the status, and the entries taken out and held back."""
+    """trim.lua: the entries taken out and held back, or the id of a foreign one."""
 
     status: bytes
-    taken: int = 0
-    groups: Sequence[tuple[str, int, float]] = ()
-    """The groups that hold entries back: name, number of entries, age of the oldest in seconds."""
-    more: bool = False
-    """Whether another call takes more."""
-    foreign: str = ""
-    """The id of an entry that is no pointer."""
-
-    @classmethod
-    def of(cls, reply: list[Any]) -> TrimReply:
-        """Decodes the reply."""
-        status, *rest = reply
-        if status != OK:
-            return cls(status, foreign=rest[0].decode() if rest else "")
-        taken, flat, more = rest
-        groups = [
-            (group.decode(), entries, ms / 1000)
-            for group, entries, ms in zip(flat[::3], flat[1::3], flat[2::3], strict=True)
-        ]
-        return cls(status, taken, groups, bool(more))
+    taken: int | bytes = 0
+    holders: Sequence[Any] = ()
+    """For each group that holds entries back: name, number of entries, age of the oldest in ms."""
+    more: int = 0
+    """1 if another call takes more."""
 
 
 def member_name(stored: bytes) -> str:

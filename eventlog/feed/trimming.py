@@ -131,16 +131,20 @@ def _trim(keyspace: Keyspace, partition: int, retention: Retention, most: int) -
     age = b"" if retention.age is None else b"%d" % (retention.age // MILLISECOND)
     count = b"" if retention.count is None else b"%d" % -(-retention.count // keyspace.partitions)
     names = [keys.feed, keys.trimmed, keys.positions, keys.past_threads, keys.past_runs, keys.threads]
-    reply = TrimReply.of((yield Call(TRIM, names, [age, count, most])))
+    reply = TrimReply(*(yield Call(TRIM, names, [age, count, most])))
     if reply.status == b"lost":
         raise past_lost(keys)
-    if reply.status == b"foreign":
+    if isinstance(reply.taken, bytes):
         raise CorruptEntry(
-            f"Feed {keys.feed.decode()!r}: entry {reply.foreign} is no pointer to an event; nothing was trimmed. Another "
+            f"Feed {keys.feed.decode()!r}: entry {reply.taken.decode()} is no pointer to an event; nothing was trimmed. Another "
             "program wrote there: delete the entry with XDEL, and give the saver a prefix of its own."
         )
-    held_back = tuple(HeldBack(group, partition, entries, age) for group, entries, age in reply.groups)
-    return Trimmed(reply.taken, held_back), reply.more
+    holders = reply.holders
+    held_back = tuple(
+        HeldBack(name.decode(), partition, entries, ms / 1000)
+        for name, entries, ms in zip(holders[::3], holders[1::3], holders[2::3], strict=True)
+    )
+    return Trimmed(reply.taken, held_back), bool(reply.more)
 
 
 def past_lost(keys: PartitionKeys) -> LogLost:

@@ -188,13 +188,12 @@ def test_an_effect_binds_its_event() -> None:
     bench = Bench(0)
     bench.read(0, pointer(1))
     bench.assignment.next_ready()
-    bench.assignment.add_effect(bench.in_hand(), "SET", b"k", ["v"])
+    bench.assignment.add_effect("set", "k", ["v"])
     assert bench.in_hand().state is EventState.BOUND
     assert not bench.assignment.finish_in_memory()
-    assert bench.assignment.effects.arguments() == [1, 3, "SET", 1, "v"]
+    assert [effect[::2] for effect in bench.assignment.effects] == [("SET", ["v"])]
     bench.assignment.let_go()
-    assert bench.assignment.effects.arguments() == [0]
-    assert bench.assignment.effects.keys == []
+    assert bench.assignment.effects == []
 
 
 def test_an_entry_that_cannot_be_decoded() -> None:
