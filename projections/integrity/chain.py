@@ -33,14 +33,14 @@ from eventlog.events import (
     decode_entry,
     entry_ms,
 )
-from projections.integrity.findings import ALTERED, INSERTED, MISSING, REORDERED
+from projections.integrity.findings import Kind
 
 __all__ = ["Chain", "Gap", "Link", "Report", "WholeChain"]
 
 REMEDY = "Restore the log from a backup, or delete the thread."
 WRONG_COPY = "closes a copy of another log than the one before it"
 
-Report = Callable[[str, bytes, int, str], None]
+Report = Callable[[Kind, bytes, int, str], None]
 """Receives a break: its kind, an entry, that entry's number, and the problem, which continues the sentence "Entry ..."."""
 
 
@@ -120,7 +120,7 @@ class Chain:
         elif entry.follows(self.digest):
             chained = True
         else:
-            self.report(ALTERED, entry_id, sequence, "does not match its digest, or does not follow its predecessor")
+            self.report("altered", entry_id, sequence, "does not match its digest, or does not follow its predecessor")
         self._previous = self.sequence, self.digest
         self.sequence, self.digest, self.last = sequence, digest, entry_id
         return chained
@@ -140,24 +140,24 @@ class Chain:
                 single = gap.first == gap.last
                 numbers = f"number {gap.first} is" if single else f"numbers {gap.first} to {gap.last} are"
                 problem = f"comes after a gap: {numbers} missing and not removed by this package"
-                self.report(MISSING, gap.after.entry_id, gap.last + 1, problem)
+                self.report("missing", gap.after.entry_id, gap.last + 1, problem)
 
     def _out_of_order(self, entry_id: bytes, sequence: int) -> None:
         for gap in self.gaps:
             if gap.first <= sequence <= gap.last and not gap.closed:
                 problem = f"has number {sequence}, which belongs before entry {gap.after.entry_id.decode()}"
-                self.report(REORDERED, entry_id, sequence, problem)
+                self.report("reordered", entry_id, sequence, problem)
                 if gap.first == gap.last:
                     self.gaps.remove(gap)
                 return
-        self.report(INSERTED, entry_id, sequence, f"has number {sequence}, which another entry has, or had")
+        self.report("inserted", entry_id, sequence, f"has number {sequence}, which another entry has, or had")
 
     def _copy(self, event: ThreadCopied) -> list[tuple[int, int]]:
         copied = event.sequence, event.digest.encode()
         if self.sequence > self._previous[0] + 1:
             self.gaps[-1].copied = copied  # compared when the removal is read
         elif copied != self._previous:
-            self.report(ALTERED, self.last, self.sequence, WRONG_COPY)
+            self.report("altered", self.last, self.sequence, WRONG_COPY)
         return []
 
     def _removal(self, event: HistoryPruned | RunsDeleted) -> list[tuple[int, int]]:
@@ -188,10 +188,10 @@ class Chain:
         self.removed += gap.last - gap.first + 1
         _, digest = self.gone[gap.last]
         if gap.copied not in (None, (gap.last, digest)):
-            self.report(ALTERED, gap.after.entry_id, gap.last + 1, WRONG_COPY)
+            self.report("altered", gap.after.entry_id, gap.last + 1, WRONG_COPY)
         if not gap.after.follows(digest):
             problem = "does not match its digest, or does not follow the entries that were removed before it"
-            self.report(ALTERED, gap.after.entry_id, gap.last + 1, problem)
+            self.report("altered", gap.after.entry_id, gap.last + 1, problem)
 
 
 _ACCOUNTS: dict[type[Event], Callable[[Chain, Any], list[tuple[int, int]]]] = {
@@ -221,15 +221,15 @@ class WholeChain(Chain):
         try:
             entry = Link.of(entry_id, flat)
         except ValueError as error:
-            self._refuse(INSERTED, entry_id, recorded.sequence, str(error))
+            self._refuse("inserted", entry_id, recorded.sequence, str(error))
         if entry_ms(entry_id) <= entry_ms(self.last):
-            self._refuse(REORDERED, entry_id, entry.sequence, f"comes after entry {self.last.decode()}")
+            self._refuse("reordered", entry_id, entry.sequence, f"comes after entry {self.last.decode()}")
         self.follow(entry)
         if self.account(recorded.event) and not self.contradicted_at:
             self.contradicted_at = self.sequence
         self.checkpoints += isinstance(recorded.event, CheckpointSaved)
         return recorded
 
-    def _refuse(self, _kind: str, entry_id: bytes, _sequence: int, problem: str) -> NoReturn:
+    def _refuse(self, _kind: Kind, entry_id: bytes, _sequence: int, problem: str) -> NoReturn:
         named = f"Entry {entry_id.decode(errors='replace')} of thread {self.thread!r}"
         raise CorruptEntry(f"{named} {problem}. {REMEDY}")

@@ -15,17 +15,7 @@ from collections.abc import Mapping
 
 from projections.integrity.chain import Chain
 from projections.integrity.feed_evidence import Announced
-from projections.integrity.findings import (
-    ALTERED,
-    CHANGED,
-    INSERTED,
-    REMOVED,
-    ROLLED_BACK,
-    TRUNCATED,
-    Finding,
-    Findings,
-    text_of,
-)
+from projections.integrity.findings import Finding, Findings, Kind, text_of
 from projections.integrity.log_end import LogState
 from projections.log.pages import entry_order
 
@@ -51,11 +41,11 @@ class Evidence:
         chain, state, feed = self._chain, self._state, self._feed
         sequence = chain.sequence
         if self._kept.pop(sequence, chain.digest) != chain.digest:
-            self._differs(CHANGED, f"has another digest at number {sequence} than the one that was kept")
+            self._differs("changed", f"has another digest at number {sequence} than the one that was kept")
         if sequence == state.index_sequence and chain.digest != state.index_digest:
-            self._differs(ALTERED, "has another digest than the index knows of that number")
+            self._differs("altered", "has another digest than the index knows of that number")
         if feed is not None and not feed.ended and sequence == feed.sequence and chain.last != feed.entry_id.encode():
-            self._differs(ALTERED, f"has number {sequence}, with which the feed announced entry {feed.entry_id}")
+            self._differs("altered", f"has number {sequence}, with which the feed announced entry {feed.entry_id}")
         if self._went_back_from == (sequence, chain.last.decode()):
             self._went_back_from = None
 
@@ -85,14 +75,14 @@ class Evidence:
             problem = (
                 f"is in a deleted log: the feed has its tombstone, with number {feed.sequence} and digest {feed.digest}"
             )
-            self._findings.find(INSERTED, chain.first, chain.sequence, problem)
+            self._findings.find("inserted", chain.first, chain.sequence, problem)
         elif not feed.ended and feed.sequence > chain.sequence and not self._findings.truncated:
             self._cut(f"the feed announced number {feed.sequence}, entry {feed.entry_id}")
         if self._went_back_from is not None:
             number, entry_id = self._went_back_from[0], self._went_back_from[1].encode()
             if chain.first and entry_order(chain.first) <= entry_order(entry_id):
                 problem = f"was announced with number {number} and is gone; the log went on from an earlier entry"
-                self._findings.find(ROLLED_BACK, entry_id, number, problem)
+                self._findings.find("rolled back", entry_id, number, problem)
 
     def _compare_kept(self) -> None:
         chain = self._chain
@@ -101,19 +91,19 @@ class Evidence:
                 self._cut(f"a digest was kept of number {sequence}")
             elif sequence not in chain.gone:
                 problem = f"comes after number {sequence}, whose digest was kept; it was removed and can no longer be compared"
-                self._findings.find(REMOVED, chain.last, sequence, problem)
+                self._findings.find("removed", chain.last, sequence, problem)
             elif chain.gone[sequence][1] != digest:
                 problem = (
                     f"comes after number {sequence}, which was removed with another digest than the one that was kept"
                 )
-                self._findings.find(CHANGED, chain.last, sequence, problem)
+                self._findings.find("changed", chain.last, sequence, problem)
 
-    def _differs(self, kind: str, problem: str) -> None:
+    def _differs(self, kind: Kind, problem: str) -> None:
         self._findings.find(kind, self._chain.last, self._chain.sequence, problem)
 
     def _cut(self, known: str) -> None:
         chain = self._chain
         if chain.entries:
-            self._findings.find(TRUNCATED, chain.last, chain.sequence, f"is the last, but {known}")
+            self._findings.find("truncated", chain.last, chain.sequence, f"is the last, but {known}")
         else:
-            self._findings.append(Finding(TRUNCATED, text_of(chain.last), 0, f"The log is gone, but {known}"))
+            self._findings.append(Finding("truncated", text_of(chain.last), 0, f"The log is gone, but {known}"))

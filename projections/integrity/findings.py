@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
-__all__ = ["Finding", "Findings", "Verified", "text_of"]
+__all__ = ["Finding", "Findings", "Kind", "Verified", "text_of"]
 
-ALTERED, INSERTED, MISSING, REORDERED, TRUNCATED = "altered", "inserted", "missing", "reordered", "truncated"
-REPEATED, ROLLED_BACK, CHANGED, REMOVED = "repeated", "rolled back", "changed", "removed"
+Kind = Literal[
+    "altered", "missing", "reordered", "inserted", "truncated", "rolled back", "repeated", "changed", "removed"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,9 +17,9 @@ class Finding:
     """A difference between a log and the log that this package wrote."""
 
     kind: str
-    """altered, missing, reordered, inserted, truncated or rolled back. With keys also unsigned, forged or repeated.
+    """A `Kind`; with keys also unsigned or forged.
 
-    With kept digests also changed, or removed if the entry was removed by order and can no longer be compared.
+    With kept digests it is changed, or removed if the entry was removed by order and can no longer be compared.
     """
     entry_id: str
     """The entry concerned; for missing entries, the entry after them."""
@@ -61,7 +62,7 @@ class Verified:
 class Findings(list[Finding]):
     """Collects findings."""
 
-    def find(self, kind: str, entry_id: bytes, sequence: int, problem: str) -> None:
+    def find(self, kind: Kind, entry_id: bytes, sequence: int, problem: str) -> None:
         """Adds a finding about an entry; `problem` continues the sentence "Entry ..."."""
         shown = text_of(entry_id)
         self.append(Finding(kind, shown, sequence, f"Entry {shown} {problem}"))
@@ -69,7 +70,7 @@ class Findings(list[Finding]):
     @property
     def truncated(self) -> bool:
         """Whether the end of the log was found to be missing."""
-        return any(one.kind == TRUNCATED for one in self)
+        return any(one.kind == "truncated" for one in self)
 
 
 def text_of(data: bytes) -> str:

@@ -18,7 +18,7 @@ from eventlog.flow import Flow
 from eventlog.keys import ThreadKeys
 from eventlog.signing import Seal, Signer
 from projections.integrity.chain import Chain, Link
-from projections.integrity.findings import REPEATED, ROLLED_BACK, Finding, Findings, text_of
+from projections.integrity.findings import Finding, Findings, text_of
 from projections.log.pages import digest_at, entry_order
 from projections.log.signatures import name_at
 
@@ -107,7 +107,7 @@ class Seals:
             problem = (
                 "repeats a number of its writer: it was signed once, and is in the log twice or far from its place"
             )
-            self._findings.find(REPEATED, entry_id, sequence, problem)
+            self._findings.find("repeated", entry_id, sequence, problem)
         if seal.seen in self._recent:
             self._compare(sight, self._recent[seal.seen])
         elif seal.seen:
@@ -138,7 +138,7 @@ class Seals:
         """
         for sight, problem in self._problems():
             if not self._is_of_an_earlier_log(sight, ended):
-                self._findings.find(ROLLED_BACK, sight.entry_id, sight.sequence, problem)
+                self._findings.find("rolled back", sight.entry_id, sight.sequence, problem)
 
     def _problems(self) -> Iterator[tuple[_Sight, str]]:
         for sight in self._missing:

@@ -31,7 +31,7 @@ from eventlog.signing import Signer
 from projections.integrity.chain import Chain, Link
 from projections.integrity.evidence import Evidence
 from projections.integrity.feed_evidence import Announced, announced
-from projections.integrity.findings import ALTERED, INSERTED, Findings, Verified, text_of
+from projections.integrity.findings import Findings, Verified, text_of
 from projections.integrity.log_end import LogState, log_end, log_state
 from projections.integrity.seals import Seals
 from projections.log.pages import READ_ENTRIES, entry_order, pages_of
@@ -67,7 +67,7 @@ class Verification:
         try:
             entry = Link.of(entry_id, flat)
         except ValueError as error:
-            self.findings.find(INSERTED, entry_id, 0, f"was not written by this package: it {error}")
+            self.findings.find("inserted", entry_id, 0, f"was not written by this package: it {error}")
             return
         fields = flat[4:]
         chained = self.chain.follow(entry)
@@ -80,13 +80,13 @@ class Verification:
         if recorded is not None and self.chain.last == entry_id:
             for first, last in self.chain.account(recorded.event):
                 problem = f"removed numbers {first} to {last}, and some of these are in the log"
-                self.findings.find(INSERTED, entry_id, entry.sequence, problem)
+                self.findings.find("inserted", entry_id, entry.sequence, problem)
 
     def _decoded(self, entry: Link, flat: list[bytes]) -> Recorded | None:
         try:
             return decode_entry(self.thread, entry.entry_id, flat)
         except EventLogError as error:
-            self.findings.find(ALTERED, entry.entry_id, entry.sequence, f"cannot be read: {error}")
+            self.findings.find("altered", entry.entry_id, entry.sequence, f"cannot be read: {error}")
             return None
 
     def verified(self) -> Verified:

@@ -90,20 +90,12 @@ class Fold(ABC):
         """An index field leads to a value, by its entry id and the value's checksum."""
 
     @abstractmethod
-    def put(self, sort_key: bytes, entry_id: bytes) -> None:
-        """A checkpoint is in an entry, and no longer in an earlier one."""
-
-    @abstractmethod
     def write(self, sort_key: bytes, task_id: bytes, entry_id: bytes) -> None:
         """Another entry has writes of a task to a checkpoint."""
 
     @abstractmethod
-    def drop(self, sort_key: bytes) -> None:
-        """A checkpoint is removed."""
-
-    @abstractmethod
-    def hide(self, sort_key: bytes) -> None:
-        """A checkpoint is no longer listed."""
+    def change(self, letter: bytes, sort_key: bytes, entry_id: bytes = b"") -> None:
+        """A checkpoint was put in an entry (`c`), dropped (`d`), or is no longer listed (`h`)."""
 
     def _values(self, entry_id: bytes, event: ValuesSaved | CheckpointSaved) -> None:
         namespace = b"v" + counted(event.namespace.encode())
@@ -112,16 +104,16 @@ class Fold(ABC):
 
     def _checkpoint(self, entry_id: bytes, event: CheckpointSaved) -> None:
         self._values(entry_id, event)
-        self.put(_sort_key(event.namespace, event.checkpoint_id), entry_id)
+        self.change(b"c", _sort_key(event.namespace, event.checkpoint_id), entry_id)
 
     def _writes(self, entry_id: bytes, event: WritesSaved) -> None:
         self.write(_sort_key(event.namespace, event.checkpoint_id), event.task_id.encode(), entry_id)
 
     def _removal(self, _: bytes, event: HistoryPruned | RunsDeleted) -> None:
         for name in event.removed.dropped:
-            self.drop(_sort_key(*name))
+            self.change(b"d", _sort_key(*name))
         for name in event.removed.hidden:
-            self.hide(_sort_key(*name))
+            self.change(b"h", _sort_key(*name))
         self.gone += [(first, last) for first, last, _ in event.removed.gone]
 
 
@@ -166,24 +158,20 @@ class Index(Fold):
         """See `Fold`."""
         self.values[name] = location
 
-    def put(self, sort_key: bytes, entry_id: bytes) -> None:
-        """See `Fold`."""
-        self.checkpoints[sort_key] = entry_id
-        self.hidden.pop(sort_key, None)
-
     def write(self, sort_key: bytes, task_id: bytes, entry_id: bytes) -> None:
         """See `Fold`."""
         self.writes.setdefault(sort_key, []).append((task_id, entry_id))
 
-    def drop(self, sort_key: bytes) -> None:
+    def change(self, letter: bytes, sort_key: bytes, entry_id: bytes = b"") -> None:
         """See `Fold`."""
-        self.checkpoints.pop(sort_key, None)
+        listed = self.checkpoints.pop(sort_key, None)
+        if letter == b"h":
+            if listed is not None:
+                self.hidden[sort_key] = listed
+            return
         self.hidden.pop(sort_key, None)
-
-    def hide(self, sort_key: bytes) -> None:
-        """See `Fold`."""
-        if sort_key in self.checkpoints:
-            self.hidden[sort_key] = self.checkpoints.pop(sort_key)
+        if letter == b"c":
+            self.checkpoints[sort_key] = entry_id
 
 
 _FOLDS: dict[bytes, Callable[[Fold, bytes, Any], None]] = {

@@ -55,15 +55,9 @@ def call(
 ) -> Flow[list[Any]]:
     """The reply of a script on a thread, its status first.
 
-    One round trip, unless the index has to be rebuilt.
-
-    Args:
-        keys: the thread's keys; `more_keys` follow them.
-        script: the script.
-        arguments: its arguments after the thread id.
-        more_keys: its keys after the thread's.
-        shared: whether the script is short, and may share a write to the socket with others (`sharing.py`).
-        then: a command that is sent right after the script, and whose reply becomes the last item.
+    One round trip, unless the index has to be rebuilt. The script's keys are the thread's and `more_keys`; its arguments are the
+    thread id and `arguments`. A `shared` script is short, and may share a write to the socket with others (`sharing.py`). The
+    command `then` is sent right after the script, and its reply becomes the last item.
 
     Raises:
         LogLost: the thread is known and its log is gone.
@@ -157,19 +151,10 @@ def check_log(keys: ThreadKeys) -> Flow[bool]:
 def scan(keys: ThreadKeys, keep: list[Recorded] | None = None, index: Index | None = None) -> Flow[Index]:
     """The index of a thread, folded from its log.
 
-    The log is read in pages of 1,000 entries or 4 MiB, values left out.
+    The log is read in pages of 1,000 entries or 4 MiB, values left out. A given `index` is continued from where it ends. The list
+    `keep` receives the events, without values and with whole versions, and their signatures are checked if the thread has a signer.
     Memory: two pages, and the index: some 1.2 KiB a checkpoint with its writes, more if it changed many channels.
-
-    Args:
-        keys: the thread's keys.
-        keep: a list that receives the events, without values and with whole versions. If the thread has a signer, their signatures
-            are checked.
-        index: an index to go on with, from where it ends.
-
-    Raises:
-        CorruptEntry: the log is damaged.
-        SignatureInvalid: an event for `keep` is not signed as it should be.
-
+    Raises `CorruptEntry` for a damaged log, and `SignatureInvalid`.
     """
     thread = keys.thread.decode()
     index = Index() if index is None else index

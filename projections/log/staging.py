@@ -49,7 +49,7 @@ class StagedIndex(Fold):
     """The last entry at the last flush."""
     _new_values: dict[bytes, bytes] = field(default_factory=dict)
     _new_members: list[bytes] = field(default_factory=list)
-    _new_moves: list[bytes] = field(default_factory=list)
+    _new_changes: list[bytes] = field(default_factory=list)
 
     def flush(self) -> Flow[bool]:
         """Sends what was added to the server, which folds it while the caller goes on.
@@ -62,8 +62,8 @@ class StagedIndex(Fold):
         fields = {**self._new_values, **self.state()}
         arguments: list[Argument] = [STAGED_FOR, self._flushed, self.last, len(fields), len(self._new_members)]
         arguments += [part for item in fields.items() for part in item]
-        self._begun = yield Begin(Call(FOLD_PAGE, self.keys, [*arguments, *self._new_members, *self._new_moves]))
-        self._new_values, self._new_members, self._new_moves = {}, [], []
+        self._begun = yield Begin(Call(FOLD_PAGE, self.keys, [*arguments, *self._new_members, *self._new_changes]))
+        self._new_values, self._new_members, self._new_changes = {}, [], []
         self._flushed = self.last
         return True
 
@@ -85,21 +85,13 @@ class StagedIndex(Fold):
         """See `Fold`."""
         self._new_values[name] = location
 
-    def put(self, sort_key: bytes, entry_id: bytes) -> None:
-        """See `Fold`."""
-        self._new_moves += (b"c", sort_key, entry_id)
-
     def write(self, sort_key: bytes, task_id: bytes, entry_id: bytes) -> None:
         """See `Fold`."""
         self._new_members.append(b"w" + sort_key + ordered(task_id) + entry_id)
 
-    def drop(self, sort_key: bytes) -> None:
+    def change(self, letter: bytes, sort_key: bytes, entry_id: bytes = b"") -> None:
         """See `Fold`."""
-        self._new_moves += (b"d", sort_key)
-
-    def hide(self, sort_key: bytes) -> None:
-        """See `Fold`."""
-        self._new_moves += (b"h", sort_key)
+        self._new_changes += (letter, sort_key, entry_id) if letter == b"c" else (letter, sort_key)
 
 
 def stage_entries(key: bytes, entries: Sequence[Entry]) -> Flow[None]:

@@ -14,7 +14,7 @@ from eventlog.errors import CorruptEntry, InvalidArgument, SignatureInvalid
 from eventlog.flow import Flow
 from eventlog.keys import ThreadKeys, text
 from eventlog.transport.drivers import Runner
-from projections.integrity.findings import TRUNCATED, Finding
+from projections.integrity.findings import Finding
 from projections.integrity.verify import verify_thread
 from projections.log.pages import entry_order
 from projections.time_travel.moment import FORMS, Moment, Zone, moment_of
@@ -133,7 +133,7 @@ def _there(state: State, name: str) -> StoredCheckpoint:
 
 def _is_upto(finding: Finding, entry_id: bytes) -> bool:
     """Whether a finding is of a log up to an entry: the end that was cut off comes behind."""
-    return finding.kind != TRUNCATED and entry_order(finding.entry_id.encode()) <= entry_order(entry_id)
+    return finding.kind != "truncated" and entry_order(finding.entry_id.encode()) <= entry_order(entry_id)
 
 
 @contextmanager
