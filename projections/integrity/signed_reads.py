@@ -9,8 +9,7 @@ Views may still leave out writes, or lead to older entries than the newest. Veri
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
 
 from eventlog import codec
 from eventlog.codec import EMPTY, Malformed, base_of, counted_part, is_delta, paired
@@ -30,20 +29,19 @@ READ_NAMED = load_script("projections/integrity/read_named")
 AT_ONCE = 50
 """Entries that are fetched in one round trip."""
 
-Fields = dict[bytes, bytes]
 
-
-@dataclass(slots=True)
 class _Entries:
-    """Entries whose signatures were checked."""
+    """Entries whose signatures were checked, to compare a reply with."""
 
-    keys: ThreadKeys
-    names: Names
-    known: dict[bytes, Fields] = field(default_factory=dict)
-    flat: dict[bytes, list[bytes]] = field(default_factory=dict)
+    def __init__(self, keys: ThreadKeys) -> None:
+        self.keys = keys
+        self.flat: dict[bytes, list[bytes]] = {}
+        self._fields: dict[bytes, dict[bytes, bytes]] = {}
+        self._names = Names(keys)
 
     def fetch(self, wanted: Iterable[bytes]) -> Flow[None]:
-        missing = [entry_id for entry_id in dict.fromkeys(wanted) if entry_id not in self.known]
+        """Fetches entries that were not fetched yet."""
+        missing = [entry_id for entry_id in dict.fromkeys(wanted) if entry_id not in self.flat]
         for first in range(0, len(missing), AT_ONCE):
             some = missing[first : first + AT_ONCE]
             replies = yield Call(READ_NAMED, [self.keys.log], some)
@@ -53,39 +51,77 @@ class _Entries:
                         f"The log of thread {self.keys.thread.decode()!r} lacks entry {entry_id.decode(errors='replace')}. Restore "
                         "the log from a backup, or delete the thread."
                     )
-                yield from self.names.check(entry_id, flat)
+                yield from self._names.check(entry_id, flat)
                 self.flat[entry_id] = flat
-                self.known[entry_id] = paired(flat[4:])
+                self._fields[entry_id] = paired(flat[4:])
+
+    def fetch_bases(self, entry_ids: Iterable[bytes]) -> Flow[None]:
+        """Fetches checkpoints' entries, and those that their versions changed from."""
+        wanted = list(entry_ids)
+        while wanted:
+            yield from self.fetch(wanted)
+            wanted = [base for entry_id in wanted if (base := self._base(entry_id)) is not None]
 
     def field(self, entry_id: bytes, name: bytes) -> bytes | None:
-        return self.known[entry_id].get(name)
+        return self._fields[entry_id].get(name)
 
     def named(self, entry_id: bytes) -> tuple[str, str]:
         """Namespace and checkpoint id of an entry."""
         return _named(self.keys, entry_id, self.field(entry_id, b"e") or b"")
 
-    def bases(self, entry_ids: Iterable[bytes]) -> Flow[None]:
-        """Fetches some checkpoints' entries and those their versions changed from."""
-        wanted = list(entry_ids)
-        while wanted:
-            yield from self.fetch(wanted)
-            wanted = [
-                counted_part(base, 0)[0] for entry_id in wanted if (base := self.field(entry_id, b"b")) is not None
-            ]
-
     def versions(self, entry_id: bytes) -> dict[str, str]:
         """The version key of each channel of a checkpoint, whose bases were fetched."""
-        vectors: list[dict[str, str]] = []
-        at: bytes | None = entry_id
-        while at is not None:
-            vectors.append(decode_versions(self.field(at, b"s") or b""))
-            base = self.field(at, b"b")
-            at = None if base is None else counted_part(base, 0)[0]
+        vectors = [decode_versions(self.field(at, b"s") or b"") for at in self._with_bases(entry_id)]
         return {channel: version for vector in reversed(vectors) for channel, version in vector.items()}
 
+    def _base(self, entry_id: bytes) -> bytes | None:
+        base = self.field(entry_id, b"b")
+        return None if base is None else counted_part(base, 0)[0]
 
-def _entries_of(keys: ThreadKeys) -> _Entries:
-    return _Entries(keys, Names(keys))
+    def _with_bases(self, entry_id: bytes) -> Iterator[bytes]:
+        at: bytes | None = entry_id
+        while at is not None:
+            yield at
+            at = self._base(at)
+
+    def require(self, entry_id: bytes, holds: bool) -> None:  # noqa: FBT001
+        """Raises `SignatureInvalid` unless a reply agrees with an entry."""
+        if not holds:
+            raise _differs(self.keys, entry_id)
+
+    def check_envelope(self, sort_key: bytes, envelope: bytes) -> None:
+        """Checks that an envelope is that of an entry, and agrees with its sort key."""
+        namespace, checkpoint_id, entry_id = split_sort_key(sort_key)
+        self.require(entry_id, envelope == self.field(entry_id, b"e"))
+        self.require(entry_id, (namespace, checkpoint_id) == self.named(entry_id))
+
+    def check_versions(self, entry_id: bytes, vectors: Sequence[tuple[bytes, bytes, bytes]]) -> None:
+        """Checks that versions are those of an entry and its bases."""
+        signed = [
+            (self.field(at, b"s"), self.field(at, b"q") or b"", self.field(at, b"y") or b"")
+            for at in self._with_bases(entry_id)
+        ]
+        self.require(entry_id, signed[::-1] == list(vectors))
+
+    def check_chain(self, namespace: str, channel: bytes, version: bytes, pieces: Pieces, number: int) -> None:
+        """Checks that the entries have a piece and its bases under the channel's versions."""
+        while number:
+            entry_id, piece = pieces.entry_id(number), pieces.stored(number)
+            self.require(entry_id, self.field(entry_id, b"=" + value_name(channel, version)) == piece)
+            self.require(entry_id, self.named(entry_id)[0] == namespace)
+            number = pieces.base_number(number)
+            self.require(entry_id, is_delta(piece) == bool(number))
+            if number:
+                base, version = base_of(piece)
+                self.require(entry_id, pieces.entry_id(number) == base)
+
+    def check_writes(self, writes: Sequence[bytes], checkpoint: tuple[str, str]) -> None:
+        """Checks that writes are those of an entry of this checkpoint."""
+        entry_id, task, path, *fields = writes
+        signed = self._fields[entry_id]
+        own = [part for name, value in signed.items() if name[:1] == b"!" for part in (name, value)]
+        self.require(entry_id, (signed.get(b"t"), signed.get(b"a"), own) == (task, path, fields))
+        self.require(entry_id, self.named(entry_id) == checkpoint)
 
 
 def read_signed(keys: ThreadKeys, entry_ids: Sequence[bytes]) -> Flow[list[list[bytes]]]:
@@ -93,7 +129,7 @@ def read_signed(keys: ThreadKeys, entry_ids: Sequence[bytes]) -> Flow[list[list[
 
     A round trip per 50 entries. Raises `SignatureInvalid`, or `CorruptEntry` if the log lacks an entry.
     """
-    entries = _entries_of(keys)
+    entries = _Entries(keys)
     yield from entries.fetch(entry_ids)
     return [entries.flat[entry_id] for entry_id in entry_ids]
 
@@ -106,27 +142,26 @@ def check_views(keys: ThreadKeys, views: Sequence[View], pieces: Pieces) -> Flow
     """
     if keys.signer is None or not views:
         return
-    entries = _entries_of(keys)
-    own = [view.entry_id for view in views]
-    yield from entries.bases(own)
+    entries = _Entries(keys)
+    yield from entries.fetch_bases(view.entry_id for view in views)
     yield from entries.fetch([*pieces.entry_ids(), *(writes[0] for view in views for writes in view.writes)])
     absent: set[tuple[str, bytes]] = set()
-    for view, entry_id in zip(views, own, strict=True):
-        _same(keys, entry_id, view.envelope, entries.field(entry_id, b"e"))
-        _same(keys, entry_id, view.parent or None, entries.field(entry_id, b"p"))
-        _check_place(keys, view.sort_key, view.envelope)
-        _check_versions(entries, entry_id, pieces.encoded_versions(view.versions))
-        namespace = entries.named(entry_id)[0]
+    for view in views:
+        entry_id = view.entry_id
+        entries.check_envelope(view.sort_key, view.envelope)
+        entries.require(entry_id, (view.parent or None) == entries.field(entry_id, b"p"))
+        entries.check_versions(entry_id, pieces.encoded_versions(view.versions))
+        namespace, checkpoint_id = entries.named(entry_id)
         try:
             versions, _ = pieces.versions(view.versions)
         except (Malformed, ValueError) as error:
             raise _differs(keys, entry_id) from error
-        for (channel, token), number in zip(versions.channels.items(), view.values, strict=True):
-            _check_chain(entries, namespace, channel.encode(), token.encode(), pieces, number)
+        for (channel, version), number in zip(versions.channels.items(), view.values, strict=True):
+            entries.check_chain(namespace, channel.encode(), version.encode(), pieces, number)
             if not number:
-                absent.add((namespace, b"=" + value_name(channel.encode(), token.encode())))
+                absent.add((namespace, b"=" + value_name(channel.encode(), version.encode())))
         for writes in view.writes:
-            _check_writes(entries, writes, view.envelope)
+            entries.check_writes(writes, (namespace, checkpoint_id))
     if absent:
         yield from _check_absent(keys, absent)
 
@@ -153,12 +188,10 @@ def check_bare(keys: ThreadKeys, views: Sequence[Sequence[bytes]]) -> Flow[None]
     """Checks envelopes of checkpoints, each with its sort key."""
     if keys.signer is None or not views:
         return
-    entries = _entries_of(keys)
-    own = [split_sort_key(place)[2] for _, place in views]
-    yield from entries.fetch(own)
-    for (envelope, place), entry_id in zip(views, own, strict=True):
-        _same(keys, entry_id, envelope, entries.field(entry_id, b"e"))
-        _check_place(keys, place, envelope)
+    entries = _Entries(keys)
+    yield from entries.fetch(split_sort_key(sort_key)[2] for _, sort_key in views)
+    for envelope, sort_key in views:
+        entries.check_envelope(sort_key, envelope)
 
 
 def check_ancestors(  # noqa: PLR0917
@@ -177,17 +210,16 @@ def check_ancestors(  # noqa: PLR0917
     """
     if keys.signer is None:
         return
-    entries = _entries_of(keys)
-    own = [ancestor.entry_id for ancestor in ancestors]
-    yield from entries.bases([*([origin] if origin else []), *own])
+    entries = _Entries(keys)
+    way = [*([origin] if origin else []), *(ancestor.entry_id for ancestor in ancestors)]
+    yield from entries.fetch_bases(way)
     yield from entries.fetch(
         [*pieces.entry_ids(), *(writes[0] for ancestor in ancestors for writes in ancestor.writes)]
     )
     namespace, wanted = place
-    for entry_id in [*([origin] if origin else []), *own]:
+    for entry_id in way:
         named, checkpoint_id = entries.named(entry_id)
-        if named != namespace or wanted not in (None, checkpoint_id):
-            raise _differs(keys, entry_id)
+        entries.require(entry_id, named == namespace and wanted in (None, checkpoint_id))
         parent = entries.field(entry_id, b"p")
         wanted = "" if parent is None else parent.decode()
     seeded: set[str] = set()
@@ -195,66 +227,13 @@ def check_ancestors(  # noqa: PLR0917
         versions = entries.versions(entry_id)
         for channel in versions.keys() & set(channels) - seeded - values.keys():
             piece = entries.field(entry_id, b"=" + value_name(channel.encode(), versions[channel].encode()))
-            if piece not in (None, EMPTY):
-                raise _differs(keys, entry_id)  # a nearer value than the one that was found
+            entries.require(entry_id, piece in (None, EMPTY))  # else a nearer value was left out
         seeded |= values.keys()
         for channel, number in values.items():
-            if channel not in versions:
-                raise _differs(keys, entry_id)
-            _check_chain(entries, namespace, channel.encode(), versions[channel].encode(), pieces, number)
+            entries.require(entry_id, channel in versions)
+            entries.check_chain(namespace, channel.encode(), versions[channel].encode(), pieces, number)
         for written in writes:
-            _check_writes(entries, written, entries.field(entry_id, b"e") or b"")
-
-
-def _check_chain(  # noqa: PLR0917
-    entries: _Entries, namespace: str, channel: bytes, version: bytes, pieces: Pieces, number: int
-) -> None:
-    """Checks that the entries have a piece and its bases under the channel's versions."""
-    while number:
-        entry_id, piece = pieces.entry_id(number), pieces.stored(number)
-        if entries.field(entry_id, b"=" + value_name(channel, version)) != piece:
-            raise _differs(entries.keys, entry_id)
-        if entries.named(entry_id)[0] != namespace:
-            raise _differs(entries.keys, entry_id)
-        number = pieces.base_number(number)
-        if not number:
-            if is_delta(piece):
-                raise _differs(entries.keys, entry_id)
-            return
-        base, version = base_of(piece)
-        if pieces.entry_id(number) != base:
-            raise _differs(entries.keys, entry_id)
-
-
-def _check_versions(entries: _Entries, entry_id: bytes, vectors: list[tuple[bytes, bytes, bytes]]) -> None:
-    """Checks that versions are those of an entry and its bases."""
-    at: bytes | None = entry_id
-    for vector in reversed(vectors):
-        if at is None:
-            raise _differs(entries.keys, entry_id)
-        if vector != (entries.field(at, b"s"), entries.field(at, b"q") or b"", entries.field(at, b"y") or b""):
-            raise _differs(entries.keys, at)
-        base = entries.field(at, b"b")
-        at = None if base is None else counted_part(base, 0)[0]
-    if at is not None:
-        raise _differs(entries.keys, entry_id)
-
-
-def _check_writes(entries: _Entries, writes: Sequence[bytes], envelope: bytes) -> None:
-    """Checks that writes are those of an entry of the same checkpoint."""
-    entry_id, task, path, *fields = writes
-    signed = entries.known[entry_id]
-    own = [part for name, value in signed.items() if name[:1] == b"!" for part in (name, value)]
-    if (signed.get(b"t"), signed.get(b"a"), own) != (task, path, fields):
-        raise _differs(entries.keys, entry_id)
-    if entries.named(entry_id) != _named(entries.keys, entry_id, envelope):
-        raise _differs(entries.keys, entry_id)
-
-
-def _check_place(keys: ThreadKeys, place: bytes, envelope: bytes) -> None:
-    namespace, checkpoint_id, entry_id = split_sort_key(place)
-    if _named(keys, entry_id, envelope) != (namespace, checkpoint_id):
-        raise _differs(keys, entry_id)
+            entries.check_writes(written, entries.named(entry_id))
 
 
 def _named(keys: ThreadKeys, entry_id: bytes, envelope: bytes) -> tuple[str, str]:
@@ -264,11 +243,6 @@ def _named(keys: ThreadKeys, entry_id: bytes, envelope: bytes) -> tuple[str, str
         return found["ns"], found["id"]
     except (Malformed, TypeError, KeyError) as error:
         raise _differs(keys, entry_id) from error
-
-
-def _same(keys: ThreadKeys, entry_id: bytes, one: bytes | None, other: bytes | None) -> None:
-    if one != other:
-        raise _differs(keys, entry_id)
 
 
 def _differs(keys: ThreadKeys, entry_id: bytes) -> SignatureInvalid:
