@@ -12,8 +12,5 @@ local last = redis.call('XREVRANGE', LOG, '+', '-', 'COUNT', 1)[1]
 if not last then
   return { why or 'none' }
 end
-local fields = { n = '', d = '' }
-for i = 1, #last[2], 2 do
-  fields[last[2][i]] = last[2][i + 1]
-end
-return { 'ok', fields.n, fields.d, last[1], redis.call('XLEN', LOG), redis.call('HGET', INDEX, 'n') or '' }
+local n, d = field_of(last[2], 'n') or '', field_of(last[2], 'd') or ''
+return { 'ok', n, d, last[1], redis.call('XLEN', LOG), redis.call('HGET', INDEX, 'n') or '' }

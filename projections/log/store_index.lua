@@ -19,13 +19,8 @@ if not last or last[1] ~= folded_to or redis.call('XLEN', LOG) ~= tonumber(entri
   return 0
 end
 local old = redis.call('HGET', INDEX, 'l')
-if old and old ~= folded_to then
-  local about = redis.call('XINFO', 'STREAM', LOG)
-  for i = 1, #about, 2 do
-    if about[i] == 'last-generated-id' and about[i + 1] == old then
-      return -1
-    end
-  end
+if old and old ~= folded_to and field_of(redis.call('XINFO', 'STREAM', LOG), 'last-generated-id') == old then
+  return -1
 end
 redis.call('RENAME', STAGED_INDEX, INDEX)
 redis.call('RENAME', STAGED_ORDER, ORDER)
