@@ -36,7 +36,7 @@ from projections.checkpoints.ancestry import Ancestry
 from projections.checkpoints.save import Values
 from projections.values.pieces import StoredValue
 from projections.values.stored import PendingWrite, StoredCheckpoint
-from projections.values.versions import MANY, Versions, check_of_versions
+from projections.values.versions import MANY, Versions, checksum_of_versions
 from saver.configs import Address
 
 __all__ = ["Translator", "config_of", "copied", "metadata_text"]
@@ -111,7 +111,7 @@ class Translator:
             body,
             idempotency_key=idempotency_key,
             seen=seen,
-            check=check_of_versions(Versions(versions, seen)),
+            check=checksum_of_versions(Versions(versions, seen)),
             audit=self.stamp(config.get("metadata")),
         )
         return event, changed, full

@@ -108,7 +108,7 @@ def remember(cache: ValueCache, keys: ThreadKeys, stored: StoredCheckpoint) -> N
     """Add a checkpoint to the cache, so that the next put stores deltas against it."""
     cache.read(keys.thread, stored.namespace, stored.values)
     versions = Versions(stored.versions, stored.seen)
-    known = KnownVersions(versions, stored.entry_id, stored.check, stored.depth)
+    known = KnownVersions(versions, stored.entry_id, stored.checksum, stored.depth)
     cache.know_versions(keys.thread, stored.namespace, known)
 
 

@@ -120,7 +120,7 @@ def _events(
     changes = None if base is None else changed(base.versions, Versions(event.versions, event.seen))
     if base is not None and changes is not None:
         depth = base.depth + 1
-        saved = replace(event, versions=changes.channels, seen=changes.seen, base=(base.entry_id, base.check))
+        saved = replace(event, versions=changes.channels, seen=changes.seen, base=(base.entry_id, base.checksum))
     fields = encode_event(saved)
     idempotency_key = event.idempotency_key or _idempotency_key(event, fields, values, prepared)
     if not event.idempotency_key:
@@ -149,7 +149,7 @@ def _idempotency_key(
     _, _, _, _, _, envelope, _, versions, *_ = fields
     parts = [envelope, event.check or versions, (event.parent_id or "").encode()]
     for ((channel, version_key), value), one in zip(values.items(), prepared.values(), strict=True):
-        parts += (channel.encode(), version_key.encode(), b"" if value is None else value.type.encode(), one.check)
+        parts += (channel.encode(), version_key.encode(), b"" if value is None else value.type.encode(), one.checksum)
     return xxh3_128_digest(framed(parts))
 
 

@@ -176,7 +176,7 @@ class States:
         self._keep(
             name,
             base._replace(
-                data=data, token=version_key.encode(), entry_id=entry_id, deltas=base.deltas + 1, weight=weight
+                data=data, version_key=version_key.encode(), entry_id=entry_id, deltas=base.deltas + 1, weight=weight
             ),
         )
 

@@ -83,8 +83,8 @@ class KnownVersions(NamedTuple):
 
     versions: Versions
     entry_id: bytes
-    check: bytes
-    """The checksum of the versions."""
+    checksum: bytes
+    """The checksum of the versions, empty if they are few."""
     depth: int
     """Number of checkpoints with changes of versions after one with whole versions."""
 
@@ -94,7 +94,7 @@ class Prepared(NamedTuple):
 
     piece: bytes
     """The piece for the log."""
-    check: bytes
+    checksum: bytes
     """The checksum of the value."""
     known: _Known | None = None
     plain: bytes | None = None
@@ -176,7 +176,7 @@ class ValueCache:
 
     def know_versions(self, thread: bytes, namespace: str, known: KnownVersions) -> None:
         """Notes the versions of a checkpoint that was read or stored, if they are many."""
-        if self.limit and known.check:
+        if self.limit and known.checksum:
             self._set((thread, namespace, None), known)
 
     def stored(  # noqa: PLR0917

@@ -24,8 +24,7 @@ class StoredValue(NamedTuple):
 
     type: str
     data: bytes
-    token: bytes = b""
-    """Its version key."""
+    version_key: bytes = b""
     entry_id: bytes = b""
     """The entry of its piece, if a delta may be made against it."""
     deltas: int = 0

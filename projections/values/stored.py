@@ -71,7 +71,7 @@ class StoredCheckpoint:
     seen: Mapping[str, Any] | None = None
     """Versions seen, None if the body has them."""
     entry_id: bytes = b""
-    check: bytes = b""
+    checksum: bytes = b""
     """The checksum of its versions, empty if they are few."""
     depth: int = 0
     """Number of changes of versions since whole ones."""
@@ -179,7 +179,10 @@ def _sort_key(pending: PendingWrite) -> tuple[str, str, int]:
 
 
 class View(NamedTuple):
-    """A checkpoint as `checkpoint_view.lua` replies it; numbers refer to the `Pieces` of the same reply."""
+    """A checkpoint as `checkpoint_view.lua` replies it.
+
+    Its numbers refer to the `Pieces` of the same reply.
+    """
 
     envelope: bytes
     versions: int
@@ -200,7 +203,7 @@ class View(NamedTuple):
 
 
 class Ancestor(NamedTuple):
-    """A checkpoint on the way up from another, as far as some channels are rebuilt from it."""
+    """A checkpoint on the way up from another, as some channels need it."""
 
     entry_id: bytes
     values: Mapping[str, int]
@@ -210,7 +213,7 @@ class Ancestor(NamedTuple):
 
     @classmethod
     def in_step(cls, step: Sequence[Any], channels: Sequence[str]) -> Ancestor:
-        """The checkpoint in a step of `read_ancestors.lua`, which was called with these channels."""
+        """The checkpoint in a step of `read_ancestors.lua`, called for these channels."""
         entry_id, values, writes = step
         names = (channels[position - 1] for position in values[::2])
         return cls(entry_id, dict(zip(names, values[1::2], strict=True)), writes)
@@ -220,15 +223,15 @@ def from_view(view: View, pieces: Pieces) -> StoredCheckpoint:
     """The checkpoint in a view. Raises `Malformed`."""
     namespace, checkpoint_id, body = decode_envelope(view.envelope)
     (versions, seen), depth = pieces.versions(view.versions)
-    check = pieces.encoded_versions(view.versions)[-1][2]
+    checksum = pieces.encoded_versions(view.versions)[-1][2]
     values = {}
-    for (channel, token), number in zip(versions.items(), view.values, strict=True):
-        if (value := pieces.value(number, token.encode())) is not None:
+    for (channel, version), number in zip(versions.items(), view.values, strict=True):
+        if (value := pieces.value(number, version.encode())) is not None:
             values[channel] = value
     parent_id, entry_id = view.parent.decode() or None, view.entry_id
     pending = pending_writes(view.writes)
     return StoredCheckpoint(
-        namespace, checkpoint_id, parent_id, body, versions, values, pending, seen, entry_id, check, depth
+        namespace, checkpoint_id, parent_id, body, versions, values, pending, seen, entry_id, checksum, depth
     )
 
 
@@ -249,31 +252,31 @@ def head_fields(view: View, pieces: Pieces) -> list[bytes]:
     _, checkpoint_id, entry_id = split_sort_key(view.sort_key)
     fields = [b"id", checkpoint_id.encode(), b"at", entry_id, b"p", view.parent, b"e", view.envelope]
     fields += [b"w", b"%d" % len(view.writes)]
-    (encoded, seen, check), *changes = pieces.encoded_versions(view.versions)
-    fields += [b"s", encoded, b"q", seen]
-    for count, (encoded, seen, check) in enumerate(changes, 1):  # noqa: B007
-        fields += [b"s%d" % count, encoded, b"q%d" % count, seen]
-    if changes:
-        fields += [b"b", b"%d" % len(changes)]
-    if check:
-        fields += [b"y", check]
+    vectors = pieces.encoded_versions(view.versions)
+    for count, (encoded, seen, _) in enumerate(vectors):
+        suffix = b"%d" % count if count else b""
+        fields += [b"s" + suffix, encoded, b"q" + suffix, seen]
+    if len(vectors) > 1:
+        fields += [b"b", b"%d" % (len(vectors) - 1)]
+    if checksum := vectors[-1][2]:
+        fields += [b"y", checksum]
     (versions, _), _ = pieces.versions(view.versions)
-    for (channel, token), number in zip(versions.items(), view.values, strict=True):
-        fields += _value_fields(channel.encode(), token.encode(), number, pieces)
+    for (channel, version), piece in zip(versions.items(), view.values, strict=True):
+        fields += _value_fields(channel.encode(), version.encode(), piece, pieces)
     for number, (_, *parts) in enumerate(sorted(view.writes, key=_entry_order), 1):
         fields += [b"!%d" % number, b"".join(map(counted, parts))]
     return fields
 
 
-def _value_fields(channel: bytes, token: bytes, number: int, pieces: Pieces) -> Iterator[bytes]:
+def _value_fields(channel: bytes, version: bytes, number: int, pieces: Pieces) -> Iterator[bytes]:
     chain = pieces.chain(number) or [codec.EMPTY]
-    value = pieces.value(number, token)
+    value = pieces.value(number, version)
     if value is None or not value.entry_id:
         yield b"=" + channel
-        yield counted(token) + chain[0]
+        yield counted(version) + chain[0]
         return
     for position, piece in enumerate(chain):
         yield b"+%d:%b" % (position, channel) if position else b"=" + channel
         yield piece
     yield b"#" + channel
-    yield b"%d:%b:%b%b" % (len(chain) - 1, value.entry_id, codec.check_in(chain[-1]), token)
+    yield b"%d:%b:%b%b" % (len(chain) - 1, value.entry_id, codec.check_in(chain[-1]), version)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from eventlog.codec import Malformed, checksum_of, encode
 
-__all__ = ["MANY", "Versions", "changed", "check_of_versions", "overlaid", "verify"]
+__all__ = ["MANY", "Versions", "changed", "checksum_of_versions", "overlaid", "verify"]
 
 MANY = 16
 """Channels and nodes from which on versions are stored as changes, and versions seen outside of the envelope."""
@@ -31,7 +31,7 @@ class Versions(NamedTuple):
         return len(self.channels) + len(self.seen or ())
 
 
-def check_of_versions(versions: Versions) -> bytes:
+def checksum_of_versions(versions: Versions) -> bytes:
     """The checksum of versions, 8 bytes; empty if they are few."""
     if versions.size < MANY:
         return b""
@@ -40,7 +40,7 @@ def check_of_versions(versions: Versions) -> bytes:
 
 def verify(versions: Versions, checksum: bytes) -> None:
     """Raises `Malformed` if versions do not have a checksum, unless that is empty."""
-    if checksum and check_of_versions(versions) != checksum:
+    if checksum and checksum_of_versions(versions) != checksum:
         raise Malformed("has versions that are not those that were stored")
 
 
