@@ -1,15 +1,15 @@
-"""The command line `agentlog`: what agents did and do, from the streams that a saver writes."""
+"""The command line `agentlog`, which shows what agents did, from the streams that a saver writes."""
 
 from collections.abc import Sequence
-from importlib import import_module
 
 __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs `agentlog` with these arguments, those of the process if None; its exit code."""
+    """Run `agentlog` with these arguments, or those of the process, and return its exit code."""
     try:
-        code: int = import_module("saver.cli.run").run(arguments)
-    except KeyboardInterrupt:  # while it loads
+        from saver.cli.run import run  # noqa: PLC0415 - Ctrl-C ends it quietly while modules load, too
+
+        return run(arguments)
+    except KeyboardInterrupt:
         return 130
-    return code

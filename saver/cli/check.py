@@ -1,99 +1,96 @@
-"""`agentlog check`: whether what is stored beside the logs is what they say."""
+"""`agentlog check` compares the views with the logs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Annotated, Any
-
-import typer
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from eventlog.errors import ThreadNotFound
-from eventlog.feed.feed import ActivityFeed
-from eventlog.keys import Keyspace
+from eventlog.flow import Flow
+from eventlog.keys import Keyspace, ThreadKeys
+from eventlog.transport.drivers import Runner
 from projections.maintenance.check import Checked, Difference, check_thread
 from projections.maintenance.check_registry import check_registry
 from projections.registry.listing import list_threads
 from saver.cli import output
 from saver.cli.app import Options, command
-from saver.cli.output import BadInput
-from saver.cli.progress import showing_progress
+from saver.cli.arguments import AllThreads, ThreadNames, chosen
+from saver.cli.story import ShowProgress, counted, showing_progress
 
-__all__ = ["All", "Threads", "check", "opened", "thread_ids"]
+__all__ = ["check", "of_each_thread"]
 
-Threads = Annotated[list[str] | None, typer.Argument(metavar="THREAD...", help="These threads.", show_default=False)]
-All = Annotated[bool, typer.Option("--all", help="All threads, and the registry of them.")]
+T = TypeVar("T")
 
 
 @command("agentlog check 42", "agentlog check --all --json", "agentlog check --all || page-someone")
-def check(options: Options, thread: Threads = None, *, every: All = False) -> int:
-    """Compares indexes, heads and registry with the logs.
+def check(options: Options, thread: ThreadNames = None, *, every: AllThreads = False) -> int:
+    """Compares indexes, heads and the registry with the logs.
 
-    Only reads, while agents go on. Exit code 1 if something differs; rebuild mends it, unless it is a log that is damaged.
+    It only reads, and agents may go on meanwhile. With --all it checks the registry, too. Exit code 1 if something
+    differs; agentlog rebuild repairs it, unless a log is damaged.
     """
+    names = chosen(thread, every=every)
     wrong = count = 0
-    with options.open_feed() as feed, showing_progress() as show:
-        keyspace = opened(feed, thread, every=every)
-        if keyspace is None:
-            return 0
-        if every:
-            for number in range(keyspace.partitions):
-                show("registry", number, keyspace.partitions)
-                found = feed.runner.run(check_registry(keyspace, number), "the registry")
-                wrong += _tell(options, None, found)
-        named = thread_ids(feed, keyspace, thread, every=every)
-        for name in named:
-            show(f"thread {name}", count, len(named))
-            try:
-                checked = feed.runner.run(check_thread(keyspace.thread(name.encode())), f"thread {name!r}")
-            except ThreadNotFound:
-                if not every:
-                    raise
-                continue  # deleted since it was listed
+    with options.open_prefix(may_be_empty=every) as (runner, keyspace), showing_progress() as show:
+        for number in range(keyspace.partitions if every else 0):
+            show("registry", number, keyspace.partitions)
+            found = list(runner.run(check_registry(keyspace, number), "the registry"))
+            wrong += len(found)
+            _report(options, None, found)
+        for checked in of_each_thread(runner, keyspace, names, check_thread, show):
             count += 1
-            wrong += _tell(options, checked, checked.differences)
+            wrong += len(checked.differences)
+            _report(options, checked, checked.differences)
     if not options.json:
         output.line(
-            f"{output.counted(count, 'thread')} checked: "
-            + (f"{output.counted(wrong, 'difference')}." if wrong else "no differences.")
+            f"{counted(count, 'thread')} checked: {counted(wrong, 'difference') if wrong else 'no differences'}."
         )
     return 1 if wrong else 0
 
 
-def opened(feed: ActivityFeed, threads: list[str] | None, *, every: bool) -> Keyspace | None:
-    """The keys of the prefix, None if nothing was written under it yet. Raises `BadInput` unless it is either threads or all."""
-    if every == bool(threads):
-        raise BadInput("which threads? Name them, or pass --all.")
-    keyspace = feed.runner.run(feed.opened(), "the prefix")
-    if keyspace is None:
-        if threads:
-            raise BadInput(f"nothing was written under prefix {feed.prefix!r} yet.")
-        output.note(f"Nothing was written under prefix {feed.prefix!r} yet.")
-    return keyspace
+def of_each_thread(
+    runner: Runner,
+    keyspace: Keyspace,
+    threads: Sequence[str] | None,
+    work: Callable[[ThreadKeys], Flow[T]],
+    show: ShowProgress,
+) -> Iterator[T]:
+    """The results of a flow for the named threads, or for all (None), the last active first.
+
+    Raises `ThreadNotFound` for a named thread that does not exist.
+    """
+    if threads is not None:
+        names = threads
+    else:
+        flow = list_threads(keyspace, ask_memory=False, lost_too=True)
+        names = [info.thread_id for info in runner.iterate(flow, "threads")]
+    done = 0
+    for name in names:
+        show(f"thread {name}", done, len(names))
+        try:
+            result = runner.run(work(keyspace.thread(name.encode())), f"thread {name!r}")
+        except ThreadNotFound:
+            if threads is not None:
+                raise
+            continue  # deleted since it was listed
+        done += 1
+        yield result
 
 
-def thread_ids(feed: ActivityFeed, keyspace: Keyspace, threads: list[str] | None, *, every: bool) -> list[str]:
-    """The threads named, or all there are, those last active first."""
-    if not every:
-        return list(dict.fromkeys(threads or ()))
-    found: Iterator[Any] = feed.runner.iterate(list_threads(keyspace, ask_memory=False, lost_too=True), "threads")
-    return [info.thread_id for info in found]
+def _report(options: Options, checked: Checked | None, differences: Sequence[Difference]) -> None:
+    """Write the differences of a thread, or of the registry (None)."""
+    if not options.json:
+        for one in differences:
+            output.line(
+                f"registry: {one.what}" if checked is None else f"thread {checked.thread_id}: {one.view}: {one.what}"
+            )
+    elif checked is not None or differences:
+        output.json_line(_object(checked, differences))
 
 
-def _tell(options: Options, checked: Checked | None, differences: Iterable[Difference]) -> int:
-    found = list(differences)
-    if options.json:
-        if checked is not None or found:
-            output.json_line(_object(checked, found))
-        return len(found)
-    where = "registry" if checked is None else f"thread {checked.thread_id}"
-    for one in found:
-        output.line(f"{where}: {one.view}: {one.what}" if checked is not None else f"{where}: {one.what}")
-    return len(found)
-
-
-def _object(checked: Checked | None, differences: list[Difference]) -> dict[str, Any]:
-    told = [one._asdict() for one in differences]
+def _object(checked: Checked | None, differences: Sequence[Difference]) -> dict[str, Any]:
+    found = [one._asdict() for one in differences]
     if checked is None:
-        return {"registry": True, "ok": not told, "differences": told}
+        return {"registry": True, "ok": not found, "differences": found}
     counts = {name: getattr(checked, name) for name in ("events", "checkpoints", "namespaces", "heads")}
-    return {"thread_id": checked.thread_id, "ok": checked.ok, **counts, "differences": told}
+    return {"thread_id": checked.thread_id, "ok": checked.ok, **counts, "differences": found}

@@ -1,4 +1,4 @@
-"""`agentlog diff`: what changed between two states of a thread."""
+"""`agentlog diff` shows the changes between two states of a thread."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import Annotated
 import typer
 
 from projections.log.pages import entry_order
-from saver.cli import output
+from saver.cli import output, story
 from saver.cli.app import Options, command
-from saver.cli.shown import change_object
-from saver.cli.thread_log import STATE, Full, Namespace, ThreadName, opened
-from saver.cli.timeline import write_changes
+from saver.cli.arguments import STATE, Full, Namespace, ThreadName
+from saver.cli.thread_log import opened
 from saver.differences import differences
 
 __all__ = ["diff"]
@@ -31,21 +30,22 @@ def diff(
     namespace: Namespace = "",
     full: Full = False,
 ) -> int:
-    """Shows what leads from one state to another.
+    """Shows the changes from one state to another.
 
-    Channel by channel, items of lists by their ids. Exit code 3 if the log was altered up to there. Writes nothing.
+    It goes channel by channel, and through lists by the ids of their items. Exit code 3 if the log was altered up to
+    there. It writes nothing.
     """
     with opened(options, thread) as log:
-        past = log.standing()
+        past = log.readable_past()
         first, last = (log.named(past, namespace or "", one) for one in (before, after))
         changes = differences(*log.values.changed(first, last))
         code = 0 if log.is_whole(max(first.entry_id, last.entry_id, key=entry_order)) else 3
     if options.json:
-        told = {"before": first.checkpoint_id, "after": last.checkpoint_id}
-        output.json_line({**told, "changes": [change_object(one) for one in changes]})
+        states = {"before": first.checkpoint_id, "after": last.checkpoint_id}
+        output.json_line({**states, "changes": [output.change_object(one) for one in changes]})
         return code
     output.note(f"From {first.checkpoint_id} to {last.checkpoint_id}:")
-    write_changes(changes, full=full, indent="")
+    story.write_changes(changes, full=full, indent="")
     if not changes:
         output.note("There is no difference.")
     return code

@@ -1,4 +1,4 @@
-"""`agentlog log`: the history of a thread, event by event."""
+"""`agentlog log` prints the history of a thread, event by event."""
 
 from __future__ import annotations
 
@@ -6,20 +6,14 @@ from typing import Annotated
 
 import typer
 
-from projections.time_travel.moment import FORMS
 from saver.cli import output
 from saver.cli.app import Options, command
+from saver.cli.arguments import Full, Limit, Namespace, NoValues, Since, ThreadName, Until, bounds
 from saver.cli.output import BadInput
-from saver.cli.thread_log import Full, Namespace, NoValues, ThreadName, bounds, opened
-from saver.cli.timeline import KINDS, Shown, rows_of
+from saver.cli.thread_log import opened
+from saver.cli.timeline import KINDS, RowWriter, rows_of
 
-__all__ = ["Since", "Until", "log"]
-
-Since = Annotated[
-    str | None,
-    typer.Option(metavar="MOMENT", help=f"From here on: {FORMS}."),
-]
-Until = Annotated[str | None, typer.Option(metavar="MOMENT", help=f"Up to here: {FORMS}.")]
+__all__ = ["log"]
 
 
 @command(
@@ -34,37 +28,34 @@ def log(
     since: Since = None,
     until: Until = None,
     kind: Annotated[
-        list[str] | None, typer.Option(metavar="KIND", help=f"Of this kind alone: {', '.join(KINDS)}. Repeatable.")
+        list[str] | None, typer.Option(metavar="KIND", help=f"Only this kind: {', '.join(KINDS)}. Repeatable.")
     ] = None,
     namespace: Namespace = None,
     patch: Annotated[
-        bool, typer.Option("--patch", "-p", help="With what each checkpoint changed of the one before.")
+        bool, typer.Option("--patch", "-p", help="Show the changes of each checkpoint against the one before.")
     ] = False,
     full: Full = False,
     no_values: NoValues = False,
-    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="End after this many.")] = None,
+    limit: Limit = None,
 ) -> None:
-    """Prints a thread's history.
+    """Prints the history of a thread.
 
-    Oldest first, a line for each checkpoint, each task's writes, each removal: when, what, which step, which nodes, which
-    channels, who. Reads the log alone.
+    It prints a line for each checkpoint, each task's writes and each removal, oldest first: time, number, kind, step,
+    source, checkpoint, nodes, channels, namespace, stamps. It only reads the log.
     """
     if unknown := set(kind or ()) - set(KINDS):
         raise BadInput(f"--kind {min(unknown)!r:.100} is none of {', '.join(KINDS)}.")
     if patch and no_values:
         raise BadInput("--patch shows values; leave --no-values out.")
-    after, last = bounds(since, until, options, thread)
-    left = limit
-    with opened(options, thread) as opened_log:
-        shown, any_shown = Shown(options, full=full), False
-        for row in rows_of(opened_log, after, last, namespace=namespace, patch=patch, values=not no_values):
-            if kind and row.kind not in kind:
-                continue
-            shown.write(row)
-            any_shown = True
-            if left is not None:
-                left -= 1
-                if not left:
+    after, last = bounds(options, since, until, thread)
+    shown = 0
+    with opened(options, thread) as thread_log:
+        writer = RowWriter(options, full=full)
+        for row in rows_of(thread_log, after, last, namespace=namespace, patch=patch, values=not no_values):
+            if not kind or row.kind in kind:
+                writer.write(row)
+                shown += 1
+                if shown == limit:
                     return
-        if not any_shown:
-            output.note(f"Thread {thread!r} has no such events: see agentlog log without options.")
+    if not shown:
+        output.note(f"Thread {thread!r} has no such events: see agentlog log without options.")

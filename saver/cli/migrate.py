@@ -1,25 +1,21 @@
-"""`agentlog migrate`: threads from another saver."""
+"""`agentlog migrate` copies threads from another saver."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from eventlog.errors import EventLogError
-from eventlog.keys import PARTITIONS
-from saver.cli import output
+from saver.cli import output, with_langgraph
 from saver.cli.app import Options, command
+from saver.cli.arguments import ThreadOptions
 from saver.cli.output import BadInput
-from saver.cli.progress import showing_progress
-from saver.cli.redaction import redacted
-from saver.migration.opening import SOURCES, open_source
+from saver.cli.story import counted, showing_progress
+from saver.migration.opening import SOURCES
 
 if TYPE_CHECKING:
-    from langgraph.checkpoint.serde.base import SerializerProtocol
-
     from saver.migration.migrate import Difference, Migrated, Progress
-    from saver.saver import RedisStreamSaver
 
 __all__ = ["migrate"]
 
@@ -38,65 +34,48 @@ def migrate(
             "--from", metavar="SOURCE", help=f"The saver to copy from: {', '.join(SOURCES)}.", show_default=False
         ),
     ],
-    thread: Annotated[list[str] | None, typer.Option(metavar="T", help="This thread alone. Repeatable.")] = None,
+    thread: ThreadOptions = None,
     verify_only: Annotated[bool, typer.Option("--verify-only", help="Compare, and copy nothing.")] = False,
 ) -> int:
     """Copies threads from another saver, and compares both sides.
 
-    Run again, it completes what was cut short. The source is only read. Exit code 1 if a difference is found.
+    Run again, it completes an interrupted copy. The source is only read. Exit code 1 if there is a difference.
     """
-    from saver.cli.carrying import carrying_serializer  # noqa: PLC0415 - these load LangGraph
-    from saver.migration.migrate import compare, migrate  # noqa: PLC0415
-
-    url = options.server()
+    options.server()
     try:
-        with (
-            open_source(source, carrying_serializer()) as saver,
-            showing_progress() as show,
-            _target(options, url, carrying_serializer()) as target,
-        ):
-            work: Any = compare if verify_only else migrate
-            done: Migrated = work(saver, target, threads=thread, progress=lambda step: show(_told(step), *_steps(step)))
+        with showing_progress() as show:
+
+            def progress(step: Progress) -> None:
+                show(_doing(step), step.threads, step.of)
+
+            done = with_langgraph.migrated(options, source, thread, progress, verify_only=verify_only)
     except (EventLogError, BadInput):
         raise
-    except Exception as error:
-        words = redacted(str(error) or type(error).__name__, source)
+    except Exception as error:  # of the other saver's package
+        words = output.redacted(str(error) or type(error).__name__, source)
         raise BadInput(f"the source cannot be read: {words}") from error
-    _tell(options, done)
+    _report(options, done)
     return 0 if done.ok else 1
 
 
-def _target(options: Options, url: str, serde: SerializerProtocol) -> RedisStreamSaver:
-    """A saver with as many partitions as the prefix has, if it was laid out already."""
-    from saver.saver import RedisStreamSaver  # noqa: PLC0415 - it loads LangGraph
-
-    with options.open_feed() as feed:
-        keyspace = feed.runner.run(feed.opened(), "the prefix")
-    partitions = PARTITIONS if keyspace is None else keyspace.partitions
-    return RedisStreamSaver.from_conn_string(url, prefix=options.prefix, partitions=partitions, serde=serde)
-
-
-def _told(step: Progress) -> str:
+def _doing(step: Progress) -> str:
     doing = "copying" if step.phase == "copy" else "comparing"
     return f"threads, {doing} {step.thread_id}: {step.checkpoints} of {step.of_checkpoints} checkpoints"
 
 
-def _steps(step: Progress) -> tuple[int, int]:
-    return step.threads, step.of
-
-
-def _tell(options: Options, done: Migrated) -> None:
+def _report(options: Options, done: Migrated) -> None:
     if options.json:
         for one in done.differences:
             output.json_line({"difference": one._asdict()})
         names = ("threads", "checkpoints", "writes", "present", "compared", "differing")
         output.json_line({**{name: getattr(done, name) for name in names}, "ok": done.ok})
         return
-    for difference in done.differences:
-        output.line(_difference(difference))
-    copied = f"{done.checkpoints} checkpoints and {done.writes} pending writes copied, {done.present} were there"
-    found = f"{done.differing} differences" if done.differing else "no differences"
-    output.line(f"{done.threads} threads: {copied}; {done.compared} compared: {found}.")
+    for one in done.differences:
+        output.line(_difference(one))
+    copied = f"{counted(done.checkpoints, 'checkpoint')} and {counted(done.writes, 'pending write')} copied"
+    present = f"{done.present} {'was' if done.present == 1 else 'were'} there"
+    differing = counted(done.differing, "difference") if done.differing else "no differences"
+    output.line(f"{counted(done.threads, 'thread')}: {copied}, {present}; {done.compared} compared: {differing}.")
 
 
 def _difference(one: Difference) -> str:

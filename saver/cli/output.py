@@ -1,249 +1,195 @@
-"""What `agentlog` writes: tables and lines for people, JSON lines for programs, notes and errors on the other channel.
-
-For people, text is shortened and coloured where stdout is a terminal, and only there; `NO_COLOR` keeps colours out. Whatever comes
-from a server may have been written by anyone: characters that steer a terminal are shown as escapes, and markup is not interpreted.
-"""
+"""What `agentlog` writes: results to stdout, notes and errors to stderr, and values as JSON has them."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import shutil
+import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime, timezone
 from typing import Any
-
-from rich.console import Console, JustifyMethod, RenderableType
-from rich.table import Table
-from rich.text import Text
+from urllib.parse import parse_qsl, quote, unquote
 
 from eventlog.errors import CallerError
-from saver.cli.redaction import redacted
+from saver.differences import Change
 
 __all__ = [
     "BadInput",
-    "ClosedPipe",
-    "Column",
-    "age_text",
+    "Unknown",
+    "Unreadable",
+    "change_object",
     "complain",
-    "console",
     "drop_output",
     "fail",
     "flush",
-    "is_terminal",
     "json_line",
     "line",
     "note",
     "plain",
-    "table",
-    "table_of",
-    "table_with_more",
+    "plain_data",
+    "redacted",
     "time_text",
     "write",
 ]
 
-ENDLESS = 10_000
-"""Columns of what is no terminal: nothing is shortened."""
+SIGNS = {"added": "+", "appended": "+", "inserted": "+", "removed": "-", "deleted": "-", "changed": "~"}
+"""The sign of each kind of change."""
+SHORTEST = 4
+"""Characters of the shortest password that is searched for by itself; a shorter one occurs in any text."""
+HIDDEN = "***"
+DEEPEST = 20
+"""Levels of nested values that are unfolded."""
 
-Column = tuple[str, str]
-"""Of a table: its heading, and "left", "right" or "whole"; all but "left" are never folded."""
-Cell = object
-"""A `Text`, or what `str` makes of anything else; None is left empty."""
+_CREDENTIALS = re.compile(r"(://)\S*@")
+_OPTION = re.compile(r"(password=)[^\s&'\"]+", re.IGNORECASE)
 
 
 class BadInput(Exception):
-    """What was asked for cannot be asked for."""
+    """The input of a command is wrong."""
 
 
-class ClosedPipe(Exception):
-    """Whoever read the output has gone."""
+@dataclass(frozen=True)
+class Unknown:
+    """A value of a type of which no objects are made here."""
+
+    name: str
+    value: Any
+
+    def as_plain(self) -> dict[str, Any]:
+        """Its name and parts, for JSON."""
+        return {"__type__": self.name, "value": self.value}
+
+    @property
+    def id(self) -> Any:
+        """The id by which an item of a list is known, if it has one."""
+        return self.value.get("id") if isinstance(self.value, dict) else None
+
+    def __repr__(self) -> str:
+        return f"{self.name}({self.value!r})"
 
 
-def is_terminal() -> bool:
-    """Whether stdout is one."""
-    return sys.stdout is not None and sys.stdout.isatty()
+@dataclass(frozen=True)
+class Unreadable:
+    """A value that cannot be deserialized: encrypted with a missing key, or of another serializer."""
 
-
-def has_colours() -> bool:
-    """Whether what goes to stdout is coloured."""
-    return is_terminal() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-
-def width() -> int:
-    """Columns of the terminal."""
-    return shutil.get_terminal_size().columns if is_terminal() else ENDLESS
-
-
-def console(columns: int | None = None) -> Console:
-    """A console for stdout as it is now, or as if it had that many columns."""
-    return Console(
-        force_terminal=is_terminal(),
-        color_system="auto" if has_colours() else None,
-        width=columns or width(),
-        highlight=False,
-        markup=False,
-        emoji=False,
-    )
-
-
-def plain(text: str) -> str:
-    r"""Text without characters that steer a terminal, or that cannot be seen: they become escapes such as `\x1b`."""
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
-
-
-def time_text(when: datetime, local: bool) -> str:  # noqa: FBT001 - as the option
-    """A time in ISO 8601 to the millisecond: in UTC with a Z, or in the local zone."""
-    if local:
-        return when.astimezone().isoformat(timespec="milliseconds")
-    return when.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def age_text(seconds: float | None) -> str:
-    """A number of seconds as people say it, in its two largest units."""
-    if seconds is None:
-        return ""
-    if seconds < 60:
-        return f"{seconds:.1f}s"
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{days}d{hours:02}h"
-    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s"
+    format: str
+    size: int
+    value: bytes = b""
 
 
 def write(text: str) -> None:
-    """Puts text on stdout. Raises `ClosedPipe`."""
-    if sys.stdout is None:
-        return
-    try:
-        sys.stdout.write(text)
-    except BrokenPipeError:
-        raise ClosedPipe from None
+    """Put text on stdout, or nowhere where stdout is closed."""
+    print(text, end="")  # noqa: T201 - the one place that prints
 
 
 def flush() -> None:
-    """Sends what was written. Raises `ClosedPipe`."""
-    if sys.stdout is None:
-        return
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise ClosedPipe from None
+    """Send the text that was written."""
+    print(end="", flush=True)  # noqa: T201 - a closed stdout is no error here
 
 
 def drop_output() -> None:
-    """Has what is left for a closed stdout go nowhere, so that the interpreter does not stumble over it at its end."""
+    """Send the rest of the output nowhere, so that the interpreter does not fail on it at its end."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
 
 
+def plain(text: str) -> str:
+    r"""Text in which characters that steer a terminal, or are invisible, are escapes such as `\x1b`."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
 def line(text: str) -> None:
-    """A line for people. Raises `ClosedPipe`."""
+    """Write a line for people."""
     write(plain(text) + "\n")
 
 
 def json_line(value: Any) -> None:
-    """A line for programs: one JSON value, all of it ASCII. Raises `ClosedPipe`."""
-    write(json.dumps(value, separators=(", ", ": ")) + "\n")
+    """Write a line for programs: one JSON value, all of it ASCII, with times in UTC."""
+    write(json.dumps(value, default=time_text) + "\n")
 
 
-def table_of(columns: Sequence[Column], rows: Iterable[Sequence[Cell]], *, last_is_total: bool = False) -> Table:
-    """A table without frames, to be shown by rich."""
-    made = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-    for name, side in columns:
-        justify: JustifyMethod = "right" if side == "right" else "left"
-        made.add_column(name, justify=justify, overflow="fold", no_wrap=side != "left")
-    listed = list(rows)
-    for number, row in enumerate(listed, 1):
-        style = "bold" if last_is_total and number == len(listed) else None
-        made.add_row(*map(_cell, row), style=style)
-    return made
-
-
-def table(columns: Sequence[Column], rows: Iterable[Sequence[Cell]], *, last_is_total: bool = False) -> None:
-    """A table for people; long cells are folded. Raises `ClosedPipe`."""
-    write(rendered(table_of(columns, rows, last_is_total=last_is_total)))
-
-
-def table_with_more(
-    columns: Sequence[Column], rows: Sequence[Sequence[Cell]], more: Sequence[Sequence[str]], *, aside: Sequence[str]
-) -> None:
-    """A table for people, in which nothing is folded; below each row, indented, stands more of it.
-
-    Where a row would not fit, columns are taken out of the table and stand below as well, those of `aside` one after the other.
-    Raises `ClosedPipe`.
-    """
-    for most in range(len(aside) + 1):
-        taken = aside[:most]
-        inside = [place for place, (name, _) in enumerate(columns) if name not in taken]
-        made = table_of([columns[place] for place in inside], [[row[place] for place in inside] for row in rows])
-        if console(2 * ENDLESS).measure(made).maximum <= width():
-            break
-    outside = [place for place, (name, _) in enumerate(columns) if name in taken]
-    heading, *lines = rendered(made, ENDLESS).splitlines()
-    write(heading + "\n")
-    for text, row, rest in zip(lines, rows, more, strict=True):
-        write(text + "\n")
-        for added in (*(f"{columns[place][0]}: {row[place]}" for place in outside), *rest):
-            line(f"    {added}".rstrip())
-
-
-def rendered(what: RenderableType, columns: int | None = None) -> str:
-    """What rich makes of something, as text for stdout, without blanks at the ends of lines; for that many columns."""
-    shown = console(columns)
-    with shown.capture() as captured:
-        shown.print(what)
-    return "".join(one.rstrip() + "\n" for one in captured.get().splitlines())
-
-
-def _cell(value: Cell) -> Text:
-    if isinstance(value, Text):
-        return value
-    return Text("" if value is None else plain(str(value)))
+def time_text(when: datetime, *, local: bool = False) -> str:
+    """A time in ISO 8601 to the millisecond: in UTC with a Z, or in the local zone."""
+    if local:
+        return when.astimezone().isoformat(timespec="milliseconds")
+    return when.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def note(text: str) -> None:
-    """Something people may want to know, in a line on stderr."""
-    _tell(plain(text))
-
-
-def counted(number: int, thing: str) -> str:
-    """A number of things in words."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
-
-
-def size_text(size: int | None) -> str:
-    """A number of bytes, or of characters, as people say it."""
-    if size is None:
-        return "unknown"
-    if size < 1024:
-        return f"{size} B"
-    for power, unit in enumerate(("KiB", "MiB"), 1):
-        if size < 1024 ** (power + 1):
-            return f"{size / 1024**power:.1f} {unit}"
-    return f"{size / 1024**3:.1f} GiB"
+    """Write a line that people may want to know to stderr."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            print(plain(text), file=sys.stderr, flush=True)  # noqa: T201 - the one place for stderr
 
 
 def complain(text: str, url: str | None = None) -> None:
-    """Something that is wrong, in a line on stderr, without passwords: of URLs that it quotes, and that of `url`."""
-    _tell("agentlog: " + plain(" ".join(redacted(text, url).split())))
+    """Write an error to stderr, in one line, without the passwords of URLs in it and of `url`."""
+    note("agentlog: " + " ".join(redacted(text, url).split()))
 
 
 def fail(error: BaseException, url: str | None = None) -> int:
-    """Tells of an error in a line on stderr; the exit code that goes with it."""
+    """Report an error on stderr, and return its exit code."""
     complain(str(error) or type(error).__name__, url)
     return 2 if isinstance(error, (BadInput, CallerError)) else 3
 
 
-def _tell(text: str) -> None:
-    if sys.stderr is None:
-        return
-    with contextlib.suppress(OSError):
-        print(text, file=sys.stderr, flush=True)  # noqa: T201 - where it goes
+def redacted(text: str, url: str | None = None) -> str:
+    """Text without the credentials of URLs in it, and without the passwords of `url` anywhere."""
+    text = _OPTION.sub(rf"\1{HIDDEN}", _CREDENTIALS.sub(rf"\1{HIDDEN}@", text))
+    for secret in sorted(_passwords(url or ""), key=len, reverse=True):
+        if len(secret) >= SHORTEST:
+            text = text.replace(secret, HIDDEN)
+    return text
+
+
+def _passwords(url: str) -> Iterator[str]:
+    """Possible passwords of a URL, as they are written there, and decoded."""
+    rest = url.partition("://")[2]
+    written = rest.rpartition("@")[0].partition(":")[2]
+    options = [value for name, value in parse_qsl(rest.partition("?")[2]) if "password" in name.lower()]
+    for one in (written, *options):
+        yield from {one, unquote(one), quote(one, safe="")}
+    yield from re.split(r"[/?#@:]", written)  # a password that was not encoded, as a parser may take it apart
+
+
+def plain_data(value: Any, depth: int = 0) -> Any:
+    """A value as JSON has it; what JSON lacks becomes its name and parts, or a text."""
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return value if value - value == 0 else repr(value)
+    if depth > DEEPEST:
+        return repr(value)
+    if isinstance(value, Mapping):
+        return {key if isinstance(key, str) else repr(key): plain_data(one, depth + 1) for key, one in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain_data(one, depth + 1) for one in value]
+    if isinstance(value, Unknown):
+        return {"__type__": value.name, "value": plain_data(value.value, depth + 1)}
+    if isinstance(value, Unreadable):
+        return {"__unreadable__": value.format, "bytes": value.size}
+    if is_dataclass(value) and not isinstance(value, type):
+        return {one.name: plain_data(getattr(value, one.name), depth + 1) for one in fields(value)}
+    if hasattr(value, "model_dump"):
+        dumped = {name: one for name, one in value.model_dump().items() if one not in (None, [], {}, "")}
+        return plain_data(dumped, depth + 1)
+    return repr(value)
+
+
+def change_object(change: Change) -> dict[str, Any]:
+    """A change as JSON has it."""
+    found: dict[str, Any] = {"path": plain_data(list(change.path)), "what": change.what}
+    if change.id is not None:
+        found["id"] = change.id
+    if SIGNS[change.what] != "+":
+        found["before"] = plain_data(change.before)
+    if SIGNS[change.what] != "-":
+        found["after"] = plain_data(change.after)
+    return found

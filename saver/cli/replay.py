@@ -1,10 +1,10 @@
-"""`agentlog replay`: a thread's history once more, at the pace it came."""
+"""`agentlog replay` plays the history of a thread at the pace of its events."""
 
 from __future__ import annotations
 
 import re
 import sys
-import time
+from time import sleep
 from typing import Annotated
 
 import typer
@@ -12,15 +12,15 @@ import typer
 from projections.time_travel.moment import time_of
 from saver.cli import output
 from saver.cli.app import Options, command
-from saver.cli.log import Since, Until
+from saver.cli.arguments import Full, Namespace, Since, ThreadName, Until, bounds
 from saver.cli.output import BadInput
-from saver.cli.thread_log import Full, Namespace, ThreadName, bounds, opened
-from saver.cli.timeline import Shown, rows_of
+from saver.cli.thread_log import opened
+from saver.cli.timeline import RowWriter, rows_of
 
 __all__ = ["replay"]
 
 LONGEST = 86400.0
-"""Seconds waited for one event at most."""
+"""Most seconds to wait for one event."""
 
 
 @command("agentlog replay 42 --speed 10x", "agentlog replay 42 --step --since 2026-01-31T12:00:00Z")
@@ -29,22 +29,23 @@ def replay(
     thread: ThreadName,
     *,
     speed: Annotated[str, typer.Option(metavar="FACTOR", help="So many times as fast: 10x, 0.5x.")] = "1x",
-    step: Annotated[bool, typer.Option("--step", help="Wait for Enter before each event but the first.")] = False,
+    step: Annotated[bool, typer.Option("--step", help="Wait for Enter before each further event.")] = False,
     since: Since = None,
     until: Until = None,
     namespace: Namespace = None,
     full: Full = False,
 ) -> None:
-    """Plays a thread's history.
+    """Plays the history of a thread.
 
-    Each event with what it changed, at the pace the events came, faster, or step by step. Reads the log alone.
+    It prints each event with its changes, at the pace of the events, faster, slower, or step by step. It only reads
+    the log.
     """
     factor = _factor(speed)
-    after, last = bounds(since, until, options, thread)
+    after, last = bounds(options, since, until, thread)
     if step and (sys.stdin is None or not sys.stdin.readable()):
         raise BadInput("--step needs a terminal, or lines, on stdin.")
     with opened(options, thread) as log:
-        shown = Shown(options, full=full)
+        writer = RowWriter(options, full=full)
         before = None
         for row in rows_of(log, after, last, namespace=namespace, patch=True):
             came = time_of(row.recorded.entry_id)
@@ -52,9 +53,9 @@ def replay(
                 if not sys.stdin.readline():
                     return
             elif before is not None:
-                time.sleep(min((came - before).total_seconds() / factor, LONGEST))
+                sleep(min((came - before).total_seconds() / factor, LONGEST))
             before = came
-            shown.write(row)
+            writer.write(row)
             output.flush()
 
 

@@ -1,4 +1,4 @@
-"""Running `agentlog`: every way to end, with its exit code."""
+"""Runs `agentlog`: every way to end, with its exit code."""
 
 from __future__ import annotations
 
@@ -8,29 +8,7 @@ from contextlib import suppress
 
 import typer.main
 
-from saver.cli import output
-from saver.cli.app import app
-from saver.cli.check import check
-from saver.cli.delete import delete
-from saver.cli.diff import diff
-from saver.cli.export import archive, export, import_
-from saver.cli.groups import drop, groups
-from saver.cli.lag import lag
-from saver.cli.log import log
-from saver.cli.migrate import migrate
-from saver.cli.output import BadInput, ClosedPipe
-from saver.cli.parked import parked, retry, skip
-from saver.cli.rebuild import rebuild
-from saver.cli.replay import replay
-from saver.cli.show import show
-from saver.cli.tail import tail
-from saver.cli.threads import threads
-from saver.cli.trim import trim
-from saver.cli.verify import verify
-
-__all__ = ["COMMANDS", "run"]
-
-COMMANDS = (
+from saver.cli import (  # noqa: F401 - loading a module declares its commands
     archive,
     check,
     delete,
@@ -42,6 +20,7 @@ COMMANDS = (
     lag,
     log,
     migrate,
+    output,
     parked,
     rebuild,
     replay,
@@ -53,11 +32,14 @@ COMMANDS = (
     trim,
     verify,
 )
-"""All there are; loading them has declared them."""
+from saver.cli.app import app
+from saver.cli.output import BadInput
+
+__all__ = ["app", "run"]
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; its exit code."""
+    """Run a command, and return its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, ValueError):  # neither is always a file
@@ -65,7 +47,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         code = _command(given)
         output.flush()
-    except ClosedPipe:
+    except BrokenPipeError:
         output.drop_output()
         return 141
     except OSError as error:  # a full disk
@@ -87,8 +69,8 @@ def _command(arguments: list[str]) -> int:
     except typer.Abort:
         return 130
     except SystemExit as ended:
-        if isinstance(ended.__context__, BrokenPipeError):  # typer's own end, of help that nobody reads
-            raise ClosedPipe from None
+        if isinstance(ended.__context__, BrokenPipeError):  # typer makes an end of its own of it
+            raise ended.__context__ from None
         return ended.code if isinstance(ended.code, int) else 0
     except Exception as error:
         if not hasattr(error, "format_message"):
@@ -98,7 +80,7 @@ def _command(arguments: list[str]) -> int:
 
 
 def _usage(error: Exception) -> int:
-    """What typer, or the click in it or below it, says of arguments that it does not take."""
+    """Report an error of usage, as typer or its click words it."""
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "agentlog"
     message = " ".join(error.format_message().split())  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""`agentlog show`: the state of a thread, now, as of a moment, or of a checkpoint."""
+"""`agentlog show` shows the state of a thread: now, as of a moment, or of a checkpoint."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from projections.time_travel.past import Unavailable
 from projections.values.stored import StoredCheckpoint
 from saver.cli import output
 from saver.cli.app import Options, command
-from saver.cli.output import BadInput
-from saver.cli.shown import brief, lines_of, plain_data
-from saver.cli.thread_log import STATE, Full, Namespace, NoValues, ThreadLog, ThreadName, opened, typed_moment
+from saver.cli.arguments import STATE, Full, Namespace, NoValues, ThreadName, typed_moment
+from saver.cli.output import BadInput, plain_data, time_text
+from saver.cli.story import MOST, brief, value_lines
+from saver.cli.thread_log import ThreadLog, opened
 
 __all__ = ["show"]
 
@@ -40,19 +41,19 @@ def show(
     namespace: Namespace = "",
     at: Annotated[
         str | None,
-        typer.Option("--at", metavar="MOMENT", help=f"As of here: {FORMS}."),
+        typer.Option("--at", metavar="MOMENT", help=f"The state as of this moment: {FORMS}."),
     ] = None,
     full: Full = False,
     no_values: NoValues = False,
 ) -> int:
-    """Shows a thread's state.
+    """Shows a state of a thread.
 
-    Values, pending writes, metadata and who saved it: of the latest checkpoint, of the one named, or of the one that was the
-    latest at a moment. Exit code 1 if there is none, 3 if the log was altered up to there. Writes nothing.
+    It shows values, pending writes, metadata and stamps: of the latest checkpoint, of the named one, or of the latest
+    one as of a moment. Exit code 1 if there is none, 3 if the log was altered up to there. It writes nothing.
     """
     if checkpoint is not None and at is not None:
         raise BadInput("which state? Pass either CHECKPOINT or --at.")
-    when = None if at is None else typed_moment(at, options, "--at", thread)
+    when = typed_moment(options, at, "--at", thread)
     with opened(options, thread) as log:
         stored = _stored(log, namespace or "", checkpoint, when)
         if stored is None:
@@ -60,11 +61,11 @@ def show(
                 f"thread {thread!r} has no checkpoint" + (f" in namespace {namespace!r}" if namespace else "")
             )
             return 1
-        audit = _audit(log, stored)
+        shown = _Shown(log, stored, values=not no_values)
         if options.json:
-            output.json_line(_object(log, stored, audit, values=not no_values))
+            output.json_line(shown.object())
         else:
-            for line in _lines(log, stored, audit, options, full=full, values=not no_values):
+            for line in shown.lines(local=options.local, full=full):
                 output.line(line)
         latest = checkpoint is None and when is None
         return 0 if log.is_whole(None if latest else stored.entry_id) else 3
@@ -74,80 +75,83 @@ def _stored(log: ThreadLog, namespace: str, checkpoint: str | None, when: Moment
     if when is not None:
         return log.as_of(namespace, when)
     if checkpoint is not None:
-        return log.named(log.standing(), namespace, checkpoint)
-    past = log.now()
-    found = log.run(past.state(namespace))
+        return log.named(log.readable_past(), namespace, checkpoint)
+    found = log.run(log.past().state(namespace))
     if isinstance(found, Unavailable):
         raise EventGone(found.message, found.reason)
     return found
 
 
-def _audit(log: ThreadLog, stored: StoredCheckpoint) -> dict[str, Any]:
-    """Who saved a checkpoint."""
-    (entry,) = log.run(_entry(log, stored.entry_id))
-    event = entry.event
-    return dict(event.audit or {}) if isinstance(event, CheckpointSaved) else {}
+class _Shown:
+    """A checkpoint with its metadata, stamps and pending writes."""
+
+    def __init__(self, log: ThreadLog, stored: StoredCheckpoint, *, values: bool) -> None:
+        self._log = log
+        self._stored = stored
+        self._values = values
+        self._time = time_of(stored.entry_id)
+        event = CheckpointSaved(stored.namespace, stored.checkpoint_id, stored.parent_id, {}, stored.body)
+        self._metadata = log.values.metadata(event)
+        (entry,) = log.run(_entry(log, stored.entry_id))
+        saved = entry.event
+        self._stamps = dict(saved.audit or {}) if isinstance(saved, CheckpointSaved) else {}
+
+    def object(self) -> dict[str, Any]:
+        """The checkpoint as JSON has it."""
+        stored = self._stored
+        found: dict[str, Any] = {
+            "thread_id": self._log.thread,
+            "namespace": stored.namespace,
+            "checkpoint_id": stored.checkpoint_id,
+            "parent_id": stored.parent_id,
+            "id": stored.entry_id.decode(),
+            "time": self._time,
+            "metadata": plain_data(self._metadata),
+            "audit": plain_data(self._stamps),
+        }
+        if self._values:
+            found["values"] = plain_data(self._log.values.all(stored))
+        writes = []
+        for task, path, channel, value in self._writes():
+            write = {"task_id": task, "task_path": path, "channel": channel}
+            writes.append({**write, "value": plain_data(value)} if self._values else write)
+        return {**found, "writes": writes}
+
+    def lines(self, *, local: bool, full: bool) -> Iterator[str]:
+        """The checkpoint for people."""
+        stored = self._stored
+        yield f"checkpoint  {stored.checkpoint_id}"
+        if stored.namespace:
+            yield f"namespace   {stored.namespace}"
+        yield f"parent      {stored.parent_id or '-'}"
+        yield f"saved       {time_text(self._time, local=local)}  entry {stored.entry_id.decode()}"
+        for name, value in self._metadata.items():
+            if value not in (None, {}, []):
+                yield f"{name:<11} {brief(value)}"
+        for name, value in self._stamps.items():
+            yield f"{name:<11} {brief(value)}"
+        yield ""
+        for channel, kept in stored.values.items():
+            if self._values:
+                yield from value_lines(channel, self._log.values.one(channel, kept), full=full)
+            else:
+                yield f"{channel}: <{kept.type}, {len(kept.data)} B>"
+        if stored.writes:
+            yield ""
+            yield f"pending writes ({len(stored.writes)})"
+            for task, _, channel, value in self._writes():
+                text = f": {brief(value, None if full else MOST)}" if self._values else ""
+                yield f"  {task[:8]} {channel}{text}"
+
+    def _writes(self) -> Iterator[tuple[str, str, str, Any]]:
+        """Task, path, channel and value of each pending write."""
+        for path, task, write in self._stored.writes:
+            value = Keyframe(write.type, write.data)
+            yield task, path, write.channel, self._log.values.one(write.channel, value) if self._values else None
 
 
 def _entry(log: ThreadLog, entry_id: bytes) -> Any:
+    """The flow that reads one entry."""
     before = b"%d-0" % (int(entry_id.partition(b"-")[0]) - 1)
     events, _ = yield from Cursor(log.keys).page(before, 1)
     return events
-
-
-def _metadata(log: ThreadLog, stored: StoredCheckpoint) -> Any:
-    event = CheckpointSaved(stored.namespace, stored.checkpoint_id, stored.parent_id, {}, stored.body)
-    return log.values.metadata(event)
-
-
-def _writes(log: ThreadLog, stored: StoredCheckpoint, *, values: bool) -> Iterator[tuple[str, str, str, Any]]:
-    for path, task, write in stored.writes:
-        value = log.values.one(write.channel, Keyframe(write.type, write.data)) if values else None
-        yield task, path, write.channel, value
-
-
-def _object(log: ThreadLog, stored: StoredCheckpoint, audit: dict[str, Any], *, values: bool) -> dict[str, Any]:
-    told: dict[str, Any] = {
-        "thread_id": log.thread,
-        "namespace": stored.namespace,
-        "checkpoint_id": stored.checkpoint_id,
-        "parent_id": stored.parent_id,
-        "id": stored.entry_id.decode(),
-        "time": output.time_text(time_of(stored.entry_id), local=False),
-        "metadata": plain_data(_metadata(log, stored)),
-        "audit": plain_data(audit),
-    }
-    if values:
-        told["values"] = plain_data(log.values.all(stored))
-    writes = []
-    for task, path, channel, value in _writes(log, stored, values=values):
-        write = {"task_id": task, "task_path": path, "channel": channel}
-        writes.append({**write, "value": plain_data(value)} if values else write)
-    return {**told, "writes": writes}
-
-
-def _lines(
-    log: ThreadLog, stored: StoredCheckpoint, audit: dict[str, Any], options: Options, *, full: bool, values: bool
-) -> Iterator[str]:
-    yield f"checkpoint  {stored.checkpoint_id}"
-    if stored.namespace:
-        yield f"namespace   {stored.namespace}"
-    yield f"parent      {stored.parent_id or '-'}"
-    yield f"saved       {output.time_text(time_of(stored.entry_id), options.local)}  entry {stored.entry_id.decode()}"
-    for name, value in _metadata(log, stored).items():
-        if value not in (None, {}, []):
-            yield f"{name:<11} {brief(value)}"
-    for name, value in audit.items():
-        yield f"{name:<11} {brief(value)}"
-    yield ""
-    for channel, held in stored.values.items():
-        if values:
-            yield from lines_of(channel, log.values.one(channel, held), full=full)
-        else:
-            yield f"{channel}: <{held.type}, {len(held.data)} B>"
-    if stored.writes:
-        yield ""
-        yield f"pending writes ({len(stored.writes)})"
-        for task, _, channel, value in _writes(log, stored, values=values):
-            told = f": {brief(value, None if full else 160)}" if values else ""
-            yield f"  {task[:8]} {channel}{told}"

@@ -1,8 +1,9 @@
-"""`agentlog tail`: the activity of all agents, as it was and as it comes."""
+"""`agentlog tail` prints the activity of all agents, past and present."""
 
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,31 +13,23 @@ from typing import Annotated, Any
 
 import typer
 
+from eventlog.errors import InvalidArgument
 from eventlog.feed.activity import KINDS, Activity
 from eventlog.feed.feed import ActivityFeed
+from eventlog.feed.position import Position
 from eventlog.feed.reading import Start
 from eventlog.feed.tail import Tail
+from projections.time_travel.moment import parsed_time
 from saver.cli import output
 from saver.cli.app import Options, command
-from saver.cli.lines import Field, Lines
-from saver.cli.numbers import count_for
-from saver.cli.times import start_of
+from saver.cli.arguments import Limit
+from saver.cli.output import BadInput, time_text
+from saver.cli.story import KIND_STYLES, Field, Lines
 
-__all__ = ["STYLES", "activity_object", "ending_on_sigterm", "tail"]
+__all__ = ["ending_on_sigterm", "tail"]
 
-STYLES = {
-    "checkpoint": "green",
-    "writes": "cyan",
-    "copied": "blue",
-    "imported": "blue",
-    "pruned": "yellow",
-    "runs_deleted": "magenta",
-    "deleted": "red",
-    "expired": "bright_black",
-}
-"""Colours of kinds."""
 PATIENCE = 60.0
-"""Seconds for which one who follows waits for a server that cannot be reached."""
+"""Seconds for which `--follow` waits for a server that cannot be reached."""
 
 
 @command(
@@ -48,71 +41,81 @@ PATIENCE = 60.0
 def tail(
     options: Options,
     *,
-    thread: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="Of this thread alone. Repeatable.")] = None,
+    thread: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="Only this thread. Repeatable.")] = None,
     kind: Annotated[
-        list[str] | None, typer.Option(metavar="KIND", help=f"Of this kind alone: {', '.join(KINDS)}. Repeatable.")
+        list[str] | None, typer.Option(metavar="KIND", help=f"Only this kind: {', '.join(KINDS)}. Repeatable.")
     ] = None,
     namespace: Annotated[
         list[str] | None,
         typer.Option(
             metavar="TEXT",
-            help="Of this checkpoint namespace alone. \"\" is the graph's own; the name of a subgraph's node is that of all its "
-            "tasks, so risk matches risk:TASK-ID as well. Repeatable.",
+            help='Only this checkpoint namespace. "" is the graph itself. The name of a subgraph\'s node is the namespace '
+            "of all its tasks, so risk matches risk:TASK-ID, too. Repeatable.",
         ),
     ] = None,
     node: Annotated[
-        list[str] | None, typer.Option(metavar="TEXT", help="Where this node ran or wrote. Repeatable.")
+        list[str] | None, typer.Option(metavar="TEXT", help="Only where this node ran or wrote. Repeatable.")
     ] = None,
     start: Annotated[
         str | None,
         typer.Option(
             "--from",
             metavar="START",
-            help="beginning (the default), now (the default with --follow), a time in ISO 8601 or as 30m (that long ago), or "
-            "the position of an activity.",
+            help="beginning (the default), now (the default with --follow), a time in ISO 8601 or as 30m (that long ago), "
+            "or the position of an activity.",
         ),
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more, until Ctrl-C or SIGTERM.")] = False,
-    limit: Annotated[
-        int | None, typer.Option(metavar="N", parser=count_for("--limit", least=1), help="End after this many.")
-    ] = None,
+    limit: Limit = None,
 ) -> None:
     """Prints what agents did, and do.
 
-    Oldest first, a line for each checkpoint, each task's writes, each removal: time, thread, kind, step, nodes, namespace,
-    channels, with - for none. A terminal that is too narrow shows less of the channels first, the thread whole.
-    With --json a line has the activity's position in the feed as well: with --from it goes on behind it.
+    It prints a line for each checkpoint, each task's writes and each removal, oldest first: time, thread, kind, step,
+    nodes, namespace, channels, with - for an empty one. A narrow terminal cuts the channels first, and never the thread.
+    With --json a line also has its position in the feed, and --from continues after it.
     """
-    place = start_of(start if start is not None else ("now" if follow else "beginning"), options.local)
+    begin = _start(start if start is not None else ("now" if follow else "beginning"), options)
     with options.open_feed() as feed, ending_on_sigterm(follow):
         filters = {"kinds": kind, "thread": thread, "namespace": namespace, "node": node}
-        activities = _begun(feed, place, follow=follow, **{name: some or None for name, some in filters.items()})
-        show = _shown_by(options)
-        for activity in islice(activities, limit):
+        activities = _begun(feed, begin, follow=follow, **{name: some or None for name, some in filters.items()})
+        show = _show(options)
+        for activity in islice(activities, None if limit is None else min(limit, sys.maxsize)):
             show(activity)
             if follow:
                 output.flush()
 
 
-def activity_object(activity: Activity) -> dict[str, Any]:
-    """An activity for programs."""
-    return {**activity.as_dict(), "position": str(activity.position)}
+def _start(text: str, options: Options) -> Start:
+    """The start of reading as it is typed. Raises `BadInput`."""
+    if text in ("beginning", "now"):
+        return text
+    found = parsed_time(text, options.zone)
+    if found is not None:
+        return found
+    try:
+        return Position.parse(text)
+    except InvalidArgument:
+        raise BadInput(
+            f"--from {text!r:.100} is no place in the feed. It takes beginning, now, a time such as 2026-01-31T12:00:00Z, "
+            "a duration such as 30m (that long ago), or the position of an activity, as --json prints it."
+        ) from None
 
 
-def _begun(feed: ActivityFeed, place: Start, *, follow: bool, **filters: Any) -> Tail:
-    """The tail, once the server has answered. Raises its errors at once, also for one who follows, who is patient later."""
+def _begun(feed: ActivityFeed, start: Start, *, follow: bool, **filters: Any) -> Tail:
+    """The tail, once the server has answered. Raises its errors at once, also with `follow`, which is patient later."""
     patience = PATIENCE if follow else 0
-    begun = feed.tail(place, follow=follow, patience=patience, **filters)
+    begun = feed.tail(start, follow=follow, patience=patience, **filters)
     if feed.runner.run(feed.opened(), "the feed") is not None:
         return begun
     output.note(f"Nothing was written under prefix {feed.prefix!r} yet.")
-    since = "beginning" if place == "now" else place  # whatever comes first comes after now
+    since = "beginning" if start == "now" else start  # the first event comes after now
     return feed.tail(since, follow=follow, patience=patience, **filters)
 
 
-def _shown_by(options: Options) -> Callable[[Activity], None]:
+def _show(options: Options) -> Callable[[Activity], None]:
+    """The function that writes an activity."""
     if options.json:
-        return lambda activity: output.json_line(activity_object(activity))
+        return lambda activity: output.json_line({**activity.as_dict(), "position": str(activity.position)})
     lines = Lines(
         [
             Field("time", 29 if options.local else 24),
@@ -128,15 +131,15 @@ def _shown_by(options: Options) -> Callable[[Activity], None]:
     def show(activity: Activity) -> None:
         step = "" if activity.step is None else str(activity.step)
         names = [",".join(activity.nodes), activity.namespace, ",".join(activity.channels)]
-        values = [output.time_text(activity.time, options.local), activity.thread_id, activity.kind, step, *names]
-        lines.write(values, ["dim", "bold", STYLES.get(activity.kind, ""), "", "", "dim", "dim"])
+        cells = [time_text(activity.time, local=options.local), activity.thread_id, activity.kind, step, *names]
+        lines.write(cells, ["dim", "bold", KIND_STYLES.get(activity.kind, ""), "", "", "dim", "dim"])
 
     return show
 
 
 @contextmanager
-def ending_on_sigterm(wanted: bool) -> Iterator[None]:  # noqa: FBT001 - whether it is a `with` at all
-    """Has SIGTERM end the process in order, with exit code 0: what follows for ever is ended so."""
+def ending_on_sigterm(wanted: bool) -> Iterator[None]:  # noqa: FBT001 - whether it does anything
+    """Let SIGTERM end the process in order, with exit code 0, as is usual for a command that follows."""
     if not wanted or threading.current_thread() is not threading.main_thread():
         yield
         return

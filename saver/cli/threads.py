@@ -1,22 +1,30 @@
-"""`agentlog threads`: which threads there are, those last active first."""
+"""`agentlog threads` lists the threads, the last active first."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from dataclasses import asdict
+from typing import Annotated
 
 import typer
 
 from eventlog.flow import Flow
 from projections.registry.listing import ThreadInfo, list_threads
+from projections.time_travel.moment import parsed_time
 from saver.cli import output
 from saver.cli.app import Options, command
-from saver.cli.lines import Field, Lines
-from saver.cli.output import BadInput
-from saver.cli.times import time_of
+from saver.cli.arguments import Limit
+from saver.cli.output import BadInput, time_text
+from saver.cli.story import Field, Lines, size_text
 
 __all__ = ["threads"]
 
-NAMES = ("last activity", "thread", "events", "checkpoints", "namespaces", "size", "expires")
+COLUMNS = [
+    Field("last activity", 24),
+    Field("thread", 12),
+    *(Field(name, len(name), right=True) for name in ("events", "checkpoints", "namespaces")),
+    Field("size", 9, right=True),
+    Field("expires", 24),
+]
 
 
 @command(
@@ -25,62 +33,38 @@ NAMES = ("last activity", "thread", "events", "checkpoints", "namespaces", "size
 def threads(
     options: Options,
     *,
-    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="End after this many.")] = None,
+    limit: Limit = None,
     since: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="Active at this time or later: in ISO 8601, or as 7d (that long ago)."),
+        typer.Option(metavar="TIME", help="Active at this time or later: ISO 8601, or 7d for that long ago."),
     ] = None,
 ) -> None:
-    """Lists the threads, those last active first.
+    """Lists the threads, the last active first.
 
-    With what each holds, what it takes on the server, and when it ends.
+    It shows the contents of each, its size on the server, and its expiry.
     """
-    least = None if since is None else time_of(since, options.local)
-    if since is not None and least is None:
+    first = None if since is None else parsed_time(since, options.zone)
+    if since is not None and first is None:
         raise BadInput(
             f"--since {since!r:.100} is no time; write one as 2026-01-31T12:00:00Z, or as 7d (that long ago)."
         )
-    with options.open_feed() as feed:
-        keyspace = feed.runner.run(feed.opened(), "threads")
-        if keyspace is None:
-            output.note(f"Nothing was written under prefix {feed.prefix!r} yet.")
-            return
-        flow: Flow[None] = list_threads(keyspace, since=least, limit=limit)
-        lines = None if options.json else _lines()
-        for info in feed.runner.iterate(flow, "threads"):
-            if lines is None:
-                output.json_line(_object(info))
+    with options.open_prefix(may_be_empty=True) as (runner, keyspace):
+        flow: Flow[None] = list_threads(keyspace, since=first, limit=limit)
+        lines = Lines(COLUMNS, headed=True)
+        for info in runner.iterate(flow, "threads"):
+            if options.json:
+                output.json_line(asdict(info))
             else:
-                lines.write(_values(info, options), ["dim", "bold", "", "", "", "", "dim"])
+                lines.write(_cells(info, local=options.local), ["dim", "bold", "", "", "", "", "dim"])
 
 
-def _lines() -> Lines:
-    time, thread, *numbers, size, expires = NAMES
-    columns = [Field(name, len(name), right=True) for name in numbers]
-    return Lines(
-        [Field(time, 24), Field(thread, 12), *columns, Field(size, 9, right=True), Field(expires, 24)], headed=True
-    )
-
-
-def _values(info: ThreadInfo, options: Options) -> list[str]:
+def _cells(info: ThreadInfo, *, local: bool) -> list[str]:
     return [
-        output.time_text(info.last_activity, options.local),
+        time_text(info.last_activity, local=local),
         info.thread_id,
         str(info.events),
         "unknown" if info.checkpoints is None else str(info.checkpoints),
         str(len(info.namespaces)),
-        output.size_text(info.bytes),
-        "never" if info.expires is None else output.time_text(info.expires, options.local),
+        size_text(info.bytes),
+        "never" if info.expires is None else time_text(info.expires, local=local),
     ]
-
-
-def _object(info: ThreadInfo) -> dict[str, Any]:
-    return {
-        "thread_id": info.thread_id,
-        "last_activity": output.time_text(info.last_activity, local=False),
-        "events": info.events,
-        "checkpoints": info.checkpoints,
-        "namespaces": list(info.namespaces),
-        "bytes": info.bytes,
-        "expires": None if info.expires is None else output.time_text(info.expires, local=False),
-    }

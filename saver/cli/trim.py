@@ -1,4 +1,4 @@
-"""`agentlog trim`: taking the oldest entries out of the feed."""
+"""`agentlog trim` removes the oldest pointers of the feed."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from typing import Annotated, Any
 import typer
 
 from eventlog.feed.trimming import HeldBack
+from projections.time_travel.moment import duration_of
 from saver.cli import output
 from saver.cli.app import Options, command
-from saver.cli.numbers import count_for
 from saver.cli.output import BadInput
-from saver.cli.times import duration_of
+from saver.cli.story import age_text, rendered, table_of
 
 __all__ = ["trim"]
+
+MOST = 2**53 - 1
+"""A larger count counts as this one."""
 
 
 @command("agentlog trim --age 7d", "agentlog trim --count 100000 --json", "agentlog trim --age 12h --fail-held-back")
@@ -23,28 +26,32 @@ def trim(
     options: Options,
     *,
     age: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="What is older goes: 7d, 12h, 30m, 45s, 1h30m.")
+        str | None, typer.Option(metavar="DURATION", help="Remove older pointers: 7d, 12h, 30m, 45s, 1h30m.")
     ] = None,
     count: Annotated[
         int | None,
         typer.Option(
             metavar="N",
-            parser=count_for("--count"),
-            help="What is beyond the newest N goes. N is shared out evenly over the partitions: each of the 16 keeps "
-            "N/16, rounded up, however many the others have.",
+            min=0,
+            help="Keep the newest N. N is shared evenly among the partitions: each of the 16 keeps N/16, rounded up, "
+            "however many the others have.",
         ),
     ] = None,
     fail_held_back: Annotated[
-        bool, typer.Option("--fail-held-back", help="Exit code 1 if a group keeps entries from going.")
+        bool, typer.Option("--fail-held-back", help="Exit code 1 if a group holds pointers back.")
     ] = False,
 ) -> int:
-    """Takes the oldest out of the feed.
+    """Removes the oldest pointers of the feed.
 
-    As far as no group needs them any more. Logs of threads are left alone. With both bounds, what is beyond either goes.
+    Only pointers that no group needs are removed. Logs of threads are not touched. With both bounds, a pointer beyond
+    either is removed.
     """
     if age is None and count is None:
         raise BadInput("how much is to be kept? Pass --age, --count, or both.")
-    bounds: dict[str, Any] = {"age": None if age is None else duration_of(age), "count": count}
+    bounds: dict[str, Any] = {
+        "age": None if age is None else duration_of(age),
+        "count": None if count is None else min(count, MOST),
+    }
     with options.open_feed() as feed:
         done = feed.trim(bounds)
     if options.json:
@@ -53,14 +60,15 @@ def trim(
         output.line(f"{done.entries} entries were taken out of the feed.")
         if done.held_back:
             columns = [("held back by group", "left"), ("entries", "right"), ("oldest", "right")]
-            output.table(columns, _by_group(done.held_back))
+            output.write(rendered(table_of(columns, _by_group(done.held_back))))
     return 1 if fail_held_back and done.held_back else 0
 
 
 def _by_group(held_back: Iterable[HeldBack]) -> list[list[object]]:
+    """Group, entries and age of the oldest, over all partitions."""
     entries: dict[str, int] = {}
     ages: dict[str, float] = {}
     for one in held_back:
         entries[one.group] = entries.get(one.group, 0) + one.entries
         ages[one.group] = max(ages.get(one.group, 0), one.age)
-    return [[group, count, output.age_text(ages[group])] for group, count in sorted(entries.items())]
+    return [[group, count, age_text(ages[group])] for group, count in sorted(entries.items())]

@@ -1,13 +1,15 @@
-"""Reading values: with LangGraph's serializer, which here makes objects of the types that LangGraph trusts, and of no others.
+"""Serializers of commands, which neither import nor run anything that a log or a source names.
 
-A log may have been written by anyone, and its types need not be installed where it is looked at: what is of another type is
-shown by its name, and nothing of it is imported or run.
+A log may have been written by anyone, and its types need not be installed where it is looked at. A value that is shown
+becomes an object if LangGraph trusts its type; otherwise it is shown by its type's name. A value that is copied is
+carried as bytes.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import ormsgpack
@@ -21,24 +23,35 @@ from eventlog.errors import CorruptEntry, ValueUnreadable
 from eventlog.events import CheckpointSaved
 from projections.values.pieces import StoredValue
 from projections.values.stored import StoredCheckpoint
-from saver.cli.output import BadInput
-from saver.cli.shown import Unknown, Unreadable
+from saver.cli.output import BadInput, Unknown, Unreadable
 from saver.translation import Translator
 
-__all__ = ["Values", "careful_serializer"]
+__all__ = ["Values", "careful_serializer", "carrying_serializer"]
 
 AES_KEY = "LANGGRAPH_AES_KEY"
-"""Where LangGraph's own serializer looks for its key."""
+"""The variable in which LangGraph's encrypted serializer looks for its key."""
 _NAMED = range(6)
-"""Codes of msgpack's extensions that name a type: module, name, and what it is made of."""
+"""Codes of msgpack's extensions that name a type: module, name, and its parts."""
 _METHOD = 3
 _TRUSTING = JsonPlusSerializer(allowed_msgpack_modules=None)
+_READ = ormsgpack.OPT_NON_STR_KEYS
+_WRITE = _READ | ormsgpack.OPT_PASSTHROUGH_DATACLASS
+_OWN = ("null", "bytes", "bytearray")
+"""Forms of values that hold no types."""
+
+
+def careful_serializer() -> SerializerProtocol:
+    """LangGraph's serializer, which makes objects of the types that LangGraph trusts, and of no others.
+
+    With `LANGGRAPH_AES_KEY` in the environment it decrypts. Raises `BadInput` for a key that cannot be used.
+    """
+    return _with_key(JsonPlusSerializer(__unpack_ext_hook__=_revived))
 
 
 def _revived(code: int, data: bytes) -> Any:
     if code not in _NAMED:
         return _trusted(code, data)
-    module, name, value, *method = ormsgpack.unpackb(data, ext_hook=_revived, option=ormsgpack.OPT_NON_STR_KEYS)
+    module, name, value, *method = ormsgpack.unpackb(data, ext_hook=_revived, option=_READ)
     known = (
         (module, name, method[0]) in SAFE_MSGPACK_METHODS if code == _METHOD else (module, name) in SAFE_MSGPACK_TYPES
     )
@@ -49,13 +62,8 @@ def _trusted(code: int, data: bytes) -> Any:
     return _TRUSTING.loads_typed(("msgpack", ormsgpack.packb(ormsgpack.Ext(code, data))))
 
 
-def careful_serializer() -> SerializerProtocol:
-    """LangGraph's serializer, which makes nothing but what LangGraph trusts. Raises `BadInput` for a key that cannot be used."""
-    return with_key(JsonPlusSerializer(__unpack_ext_hook__=_revived))
-
-
-def with_key(serde: SerializerProtocol) -> SerializerProtocol:
-    """A serializer that decrypts and encrypts too, if `LANGGRAPH_AES_KEY` is in the environment. Raises `BadInput`."""
+def _with_key(serde: SerializerProtocol) -> SerializerProtocol:
+    """A serializer that also decrypts and encrypts, if the environment has a key. Raises `BadInput`."""
     if not os.environ.get(AES_KEY):
         return serde
     try:
@@ -64,15 +72,68 @@ def with_key(serde: SerializerProtocol) -> SerializerProtocol:
         raise BadInput(f"{AES_KEY} is set, and cannot be used: {error}") from error
 
 
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """An object that is not looked at: msgpack's code of its type, and its bytes."""
+
+    code: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CarriedWhole:
+    """A value in another form than msgpack."""
+
+    type: str
+    data: bytes
+
+
+def carrying_serializer() -> SerializerProtocol:
+    """LangGraph's serializer, but objects come as `Carried` and go back byte for byte.
+
+    With `LANGGRAPH_AES_KEY` in the environment it decrypts and encrypts. Raises `BadInput` as `careful_serializer`.
+    """
+    serde = JsonPlusSerializer()
+    dumps, loads = serde.dumps_typed, serde.loads_typed
+
+    def dumps_typed(obj: Any) -> tuple[str, bytes]:
+        if isinstance(obj, CarriedWhole):
+            return obj.type, obj.data
+        if obj is None or isinstance(obj, (bytes, bytearray)):
+            return dumps(obj)
+        try:
+            return "msgpack", ormsgpack.packb(obj, default=_packed, option=_WRITE)
+        except (TypeError, ValueError):  # an object that was made here, not carried
+            return dumps(obj)
+
+    def loads_typed(data: tuple[str, bytes]) -> Any:
+        form, packed = data
+        if form in _OWN:
+            return loads(data)
+        if form == "msgpack":
+            return ormsgpack.unpackb(packed, ext_hook=Carried, option=_READ)
+        return CarriedWhole(form, packed)
+
+    serde.dumps_typed = dumps_typed  # type: ignore[method-assign]
+    serde.loads_typed = loads_typed  # type: ignore[method-assign]
+    return _with_key(serde)
+
+
+def _packed(value: object) -> Any:
+    if isinstance(value, Carried):
+        return ormsgpack.Ext(value.code, value.data)
+    raise TypeError(f"{type(value).__name__} cannot be carried")
+
+
 class Values:
-    """Deserializes what is shown."""
+    """Deserializes the values of a thread to show them."""
 
     def __init__(self, thread_id: str) -> None:
         self._translator = Translator(careful_serializer())
         self._thread_id = thread_id
 
     def metadata(self, event: CheckpointSaved) -> Mapping[str, Any]:
-        """The metadata of a checkpoint, empty where it cannot be read here."""
+        """The metadata of a checkpoint, empty if it cannot be read here."""
         try:
             return self._translator.metadata(self._thread_id, event.checkpoint_id, event.body)
         except (ValueUnreadable, CorruptEntry):
@@ -86,20 +147,20 @@ class Values:
             return Unreadable(value.type, len(value.data), value.data)
 
     def all(self, stored: StoredCheckpoint) -> dict[str, Any]:
-        """The values of a checkpoint, by channel."""
+        """The values of a checkpoint by channel."""
         return {channel: self.one(channel, value) for channel, value in stored.values.items()}
 
     def changed(
         self, before: StoredCheckpoint | None, after: StoredCheckpoint
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The values of two checkpoints, those left out that were stored as the same bytes."""
+        """The values of two checkpoints by channel, without those that are stored as the same bytes."""
         old = {} if before is None else before.values
-        held = {
+        same = {
             channel
             for channel, value in after.values.items()
             if channel in old and (old[channel].type, old[channel].data) == (value.type, value.data)
         }
         return (
-            {channel: self.one(channel, value) for channel, value in old.items() if channel not in held},
-            {channel: self.one(channel, value) for channel, value in after.values.items() if channel not in held},
+            {channel: self.one(channel, value) for channel, value in old.items() if channel not in same},
+            {channel: self.one(channel, value) for channel, value in after.values.items() if channel not in same},
         )

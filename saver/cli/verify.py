@@ -1,4 +1,4 @@
-"""`agentlog verify`: was a log altered?"""
+"""`agentlog verify` finds alterations of logs."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from projections.integrity.verify import verify_thread
 from projections.registry.read import known_threads
 from saver.cli import output
 from saver.cli.app import Options, command
-from saver.cli.keys import KeyFiles, signer_of
-from saver.cli.lines import Field, Lines
+from saver.cli.arguments import AllThreads, ThreadNames, chosen
+from saver.cli.key_files import KeyFiles, signer_of
 from saver.cli.output import BadInput
+from saver.cli.story import Field, Lines, counted
 
 __all__ = ["verify"]
 
-Threads = Annotated[list[str] | None, typer.Argument(metavar="THREAD...", help="The threads.")]
-Every = Annotated[bool, typer.Option("--all", help="All threads.")]
 Digests = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="SEQ:DIGEST", help="What was kept of the thread: it has to be unchanged up to there. Repeatable."
+        metavar="SEQ:DIGEST",
+        help="A digest that you kept: the thread must be unchanged up to there. Repeatable, with one thread.",
     ),
 ]
 COLUMNS = [
@@ -48,49 +48,51 @@ COLUMNS = [
 )
 def verify(
     options: Options,
-    thread: Threads = None,
+    thread: ThreadNames = None,
     *,
-    every: Every = False,
+    every: AllThreads = False,
     key_file: KeyFiles = None,
     digest: Digests = None,
 ) -> int:
     """Checks that logs are as they were written.
 
-    Every entry's number, its digest, which covers the one before, and, with a key, its signature. What is altered, missing,
-    reordered, inserted or cut off is named with its entry id. Keep the digest it prints: with --digest it proves later that
-    nothing up to there has changed. Exit code 1 if something is found.
+    It checks the number of each entry, its digest, which covers the one before, and, with a key, its signature. An
+    altered, missing, reordered, inserted or cut-off entry is reported with its id. Keep the digest that it prints:
+    with --digest it proves later that nothing up to there has changed. Exit code 1 if there is a finding.
     """
-    if every == bool(thread):
-        raise BadInput("which threads? Name them, or pass --all.")
+    names = chosen(thread, every=every)
     expected = _expected(digest)
     if expected and (every or len(thread or ()) != 1):
         raise BadInput("--digest goes with one thread.")
     sound = True
     signer = signer_of(key_file)
     with options.open_prefix() as (runner, found):
-        keyspace = Keyspace(options.prefix, found.partitions, signer)
-        wanted = None if every else list(dict.fromkeys(thread or ()))
         lines = Lines(COLUMNS, headed=True)
-        for one in _each(runner, keyspace, wanted, expected):
+        for one in _verified(runner, Keyspace(options.prefix, found.partitions, signer), names, expected):
             sound = sound and one.sound
             _show(options, one, lines)
     return 0 if sound else 1
 
 
-def _each(runner: Runner, keyspace: Keyspace, wanted: list[str] | None, expected: dict[int, str]) -> Iterator[Verified]:
-    for one in wanted or ():
+def _verified(
+    runner: Runner, keyspace: Keyspace, names: list[str] | None, expected: dict[int, str]
+) -> Iterator[Verified]:
+    """The named threads, verified; or all threads (None) that the feed or the registry knows."""
+    for one in names or ():
         text("thread", one)
-    known = runner.run(announced(keyspace, wanted), "the feed")
-    told = [thread for thread, last in known.items() if not last.ended]
-    threads = wanted if wanted is not None else sorted({*told, *runner.run(_registered(keyspace), "threads")})
+    known = runner.run(announced(keyspace, names), "the feed")
+    if names is None:
+        present = {thread for thread, last in known.items() if not last.ended}
+        threads = sorted(present.union(runner.run(_registered(keyspace), "threads")))
+    else:
+        threads = names
     for one in threads:
         keys = keyspace.thread(text("thread", one))
-        flow = verify_thread(keys, expected=expected, known=known.get(one))
         try:
-            yield runner.run(flow, f"thread {one!r}")
+            yield runner.run(verify_thread(keys, expected=expected, known=known.get(one)), f"thread {one!r}")
         except CallerError:
-            if wanted is not None:
-                raise  # of all, those that ended meanwhile are left out
+            if names is not None:
+                raise  # a thread that was not named may have ended meanwhile
 
 
 def _registered(keyspace: Keyspace) -> Flow[list[str]]:
@@ -101,7 +103,7 @@ def _show(options: Options, one: Verified, lines: Lines) -> None:
     if options.json:
         output.json_line(one.as_dict())
         return
-    verdict = "unchanged" if one.sound else output.counted(len(one.findings), "finding")
+    verdict = "unchanged" if one.sound else counted(len(one.findings), "finding")
     numbers = [str(number) for number in (one.entries, one.removed, one.signed, one.sequence)]
     lines.write([one.thread_id, verdict, *numbers, one.digest], ["", "" if one.sound else "red", *[""] * 5])
     if one.unchecked:
@@ -113,6 +115,7 @@ def _show(options: Options, one: Verified, lines: Lines) -> None:
 
 
 def _expected(given: list[str] | None) -> dict[int, str]:
+    """Digests by sequence number. Raises `BadInput`."""
     found = {}
     for one in given or ():
         sequence, _, digest = one.partition(":")

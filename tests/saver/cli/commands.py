@@ -16,15 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 
 from eventlog import ActivityFeed, Group
 from saver import RedisStreamSaver
 from saver.cli import main
+from saver.cli.run import app
 from tests.saver.threads import config, step
 
 ROOT = Path(__file__).parents[3]
 STEERING = "a\x1b[31mred\x07[bold]b[/bold]\n\u202e"
 """A thread id that would steer a terminal, and rich."""
+GROUP: Any = typer.main.get_command(app)
+COMMANDS: dict[str, Any] = GROUP.commands
+"""All commands of `agentlog`, by name."""
 
 
 @dataclass

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
-import typer.main
 
-from saver.cli.app import _SHARED, app
-from saver.cli.run import COMMANDS
-from tests.saver.cli.commands import ROOT
+from saver.cli.app import _SHARED
+from tests.saver.cli.commands import COMMANDS, GROUP, ROOT
 
-GROUP: Any = typer.main.get_command(app)
 TEXT = (ROOT / "CLI.md").read_text()
 SHARED = {f"--{one.name}" for one in _SHARED} | {"--help", "-h"}
 NAMED = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
@@ -35,31 +31,29 @@ def rows(part: str) -> Iterator[tuple[str, str]]:
 
 def options_of(name: str) -> set[str]:
     """The options of a command, but for those that all commands have."""
-    return {
-        word for one in GROUP.commands[name].params if one.param_type_name == "option" for word in one.opts
-    } - SHARED
+    return {word for one in COMMANDS[name].params if one.param_type_name == "option" for word in one.opts} - SHARED
 
 
 def test_every_command_has_a_section_and_a_link() -> None:
     """The headings and the table of questions name the commands, and no others."""
     headings = re.findall(r"^### agentlog (\S+)$", TEXT, re.MULTILINE)
-    assert sorted(headings) == sorted(GROUP.commands)
+    assert sorted(headings) == sorted(COMMANDS)
     assert len(headings) == len(COMMANDS)
-    assert set(re.findall(r"\(#agentlog-(\w+)\)", TEXT)) == set(GROUP.commands)
+    assert set(re.findall(r"\(#agentlog-(\w+)\)", TEXT)) == set(COMMANDS)
 
 
-@pytest.mark.parametrize("name", sorted(GROUP.commands))
+@pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_a_section_names_the_options_and_arguments_of_its_command(name: str) -> None:
     """Each option has a row, each row an option, and each argument stands in the text."""
     part = section(f"agentlog {name}")
     assert {word for cell, _ in rows(part) for word in NAMED.findall(cell)} == options_of(name)
-    for one in GROUP.commands[name].params:
+    for one in COMMANDS[name].params:
         if one.param_type_name == "argument":
             for word in re.findall(r"[A-Z]+", one.metavar or one.name.upper()):
                 assert f"`{word}`" in part, (name, word)
 
 
-@pytest.mark.parametrize("name", sorted(GROUP.commands))
+@pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_a_section_has_an_example_with_known_options(name: str) -> None:
     """The example calls the command, and the document names no option that does not exist."""
     part = section(f"agentlog {name}")
@@ -67,7 +61,7 @@ def test_a_section_has_an_example_with_known_options(name: str) -> None:
     assert examples
     known = options_of(name) | SHARED
     assert {word for one in examples for word in NAMED.findall(one.split(" #")[0])} <= known
-    everywhere = {word for one in GROUP.commands for word in options_of(one)}
+    everywhere = {word for one in COMMANDS for word in options_of(one)}
     assert set(re.findall(r"`(--[a-z-]+)", part)) <= everywhere | SHARED
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from langgraph.graph import START, StateGraph
 from langgraph.types import Command, Send
 
 from eventlog import audit
+from projections.time_travel.moment import time_of
 from saver import RedisStreamSaver
 from tests.saver.audit import Audit
 from tests.saver.cli.commands import STEERING, Agentlog, on_terminal
@@ -294,19 +295,27 @@ def test_diff(everywhere: Agentlog) -> None:
 # replay
 
 
-def test_replay_keeps_the_pace(agentlog: Agentlog) -> None:
-    """That of the events, by a factor; each with what it changed."""
+@pytest.mark.parametrize(("speed", "factor"), [("2x", 2), ("0.5", 0.5), ("1x", 1)])
+def test_replay_keeps_the_pace(agentlog: Agentlog, monkeypatch: pytest.MonkeyPatch, speed: str, factor: float) -> None:
+    """Before each further event it sleeps as long as the event came after the one before, by a factor."""
     history(agentlog)
-    with RedisStreamSaver.from_conn_string(agentlog.url, prefix=agentlog.prefix) as saver:
-        time.sleep(1.2)
-        saver.put(config("42"), *step({"count": 10}))
-    began = time.monotonic()
-    slow = agentlog("replay", "42", "--speed", "2x")
-    assert time.monotonic() - began > 0.55
-    began = time.monotonic()
-    fast = agentlog("replay", "42", "--speed", "100000")
-    assert time.monotonic() - began < 0.5
-    assert slow.out == fast.out == agentlog("log", "42", "--patch").out
+    slept: list[float] = []
+    monkeypatch.setattr("saver.cli.replay.sleep", slept.append)
+    done = agentlog("replay", "42", "--speed", speed)
+    times = [time_of(one["id"].encode()) for one in agentlog("log", "42", "--json").objects]
+    assert slept == [(later - earlier).total_seconds() / factor for earlier, later in pairwise(times)]
+    assert len(slept) == 5
+    assert done.out == agentlog("log", "42", "--patch").out
+
+
+def test_replay_has_a_longest_wait(agentlog: Agentlog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However far apart two events are, or however slow the replay is."""
+    history(agentlog)
+    slept: list[float] = []
+    monkeypatch.setattr("saver.cli.replay.sleep", slept.append)
+    monkeypatch.setattr("saver.cli.replay.LONGEST", 100.0)
+    assert agentlog("replay", "42", "--speed", "0.000001").code == 0
+    assert slept == [100.0] * 5
 
 
 def test_replay_step_by_step(agentlog: Agentlog) -> None:

@@ -13,14 +13,11 @@ import pytest
 
 from eventlog import ActivityFeed
 from saver.cli import main
-from saver.cli.run import COMMANDS
-from tests.saver.cli.commands import PROGRAM, STEERING, Agentlog, environment, on_terminal, park, put
+from tests.saver.cli.commands import COMMANDS, PROGRAM, STEERING, Agentlog, environment, on_terminal, park, put
 from tests.servers import Server
 
-NAMES = sorted(one.__name__.rstrip("_") for one in COMMANDS)
 
-
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_every_command_has_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """In its help, beside the options that all share."""
     assert main([name, "--help"]) == 0

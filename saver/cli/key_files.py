@@ -1,4 +1,4 @@
-"""Signing keys as commands are given them: files, or an environment variable."""
+"""Signing keys as commands take them: files, or an environment variable."""
 
 from __future__ import annotations
 
@@ -16,19 +16,23 @@ __all__ = ["KeyFiles", "signer_of"]
 
 KEY = "AGENTLOG_KEY"
 SHORTEST = 16
+"""Bytes of the shortest secret."""
 
 KeyFiles = Annotated[
     list[Path] | None,
     typer.Option(
         "--key-file",
         metavar="FILE",
-        help=f"PEM of an Ed25519 public or private key, or a secret. Repeatable, the one in use first. [env: {KEY}]",
+        help=f"PEM of an Ed25519 public or private key, or a secret. Repeatable, the current one first. [env: {KEY}]",
     ),
 ]
 
 
 def signer_of(paths: list[Path] | None) -> Signer | None:
-    """Who checks signatures, None without a key. Raises `BadInput` for a file that cannot be read or is no key."""
+    """The signer that checks signatures with the keys of some files, None without a key.
+
+    Raises `BadInput` for a file that cannot be read or holds no key.
+    """
     keys: list[SigningKey] = []
     for path in paths or ():
         try:
@@ -40,20 +44,17 @@ def signer_of(paths: list[Path] | None) -> Signer | None:
     return Signer(keys[0], keys[1:]) if keys else None
 
 
-def _keys(told: bytes, where: str) -> list[SigningKey]:
-    """The key in some bytes; of a secret that ends in a blank, as a line of text does, both readings."""
+def _keys(data: bytes, where: str) -> list[SigningKey]:
+    """The key in some bytes; of a secret with blanks around it, as a line of text has, with and without them."""
     try:
-        if b"PUBLIC KEY" in told:
-            return [SigningKey.ed25519_public(told)]
-        if b"PRIVATE KEY" in told:
-            return [SigningKey.ed25519(told)]
-        bare = told.strip()
-        if bare == told or len(bare) < SHORTEST:
-            return [SigningKey.hmac(told)]
-        return (
-            [SigningKey.hmac(bare), SigningKey.hmac(told)]
-            if bare.isascii()
-            else [SigningKey.hmac(told), SigningKey.hmac(bare)]
-        )
+        if b"PUBLIC KEY" in data:
+            return [SigningKey.ed25519_public(data)]
+        if b"PRIVATE KEY" in data:
+            return [SigningKey.ed25519(data)]
+        bare = data.strip()
+        readings = [bare, data] if bare.isascii() else [data, bare]
+        if bare == data or len(bare) < SHORTEST:
+            readings = [data]
+        return [SigningKey.hmac(one) for one in readings]
     except InvalidArgument as error:
         raise BadInput(f"{where}: {error}") from error

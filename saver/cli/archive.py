@@ -1,0 +1,53 @@
+"""`agentlog archive` exports a thread, then prunes it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from saver.cli import output
+from saver.cli.app import Options, command
+from saver.cli.export import usable
+from saver.cli.key_files import KeyFiles, signer_of
+from saver.cli.output import BadInput
+from saver.cli.story import counted, showing_progress
+from saver.cli.with_langgraph import open_saver
+
+__all__ = ["archive"]
+
+
+@command(
+    "agentlog archive 42 42.agentlog --keep-last 10",
+    "agentlog archive 42 42.agentlog --delete",
+)
+def archive(
+    options: Options,
+    thread: Annotated[str, typer.Argument(metavar="THREAD", show_default=False)],
+    file: Annotated[str, typer.Argument(metavar="FILE", show_default=False)],
+    *,
+    keep_last: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Checkpoints of each namespace that stay; 1 unless you say otherwise."),
+    ] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete the thread rather than prune it.")] = False,
+    key_file: KeyFiles = None,
+) -> None:
+    """Exports a thread, then prunes it.
+
+    The file is read back and compared with the log before anything is removed. Nothing is removed that the file lacks:
+    events that are written meanwhile are exported, too.
+    """
+    if delete and keep_last is not None:
+        raise BadInput("pass either --keep-last or --delete.")
+    signer = signer_of(key_file)
+    keys: dict[str, Any] = {}
+    if signer is not None:
+        keys = {"signing_key": signer.key, "accepted_keys": tuple(signer.keys.values())}
+    with open_saver(options, must_exist=True, **keys) as saver, usable(file), showing_progress() as progress:
+        done = saver.archive_thread(thread, file, keep_last=keep_last, delete=delete, progress=progress)
+    if options.json:
+        output.json_line({"thread": thread, "file": file, **done._asdict()})
+    else:
+        removed = f"{counted(done.removed, 'checkpoint')} removed from thread {thread}"
+        output.line(f"{counted(done.entries, 'event')} in {file}; {removed}.")
