@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from typing import Annotated
 
@@ -29,10 +28,12 @@ __all__ = [
     "agreed",
     "bounds",
     "chosen",
-    "finite",
+    "seconds",
     "typed_moment",
 ]
 
+LONGEST = 1e9
+"""Seconds below which the number of an option is."""
 STATE = f"A checkpoint id or its beginning, or {FORMS}."
 
 ThreadName = Annotated[str, typer.Argument(metavar="THREAD", help="The thread's id.", show_default=False)]
@@ -85,8 +86,8 @@ def agreed(question: str, *, yes: bool) -> bool:
     return typer.confirm(plain(question), err=True)
 
 
-def finite(value: float | None) -> float | None:
-    """The number of an option. Raises `BadParameter` for nan, which every range admits."""
-    if value is not None and math.isnan(value):
-        raise typer.BadParameter("nan is not a number of seconds.")
-    return value
+def seconds(value: float | None) -> float | None:
+    """The seconds of an option. Raises `BadParameter` for nan, and for a number so large that it is a typing error."""
+    if value is None or value < LONGEST:
+        return value
+    raise typer.BadParameter(f"{value} is no number of seconds below {LONGEST:.0f}")

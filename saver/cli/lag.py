@@ -17,7 +17,7 @@ from rich.table import Table
 from eventlog.feed.groups import Group, Lag, PartitionLag
 from saver.cli import output
 from saver.cli.app import Command, Options, command
-from saver.cli.arguments import GroupName, finite
+from saver.cli.arguments import GroupName, seconds
 from saver.cli.output import time_text
 from saver.cli.story import age_text, console, is_terminal, rendered, table_of
 from saver.cli.tail import ending_on_sigterm
@@ -26,8 +26,6 @@ __all__ = ["lag", "lag_object"]
 
 OFTEN = "2"
 """Seconds between two looks by default."""
-LONGEST = 1e9
-"""Seconds; a larger number is taken for a typing error."""
 NAMES = ("partition", "member", "pending", "age", "waiting", "parked", "handled", "throughput")
 _NUMBER = re.compile(r"-?\d*\.?\d+")
 
@@ -63,8 +61,7 @@ def lag(
         typer.Option(
             metavar="[SECONDS]",
             min=0.1,
-            max=LONGEST,
-            callback=finite,
+            callback=seconds,
             help=f"Look again and again, every {OFTEN} seconds unless you say otherwise.",
         ),
     ] = None,
@@ -91,8 +88,7 @@ def lag(
         typer.Option(
             metavar="SECONDS",
             min=0,
-            max=LONGEST,
-            callback=finite,
+            callback=seconds,
             help="Exit code 1 if an event has been pending for longer. Time after a failure does not count.",
         ),
     ] = None,
