@@ -1,4 +1,4 @@
-"""What `agentlog` writes: results to stdout, notes and errors to stderr, and values as JSON has them."""
+"""The output of `agentlog`: stdout, stderr, and values as JSON has them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime, timezone
@@ -38,7 +39,7 @@ __all__ = [
 SIGNS = {"added": "+", "appended": "+", "inserted": "+", "removed": "-", "deleted": "-", "changed": "~"}
 """The sign of each kind of change."""
 SHORTEST = 4
-"""Characters of the shortest password that is searched for by itself; a shorter one occurs in any text."""
+"""Characters of the shortest password that is hidden, as any text has shorter ones."""
 HIDDEN = "***"
 DEEPEST = 20
 """Levels of nested values that are unfolded."""
@@ -73,7 +74,7 @@ class Unknown:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A value that cannot be deserialized: encrypted with a missing key, or of another serializer."""
+    """A value that cannot be deserialized, for want of a key or of its serializer."""
 
     format: str
     size: int
@@ -91,7 +92,7 @@ def flush() -> None:
 
 
 def drop_output() -> None:
-    """Send the rest of the output nowhere, so that the interpreter does not fail on it at its end."""
+    """Send the rest of the output nowhere, so that the interpreter ends without error."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
@@ -99,7 +100,7 @@ def drop_output() -> None:
 
 
 def plain(text: str) -> str:
-    r"""Text in which characters that steer a terminal, or are invisible, are escapes such as `\x1b`."""
+    r"""Text with escapes such as `\x1b` for characters that cannot be printed."""
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
@@ -130,7 +131,7 @@ def note(text: str) -> None:
 
 
 def complain(text: str, url: str | None = None) -> None:
-    """Write an error to stderr, in one line, without the passwords of URLs in it and of `url`."""
+    """Write an error to stderr in one line, without passwords."""
     note("agentlog: " + " ".join(redacted(text, url).split()))
 
 
@@ -141,7 +142,7 @@ def fail(error: BaseException, url: str | None = None) -> int:
 
 
 def redacted(text: str, url: str | None = None) -> str:
-    """Text without the credentials of URLs in it, and without the passwords of `url` anywhere."""
+    """Text without the credentials of URLs in it, and without the passwords of `url`."""
     text = _OPTION.sub(rf"\1{HIDDEN}", _CREDENTIALS.sub(rf"\1{HIDDEN}@", text))
     for secret in sorted(_passwords(url or ""), key=len, reverse=True):
         if len(secret) >= SHORTEST:
@@ -171,8 +172,10 @@ def plain_data(value: Any, depth: int = 0) -> Any:
         return {key if isinstance(key, str) else repr(key): plain_data(one, depth + 1) for key, one in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [plain_data(one, depth + 1) for one in value]
+    if isinstance(value, (bytes, bytearray)):
+        return {"bytes": b64encode(value).decode()}
     if isinstance(value, Unknown):
-        return {"__type__": value.name, "value": plain_data(value.value, depth + 1)}
+        return plain_data(value.as_plain(), depth)
     if isinstance(value, Unreadable):
         return {"__unreadable__": value.format, "bytes": value.size}
     if is_dataclass(value) and not isinstance(value, type):

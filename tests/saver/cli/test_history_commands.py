@@ -259,6 +259,14 @@ def test_show_for_people(agentlog: Agentlog) -> None:
     assert "values" not in agentlog("show", "42", "--no-values", "--json").objects[0]
 
 
+def test_bytes_are_base64_for_programs(agentlog: Agentlog) -> None:
+    """In values and inside of them, as in an export."""
+    with RedisStreamSaver.from_conn_string(agentlog.url, prefix=agentlog.prefix) as saver:
+        saver.put(config("42"), *step({"raw": b"\x00\x01", "nested": {"raw": [b"\x02"]}}))
+    values = agentlog("show", "42", "--json").objects[0]["values"]
+    assert values == {"raw": {"bytes": "AAE="}, "nested": {"raw": [{"bytes": "Ag=="}]}}
+
+
 def test_show_of_encrypted_values(agentlog: Agentlog, monkeypatch: pytest.MonkeyPatch) -> None:
     """With LangGraph's key in the environment as they are; without, told to be unreadable."""
     history(agentlog, serde=EncryptedSerializer.from_pycryptodome_aes(key=KEY.encode()))
