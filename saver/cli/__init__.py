@@ -1,4 +1,4 @@
-"""The command line `agentlog`, which shows what agents did, from the streams that a saver writes."""
+"""The command line `agentlog`: the history of agents, for people and programs."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `agentlog` with these arguments, or those of the process, and return its exit code."""
+    """Run `agentlog` with arguments (None: of the process), and return its exit code."""
     try:
         from saver.cli.run import run  # noqa: PLC0415 - Ctrl-C ends it quietly while modules load, too
 

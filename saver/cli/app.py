@@ -1,4 +1,4 @@
-"""The typer app, the options that all commands of `agentlog` share, and their exit codes.
+"""The typer app, the options that all commands share, and their exit codes.
 
     0    fine
     1    the answer is no, or a bound is exceeded
@@ -60,24 +60,24 @@ class Options:
         return "local" if self.local else "utc"
 
     def server(self) -> str:
-        """The URL. Raises `BadInput` if there is none."""
+        """The URL; raises `BadInput` if there is none."""
         if not self.url:
             raise BadInput(f"which server? Pass --url redis://host:port/db, or set {URL}.")
         return self.url
 
     def open_feed(self) -> ActivityFeed:
-        """The activity feed, to be closed. No round trips.
+        """The activity feed, to be closed.
 
-        Raises `BadInput` without a URL, `InvalidArgument` for a bad one.
+        No round trips. Raises `BadInput` without a URL, `InvalidArgument` for a bad one.
         """
         return ActivityFeed.from_conn_string(self.server(), prefix=self.prefix)
 
     @contextmanager
     def open_prefix(self, *, may_be_empty: bool = False) -> Iterator[tuple[Runner, Keyspace]]:
-        """The runner of flows, and the keys of a prefix that was written to. One round trip.
+        """The runner of flows, and the keys of a prefix that was written to.
 
-        Where nothing was written yet it raises `ThreadNotFound`. With `may_be_empty` a note says so, and the command
-        ends with exit code 0. Raises as `open_feed`.
+        One round trip. Raises `ThreadNotFound` where nothing was written yet; with `may_be_empty` a note says so, and
+        the command ends with exit code 0. Raises as `open_feed`, too.
         """
         with closing(Connections.from_url(self.server())) as connections:
             runner = Runner(connections, "command")
@@ -138,7 +138,7 @@ class Command(typer.core.TyperCommand):
 
 
 class Alphabetical(typer.core.TyperGroup):
-    """A group that lists its commands by name, in whatever order their modules are loaded."""
+    """A group that lists its commands by name, not in the order of loading."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Their names."""
@@ -180,9 +180,10 @@ def start(
 
 
 def command(*examples: str, **settings: Any) -> Callable[[F], F]:
-    """Declare a command: its name and help are the function's, and the examples stand below its help.
+    """Declare a function to be a command, with examples below its help.
 
-    The shared options may stand before the command's name, or after it, where they win. `settings` are typer's.
+    The command's name and help are the function's. The shared options may stand before the command's name, or after
+    it, where they win. `settings` are typer's.
     """
 
     def declare(function: F) -> F:
@@ -194,7 +195,7 @@ def command(*examples: str, **settings: Any) -> Callable[[F], F]:
 
 
 def _with_options(function: Callable[..., Any]) -> Callable[..., None]:
-    """The function with the shared options in place of its first parameter; its errors become exit codes."""
+    """The function with the shared options as its own; its errors become exit codes."""
 
     def called(**given: Any) -> None:
         options = Options(**{one.name: given.pop(one.name) for one in _SHARED})

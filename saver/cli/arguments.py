@@ -67,18 +67,18 @@ def chosen(threads: list[str] | None, *, every: bool, how: str = "Name them, or 
 
 
 def typed_moment(options: Options, text: str | None, option: str, thread: str) -> Moment | None:
-    """A moment as it is typed, None for None. Raises `InvalidArgument`."""
+    """A moment as it is typed, None for None; raises `InvalidArgument`."""
     return None if text is None else moment_of(text, option, thread=thread, zone=options.zone)
 
 
 def bounds(options: Options, since: str | None, until: str | None, thread: str) -> tuple[Moment | None, Moment | None]:
-    """The moment after which reading begins, and the one at which it ends. Raises `InvalidArgument`."""
+    """The moments after which and at which reading begins and ends."""
     first = typed_moment(options, since, "--since", thread)
     return None if first is None else first.before(), typed_moment(options, until, "--until", thread)
 
 
 def agreed(question: str, *, yes: bool) -> bool:
-    """Whether the user agrees, or did so by --yes. Raises `BadInput` without a terminal to ask at."""
+    """Whether the user agrees; raises `BadInput` without a terminal to ask at."""
     if yes:
         return True
     if sys.stdin is None or not sys.stdin.isatty():
@@ -87,7 +87,7 @@ def agreed(question: str, *, yes: bool) -> bool:
 
 
 def seconds(value: float | None) -> float | None:
-    """The seconds of an option. Raises `BadParameter` for nan, and for a number so large that it is a typing error."""
+    """The seconds of an option; raises `BadParameter` for nan and absurdly many."""
     if value is None or value < LONGEST:
         return value
     raise typer.BadParameter(f"{value} is no number of seconds below {LONGEST:.0f}")

@@ -55,9 +55,9 @@ def of_each_thread(
     work: Callable[[ThreadKeys], Flow[T]],
     show: ShowProgress,
 ) -> Iterator[T]:
-    """The results of a flow for the named threads, or for all (None), the last active first.
+    """The results of a flow for the named threads, or for all (None).
 
-    Raises `ThreadNotFound` for a named thread that does not exist.
+    Of all threads the last active comes first. Raises `ThreadNotFound` for a named thread that does not exist.
     """
     if threads is not None:
         names = threads

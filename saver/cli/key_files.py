@@ -29,7 +29,7 @@ KeyFiles = Annotated[
 
 
 def signer_of(paths: list[Path] | None) -> Signer | None:
-    """The signer that checks signatures with the keys of some files, None without a key.
+    """The signer with the keys of some files, None without a key.
 
     Raises `BadInput` for a file that cannot be read or holds no key.
     """
@@ -45,7 +45,7 @@ def signer_of(paths: list[Path] | None) -> Signer | None:
 
 
 def _keys(data: bytes, where: str) -> list[SigningKey]:
-    """The key in some bytes; of a secret with blanks around it, as a line of text has, with and without them."""
+    """The key in some bytes; a secret with the end of its line, and without it."""
     try:
         if b"PUBLIC KEY" in data:
             return [SigningKey.ed25519_public(data)]

@@ -1,4 +1,4 @@
-"""`agentlog lag` shows how far a consumer group is, once or again and again, with bounds for scripts."""
+"""`agentlog lag` shows how far a consumer group is."""
 
 from __future__ import annotations
 
@@ -119,6 +119,7 @@ def lag(
     with options.open_feed() as feed, ending_on_sigterm(watch is not None), _shown(options, watch) as show:
         for found in _looks(feed.group(group), watch):
             show(found)
+            output.flush()
             reports = exceeded(found)
             if reports:
                 break
@@ -145,19 +146,14 @@ def _looks(group: Group, every: float | None) -> Iterator[Lag]:
 def _shown(options: Options, watch: float | None) -> Iterator[Show]:
     """The function that shows a lag."""
     if options.json:
-        yield lambda found: _flushed(output.json_line, lag_object(found))
+        yield lambda found: output.json_line(lag_object(found))
     elif watch is None:
         yield lambda found: output.write(rendered(_table(found)))
     elif not is_terminal():
-        yield lambda found: _flushed(output.write, f"{_heading(found, options)}\n{rendered(_table(found))}\n")
+        yield lambda found: output.write(f"{_heading(found, options)}\n{rendered(_table(found))}\n")
     else:
         with Live(console=console(), auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as live:
             yield lambda found: live.update(_table(found, _heading(found, options)), refresh=True)
-
-
-def _flushed(write: Callable[[Any], None], value: object) -> None:
-    write(value)
-    output.flush()
 
 
 def _table(found: Lag, title: str | None = None) -> Table:

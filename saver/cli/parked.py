@@ -1,4 +1,4 @@
-"""`agentlog parked` lists the events that a group failed to handle, and shared parts of `retry` and `skip`."""
+"""`agentlog parked` lists parked events; `retry` and `skip` share its options."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ COLUMNS = [
     ("error", "left"),
 ]
 ASIDE = ("error", "member", "thread")
-"""Columns that stand below their row if it does not fit into the terminal, the first of them first."""
+"""Columns that move below a row that does not fit the terminal, in this order."""
 
 
 @command(
@@ -61,14 +61,14 @@ def parked(
 
 
 def chosen_parked(threads: list[str] | None, *, every: bool) -> list[str] | None:
-    """The named threads, None for all. Raises `BadInput`."""
+    """The named threads, None for all; raises `BadInput`."""
     return chosen(threads, every=every, how="Pass either --thread T or --all.")
 
 
 def unpark(
     options: Options, group: Group, threads: list[str] | None, done: str, act: Callable[[Group, str | None], int]
 ) -> int:
-    """Apply `act` to the parked events of threads (None: all), report the number, and return the exit code."""
+    """Apply `act` to parked events of threads (None: all); return the exit code."""
     counts = {one: act(group, one) for one in ([None] if threads is None else threads)}
     count = sum(counts.values())
     if options.json:

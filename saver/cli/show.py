@@ -1,4 +1,4 @@
-"""`agentlog show` shows the state of a thread: now, as of a moment, or of a checkpoint."""
+"""`agentlog show` shows a state of a thread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `agentlog` shows to people: sizes, values, changes, tables, columns, progress.
+"""What people are shown: sizes, values, changes, tables, columns, progress.
 
 On a terminal, text is colored and cut to the width; `NO_COLOR` keeps colors out. Elsewhere nothing is cut.
 Text from a server may have been written by anyone. Characters that steer a terminal become escapes, and rich's
@@ -52,7 +52,7 @@ MOST = 160
 MOST_ITEMS = 200
 """Items of a list that are shown, unless it is shown in full."""
 MOST_FILLED = 40
-"""Columns up to which a field's shorter values are filled up; a wide terminal allows more."""
+"""Columns up to which a field grows with its values; a wide terminal allows more."""
 LEAST = 5
 """Columns to which a field is cut, unless it says otherwise."""
 NOTHING = "-"
@@ -71,7 +71,7 @@ KIND_STYLES = {
 SIGN_STYLES = {"+": "green", "-": "red", "~": "yellow"}
 
 Column = tuple[str, str]
-"""A table's column: its heading, and "left", "right" or "whole". Only cells of "left" are folded."""
+"""A table's column: heading, and "left" (may be folded), "right" or "whole"."""
 ShowProgress = Callable[[str, int, int], None]
 """Takes what is being done, how much of it is done, and of how much."""
 
@@ -113,7 +113,7 @@ def rendered(what: RenderableType, columns: int | None = None) -> str:
 
 @contextmanager
 def showing_progress() -> Iterator[ShowProgress]:
-    """Show progress on stderr while the block runs, in a line that is rewritten; nothing where it is no terminal."""
+    """Show progress on stderr while the block runs, if it is a terminal."""
     if sys.stderr is None or not sys.stderr.isatty():
         yield lambda _what, _done, _of: None
         return
@@ -253,7 +253,7 @@ def table_with_more(
     *,
     aside: Sequence[str],
 ) -> None:
-    """Write a table in which nothing is folded, with more lines, indented, below each row.
+    """Write a table in which nothing is folded, with more lines below each row.
 
     Where a row does not fit, columns move out of the table to the lines below: those of `aside`, one after the other.
     """

@@ -86,7 +86,7 @@ def tail(
 
 
 def _start(text: str, options: Options) -> Start:
-    """The start of reading as it is typed. Raises `BadInput`."""
+    """The start of reading as it is typed; raises `BadInput`."""
     if text in ("beginning", "now"):
         return text
     found = parsed_time(text, options.zone)
@@ -102,7 +102,10 @@ def _start(text: str, options: Options) -> Start:
 
 
 def _begun(feed: ActivityFeed, start: Start, *, follow: bool, **filters: Any) -> Tail:
-    """The tail, once the server has answered. Raises its errors at once, also with `follow`, which is patient later."""
+    """The tail, once the server has answered.
+
+    Raises the server's errors at once, also with `follow`, which is patient later.
+    """
     patience = PATIENCE if follow else 0
     begun = feed.tail(start, follow=follow, patience=patience, **filters)
     if feed.runner.run(feed.opened(), "the feed") is not None:
@@ -139,7 +142,7 @@ def _show(options: Options) -> Callable[[Activity], None]:
 
 @contextmanager
 def ending_on_sigterm(wanted: bool) -> Iterator[None]:  # noqa: FBT001 - whether it does anything
-    """Let SIGTERM end the process in order, with exit code 0, as is usual for a command that follows."""
+    """Let SIGTERM end the process in order, with exit code 0."""
     if not wanted or threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""The log of a thread, opened for reading alone, as the commands on its history share it."""
+"""The log of a thread, which the commands on its history only read."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class ThreadLog:
         return past
 
     def readable_past(self, *, report: bool = True) -> Past:
-        """The thread as it is now; where its log is damaged, as it was before the damage, which is reported."""
+        """The thread as it is now, or before the damage of its log, which is reported."""
         past = Past(self.keys)
         self.run(past.begin())
         try:
@@ -69,7 +69,7 @@ class ThreadLog:
         return past
 
     def is_whole(self, upto: bytes | None) -> bool:
-        """Whether the log is as it was written, up to an entry (None: all of it); a finding is reported."""
+        """Whether the log is unaltered up to an entry (None: all of it); reports findings."""
         found = self.run(verify_thread(self.keys)).findings
         if upto is not None:  # the missing end of a log comes after it
             end = entry_order(upto)
@@ -84,7 +84,10 @@ class ThreadLog:
         return self.run(state_as_of(self.keys, namespace, when))
 
     def named(self, past: Past, namespace: str, text: str) -> StoredCheckpoint:
-        """The checkpoint that a text names: its id, the beginning of it, or a moment. Raises `BadInput`."""
+        """The checkpoint that a text names by its id, the id's beginning, or a moment.
+
+        Raises `BadInput`.
+        """
         moment = moment_of(text, "the state", thread=self.thread, zone=self._options.zone, checkpoints=True)
         name = moment.checkpoint
         if name is not None:
@@ -116,7 +119,7 @@ class ThreadLog:
 
 @contextmanager
 def opened(options: Options, thread: str) -> Iterator[ThreadLog]:
-    """The log of a thread. Raises `ThreadNotFound` if nothing was written under the prefix."""
+    """The log of a thread; raises `ThreadNotFound` for an empty prefix."""
     text("THREAD", thread)
     with options.open_prefix() as (runner, keyspace):
         yield ThreadLog(thread, keyspace.thread(thread.encode()), values_of(thread), runner, options)

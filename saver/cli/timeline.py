@@ -136,16 +136,16 @@ class _Rows:
         self._patch = patch
         self._values = values
         self._known: OrderedDict[tuple[str, str], tuple[Known, str | None]] = OrderedDict()
-        """By namespace and id of a checkpoint: what is known of it, without its sends, and their version key."""
+        """By namespace and id: what is known of a checkpoint, and its sends' version key."""
         self._sent: OrderedDict[tuple[str, str], Callable[[], Sequence[str]]] = OrderedDict()
-        """By namespace and that version key: the function that finds the nodes that the sends start."""
+        """By namespace and that version key: a function that finds the nodes they start."""
         self._states: OrderedDict[tuple[str, str], StoredCheckpoint] = OrderedDict()
         self._latest: dict[str, tuple[str, str]] = {}
         """By namespace: the greatest id, and the id that was put last."""
         self._past: Past | None = None
         self._sequence = 0
         self._all_seen = True
-        """Whether no event was missing so far; after a missing one, any checkpoint may look like a fork."""
+        """Whether no event was missing; after one, any checkpoint may look like a fork."""
 
     def passed(self, recorded: Recorded) -> None:
         """Note an event that is not shown, whose values were left out."""
@@ -155,7 +155,7 @@ class _Rows:
             self._note(recorded, event, self._log.values.metadata(event), whole=False)
 
     def row(self, recorded: Recorded, state: State) -> Row:
-        """The row of the next event; `state` is the state after it, if changes are asked for."""
+        """The row of the next event, and of the state after it if changes are wanted."""
         event = recorded.event
         self._notice(recorded)
         row = Row(recorded)

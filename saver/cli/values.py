@@ -1,4 +1,4 @@
-"""Serializers of commands, which neither import nor run anything that a log or a source names.
+"""Serializers of commands, which import and run nothing that stored data names.
 
 A log may have been written by anyone, and its types need not be installed where it is looked at. A value that is shown
 becomes an object if LangGraph trusts its type; otherwise it is shown by its type's name. A value that is copied is
@@ -41,7 +41,7 @@ _OWN = ("null", "bytes", "bytearray")
 
 
 def careful_serializer() -> SerializerProtocol:
-    """LangGraph's serializer, which makes objects of the types that LangGraph trusts, and of no others.
+    """LangGraph's serializer, which makes objects of types that LangGraph trusts only.
 
     With `LANGGRAPH_AES_KEY` in the environment it decrypts. Raises `BadInput` for a key that cannot be used.
     """
@@ -63,7 +63,7 @@ def _trusted(code: int, data: bytes) -> Any:
 
 
 def _with_key(serde: SerializerProtocol) -> SerializerProtocol:
-    """A serializer that also decrypts and encrypts, if the environment has a key. Raises `BadInput`."""
+    """A serializer that also decrypts and encrypts, if the environment has a key."""
     if not os.environ.get(AES_KEY):
         return serde
     try:
@@ -88,41 +88,40 @@ class CarriedWhole:
     data: bytes
 
 
-def carrying_serializer() -> SerializerProtocol:
-    """LangGraph's serializer, but objects come as `Carried` and go back byte for byte.
+class _Carrying(JsonPlusSerializer):
+    """LangGraph's serializer, but objects come as `Carried` and go back byte for byte."""
 
-    With `LANGGRAPH_AES_KEY` in the environment it decrypts and encrypts. Raises `BadInput` as `careful_serializer`.
-    """
-    serde = JsonPlusSerializer()
-    dumps, loads = serde.dumps_typed, serde.loads_typed
-
-    def dumps_typed(obj: Any) -> tuple[str, bytes]:
+    def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
         if isinstance(obj, CarriedWhole):
             return obj.type, obj.data
         if obj is None or isinstance(obj, (bytes, bytearray)):
-            return dumps(obj)
+            return super().dumps_typed(obj)
         try:
             return "msgpack", ormsgpack.packb(obj, default=_packed, option=_WRITE)
         except (TypeError, ValueError):  # an object that was made here, not carried
-            return dumps(obj)
+            return super().dumps_typed(obj)
 
-    def loads_typed(data: tuple[str, bytes]) -> Any:
+    def loads_typed(self, data: tuple[str, bytes]) -> Any:
         form, packed = data
         if form in _OWN:
-            return loads(data)
+            return super().loads_typed(data)
         if form == "msgpack":
             return ormsgpack.unpackb(packed, ext_hook=Carried, option=_READ)
         return CarriedWhole(form, packed)
-
-    serde.dumps_typed = dumps_typed  # type: ignore[method-assign]
-    serde.loads_typed = loads_typed  # type: ignore[method-assign]
-    return _with_key(serde)
 
 
 def _packed(value: object) -> Any:
     if isinstance(value, Carried):
         return ormsgpack.Ext(value.code, value.data)
     raise TypeError(f"{type(value).__name__} cannot be carried")
+
+
+def carrying_serializer() -> SerializerProtocol:
+    """A serializer that copies values: objects of any type pass byte for byte.
+
+    With `LANGGRAPH_AES_KEY` in the environment it decrypts and encrypts. Raises `BadInput` as `careful_serializer`.
+    """
+    return _with_key(_Carrying())
 
 
 class Values:
@@ -153,7 +152,7 @@ class Values:
     def changed(
         self, before: StoredCheckpoint | None, after: StoredCheckpoint
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The values of two checkpoints by channel, without those that are stored as the same bytes."""
+        """The values of two checkpoints by channel, without those of the same bytes."""
         old = {} if before is None else before.values
         same = {
             channel

@@ -77,7 +77,7 @@ def verify(
 def _verified(
     runner: Runner, keyspace: Keyspace, names: list[str] | None, expected: dict[int, str]
 ) -> Iterator[Verified]:
-    """The named threads, verified; or all threads (None) that the feed or the registry knows."""
+    """The named threads, verified; or all that the feed or the registry knows (None)."""
     for one in names or ():
         text("thread", one)
     known = runner.run(announced(keyspace, names), "the feed")
@@ -115,7 +115,7 @@ def _show(options: Options, one: Verified, lines: Lines) -> None:
 
 
 def _expected(given: list[str] | None) -> dict[int, str]:
-    """Digests by sequence number. Raises `BadInput`."""
+    """Digests by sequence number; raises `BadInput`."""
     found = {}
     for one in given or ():
         sequence, _, digest = one.partition(":")

@@ -1,4 +1,4 @@
-"""The parts of commands that need LangGraph, which is loaded when one of them is called.
+"""The parts of commands that need LangGraph, which a call of them loads.
 
 LangGraph takes half a second to load. Help and the commands that do not need it start without it, as long as no other
 module of this room imports at its top what the functions here import.
@@ -34,7 +34,7 @@ def values_of(thread_id: str) -> Values:
 def json_lines(
     keyspace: Keyspace, threads: list[str] | None, file: str, *, values: bool, overwrite: bool, damaged: bool
 ) -> Flow[None]:
-    """The flow that writes events as JSON lines; with `values`, it deserializes values."""
+    """The flow that writes events as JSON lines, with `values` deserialized or not."""
     from saver.cli.values import careful_serializer
     from saver.json_lines import export_lines
     from saver.translation import Translator
@@ -45,9 +45,10 @@ def json_lines(
 
 @contextmanager
 def open_saver(options: Options, *, must_exist: bool = False, **settings: Any) -> Iterator[RedisStreamSaver]:
-    """A saver with as many partitions as the prefix has; `settings` are `from_conn_string`'s.
+    """A saver with as many partitions as the prefix has.
 
-    Raises `ThreadNotFound` where nothing was written under the prefix and it `must_exist`.
+    `settings` are those of `from_conn_string`. Raises `ThreadNotFound` if the prefix `must_exist` and nothing was
+    written under it.
     """
     from saver.saver import RedisStreamSaver
 
@@ -72,7 +73,7 @@ def migrated(
     *,
     verify_only: bool,
 ) -> Migrated:
-    """The result of copying threads from another saver and comparing them, or of only comparing them."""
+    """The result of copying threads from another saver and comparing both sides."""
     from saver.cli.values import carrying_serializer
     from saver.migration.migrate import compare, migrate
     from saver.migration.opening import open_source
