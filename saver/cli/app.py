@@ -59,6 +59,13 @@ class Options:
         """The zone of a typed time that names none."""
         return "local" if self.local else "utc"
 
+    def report(self, text: str, data: dict[str, Any]) -> None:
+        """Write a result: a line of text, or the data with --json."""
+        if self.json:
+            output.json_line(data)
+        else:
+            output.line(text)
+
     def server(self) -> str:
         """The URL; raises `BadInput` if there is none."""
         if not self.url:

@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 import typer
 
-from saver.cli import output
 from saver.cli.app import Options, command
 from saver.cli.export import usable
 from saver.cli.key_files import KeyFiles, signer_of
@@ -46,8 +45,6 @@ def archive(
         keys = {"signing_key": signer.key, "accepted_keys": tuple(signer.keys.values())}
     with open_saver(options, must_exist=True, **keys) as saver, usable(file), showing_progress() as progress:
         done = saver.archive_thread(thread, file, keep_last=keep_last, delete=delete, progress=progress)
-    if options.json:
-        output.json_line({"thread": thread, "file": file, **done._asdict()})
-    else:
-        removed = f"{counted(done.removed, 'checkpoint')} removed from thread {thread}"
-        output.line(f"{counted(done.entries, 'event')} in {file}; {removed}.")
+    removed = f"{counted(done.removed, 'checkpoint')} removed from thread {thread}"
+    text = f"{counted(done.entries, 'event')} in {file}; {removed}."
+    options.report(text, {"thread": thread, "file": file, **done._asdict()})

@@ -7,7 +7,6 @@ from eventlog.flow import Flow
 from eventlog.keys import ThreadKeys, text
 from projections.checkpoints.deletion import delete_thread
 from projections.integrity.log_end import log_end
-from saver.cli import output
 from saver.cli.app import Options, command
 from saver.cli.arguments import ThreadNames, Yes, agreed
 from saver.cli.story import counted
@@ -31,10 +30,7 @@ def delete(options: Options, thread: ThreadNames, *, yes: Yes = False) -> int:
             return 1
         for name, keys in found.items():
             runner.run(delete_thread(keys), f"thread {name!r}")
-            if options.json:
-                output.json_line({"deleted": name})
-            else:
-                output.line(f"Thread {name!r} was deleted.")
+            options.report(f"Thread {name!r} was deleted.", {"deleted": name})
     return 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from saver.cli import output
 from saver.cli.app import Options, command
 from saver.cli.arguments import GroupName, Yes, agreed
 
@@ -23,8 +22,5 @@ def drop(options: Options, group: GroupName, *, yes: Yes = False) -> int:
             if not agreed(f"Drop group {group!r}, with {state}? Keys written by its effects stay.", yes=yes):
                 return 1
         feed.drop_group(group)
-    if options.json:
-        output.json_line({"dropped": group})
-    else:
-        output.line(f"Group {group!r} was dropped.")
+    options.report(f"Group {group!r} was dropped.", {"dropped": group})
     return 0

@@ -54,11 +54,10 @@ def export(
             flow = export_file(keyspace, wanted, file, overwrite=force, damaged=damaged)
         *_, done = carry_out(runner, flow, f"export to {file!r}", progress)
         assert isinstance(done, Exported)
-    if options.json:
-        left_out = [one._asdict() for one in done.left_out]
-        output.json_line({"file": file, **done._asdict(), "left_out": left_out})
-    else:
-        output.line(f"{counted(done.threads, 'thread')} with {counted(done.entries, 'event')} in {file}.")
+    left_out = [one._asdict() for one in done.left_out]
+    text = f"{counted(done.threads, 'thread')} with {counted(done.entries, 'event')} in {file}."
+    options.report(text, {"file": file, **done._asdict(), "left_out": left_out})
+    if not options.json:
         for one in done.left_out:
             output.complain(f"left out: {one.why}", options.url)
     return 1 if done.left_out else 0

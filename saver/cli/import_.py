@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from saver.cli import output
 from saver.cli.app import Options, command
 from saver.cli.arguments import ThreadOptions
 from saver.cli.export import usable
@@ -37,8 +36,6 @@ def import_(
     """
     with open_saver(options, ttl=ttl) as saver, usable(file), showing_progress() as progress:
         done = saver.import_threads(file, thread, progress=progress)
-    if options.json:
-        output.json_line({"file": file, **done._asdict()})
-    else:
-        present = f"; there already: {done.present}" if done.present else ""
-        output.line(f"{counted(done.threads, 'thread')} with {counted(done.entries, 'event')} put in place{present}.")
+    present = f"; there already: {done.present}" if done.present else ""
+    text = f"{counted(done.threads, 'thread')} with {counted(done.entries, 'event')} put in place{present}."
+    options.report(text, {"file": file, **done._asdict()})

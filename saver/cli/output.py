@@ -39,7 +39,7 @@ __all__ = [
 SIGNS = {"added": "+", "appended": "+", "inserted": "+", "removed": "-", "deleted": "-", "changed": "~"}
 """The sign of each kind of change."""
 SHORTEST = 4
-"""Characters of the shortest password that is hidden, as any text has shorter ones."""
+"""Characters of the shortest password that is hidden; any text has shorter ones."""
 HIDDEN = "***"
 DEEPEST = 20
 """Levels of nested values that are unfolded."""

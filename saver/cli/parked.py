@@ -10,11 +10,11 @@ import typer
 from eventlog.feed.groups import Group, Parked
 from saver.cli import output
 from saver.cli.app import Options, command
-from saver.cli.arguments import GroupName, chosen
+from saver.cli.arguments import GroupName
 from saver.cli.output import time_text
 from saver.cli.story import table_with_more
 
-__all__ = ["AllParked", "ParkedThreads", "chosen_parked", "parked", "unpark"]
+__all__ = ["AllParked", "ParkedThreads", "parked", "unpark"]
 
 ParkedThreads = Annotated[
     list[str] | None, typer.Option("--thread", metavar="T", help="The parked event of this thread. Repeatable.")
@@ -60,21 +60,13 @@ def parked(
         output.note(f"Nothing is parked in group {group!r}.")
 
 
-def chosen_parked(threads: list[str] | None, *, every: bool) -> list[str] | None:
-    """The named threads, None for all; raises `BadInput`."""
-    return chosen(threads, every=every, how="Pass either --thread T or --all.")
-
-
 def unpark(
     options: Options, group: Group, threads: list[str] | None, done: str, act: Callable[[Group, str | None], int]
 ) -> int:
     """Apply `act` to parked events of threads (None: all); return the exit code."""
     counts = {one: act(group, one) for one in ([None] if threads is None else threads)}
     count = sum(counts.values())
-    if options.json:
-        output.json_line({"group": group.name, done: count})
-    else:
-        output.line(f"{count} {done}.")
+    options.report(f"{count} {done}.", {"group": group.name, done: count})
     missed = [one for one, number in counts.items() if one is not None and not number]
     for one in missed:
         output.complain(f"thread {one!r} has nothing parked in group {group.name!r}")

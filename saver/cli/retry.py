@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from eventlog.feed.groups import Group
 from saver.cli.app import Options, command
-from saver.cli.arguments import GroupName
-from saver.cli.parked import AllParked, ParkedThreads, chosen_parked, unpark
+from saver.cli.arguments import GroupName, chosen
+from saver.cli.parked import AllParked, ParkedThreads, unpark
 
 __all__ = ["retry"]
 
@@ -16,6 +16,6 @@ def retry(options: Options, group: GroupName, *, thread: ParkedThreads = None, e
 
     They are tried as often as at first. Exit code 1 if a named thread has nothing parked.
     """
-    threads = chosen_parked(thread, every=every)
+    threads = chosen(thread, every=every, how="Pass either --thread T or --all.")
     with options.open_feed() as feed:
         return unpark(options, feed.group(group), threads, "retried", Group.retry)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from eventlog.feed.groups import Group
 from saver.cli.app import Options, command
-from saver.cli.arguments import GroupName, Yes, agreed
-from saver.cli.parked import AllParked, ParkedThreads, chosen_parked, unpark
+from saver.cli.arguments import GroupName, Yes, agreed, chosen
+from saver.cli.parked import AllParked, ParkedThreads, unpark
 from saver.cli.story import counted
 
 __all__ = ["skip"]
@@ -20,7 +20,7 @@ def skip(
     Their threads go on with the next event. It asks first. Exit code 1 if a named thread has nothing parked, or if
     the answer is no.
     """
-    threads = chosen_parked(thread, every=every)
+    threads = chosen(thread, every=every, how="Pass either --thread T or --all.")
     with options.open_feed() as feed:
         known = feed.group(group)
         found = [one for one in known.parked() if threads is None or one.thread_id in threads]
