@@ -1,4 +1,4 @@
-"""Running `agentlog`, in this process or as one of its own, against a prefix with some history."""
+"""Runs `agentlog`, in this process or another, against a prefix with some history."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ COMMANDS: dict[str, Any] = GROUP.commands
 
 @dataclass
 class Done:
-    """How a command ended."""
+    """The exit code and output of a command."""
 
     code: int
     out: str
@@ -99,7 +99,7 @@ def put(url: str, prefix: str, *threads: str, count: int = 1, ns: str = "") -> N
 
 
 def park(feed: ActivityFeed, name: str, *threads: str, told: str = f"cannot bill {STEERING}") -> Group:
-    """A group in which the first event of each of these threads is parked, with an error that says this."""
+    """A group in which the first event of each thread is parked with this error."""
     group = feed.group(name, thread=threads)
     member = group.member("clerk", max_attempts=1, backoff=0, stop_on_sigterm=False)
     failed = set()

@@ -1,4 +1,4 @@
-"""`agentlog export`, `import` and `archive`: what they print and write, and their exit codes."""
+"""Outputs, files and exit codes of `agentlog export`, `import` and `archive`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def delete(agentlog: Agentlog, *threads: str) -> None:
 
 
 def test_export_and_import(everywhere: Agentlog, tmp_path: Path) -> None:
-    """On every server: all threads, deleted and imported, read as they did; a second import finds them there."""
+    """On every server, imported threads read as before; a second import finds them."""
     put(everywhere.url, everywhere.prefix, "1", "2", STEERING, count=3)
     file = str(tmp_path / "all.agentlog")
     done = everywhere("export", "--all", file)
@@ -79,7 +79,7 @@ def test_files_name_no_server(agentlog: Agentlog, tmp_path: Path) -> None:
 
 
 def test_json_lines_of_a_copy(agentlog: Agentlog, tmp_path: Path) -> None:
-    """Lines say what the log has: the metadata of a copy names its source there, as it was put."""
+    """Lines show what the log has: the metadata of a copy names its source."""
     with RedisStreamSaver.from_conn_string(agentlog.url, prefix=agentlog.prefix) as saver:
         saver.put(config("t"), *step({"n": 1}, thread_id="t"))
         saver.copy_thread("t", "copy")
@@ -91,7 +91,7 @@ def test_json_lines_of_a_copy(agentlog: Agentlog, tmp_path: Path) -> None:
 
 
 def test_json_lines(agentlog: Agentlog, tmp_path: Path) -> None:
-    """Each event with its envelope, and values whole though they are stored as deltas: as bytes, or deserialized."""
+    """A line has an event's envelope and its whole values, as bytes or deserialized."""
     with RedisStreamSaver.from_conn_string(agentlog.url, prefix=agentlog.prefix) as saver:
         latest: Any = config("t")
         for number in range(1, 30):
@@ -130,7 +130,7 @@ def test_json_lines(agentlog: Agentlog, tmp_path: Path) -> None:
 
 
 def test_archive(everywhere: Agentlog, tmp_path: Path) -> None:
-    """On every server: the file has everything, the thread what was to be kept; --delete leaves nothing."""
+    """On every server, the file has everything; the thread keeps the rest, or nothing."""
     put(everywhere.url, everywhere.prefix, "1", count=5)
     before = seen(everywhere, "1")
     first, second = str(tmp_path / "first"), str(tmp_path / "second")
@@ -174,7 +174,7 @@ def test_archive(everywhere: Agentlog, tmp_path: Path) -> None:
     ids=" ".join,
 )
 def test_bad_input(agentlog: Agentlog, tmp_path: Path, words: list[str]) -> None:
-    """Exit code 2, one line that says what is wrong, and nothing changed: no thread, no file."""
+    """Bad input is exit code 2 and one line, and changes no thread and no file."""
     put(agentlog.url, agentlog.prefix, "1", "2")
     names = {name: tmp_path / name for name in ("new", "there", "foreign", "empty", "truncated", "newer", "other")}
     agentlog("export", "1", str(names["other"]))
@@ -212,7 +212,7 @@ def test_force_replaces(agentlog: Agentlog, tmp_path: Path) -> None:
 
 
 def test_nothing_under_the_prefix(agentlog: Agentlog, tmp_path: Path) -> None:
-    """Is told, and lays nothing out, also where the file to be imported is no export."""
+    """An empty prefix is reported and stays empty, also if the file is no export."""
     (tmp_path / "foreign").write_text("notes")
     assert agentlog("export", "--all", str(tmp_path / "e")).code == 2
     assert agentlog("archive", "1", str(tmp_path / "e")).code == 2
@@ -253,7 +253,7 @@ def test_progress_on_a_terminal(agentlog: Agentlog, tmp_path: Path) -> None:
 
 
 def test_an_export_that_is_broken_off_goes_on(agentlog: Agentlog, tmp_path: Path) -> None:
-    """Ctrl-C ends with 130 and leaves the part that is there; the same command completes it."""
+    """Ctrl-C ends an export with 130; the same command completes its part."""
     names = [f"{number:02}" for number in range(30)]
     put(agentlog.url, agentlog.prefix, *names, count=40)
     file = tmp_path / "e"
@@ -297,7 +297,7 @@ def test_what_is_imported_goes_on(agentlog: Agentlog, tmp_path: Path) -> None:
 
 
 def test_damaged_threads(agentlog: Agentlog, tmp_path: Path) -> None:
-    """Of all they are left out, which is told and an exit code; with --damaged they are evidence, also as lines."""
+    """With --all, damaged threads are left out and reported; --damaged exports them."""
     put(agentlog.url, agentlog.prefix, "1", "2", count=2)
     with Audit(agentlog.url, agentlog.prefix) as audit:
         log = audit.keyspace.thread(b"1").log
@@ -319,7 +319,7 @@ def test_damaged_threads(agentlog: Agentlog, tmp_path: Path) -> None:
 
 
 def test_a_damaged_thread_is_restored(everywhere: Agentlog, tmp_path: Path) -> None:
-    """On every server, as the README says: evidence kept, deleted, imported; it reads and verifies as before."""
+    """On every server, a damaged thread is deleted and imported, and reads as before."""
     put(everywhere.url, everywhere.prefix, "1", "2", count=3)
     file = str(tmp_path / "e")
     everywhere("export", "--all", file)

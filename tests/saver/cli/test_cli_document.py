@@ -55,7 +55,7 @@ def test_a_section_names_the_options_and_arguments_of_its_command(name: str) -> 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_a_section_has_an_example_with_known_options(name: str) -> None:
-    """The example calls the command, and the document names no option that does not exist."""
+    """The example calls the command, and every named option exists."""
     part = section(f"agentlog {name}")
     examples = re.findall(rf"^\$ agentlog {name}\b(.*)$", part, re.MULTILINE)
     assert examples
@@ -66,7 +66,7 @@ def test_a_section_has_an_example_with_known_options(name: str) -> None:
 
 
 def test_the_options_of_every_command() -> None:
-    """The options that all commands share have rows; those of `agentlog` itself stand in the text."""
+    """The shared options have rows; options of `agentlog` itself stand in the text."""
     part = section("For every command")
     assert {word for cell, _ in rows(part) for word in NAMED.findall(cell)} == SHARED
     own = {word for one in GROUP.params for word in one.opts} - SHARED

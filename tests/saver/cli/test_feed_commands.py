@@ -1,4 +1,4 @@
-"""The commands of the feed: what they print is what the API says, and their exit codes."""
+"""The commands of the feed print what the API returns, and their exit codes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_tail_prints_what_there_is_as_json(everywhere: Agentlog) -> None:
 
 
 def test_tail_prints_a_line_for_each_activity(agentlog: Agentlog) -> None:
-    """In columns, with nothing in them that steers a terminal, and nothing shortened where there is none."""
+    """Columns steer no terminal, and nothing is cut where there is no terminal."""
     long = "x" * 150
     put(agentlog.url, agentlog.prefix, "1", STEERING, long)
     done = agentlog("tail")
@@ -97,7 +97,7 @@ def test_columns_of_a_pipe_stay_where_they_are(agentlog: Agentlog) -> None:
 
 
 def test_tail_begins_where_it_is_told_to(agentlog: Agentlog) -> None:
-    """At a position that it printed, at a time with or without a zone, now; and it ends after --limit."""
+    """It begins at a printed position, a time, or now, and ends after --limit."""
     put(agentlog.url, agentlog.prefix, "1", "2", count=2)
     whole = agentlog("tail", "--json").objects
     assert agentlog("tail", "--json", "--limit", "3").objects == whole[:3]
@@ -205,7 +205,7 @@ def test_lag_by_partition_and_in_all(everywhere: Agentlog) -> None:
     ],
 )
 def test_bounds_of_lag(agentlog: Agentlog, words: list[str], told: str) -> None:
-    """One that is exceeded is told of, and is the exit code; a watch ends then."""
+    """An exceeded bound is reported, ends a watch, and is the exit code."""
     put(agentlog.url, agentlog.prefix, "1")
     with agentlog.feed() as feed:
         feed.group("audit").register()
@@ -290,7 +290,7 @@ def test_nothing_parked_is_a_note(agentlog: Agentlog) -> None:
 
 @pytest.mark.parametrize(("name", "more", "what"), [("retry", [], "retried"), ("skip", ["--yes"], "skipped")])
 def test_retry_and_skip(with_parked: Agentlog, name: str, more: list[str], what: str) -> None:
-    """One thread, all that are left, and none: a thread named in vain is exit code 1."""
+    """One thread, all others, and none; a thread without parked events is exit code 1."""
     one = with_parked(name, "audit", "--thread", STEERING, *more)
     assert (one.code, one.out, one.err) == (0, f"1 {what}.\n", "")
     assert {parked.thread_id for parked in parked_in(with_parked)} == {"1", "2"}
@@ -316,7 +316,7 @@ def test_nothing_is_given_up_unasked(with_parked: Agentlog, words: list[str], mo
 
 
 def test_trim(everywhere: Agentlog) -> None:
-    """On every server: what goes, and who keeps the rest; exit code 1 only where asked for."""
+    """On every server it shows removed entries, and the groups that hold entries back."""
     put(everywhere.url, everywhere.prefix, "1", "2", count=5)
     assert everywhere("trim", "--age", "1d").out.startswith("0 ")
     with everywhere.feed() as feed:
@@ -462,7 +462,7 @@ def test_bad_urls(url: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_no_url(capsys: pytest.CaptureFixture[str]) -> None:
-    """Both ways to name one are told."""
+    """The error names both ways to pass a URL."""
     from saver.cli import main
 
     assert main(["groups"]) == 2

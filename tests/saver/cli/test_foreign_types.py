@@ -1,4 +1,4 @@
-"""Values of types that are not installed, or that would do harm: commands run none of them."""
+"""Commands run no code of values, of missing types or harmful ones."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_nothing_is_run(agentlog: Agentlog, trap: Path, tmp_path: Path, words: l
 
 
 def test_migrating_carries_it_byte_for_byte(agentlog: Agentlog, trap: Path) -> None:
-    """Types need not be there where threads pass through, and the stored bytes are the same on both sides."""
+    """A migration needs no types, and the stored bytes are the same on both sides."""
     source = f"{agentlog.url}{'&' if '?' in agentlog.url else '?'}prefix={agentlog.prefix}"
     target = f"{agentlog.prefix}-new"
     done = Agentlog(agentlog.url, target, agentlog._capsys)("migrate", "--from", source)

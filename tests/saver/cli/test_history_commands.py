@@ -1,4 +1,4 @@
-"""`agentlog log`, `show`, `diff` and `replay`: a thread's history as people and programs are shown it."""
+"""`agentlog log`, `show`, `diff` and `replay`, for people and for programs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Order:
 
 
 def history(agentlog: Agentlog, thread: str = "42", **options: Any) -> list[str]:
-    """A thread of four checkpoints, the last a fork of the second, with writes, an interrupt and an error; their ids."""
+    """Ids of four checkpoints of a thread, the last a fork, with writes and an error."""
     talk = [HumanMessage("hello", id="m1"), AIMessage("x" * 500, id="m2"), HumanMessage(STEERING, id="m3")]
     with RedisStreamSaver.from_conn_string(agentlog.url, prefix=agentlog.prefix, **options) as saver:
         first = step({"messages": talk[:1], "count": 1, "order": Order(7)}, source="input", step=-1)
@@ -58,7 +58,7 @@ def history(agentlog: Agentlog, thread: str = "42", **options: Any) -> list[str]
 
 
 def test_log_tells_each_event(everywhere: Agentlog) -> None:
-    """On every server, for programs: what, which step, who did it, and what is special about it."""
+    """On every server, JSON has each event's kind, step, stamps and marks."""
     ids = history(everywhere)
     done = everywhere("log", "42", "--json")
     assert (done.code, done.err) == (0, "")
@@ -85,7 +85,7 @@ def test_log_says_where_there_is_nothing(agentlog: Agentlog) -> None:
 
 
 def test_log_names_nodes_that_sends_started(agentlog: Agentlog) -> None:
-    """As the feed does, also where one `Send` follows the other; without values they are not looked at."""
+    """It names the nodes that the feed names; without values, sends are not read."""
     with RedisStreamSaver.from_conn_string(agentlog.url, prefix=agentlog.prefix) as saver:
         fan_out(saver).invoke({"log": ["in"]}, config("fan"), durability="sync")
         handed_on(saver).invoke({"log": ["in"]}, config("on"), durability="sync")
@@ -124,7 +124,7 @@ def handed_on(checkpointer: Any) -> Any:
 
 
 def test_log_tells_the_same_wherever_it_begins(agentlog: Agentlog) -> None:
-    """Nodes, steps, forks and changes of an event, whatever of the log before it is shown."""
+    """Nodes, steps, forks and changes do not depend on the first event that is shown."""
     history(agentlog)
     with RedisStreamSaver.from_conn_string(agentlog.url, prefix=agentlog.prefix) as saver:
         graph = fan_out(saver)
@@ -139,7 +139,7 @@ def test_log_tells_the_same_wherever_it_begins(agentlog: Agentlog) -> None:
 
 
 def test_log_with_patches(agentlog: Agentlog) -> None:
-    """What each checkpoint changed of its parent, that of a fork too, and nothing that stayed."""
+    """A patch has the changes against the parent, also of a fork, and nothing else."""
     history(agentlog)
     told = {one["sequence"]: one.get("changes") for one in agentlog("log", "42", "--patch", "--json").objects}
     assert [one["path"] for one in told[1]] == [["messages"], ["count"], ["order"]]
@@ -199,7 +199,7 @@ def test_log_of_a_part(agentlog: Agentlog, words: list[str], expected: list[int]
 
 
 def test_log_of_what_was_pruned(agentlog: Agentlog) -> None:
-    """What is left, and what the removal took; a parent that is gone leaves a patch out."""
+    """It shows the rest and the removal; without its parent, an event has no patch."""
     with RedisStreamSaver.from_conn_string(agentlog.url, prefix=agentlog.prefix, cache_bytes=0) as saver:
         saved: Any = config("42")
         before = step({"n": [0]})
@@ -240,7 +240,7 @@ def test_show_the_latest_one_checkpoint_and_a_moment(everywhere: Agentlog) -> No
 
 
 def test_show_for_people(agentlog: Agentlog) -> None:
-    """Messages by role, long values folded with their size, what cannot be imported by its name."""
+    """Messages have roles, long values are cut, unknown types are shown by name."""
     ids = history(agentlog)
     done = agentlog("show", "42", ids[2])
     assert (done.code, done.err) == (0, "")
@@ -268,7 +268,7 @@ def test_bytes_are_base64_for_programs(agentlog: Agentlog) -> None:
 
 
 def test_show_of_encrypted_values(agentlog: Agentlog, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With LangGraph's key in the environment as they are; without, told to be unreadable."""
+    """With LangGraph's key they are shown; without, they are shown as unreadable."""
     history(agentlog, serde=EncryptedSerializer.from_pycryptodome_aes(key=KEY.encode()))
     shut = agentlog("show", "42", "--json")
     assert shut.code == 0
@@ -305,7 +305,7 @@ def test_diff(everywhere: Agentlog) -> None:
 
 @pytest.mark.parametrize(("speed", "factor"), [("2x", 2), ("0.5", 0.5), ("1x", 1)])
 def test_replay_keeps_the_pace(agentlog: Agentlog, monkeypatch: pytest.MonkeyPatch, speed: str, factor: float) -> None:
-    """Before each further event it sleeps as long as the event came after the one before, by a factor."""
+    """It sleeps as long as events lie apart, divided by the speed."""
     history(agentlog)
     slept: list[float] = []
     monkeypatch.setattr("saver.cli.replay.sleep", slept.append)
@@ -364,7 +364,7 @@ def test_replay_step_by_step(agentlog: Agentlog) -> None:
     ],
 )
 def test_bad_input_is_told_in_a_line(agentlog: Agentlog, words: list[str], told: str) -> None:
-    """On stderr, with exit code 2."""
+    """Bad input is one line on stderr, with exit code 2."""
     history(agentlog)
     done = agentlog(*words)
     assert (done.code, done.out) == (2, "")
@@ -427,7 +427,7 @@ def test_what_stands_before_damage_is_shown(agentlog: Agentlog) -> None:
 
 
 def test_an_end_that_was_cut_off_is_told(agentlog: Agentlog) -> None:
-    """By what would show the state now, and behind the last line."""
+    """It is reported by `show`, and by `log` after the last line."""
     history(agentlog)
     with Audit(agentlog.url, agentlog.prefix) as audit:
         log = audit.keyspace.thread(b"42").log
@@ -440,7 +440,7 @@ def test_an_end_that_was_cut_off_is_told(agentlog: Agentlog) -> None:
 
 
 def test_altered_entries_are_told(agentlog: Agentlog) -> None:
-    """By every command that shows what they hold, or what comes behind; up to there all is as it was."""
+    """Every command reports an altered entry that it needs, and shows those before it."""
     ids = history(agentlog)
     with Audit(agentlog.url, agentlog.prefix) as audit:
         log = audit.keyspace.thread(b"42").log

@@ -181,7 +181,7 @@ def test_lag_is_watched_line_by_line(agentlog: Agentlog) -> None:
 
 
 def test_on_a_terminal_lines_are_coloured_and_fit(agentlog: Agentlog) -> None:
-    """However long a value is, but for threads; NO_COLOR keeps colours out; ids cannot steer it."""
+    """Long values are cut, NO_COLOR keeps colors out, and ids cannot steer it."""
     put(agentlog.url, agentlog.prefix, "1", STEERING, ns="long" * 50)
     for more in ({}, {"NO_COLOR": "1"}):
         with on_terminal(agentlog.words("tail"), columns=90, **more) as terminal:
@@ -202,7 +202,7 @@ def shown_on(words: list[str], columns: int) -> list[str]:
 
 
 def test_on_a_terminal_columns_stand_under_a_heading(agentlog: Agentlog) -> None:
-    """Each begins at one place; of what does not fit the channels are cut first, the thread never."""
+    """Columns keep their positions; channels are cut first, and threads never."""
     threads = ["42", "user-1234567", "7"]
     put(agentlog.url, agentlog.prefix, *threads, ns="risk:8d3c1f2e")
     heading, *lines = shown_on(agentlog.words("tail", "--thread", "user-1234567", "--thread", "42"), 80)
@@ -225,7 +225,7 @@ def test_on_a_terminal_columns_stand_under_a_heading(agentlog: Agentlog) -> None
 
 
 def test_what_is_parked_fits_a_terminal(agentlog: Agentlog) -> None:
-    """What does not stands below its row, the error first; short columns are never folded."""
+    """Columns that do not fit move below their row, the error first."""
     uuid = "1f0c5a3e-7b8d-6c2a-9e4f-0123456789ab"
     put(agentlog.url, agentlog.prefix, "1", uuid)
     error = "cannot bill: " + "no account " * 5
@@ -262,7 +262,7 @@ def test_a_terminal_is_asked_before_something_is_given_up(agentlog: Agentlog) ->
 
 
 def in_session(words: list[str]) -> list[str]:
-    """The command, for which the terminal on stdin is the controlling one, so that Ctrl-C is a signal."""
+    """The command with stdin as its controlling terminal, so that Ctrl-C is a signal."""
     code = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
     return [sys.executable, "-c", code, *words]
 

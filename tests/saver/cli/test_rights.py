@@ -1,4 +1,4 @@
-"""The access rights that OPERATIONS.md lists: what users with them can do, on servers of their own."""
+"""Users with the access rights of OPERATIONS.md can do their work, and no more."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_an_auditor_can_read_and_change_nothing(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
-    """On every server: all commands that read work, before and after the views are gone, and leave no trace."""
+    """On every server, reading commands work with or without views, and write nothing."""
     server = private_server(binary=binary)
     put(server.url, prefix, "42", "43", count=3)
     owner = Agentlog(server.url, prefix, capsys)
@@ -88,7 +88,7 @@ def test_an_auditor_can_read_and_change_nothing(
 def test_a_saver_and_its_members(
     private_server: Callable[..., RunningServer], binary: Path, prefix: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On every server: a saver's user puts, and with what members need in addition follows as one."""
+    """On every server, a saver's user puts, and follows with the rights of members."""
     server = private_server(binary=binary)
     agent = as_user(server, "agent", [*rights_of("agent"), *MEMBERS], prefix, capsys)
     put(agent.url, prefix, "42", "43", count=2)

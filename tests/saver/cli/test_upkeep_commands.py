@@ -37,7 +37,7 @@ def reader(any_server: Server, prefix: str) -> Iterator[str]:
 
 
 def test_threads(everywhere: Agentlog) -> None:
-    """Those last active first, with their sizes, on every server; as many, and as recent, as asked for."""
+    """On every server, the last active first, with sizes; --limit and --since hold."""
     put(everywhere.url, everywhere.prefix, "a", count=2)
     for thread in ("b", STEERING):
         put(everywhere.url, everywhere.prefix, thread)
@@ -63,7 +63,7 @@ def test_threads(everywhere: Agentlog) -> None:
 
 
 def test_nothing_there(agentlog: Agentlog) -> None:
-    """Under a prefix that nothing was written under there is nothing to list, check or rebuild, and nothing is written."""
+    """An empty prefix has nothing to list, check or rebuild, and stays empty."""
     for words in (["threads"], ["check", "--all"], ["rebuild", "--all"]):
         done = agentlog(*words)
         assert (done.code, done.out) == (0, "")
@@ -74,7 +74,7 @@ def test_nothing_there(agentlog: Agentlog) -> None:
 
 
 def test_check_and_rebuild(everywhere: Agentlog) -> None:
-    """Damage is told with exit code 1, rebuilt, and gone; threads are named, or all are meant."""
+    """Damage is reported with exit code 1, and gone after a rebuild."""
     put(everywhere.url, everywhere.prefix, "a", "b", count=3)
     assert everywhere("check", "--all").out == "2 threads checked: no differences.\n"
     with Audit(everywhere.url, everywhere.prefix) as audit:
@@ -126,7 +126,7 @@ def test_a_thread_that_is_not_there(agentlog: Agentlog) -> None:
 
 
 def test_a_user_who_may_only_read(agentlog: Agentlog, reader: str) -> None:
-    """Listing and checking need no right to write, also where the registry is missing; rebuilding does."""
+    """Listing and checking need no right to write, also without the registry."""
     for thread in ("a", "b"):
         put(agentlog.url, agentlog.prefix, thread, count=2)
         time.sleep(0.002)
@@ -157,7 +157,7 @@ def fill(path: Path, threads: int = 3) -> None:
 
 
 def test_migrate(everywhere: Agentlog, tmp_path: Path) -> None:
-    """Threads come with a comparison; again nothing is copied; a planted difference is exit code 1, and mended."""
+    """Threads are copied once and compared; planted differences are found, and gone."""
     path = tmp_path / "checkpoints.sqlite"
     fill(path)
     words = ["migrate", "--from", f"sqlite:///{path}"]
@@ -191,7 +191,7 @@ def test_migrate(everywhere: Agentlog, tmp_path: Path) -> None:
 
 
 def test_migrate_from_another_prefix(agentlog: Agentlog) -> None:
-    """Another prefix of this project is a source as well, with as many partitions as it has."""
+    """Another prefix of this project is a source, with its own number of partitions."""
     with RedisStreamSaver.from_conn_string(agentlog.url, prefix=agentlog.prefix + "old", partitions=3) as saver:
         saver.put(config("t"), *step({"x": 1}))
     done = agentlog("migrate", "--from", f"{agentlog.url}?prefix={agentlog.prefix}old")
@@ -214,7 +214,7 @@ def test_migrate_from_another_prefix(agentlog: Agentlog) -> None:
     ],
 )
 def test_unusable_sources(agentlog: Agentlog, tmp_path: Path, source: str, words: str) -> None:
-    """What cannot be copied from is bad input, told in a line without passwords; nothing is written."""
+    """An unusable source is bad input in a line without passwords; it writes nothing."""
     package = {
         "postgresql": "langgraph.checkpoint.postgres",
         "valkey": "langgraph_checkpoint_aws",
@@ -237,7 +237,7 @@ def test_unusable_sources(agentlog: Agentlog, tmp_path: Path, source: str, words
 
 
 def test_missing_packages(agentlog: Agentlog, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A source whose package is not installed is told with what to install."""
+    """An error for a source whose package is missing names the package."""
 
     def absent(name: str) -> Any:
         raise ImportError(name)
@@ -249,7 +249,7 @@ def test_missing_packages(agentlog: Agentlog, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_progress_on_a_terminal(agentlog: Agentlog, tmp_path: Path) -> None:
-    """On a terminal the progress is shown while it lasts; colours are left out with NO_COLOR."""
+    """On a terminal progress is shown while it lasts; NO_COLOR keeps colors out."""
     path = tmp_path / "checkpoints.sqlite"
     fill(path, 40)
     with on_terminal(agentlog.words("migrate", "--from", f"sqlite:///{path}")) as terminal:

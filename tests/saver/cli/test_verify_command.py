@@ -27,7 +27,7 @@ def tamper(agentlog: Agentlog, thread: str) -> None:
 
 
 def test_what_is_unchanged(everywhere: Agentlog) -> None:
-    """On every server: a line of JSON a thread, by name or all, and a table for people."""
+    """On every server: a line of JSON per thread, or a table for people."""
     put(everywhere.url, everywhere.prefix, "1", "2", STEERING, count=2)
     done = everywhere("verify", "1", "--json")
     with RedisStreamSaver.from_conn_string(everywhere.url, prefix=everywhere.prefix) as saver:
@@ -66,7 +66,7 @@ def test_digests_that_were_kept(agentlog: Agentlog) -> None:
 
 @pytest.mark.parametrize("form", ["secret", "secret in the environment", "private", "public"])
 def test_signatures(agentlog: Agentlog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
-    """Checked with a key from a file or the environment; unsigned threads are told of."""
+    """A key of a file or variable checks them; unsigned threads are findings."""
     private = Ed25519PrivateKey.generate()
     file = tmp_path / "key"
     if form.startswith("secret"):
