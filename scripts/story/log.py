@@ -1,100 +1,80 @@
-"""Reads the log of the demo's thread through the saver, and shows it as a table."""
+"""Read the log of the demo's thread, show it as a table, and delete its views."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
-from eventlog import CheckpointSaved, Connections, Keyspace, Runner, ThreadNotFound, ValuesSaved, WritesSaved
+from eventlog import CheckpointSaved, Connections, Keyspace, Runner, WritesSaved
 from eventlog.flow import Command, Flow
 from eventlog.keys import PARTITIONS, PREFIX
-from saver import RedisStreamSaver
 from saver.history import Replayed
+from scripts.terminal import table
 
-__all__ = ["delete_views", "digests", "event_table", "events_after", "finished_tasks"]
-
-
-def events_after(saver: RedisStreamSaver, thread: str, events: Sequence[Replayed]) -> list[Replayed]:
-    """The events of a thread that follow those given."""
-    try:
-        return [event for event in saver.replay(thread) if event.sequence > len(events)]
-    except ThreadNotFound:
-        return []
-
-
-def digests(events: Iterable[Replayed]) -> list[bytes]:
-    """The digest of each event; each covers all events before it."""
-    return [event.recorded.digest for event in events]
+__all__ = ["delete_views", "event_table", "finished_tasks"]
 
 
 def finished_tasks(events: Iterable[Replayed], channel: str) -> set[str]:
-    """Ids of the tasks whose writes to a channel are in the log."""
+    """Return the ids of the tasks whose writes to a channel are in the log."""
     saved = (event.event for event in events if isinstance(event.event, WritesSaved))
     return {one.task_id for one in saved if channel in {write.channel for write in one.writes}}
 
 
-def delete_views(url: str, thread: str, events: Iterable[Replayed]) -> int:
-    """Delete every key that is derived from the log of a thread; how many there were."""
+def delete_views(url: str, thread: str, namespaces: Iterable[str]) -> int:
+    """Delete every key that is derived from the log of a thread, and return their number."""
     keys = Keyspace(PREFIX, PARTITIONS).thread(thread.encode())
-    namespaces = {event.namespace for event in events if event.namespace is not None}
-    connections = Connections.from_url(url)
+    views = [keys.index, keys.order, *(keys.head(one.encode()) for one in namespaces)]
+    with contextlib.closing(Connections.from_url(url)) as connections:
+        return sum(Runner(connections).run(_delete(key), thread) for key in views)
 
-    def delete() -> Flow[int]:
-        deleted = 0
-        for key in (keys.index, keys.order, *(keys.head(one.encode()) for one in namespaces)):
-            deleted += yield Command("DEL", key)
-        return deleted
 
-    try:
-        return Runner(connections).run(delete(), thread)
-    finally:
-        connections.close()
+def _delete(key: bytes) -> Flow[int]:
+    deleted: int = yield Command("DEL", key)
+    return deleted
 
 
 def event_table(events: Sequence[Replayed], known: Sequence[Replayed]) -> Table:
-    """One row per event. `known` is the whole log, in which parents are looked up."""
+    """Return a table with one row per event. Parents are looked up in `known`, the whole log."""
     saved = ((one.event, one.sequence) for one in known if isinstance(one.event, CheckpointSaved))
     numbers: dict[tuple[str, str | None], int] = {(event.namespace, event.checkpoint_id): n for event, n in saved}
-    table = Table(box=None, padding=(0, 1), header_style="bold", pad_edge=False)
-    table.add_column("seq", justify="right", no_wrap=True)
-    for name, style in (("time", "dim"), ("kind", ""), ("on", ""), ("what", ""), ("channels", ""), ("who", "dim")):
-        table.add_column(name, style=style, overflow="fold")
+    made = table("seq", "time", "kind", "on", "what", "channels", "who")
+    made.columns[0].justify, made.columns[0].no_wrap = "right", True
+    made.columns[1].style = made.columns[-1].style = "dim"
     for one in events:
-        parent = numbers.get(_parent(one.event))
-        cells = [f"{one.time.astimezone():%H:%M:%S}", one.kind, f"#{parent}" if parent else "", _what(one)]
-        channels = ", ".join(dict.fromkeys(map(_short_channel, _channels(one.event))))
-        table.add_row(str(one.sequence), *map(Text, [*cells, channels, one.audit.get("actor", "")]))
-    return table
+        event: Any = one.event
+        saves = isinstance(event, CheckpointSaved)
+        parent = numbers.get((event.namespace, event.parent_id if saves else event.checkpoint_id))
+        channels = [name for name, _ in event.values] if saves else [write.channel for write in event.writes]
+        texts = (
+            str(one.sequence),
+            f"{one.time.astimezone():%H:%M:%S}",
+            one.kind,
+            f"#{parent}" if parent else "",
+            _what(event),
+            ", ".join(dict.fromkeys(map(_short, channels))),
+            one.audit.get("actor", ""),
+        )
+        made.add_row(*map(Text, texts))
+    return made
 
 
-def _parent(event: Any) -> tuple[str, str | None]:
-    """The parent of a checkpoint, or the checkpoint that writes belong to."""
-    return event.namespace, event.parent_id if isinstance(event, CheckpointSaved) else event.checkpoint_id
-
-
-def _what(one: Replayed) -> str:
-    event, where = one.event, (one.namespace or "").partition(":")[0]
+def _what(event: Any) -> str:
+    """Return the source and step of a checkpoint, or the task of writes."""
     if isinstance(event, CheckpointSaved):
         what = f"{event.body['metadata']['source']} {event.body['metadata']['step']}"
-    elif isinstance(event, WritesSaved):
+    else:
         kind, _, rest = event.task_path.partition(", ")
         what = f"send {int(rest.partition(',')[0])}" if kind == "~__pregel_push" else rest or "resume"
-    else:
-        what = ""
-    return f"{where}: {what}" if where else what
+    subgraph = event.namespace.partition(":")[0]
+    return f"{subgraph}: {what}" if subgraph else what
 
 
-def _channels(event: Any) -> list[str]:
-    if isinstance(event, WritesSaved):
-        return [write.channel for write in event.writes]
-    return [channel for channel, _ in event.values] if isinstance(event, (CheckpointSaved, ValuesSaved)) else []
-
-
-def _short_channel(channel: str) -> str:
-    """LangGraph's own channels in short: `branch:to:risk` makes the node risk run next."""
+def _short(channel: str) -> str:
+    """Shorten the channels of LangGraph: `branch:to:risk` makes the node risk run next."""
     if channel.startswith("branch:to:"):
         return ">" + channel.removeprefix("branch:to:")
     return {"__pregel_tasks": "(sends)"}.get(channel, channel)

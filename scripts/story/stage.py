@@ -1,4 +1,4 @@
-"""The stage of the demo: starts the processes that work on a thread, and shows their traces."""
+"""The stage of the demo: it starts the processes that work on a thread, and shows their traces."""
 
 from __future__ import annotations
 
@@ -9,32 +9,36 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from eventlog import ThreadNotFound
 from saver import RedisStreamSaver
 from saver.history import Replayed
 from scripts.story.agent import URL_VARIABLE, Ledger, desk_graph, euros
-from scripts.story.log import event_table, events_after
+from scripts.story.log import event_table
+from scripts.terminal import claims, grid, table
+
+__all__ = ["CLAIMED", "PATIENCE", "DemoFailure", "Stage"]
 
 WORKER = ["-m", "scripts.story.agent"]
 PATIENCE = 60.0
-"""Seconds a step of the agent may take."""
+"""Seconds that a step of the agent may take."""
 
 CLAIMED = ("A-1042", "A-1043", "A-1044", "A-1045")
+SPEAKERS = {"human": ("customer", "bold cyan"), "ai": ("agent", "bold magenta"), "tool": ("tool", "yellow")}
 
 
 class DemoFailure(Exception):
-    """The demo cannot go on."""
+    """The demo cannot continue."""
 
 
 class Stage:
-    """One thread on one server: the processes that work on it, and what is shown of it."""
+    """One thread on one server, the processes that work on it, and the output about it."""
 
     def __init__(self, console: Console, saver: RedisStreamSaver, url: str, thread: str, folder: Path) -> None:
         self.console = console
@@ -48,13 +52,14 @@ class Stage:
         self.events: list[Replayed] = []
         self.failures = 0
         self._shown_events = 0
-        self._shown_messages: set[str] = set()
-
-    # -- processes
+        self._shown_messages = 0
 
     @contextlib.contextmanager
     def worker(self, *arguments: str, ledger: Ledger | None = None) -> Iterator[subprocess.Popen[str]]:
-        """A process of the agent, waited for at the end. Raises `DemoFailure` with what it said if it failed."""
+        """Start a process of the agent, and wait for it at the end.
+
+        Raises `DemoFailure` with its standard error if it fails.
+        """
         words = ["--thread", self.thread, "--ledger", str((ledger or self.ledger).path), *arguments]
         environment = os.environ | {URL_VARIABLE: self.url}
         with tempfile.TemporaryFile("w+") as errors:
@@ -71,28 +76,29 @@ class Stage:
                 process.wait()
 
     def run(self, *arguments: str, ledger: Ledger | None = None) -> int:
-        """Run the agent's process to its end; its pid."""
+        """Run a process of the agent to its end, and return its pid."""
         with self.worker(*arguments, ledger=ledger) as process:
             pass
-        self.follow()
+        self.read_log()
         return process.pid
 
-    # -- what there is
+    def read_log(self) -> None:
+        """Read all events of the thread."""
+        with contextlib.suppress(ThreadNotFound):
+            self.events = list(self.saver.replay(self.thread))
 
-    def follow(self) -> None:
-        """Read what was appended to the log."""
-        self.events += events_after(self.saver, self.thread, self.events)
+    def digests(self) -> list[bytes]:
+        """Return the digest of each event that was read. Each covers all events before it."""
+        return [event.recorded.digest for event in self.events]
 
     def state(self, config: Any = None) -> Any:
-        """The state of the thread, or of one of its checkpoints."""
+        """Return the state of the thread, or of one of its checkpoints."""
         return self.graph.get_state(config or self.config)
 
     def history(self) -> dict[str, Any]:
-        """Every state of the thread, by checkpoint id."""
+        """Return every state of the thread, by checkpoint id."""
         found = self.graph.get_state_history(self.config)
         return {snapshot.config["configurable"]["checkpoint_id"]: snapshot for snapshot in found}
-
-    # -- showing
 
     def title(self, text: str) -> None:
         """Begin a section."""
@@ -100,79 +106,61 @@ class Stage:
         self.console.rule(Text(text, style="bold"), align="left")
 
     def say(self, text: str) -> None:
-        """A paragraph."""
+        """Print a paragraph."""
         self.console.print(Text(text))
 
     def check(self, claim: str, holds: bool) -> None:  # noqa: FBT001
-        """Show whether a claim holds."""
+        """Print a claim, and whether it holds."""
         self.failures += not holds
-        result = Text("  ok      ", style="green") if holds else Text("  FAILED  ", style="bold red")
-        self._grid([[result, Text(claim)]])
+        self.console.print(claims([(claim, holds)]))
+
+    def show(self, what: Any) -> None:
+        """Print a table after an empty line."""
+        self.console.print()
+        self.console.print(what)
 
     def show_log(self) -> None:
-        """The events that were not shown yet."""
-        new = self.events[self._shown_events :]
+        """Print the events that are new."""
+        self.show(event_table(self.events[self._shown_events :], self.events))
         self._shown_events = len(self.events)
-        self.console.print()
-        self.console.print(event_table(new, self.events))
 
     def show_conversation(self) -> None:
-        """The messages that were not shown yet."""
-        new = [message for message in self.state().values["messages"] if message.id not in self._shown_messages]
-        self._shown_messages.update(message.id for message in new)
-        self.console.print()
-        self._grid([list(_line(message)) for message in new])
+        """Print the messages that are new."""
+        messages = self.state().values["messages"]
+        self.show(grid(map(_spoken, messages[self._shown_messages :])))
+        self._shown_messages = len(messages)
 
     def show_states(self, snapshots: dict[str, Any]) -> None:
-        """What snapshots hold, side by side."""
-        rows = [dict(_facts(snapshot)) for snapshot in snapshots.values()]
-        table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="bold")
-        table.add_column("state", no_wrap=True, style="cyan")
-        for name in snapshots:
-            table.add_column(name, overflow="fold")
-        for fact in dict.fromkeys(fact for row in rows for fact in row):
-            cells = [row.get(fact, "") for row in rows]
+        """Print snapshots side by side."""
+        columns = [dict(_facts(snapshot)) for snapshot in snapshots.values()]
+        made = table("state", *snapshots)
+        made.columns[0].style, made.columns[0].no_wrap = "cyan", True
+        for fact in dict.fromkeys(fact for column in columns for fact in column):
+            cells = [column.get(fact, "") for column in columns]
             if any(cells):
-                table.add_row(fact, *map(Text, cells))
-        self.console.print()
-        self.console.print(table)
+                made.add_row(fact, *map(Text, cells))
+        self.show(made)
 
     def show_ledger(self) -> None:
-        """Which process did what, by order."""
+        """Print the processes that acted, by order and action."""
         lines = self.ledger.lines()
         actions = list(dict.fromkeys(line["action"] for line in lines))
-        table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="bold")
-        for name in ("ledger", *actions):
-            table.add_column(name, overflow="fold")
+        made = table("ledger", *actions)
         for order_id in CLAIMED:
             cells = [[line for line in lines if line["order"] == order_id and line["action"] == one] for one in actions]
-            table.add_row(order_id, *(", ".join(map(_entered, cell)) for cell in cells))
-        self.console.print()
-        self.console.print(table)
-
-    def _grid(self, rows: Sequence[Sequence[Text]]) -> None:
-        grid = Table.grid(padding=(0, 1))
-        grid.add_column(no_wrap=True)
-        grid.add_column(overflow="fold")
-        for row in rows:
-            grid.add_row(*row)
-        self.console.print(grid)
+            made.add_row(order_id, *(", ".join(map(_entered, cell)) for cell in cells))
+        self.show(made)
 
 
-def _line(message: Any) -> Iterator[Text]:
-    """Who speaks, and what."""
-    if message.type == "human":
-        yield Text("customer", style="bold cyan")
-    elif message.type == "tool":
-        yield Text("tool", style="yellow")
-    else:
-        yield Text("agent", style="bold magenta")
-    if calls := [f"{call['name']}({_arguments(call['args'])})" for call in getattr(message, "tool_calls", ())]:
-        yield Text(f"calls {', '.join(calls)}")
-    elif message.type == "tool":
-        yield Text(textwrap.shorten(str(message.content), 100, placeholder=" ..."))
-    else:
-        yield Text(str(message.content))
+def _spoken(message: Any) -> tuple[Text, Text]:
+    """Return the speaker of a message, and its text."""
+    name, style = SPEAKERS[message.type]
+    text = str(message.content)
+    if message.type == "tool":
+        text = textwrap.shorten(text, 100, placeholder=" ...")
+    elif calls := getattr(message, "tool_calls", None):
+        text = "calls " + ", ".join(f"{call['name']}({_arguments(call['args'])})" for call in calls)
+    return Text(name, style=style), Text(text)
 
 
 def _arguments(values: dict[str, Any]) -> str:
@@ -180,7 +168,7 @@ def _arguments(values: dict[str, Any]) -> str:
 
 
 def _facts(snapshot: Any) -> Iterator[tuple[str, str]]:
-    """What a snapshot holds, by name."""
+    """Yield what a snapshot contains, by name."""
     values = snapshot.values
     yield "checkpoint", f"{snapshot.metadata['source']} {snapshot.metadata['step']}"
     yield "messages", str(len(values["messages"]))
