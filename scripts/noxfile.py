@@ -1,7 +1,8 @@
-"""The tests on every Python that the project supports: nox -f scripts/noxfile.py
+"""Run the tests on every Python that the project supports.
 
+Usage: nox -f scripts/noxfile.py
 Each session installs the project into an environment of its own under scripts/.nox and runs the tests of
-`scripts/test quick`. Arguments after `--` go to pytest instead: nox -f scripts/noxfile.py -s tests-3.10 -- -k fold
+`scripts/test quick`. Arguments after `--` replace that selection: nox -f scripts/noxfile.py -s tests-3.10 -- -k fold
 An interpreter that is not installed is skipped with a message.
 """
 
@@ -22,7 +23,7 @@ nox.needs_version = ">=2024.10"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = False
 
-if shutil.which("pyenv"):  # its shims run only the versions that are selected
+if shutil.which("pyenv"):  # the shims of pyenv run only selected versions
     installed = subprocess.run(["pyenv", "versions", "--bare"], capture_output=True, text=True, check=True).stdout
     os.environ["PYENV_VERSION"] = ":".join(installed.split())
 
