@@ -1,4 +1,4 @@
-"""Output on a terminal that the scripts share: a console, tables, progress, and claims."""
+"""Terminal output that the scripts share: console, tables, progress, claims."""
 
 from __future__ import annotations
 

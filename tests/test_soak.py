@@ -1,4 +1,4 @@
-"""scripts/soak in its short form, in this environment rather than one it sets up, and what its claims make of false evidence."""
+"""scripts/soak in its short form, in the environment of the tests, and its claims on false evidence."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ SHORT = (
 
 
 def command(*options: str) -> list[str]:
-    """The soak with these options."""
+    """Return the command of a soak with these options."""
     return [sys.executable, "-m", "scripts.soaking.main", *options]
 
 
 def surroundings(folder: Path) -> dict[str, str]:
-    """With a directory of its own for what is temporary, and output that is no terminal's."""
+    """Return an environment with this temporary directory, and without a terminal's settings."""
     variables = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "FORCE_COLOR"}}
     folder.mkdir()
     return variables | {"PYTHONPATH": str(ROOT), "TMPDIR": str(folder)}
 
 
 def left_in(folder: Path) -> list[str]:
-    """Files in a directory, and processes that have it in their command line."""
+    """Return the files in a directory, and the processes with it in their command line."""
     found = [str(path) for path in folder.iterdir()]
     for process in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -53,11 +53,11 @@ def left_in(folder: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any, Path]:
-    """What the short form printed, what it wrote as JSON, and where it worked."""
+    """Run the short form, and return its output, its JSON, and its temporary directory."""
     base = tmp_path_factory.mktemp("soak")
-    folder, told = base / "tmp", base / "soak.json"
+    folder, report = base / "tmp", base / "soak.json"
     done = subprocess.run(
-        command(*SHORT, "--json", str(told)),
+        command(*SHORT, "--json", str(report)),
         env=surroundings(folder),
         capture_output=True,
         text=True,
@@ -65,16 +65,16 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any, Path]:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout, json.loads(told.read_text()), folder
+    return done.stdout, json.loads(report.read_text()), folder
 
 
 @pytest.mark.slow
 @pytest.mark.server
 def test_every_claim_holds(ran: tuple[str, Any, Path]) -> None:
-    """All are shown as held, and are in the file."""
-    output, told, _ = ran
-    assert [claim for claim in told["claims"] if not claim["holds"]] == []
-    assert len(told["claims"]) == 13
+    """Each claim is shown as held, and is in the file."""
+    output, report, _ = ran
+    assert [claim for claim in report["claims"] if not claim["holds"]] == []
+    assert len(report["claims"]) == 13
     assert output.count("  ok  ") == 13
     assert output.rstrip().endswith("Every claim held.")
 
@@ -82,18 +82,18 @@ def test_every_claim_holds(ran: tuple[str, Any, Path]) -> None:
 @pytest.mark.slow
 @pytest.mark.server
 def test_members_were_killed_stopped_and_paused_and_the_server_restarted(ran: tuple[str, Any, Path]) -> None:
-    """Each kind of disturbance was there, also in the short form."""
-    _, told, _ = ran
-    kinds = [one["kind"] for one in told["disturbances"]]
+    """The short form has each kind of disturbance."""
+    _, report, _ = ran
+    kinds = [one["kind"] for one in report["disturbances"]]
     assert set(kinds) == {"kill", "stop", "pause", "server"}
     assert kinds.count("kill") >= 3
-    assert told["figures"]["members killed"] == kinds.count("kill")
+    assert report["figures"]["members killed"] == kinds.count("kill")
 
 
 @pytest.mark.slow
 @pytest.mark.server
 def test_nothing_is_left_behind(ran: tuple[str, Any, Path]) -> None:
-    """Neither files nor processes."""
+    """The soak leaves neither files nor processes."""
     assert left_in(ran[2]) == []
 
 
@@ -101,7 +101,7 @@ def test_nothing_is_left_behind(ran: tuple[str, Any, Path]) -> None:
 @pytest.mark.server
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_ends_all_that_it_started(tmp_path: Path, number: signal.Signals) -> None:
-    """Ctrl-C, or SIGTERM, in the middle of it."""
+    """Ctrl-C or SIGTERM in the middle ends all processes, and leaves no file."""
     folder = tmp_path / "tmp"
     variables = surroundings(folder)
     process = subprocess.Popen(
@@ -123,7 +123,7 @@ def test_interrupted_it_ends_all_that_it_started(tmp_path: Path, number: signal.
 
 @pytest.mark.server
 def test_help_names_every_option() -> None:
-    """`--help` is complete."""
+    """`--help` names every option."""
     done = subprocess.run(
         command("--help"),
         capture_output=True,
@@ -148,7 +148,7 @@ def test_help_names_every_option() -> None:
 
 
 def faithful() -> tuple[Any, Any, Any]:
-    """A plan of six events on two threads, a chaos in which one member was killed, and evidence of all going well."""
+    """Return a plan of six events, a chaos with one killed member, and evidence of success."""
     plan = Plan(events=6, threads=2, writers=1, lease=1)
     chaos = object.__new__(Chaos)
     kill = Disturbance("kill", "record-0-0", 10.0, 10.0)
@@ -166,18 +166,18 @@ def faithful() -> tuple[Any, Any, Any]:
 
 
 def failing(plan: Any, chaos: Any, found: Any) -> list[str]:
-    """The claims that do not hold."""
+    """Return the claims that do not hold."""
     return [claim.text for claim in claims(plan, chaos, found) if not claim.holds]
 
 
 def repeat(before: str, after: str, at: float) -> Any:
-    """An event that two members handled, the second at a time."""
+    """Return an event that two members handled, the second at that time."""
     one, other = Handling(9.9, "agent-000", 2, "2-0", before), Handling(at, "agent-000", 2, "2-0", after)
     return Repeat(one, other)
 
 
 def test_true_evidence_fails_no_claim() -> None:
-    """With what a killed member had in hand handled again."""
+    """Events of a killed member may be handled again."""
     plan, chaos, found = faithful()
     found.repeats = [repeat("record-0-0", "record-1-0", 11.0)]
     assert failing(plan, chaos, found) == []
@@ -191,14 +191,14 @@ def test_true_evidence_fails_no_claim() -> None:
         ("feed", [(1, "1-0"), (3, "3-0"), (2, "2-0")], "the feed announces"),
         ("handled", [1, 3], "at least once"),
         ("handled", [1, 3, 2], "the first time, in the order"),
-        ("applied", [1, 2, 2, 3], "the effect of every event once"),
-        ("applied", [2, 1, 3], "the effect of every event once"),
+        ("applied", [1, 2, 2, 3], "applied every event once"),
+        ("applied", [2, 1, 3], "applied every event once"),
         ("counts", 4, "its counts"),
         ("positions", "2", "its positions"),
     ],
 )
 def test_false_evidence_fails_its_claim(what: str, wrong: Any, words: str) -> None:
-    """Something lost, added or out of order, of one thread."""
+    """A claim fails if an event of one thread is lost, added or out of order."""
     plan, chaos, found = faithful()
     getattr(found, what)["agent-001"] = wrong
     assert any(words in text for text in failing(plan, chaos, found))
@@ -209,17 +209,17 @@ def test_false_evidence_fails_its_claim(what: str, wrong: Any, words: str) -> No
     [("record-1-0", 11.0), ("record-0-0", 9.95), ("record-0-0", 30.0)],
     ids=["of a member that was not killed", "before the kill", "long after"],
 )
-def test_a_repetition_without_a_kill_behind_it_fails(before: str, at: float) -> None:
-    """Nothing is handled twice for no reason."""
+def test_a_repeat_that_no_kill_explains_fails(before: str, at: float) -> None:
+    """An event that is handled twice without a reason fails a claim."""
     plan, chaos, found = faithful()
     found.repeats = [repeat(before, "record-2-0", at)]
-    assert any("handled again (1)" in text for text in failing(plan, chaos, found))
+    assert any("handled events again (1)" in text for text in failing(plan, chaos, found))
 
 
-def test_partitions_that_stay_a_dead_members_fail() -> None:
-    """Or that come to others too late."""
+def test_partitions_that_stay_with_a_dead_member_fail() -> None:
+    """Partitions that others take over too late fail a claim."""
     plan, chaos, found = faithful()
     move = Move("record-0-0", "record", 10.0, set(), 20.0)
     chaos.moves = [move]
     (text,) = failing(plan, chaos, found)
-    assert "others' after 10.0 s at most" in text
+    assert "killed member after 10.0 s at most" in text

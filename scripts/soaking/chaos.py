@@ -1,6 +1,6 @@
-"""What is done to the processes of scripts/soak while they work, and what is seen of the groups meanwhile.
+"""Disturb the processes of scripts/soak while they work, and watch the groups.
 
-One loop does all of it: at every turn it starts what is due to come back, does to one member what is next, and looks at the groups.
+One loop does all of it. At every turn it looks at the groups, disturbs one member if it is time, and starts members again.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from scripts.soaking.stage import Seat, SoakFailure, Stage
 __all__ = ["Chaos", "Disturbance", "Move"]
 
 ORDER = ("kill", "kill", "stop", "kill", "pause")
-"""What is done to members, in turn: SIGKILL, SIGTERM, or SIGSTOP for longer than a lease. To whom, chance says."""
+"""Disturbances of members, in turn: SIGKILL, SIGTERM, or SIGSTOP for longer than a lease. The member is chosen by chance."""
 STOPPING = 15.0
 """Seconds within which a member ends after SIGTERM."""
 STUCK = 90.0
-"""Seconds without any progress after which the soak is given up."""
+"""Seconds without any progress after which the soak gives up."""
 DOWN = 1.0
 """Seconds between the server's end and its restart."""
 
 
 @dataclass
 class Disturbance:
-    """Something that was done: to a member, or to the server. Times are the machine's clock's."""
+    """A disturbance of a member or of the server, with times of the machine's clock."""
 
     kind: str
     whom: str
@@ -38,7 +38,7 @@ class Disturbance:
 
 @dataclass
 class Move:
-    """Partitions of a member that was killed, and when each was seen to be another's."""
+    """Partitions of a killed member, and the time when others had all of them."""
 
     member: str
     group: str
@@ -55,7 +55,7 @@ class Chaos:
     disturbances: list[Disturbance] = field(default_factory=list)
     moves: list[Move] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
-    """What processes did that they should not."""
+    """Things that processes did and should not do."""
     most_pending: dict[str, int] = field(default_factory=dict)
     oldest_pending: dict[str, float] = field(default_factory=dict)
 
@@ -66,17 +66,20 @@ class Chaos:
         self._next = time.monotonic() + self._pause()
         self._back: list[tuple[float, Seat]] = []
         self._paused: list[tuple[float, Seat, Disturbance]] = []
-        self._held: dict[str, set[int]] = {}
-        """What each member leased when last seen."""
+        self._leased: dict[str, set[int]] = {}
+        """The partitions of each member at the last look."""
         self._settled: set[str] = set()
-        """Members that leased something the time before, too: they have joined, and listen to SIGTERM."""
+        """Members that had partitions at the look before, too. They have joined, and react to SIGTERM."""
         self._pending: dict[str, int] = dict.fromkeys(self.stage.groups, 0)
         self._waiting = 0
         self._restarted = self.stage.server is None
         self._progress = (time.monotonic(), (0, 0))
 
     def run(self) -> Iterator[int]:
-        """Until all is written and worked off. Yields, now and then, how many events are written."""
+        """Run until everything is written and handled.
+
+        Yields the number of written events now and then.
+        """
         total = self.stage.plan.events
         while True:
             written = self.stage.written()
@@ -96,35 +99,31 @@ class Chaos:
             time.sleep(0.15)
 
     def stop_members(self) -> None:
-        """Ends all members in order."""
+        """End all members in order."""
         for seat in self.stage.seats:
             if seat.child is not None:
                 seat.child.send(signal.SIGTERM)
         for seat in self.stage.seats:
             self._await_end(seat)
 
-    def outages(self) -> list[Disturbance]:
-        """When the server was gone."""
-        return [one for one in self.disturbances if one.kind == "server"]
-
     def _pause(self) -> float:
         return self.stage.plan.seconds_between_kills * self._dice.uniform(0.6, 1.4)
 
     def _look(self) -> None:
-        self._settled = set(self._held)
-        now, self._waiting, self._held = time.monotonic(), 0, {}
+        self._settled = set(self._leased)
+        now, self._waiting, self._leased = time.monotonic(), 0, {}
         for name, group in self.stage.groups.items():
             lag = group.lag()
             self._pending[name] = lag.pending
             self._waiting += lag.waiting
             self.most_pending[name] = max(self.most_pending.get(name, 0), lag.pending)
             self.oldest_pending[name] = max(self.oldest_pending.get(name, 0.0), lag.age or 0.0)
-            holders = {one.partition: one.member for one in lag.partitions if one.member is not None}
-            for number, member in holders.items():
-                self._held.setdefault(member, set()).add(number)
+            owners = {one.partition: one.member for one in lag.partitions if one.member is not None}
+            for number, member in owners.items():
+                self._leased.setdefault(member, set()).add(number)
             for move in self.moves:
                 if move.group == name and move.waiting:
-                    move.waiting -= {number for number, member in holders.items() if member != move.member}
+                    move.waiting -= {number for number, member in owners.items() if member != move.member}
                     move.ended = now
 
     def _disturb(self) -> None:
@@ -138,31 +137,34 @@ class Chaos:
         seat, kind = self._dice.choice(candidates), next(self._kinds)
         assert seat.child is not None
         now, name = time.monotonic(), seat.child.name
-        told = Disturbance(kind, name, now, now)
-        self.disturbances.append(told)
+        disturbance = Disturbance(kind, name, now, now)
+        self.disturbances.append(disturbance)
         if kind == "pause":
             seat.child.send(signal.SIGSTOP)
-            self._paused.append((now + 1.5 * self.stage.plan.lease, seat, told))
+            self._paused.append((now + 1.5 * self.stage.plan.lease, seat, disturbance))
             return
         if kind == "kill":
             seat.child.kill()
-            self.moves.append(Move(name, seat.group, now, set(self._held[name])))
+            self.moves.append(Move(name, seat.group, now, set(self._leased[name])))
             seat.child = None
         else:
             seat.child.send(signal.SIGTERM)
             self._await_end(seat)
-        told.ended = time.monotonic()
-        self._back.append((told.ended + self._dice.uniform(0.1, 1.0), seat))
+        disturbance.ended = time.monotonic()
+        self._back.append((disturbance.ended + self._dice.uniform(0.1, 1.0), seat))
 
     def _moving(self) -> bool:
-        """Whether partitions of a member that was killed are to be another's yet; after a while that is not waited for."""
+        """Return whether partitions of a killed member still have to move.
+
+        After a while the loop stops waiting for them.
+        """
         return any(move.waiting and time.monotonic() - move.began < STUCK / 2 for move in self.moves)
 
     def _is_settled(self, seat: Seat) -> bool:
-        return seat.child is not None and seat.child.name in self._settled and seat.child.name in self._held
+        return seat.child is not None and seat.child.name in self._settled and seat.child.name in self._leased
 
     def _await_end(self, seat: Seat) -> None:
-        """Until a member that was told to has ended."""
+        """Wait until a member has ended after SIGTERM."""
         child, seat.child = seat.child, None
         if child is None:
             return
@@ -176,10 +178,10 @@ class Chaos:
         now = time.monotonic()
         for due in [one for one in self._paused if one[0] <= now]:
             self._paused.remove(due)
-            _, seat, told = due
+            _, seat, disturbance = due
             if seat.child is not None:
                 seat.child.send(signal.SIGCONT)
-            told.ended = time.monotonic()
+            disturbance.ended = time.monotonic()
         for back in [one for one in self._back if one[0] <= now]:
             self._back.remove(back)
             self.stage.seat(back[1])
@@ -187,12 +189,11 @@ class Chaos:
     def _restart_server(self) -> None:
         server = self.stage.server
         assert server is not None
-        told = Disturbance("server", "server", time.monotonic(), 0.0)
+        began = time.monotonic()
         server.kill()
         time.sleep(DOWN)
         server.start()
-        told.ended = time.monotonic()
-        self.disturbances.append(told)
+        self.disturbances.append(Disturbance("server", "server", began, time.monotonic()))
         self._restarted = True
 
     def _check_processes(self) -> None:
@@ -213,6 +214,6 @@ class Chaos:
             self._progress = now, (written, backlog + self._waiting)
         elif now - since > STUCK:
             raise SoakFailure(
-                f"Nothing moved for {STUCK:g} s: {written} events written, pending {self._pending}, {self._waiting} wait."
-                f"{self.stage.complaints()}"
+                f"There was no progress for {STUCK:g} s: {written} events are written, pending are {self._pending}, "
+                f"{self._waiting} wait.{self.stage.complaints()}"
             )

@@ -1,4 +1,4 @@
-"""Processes of scripts/soak: how they are started, told to end, and end with the one that started them, however that ends."""
+"""Start processes of scripts/soak that end with the process that started them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 __all__ = ["Child", "end_with_parent"]
@@ -17,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Child:
-    """A process that runs one of these modules; what it prints goes to files."""
+    """A process that runs a module of this project, with its output in files."""
 
     def __init__(self, name: str, module: str, arguments: list[str], folder: Path) -> None:
         self.name = name
@@ -31,30 +30,30 @@ class Child:
                 stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=err,
-                start_new_session=True,  # Ctrl-C is for the one that started it
+                start_new_session=True,  # Ctrl-C concerns only the parent
             )
 
     @property
     def code(self) -> int | None:
-        """Its exit code, None while it runs."""
+        """The exit code, None while it runs."""
         return self._process.poll()
 
     @property
     def out(self) -> str:
-        """What it printed."""
+        """The standard output so far."""
         return self._out.read_text()
 
     @property
     def complaint(self) -> str:
-        """The end of what it said on standard error."""
+        """The last lines of standard error."""
         return "\n".join(self._err.read_text(errors="replace").splitlines()[-15:])
 
     def send(self, number: signal.Signals) -> None:
-        """A signal; nothing if it has ended."""
+        """Send a signal, unless the process has ended."""
         self._process.send_signal(number)
 
     def kill(self) -> None:
-        """SIGKILL, and wait until it is gone."""
+        """Send SIGKILL, and wait for the end."""
         self._process.kill()
         self._process.wait()
         if self._process.stdin is not None:
@@ -62,15 +61,14 @@ class Child:
                 self._process.stdin.close()
 
     def ended_within(self, seconds: float) -> bool:
-        """Whether it ends by itself in that time."""
-        deadline = time.monotonic() + seconds
-        while self.code is None and time.monotonic() < deadline:
-            time.sleep(0.02)
+        """Return whether it ends by itself in that time."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
         return self.code is not None
 
 
 def end_with_parent() -> None:
-    """Called in the child: it ends at once when the process that started it does."""
+    """End this process as soon as the process that started it ends."""
     threading.Thread(target=_wait_for_parent, daemon=True).start()
 
 

@@ -1,7 +1,8 @@
-"""What a soak left behind: the logs, the feed, what the group `record` noted, and the database of the group `sink`."""
+"""The evidence of a soak: logs, feed, notes of `record`, database of `sink`."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ PAGE = 1000
 
 @dataclass(frozen=True)
 class Repeat:
-    """An event that was handled again: by whom before, by whom then."""
+    """Two handlings of the same event, one after the other."""
 
     before: Handling
     after: Handling
@@ -27,34 +28,33 @@ class Repeat:
 
 @dataclass
 class Evidence:
-    """All of it, by thread."""
+    """All evidence, by thread."""
 
     logs: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
     """Sequence and entry id of each entry of the log."""
     feed: dict[str, list[tuple[int, str]]] = field(default_factory=lambda: defaultdict(list))
-    """The same, as announced."""
+    """The same, as the feed announced them."""
     orders: dict[str, str] = field(default_factory=dict)
-    """`order` of the last activity announced."""
+    """The `order` of the last event that the feed announced."""
     handled: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     """Sequences in the order in which the group `record` handled them for the first time."""
-    handlings: int = 0
     handled_between: tuple[float, float] = (0.0, 0.0)
     repeats: list[Repeat] = field(default_factory=list)
     applied: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
-    """Sequences in the order in which the group `sink` had their effects."""
+    """Sequences in the order in which the group `sink` applied them."""
     applied_between: tuple[float, float] = (0.0, 0.0)
     counts: dict[str, int] = field(default_factory=dict)
     positions: dict[str, str] = field(default_factory=dict)
     left_out: int = 0
-    """Events that the group `sink` was handed again, and left out."""
+    """Events that the group `sink` handled again, and left out."""
     writers: list[dict[str, Any]] = field(default_factory=list)
-    """What the writers said of themselves."""
+    """The reports of the writers."""
     counted: dict[str, int] = field(default_factory=dict)
     """Events handled, as each group counts them."""
 
 
 def collect(stage: Stage) -> Evidence:
-    """Reads it. The members have ended."""
+    """Read the evidence, once the members have ended."""
     found = Evidence()
     for thread in stage.plan.made():
         found.logs[thread] = _log_of(stage, thread)
@@ -84,7 +84,6 @@ def _read_record(stage: Stage, found: Evidence) -> None:
         if member.name.startswith(RECORD):
             handlings += read_handlings(stage.noted_by(member.name), member.name)
     handlings.sort()
-    found.handlings = len(handlings)
     if handlings:
         found.handled_between = handlings[0].at, handlings[-1].at
     last: dict[tuple[str, str], Handling] = {}
@@ -98,14 +97,10 @@ def _read_record(stage: Stage, found: Evidence) -> None:
 
 
 def _read_sink(stage: Stage, found: Evidence) -> None:
-    database = open_database(stage.database)
-    try:
+    with contextlib.closing(open_database(stage.database)) as database:
         for thread, sequence in database.execute("SELECT thread, sequence FROM applied ORDER BY rowid"):
             found.applied[thread].append(sequence)
         for thread, position, count in database.execute("SELECT thread, position, count FROM positions"):
             found.positions[thread], found.counts[thread] = position, count
-        (between,) = database.execute("SELECT coalesce(min(at), 0), coalesce(max(at), 0) FROM applied")
-        found.applied_between = between
+        (found.applied_between,) = database.execute("SELECT coalesce(min(at), 0), coalesce(max(at), 0) FROM applied")
         ((found.left_out,),) = database.execute("SELECT count(*) FROM left_out")
-    finally:
-        database.close()

@@ -1,7 +1,8 @@
-"""Another process that is a member of a group: `-m scripts.soaking.member URL PLAN GROUP NAME sync|async PATH`.
+"""A process that is a member of a group.
 
-A member of the group `record` notes each handling in a file of its own, in one write each, so that being killed loses none. One of
-the group `sink` has its effects in the database that all of them share.
+Usage: `-m scripts.soaking.member URL PLAN GROUP NAME sync|async PATH`. A member of the group `record` notes each
+handling in its own file, with one write each, so a kill loses none. A member of the group `sink` applies events in
+the database that all of them share.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ __all__ = ["Handling", "read_handlings"]
 
 
 class Handling(NamedTuple):
-    """That an event was handled, when by the machine's clock, and by whom."""
+    """One handling of an event by a member, with the time of the machine's clock."""
 
     at: float
     thread: str
@@ -38,13 +39,13 @@ class Recorder:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def note(self, activity: Activity) -> None:
-        """That an event is handled now."""
+        """Note that an event is handled now."""
         line = f"{time.monotonic():.6f} {activity.thread_id} {activity.sequence} {activity.id}\n"
         os.write(self._file, line.encode())
 
 
 def read_handlings(path: Path, member: str) -> list[Handling]:
-    """What a member noted."""
+    """Return the handlings that a member noted."""
     handlings = []
     for line in path.read_text().splitlines() if path.exists() else ():
         at, thread, sequence, feed_id = line.split()
@@ -53,29 +54,30 @@ def read_handlings(path: Path, member: str) -> list[Handling]:
 
 
 def record(member: Member, recorder: Recorder) -> None:
-    """Iterates, sync."""
+    """Iterate over the events, sync."""
     with member:
         for activity in member:
             recorder.note(activity)
 
 
 async def arecord(member: Member, recorder: Recorder) -> None:
-    """Iterates, async."""
+    """Iterate over the events, async."""
     async with member:
         async for activity in member:
             recorder.note(activity)
 
 
-def main(url: str, told: str, group: str, name: str, *rest: str) -> None:
-    """Works until it is told to stop."""
-    plan, colour, path = Plan.load(told), rest[0], Path(rest[1])
+def main(arguments: list[str]) -> None:
+    """Handle events until a signal ends the process."""
+    url, plan_text, group, name, driver, path_text = arguments
+    plan, path = Plan.load(plan_text), Path(path_text)
     feed = ActivityFeed.from_conn_string(url, prefix=plan.prefix)
     member = feed.group(group).member(name, lease=plan.lease)
-    if group == RECORD and colour == "sync":
+    if group == RECORD and driver == "sync":
         record(member, Recorder(path))
     elif group == RECORD:
         asyncio.run(arecord(member, Recorder(path)))
-    elif colour == "sync":
+    elif driver == "sync":
         member.run(Sink(path, name).apply)
     else:
         asyncio.run(member.arun(Sink(path, name).apply))
@@ -83,4 +85,4 @@ def main(url: str, told: str, group: str, name: str, *rest: str) -> None:
 
 if __name__ == "__main__":
     end_with_parent()
-    main(*sys.argv[1:])
+    main(sys.argv[1:])

@@ -1,4 +1,4 @@
-"""How much is written by how many, and how often something is killed: what all processes of scripts/soak agree on."""
+"""The plan that all processes of scripts/soak share: sizes and times."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing_extensions import Self
 __all__ = ["RECORD", "SINK", "Plan"]
 
 RECORD = "record"
-"""The group whose handlers note each handling, the same event's twice if it is handled twice."""
+"""The group whose members note each handling. An event that is handled twice is noted twice."""
 SINK = "sink"
-"""The group whose handlers have an effect once, in a database of their own."""
+"""The group whose members apply each event once, in a database that they share."""
 
 
 @dataclass(frozen=True)
@@ -23,36 +23,36 @@ class Plan:
     threads: int = 50
     writers: int = 4
     members: int = 3
-    """Of each group."""
+    """Members of each group."""
     seconds_between_kills: float = 3.0
     lease: float = 3.0
     seconds: float = 10.0
-    """Writing is spread over at least this time, so that few events leave time to kill something."""
+    """Writing takes at least this long, so that there is time for kills when there are few events."""
     seed: int = 7
     prefix: str = "soak"
-    """What every key begins with."""
+    """The prefix of every key."""
 
     @property
     def names(self) -> list[str]:
-        """Of the threads."""
+        """The names of the threads."""
         return [f"agent-{number:03}" for number in range(self.threads)]
 
     def of_writer(self, writer: int) -> dict[str, int]:
-        """A writer's threads, which nobody else writes to, and how many events each gets."""
+        """Return the threads that only this writer writes to, and their numbers of events."""
         each, more = divmod(self.events, self.threads)
         return {
             name: each + (number < more) for number, name in enumerate(self.names) if number % self.writers == writer
         }
 
     def made(self) -> dict[str, int]:
-        """How many events each thread gets."""
+        """Return the number of events of each thread."""
         return {thread: count for writer in range(self.writers) for thread, count in self.of_writer(writer).items()}
 
     def dump(self) -> str:
-        """As another process is told of it."""
+        """Return the plan as text for another process."""
         return json.dumps(asdict(self))
 
     @classmethod
     def load(cls, text: str) -> Self:
-        """What `dump` gave."""
+        """Return the plan of a text from `dump`."""
         return cls(**json.loads(text))

@@ -1,7 +1,8 @@
-"""A database of one's own in which each event of the feed has its effect once, though it may be handled more often.
+"""A database in which each event of the feed is applied once.
 
-Effect and position are one transaction. The position is, per thread, the `order` of the last event that had its effect: text that
-sorts as the feed does. What is not greater has had its effect already.
+Members may handle an event more often. Effect and position share a transaction. The position of a thread is the
+`order` of the last event that was applied, a text that sorts as the feed does. An event whose `order` is not greater
+was applied before.
 """
 
 from __future__ import annotations
@@ -19,41 +20,35 @@ CREATE TABLE IF NOT EXISTS positions (thread TEXT PRIMARY KEY, position TEXT NOT
 CREATE TABLE IF NOT EXISTS applied (thread TEXT NOT NULL, sequence INTEGER NOT NULL, at REAL NOT NULL, member TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS left_out (thread TEXT NOT NULL, sequence INTEGER NOT NULL);
 """
-APPLY = """
+ADVANCE = """
 INSERT INTO positions VALUES (?, ?, 1)
-ON CONFLICT (thread) DO UPDATE SET position = excluded.position, count = count + 1
+ON CONFLICT (thread) DO UPDATE SET position = excluded.position, count = count + 1 WHERE position < excluded.position
 """
 
 
 def open_database(path: Path) -> sqlite3.Connection:
-    """The database, with its tables. A process that is killed leaves it as after its last commit."""
+    """Open the database, which after a kill is as its last commit left it."""
     database = sqlite3.connect(path, timeout=60, isolation_level=None)
     database.execute("PRAGMA journal_mode = WAL")
-    database.execute("PRAGMA synchronous = OFF")  # the machine is not killed here, only processes are
+    database.execute("PRAGMA synchronous = OFF")  # only processes are killed here, not the machine
     database.executescript(TABLES)
     return database
 
 
 class Sink:
-    """What a member does with each event."""
+    """The handler of a member of the group `sink`."""
 
     def __init__(self, path: Path, member: str) -> None:
         self._database = open_database(path)
         self._member = member
 
     def apply(self, activity: Activity) -> None:
-        """The effect of an event, if it has not had it yet."""
+        """Apply an event, unless it was applied before."""
         database, thread = self._database, activity.thread_id
-        database.execute("BEGIN IMMEDIATE")
-        try:
-            row = database.execute("SELECT position FROM positions WHERE thread = ?", (thread,)).fetchone()
-            if row is None or activity.order > row[0]:
-                database.execute(APPLY, (thread, activity.order))
+        with database:
+            database.execute("BEGIN IMMEDIATE")
+            if database.execute(ADVANCE, (thread, activity.order)).rowcount:
                 applied = (thread, activity.sequence, time.monotonic(), self._member)
                 database.execute("INSERT INTO applied VALUES (?, ?, ?, ?)", applied)
             else:
                 database.execute("INSERT INTO left_out VALUES (?, ?)", (thread, activity.sequence))
-        except BaseException:
-            database.execute("ROLLBACK")
-            raise
-        database.execute("COMMIT")

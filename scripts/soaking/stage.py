@@ -1,9 +1,8 @@
-"""The stage of scripts/soak: a server, the processes that work on it, and the feed as the one who watches sees it."""
+"""The stage of scripts/soak: a server, its processes, and the watched feed."""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import shutil
 import time
 from dataclasses import dataclass
@@ -25,15 +24,18 @@ from tests.servers import RunningServer, connect, free_ports, launch
 __all__ = ["Seat", "SoakFailure", "Stage", "private_server"]
 
 SERVER = ("--appendonly", "yes", "--appendfsync", "always")
-"""Every acknowledged write survives a kill: with `everysec` the server may acknowledge while a sync keeps it from writing."""
+"""Every acknowledged write survives a kill.
+
+With `everysec` the server may acknowledge a write while a sync still prevents it from reaching the file.
+"""
 
 
 class SoakFailure(Exception):
-    """The soak cannot go on."""
+    """The soak cannot continue."""
 
 
 def private_server(folder: Path) -> RunningServer:
-    """A server on a port of its own, its data in a folder: redis-server from PATH, else the embedded one's binary."""
+    """Start redis-server from PATH, else the embedded server, with data in a folder."""
     found = shutil.which("redis-server")
     folder.mkdir()
     return launch(Path(found or embedded_binary()), *SERVER, dir=folder, port=free_ports(1)[0])
@@ -41,7 +43,7 @@ def private_server(folder: Path) -> RunningServer:
 
 @dataclass
 class Seat:
-    """A place in a group, taken by one process after the other."""
+    """A seat in a group, which one process after the other takes."""
 
     group: str
     number: int
@@ -49,13 +51,13 @@ class Seat:
     child: Child | None = None
 
     @property
-    def colour(self) -> str:
+    def driver(self) -> str:
         """One member in three is async."""
         return "async" if self.number % 3 == 2 else "sync"
 
 
 class Stage:
-    """All that runs. Ended by `close`, whatever state it is in."""
+    """Everything that runs, until `close` ends it."""
 
     def __init__(self, plan: Plan, url: str, folder: Path, server: RunningServer | None) -> None:
         self.plan = plan
@@ -65,14 +67,14 @@ class Stage:
         self.writers: list[Child] = []
         self.seats = [Seat(group, number) for group in (RECORD, SINK) for number in range(plan.members)]
         self.members: list[Child] = []
-        """All there ever were."""
+        """All members since the start, also those that have ended."""
         self.redis: Any = connect(url)
         self.feed = ActivityFeed.from_conn_string(url, prefix=plan.prefix)
         self.groups = {name: self.feed.group(name) for name in (RECORD, SINK)}
         self.keyspace = Keyspace(plan.prefix, PARTITIONS)
 
     def set_up(self) -> None:
-        """Lays out the prefix, registers the groups, makes the database."""
+        """Set up the prefix, register the groups, and make the database."""
         with RedisStreamSaver.from_conn_string(self.url, prefix=self.plan.prefix) as saver:
             saver.setup()
         for group in self.groups.values():
@@ -81,37 +83,37 @@ class Stage:
 
     @property
     def database(self) -> Path:
-        """Where the group `sink` has its effects."""
+        """The database of the group `sink`."""
         return self.folder / "sink.sqlite"
 
     def noted_by(self, member: str) -> Path:
-        """Where a member of the group `record` notes what it handled."""
+        """Return the file in which a member of the group `record` notes its handlings."""
         return self.folder / f"{member}.handled"
 
     def write(self) -> None:
-        """Starts the writers."""
+        """Start the writers."""
         for number in range(self.plan.writers):
             words = [self.url, self.plan.dump(), str(number)]
             self.writers.append(Child(f"writer-{number}", "scripts.soaking.writer", words, self.folder))
 
     def seat(self, seat: Seat) -> None:
-        """Starts a member."""
+        """Start a member."""
         name = f"{seat.group}-{seat.number}-{seat.taken}"
         seat.taken += 1
         path = self.noted_by(name) if seat.group == RECORD else self.database
-        words = [self.url, self.plan.dump(), seat.group, name, seat.colour, str(path)]
+        words = [self.url, self.plan.dump(), seat.group, name, seat.driver, str(path)]
         seat.child = Child(name, "scripts.soaking.member", words, self.folder)
         self.members.append(seat.child)
 
     def written(self) -> int:
-        """How many events the feed has."""
+        """Return the number of events in the feed."""
         with self.redis.pipeline(transaction=False) as pipeline:
             for number in range(self.keyspace.partitions):
                 pipeline.xlen(self.keyspace.partition(number).feed)
             return sum(pipeline.execute())
 
     def await_members(self, seconds: float) -> None:
-        """Until each that was started has joined, and each partition is someone's."""
+        """Wait until each running member has joined, and each partition has a member."""
         deadline = time.monotonic() + seconds
         while not all(self._complete(group) for group in self.groups):
             if time.monotonic() > deadline:
@@ -119,26 +121,19 @@ class Stage:
             time.sleep(0.1)
 
     def _complete(self, group: str) -> bool:
-        """Whether all of its members are there, and no dead one counts as alive any more."""
+        """Return whether exactly the running members of a group have joined."""
         lag = self.groups[group].lag()
-        holders = {one.member for one in lag.partitions}
+        owners = {one.member for one in lag.partitions}
         names = {seat.child.name for seat in self.seats if seat.group == group and seat.child is not None}
-        return None not in holders and set(lag.members) == names
+        return None not in owners and set(lag.members) == names
 
     def complaints(self) -> str:
-        """What processes said that ended with an error."""
-        said = [f"\n{child.name} ended with {child.code}:\n{child.complaint}" for child in self._ended_badly()]
-        return "".join(said[:3])
-
-    def _ended_badly(self) -> list[Child]:
-        return [
-            child
-            for child in itertools.chain(self.writers, self.members)
-            if child.code not in {None, 0} and child.complaint
-        ]
+        """Return the last output of processes that ended with an error."""
+        failed = [one for one in (*self.writers, *self.members) if one.code not in {None, 0} and one.complaint]
+        return "".join(f"\n{one.name} ended with {one.code}:\n{one.complaint}" for one in failed[:3])
 
     def close(self) -> None:
-        """Ends every process, and the server if it is its own; what was written to a server of someone else's is deleted."""
+        """End every process, and delete the keys on a server that the soak did not start."""
         for child in (*self.writers, *self.members):
             child.kill()
         if self.server is None:

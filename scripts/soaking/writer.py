@@ -1,7 +1,7 @@
-"""Another process that writes, as agents do, to threads of its own: `-m scripts.soaking.writer URL PLAN NUMBER`.
+"""A process that writes to its own threads, as agents do.
 
-Every other event of a thread is a checkpoint, the one after it a write to that. A call that finds the server gone is made again, as
-it was. At the end it prints what it wrote, as JSON.
+Usage: `-m scripts.soaking.writer URL PLAN NUMBER`. Events of a thread are in turn a checkpoint and a write to it. If
+the server is away, the same call is repeated. At the end the process prints a report as JSON.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from scripts.soaking.plan import Plan
 __all__ = ["Written"]
 
 PATIENCE = 60.0
-"""Seconds for which a call is made again."""
+"""Seconds for which a call is repeated."""
 
 
 @dataclass
 class Written:
-    """What was written, between which times of the machine's clock, and how many calls had to be made again."""
+    """The report: events, repeated calls, and the times of the machine's clock."""
 
     events: int = 0
     retries: int = 0
@@ -47,11 +47,11 @@ class Agent:
 
     @property
     def done(self) -> bool:
-        """Whether it has made all of its events."""
+        """Whether all events are made."""
         return self._made == self._events
 
     def next_event(self) -> Callable[[], object]:
-        """A call that makes the next event, however often it is made."""
+        """Return a call that makes the next event, and may be repeated."""
         step, writes = divmod(self._made, 2)
         self._made += 1
         if writes:
@@ -66,7 +66,7 @@ class Agent:
             "v": 4,
             "id": _checkpoint_id(step),
             "ts": "2026-01-01T00:00:00+00:00",
-            "channel_values": {"turn": step, "status": f"{self._thread} is at work, for the {step // 3}th time"},
+            "channel_values": {"turn": step, "status": f"{self._thread} works on item {step // 3}"},
             "channel_versions": versions,
             "versions_seen": {},
             "updated_channels": None,
@@ -85,7 +85,7 @@ def _checkpoint_id(step: int) -> str:
 
 
 def write(url: str, plan: Plan, number: int) -> Written:
-    """All events of one writer, its threads in an order that chance gives."""
+    """Write all events of one writer, its threads in random order."""
     dice = random.Random(f"{plan.seed} {number}")
     mine = plan.of_writer(number)
     pause = plan.seconds / max(1, sum(mine.values()))
@@ -97,7 +97,7 @@ def write(url: str, plan: Plan, number: int) -> Written:
             if ahead > 0:
                 time.sleep(ahead)
             agent = dice.choice(agents)
-            _until_it_is_made(agent.next_event(), written)
+            _repeat(agent.next_event(), written)
             written.events += 1
             if agent.done:
                 agents.remove(agent)
@@ -105,7 +105,7 @@ def write(url: str, plan: Plan, number: int) -> Written:
     return written
 
 
-def _until_it_is_made(call: Callable[[], object], written: Written) -> None:
+def _repeat(call: Callable[[], object], written: Written) -> None:
     deadline = time.monotonic() + PATIENCE
     while True:
         try:

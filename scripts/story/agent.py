@@ -154,7 +154,7 @@ def tools(ledger: Ledger) -> list[Callable[..., str]]:
 
 
 def speak(state: State) -> dict[str, Any]:
-    """Take the place of a language model: call tools by rule, and put their results into words."""
+    """Call tools by rule and put their results into words, in place of a model."""
     messages = state["messages"]
     if isinstance(messages[-1], ToolMessage):
         return {"messages": [AIMessage(" ".join(_in_words(messages)))]}
@@ -184,7 +184,10 @@ def _in_words(messages: Sequence[AnyMessage]) -> Iterator[str]:
 
 
 def after_speaking(state: State) -> str | list[Send]:
-    """Fan out a refund, one branch per order; send other calls to the tools; end the turn after an answer."""
+    """Decide the next nodes.
+
+    A refund fans out, one branch per order. Other calls go to the tools, and an answer ends the turn.
+    """
     calls = _open_calls(state)
     if calls and calls[0]["name"] == "refund":
         return [Send("inspect", Branch(order=order_id)) for order_id in calls[0]["args"]["orders"]]
@@ -208,7 +211,7 @@ class Desk:
         self.carrier_down = carrier_down
 
     def inspect(self, state: Branch) -> dict[str, Any]:
-        """Ask the carrier about an order, and set its refund aside: one branch of the fan-out."""
+        """Ask the carrier about one order, and set its refund aside."""
         order = find(state["order"])
         self.ledger.add("asked carrier", order.id)
         while order.id in self.carrier_down:
@@ -247,7 +250,7 @@ class RiskOutput(TypedDict):
 
 
 def risk_graph() -> Any:
-    """Return the subgraph that reviews a claim: two signals side by side, then their sum."""
+    """Return the subgraph that reviews a claim: two parallel signals, then their sum."""
 
     def frequency(state: RiskState) -> dict[str, Any]:
         return {"signals": {"frequency": 100 * len(state["checks"]) // len(ORDERS[CUSTOMER])}}
@@ -267,7 +270,7 @@ def risk_graph() -> Any:
 
 
 def desk_graph(checkpointer: RedisStreamSaver, ledger: Ledger, carrier_down: Sequence[str] = ()) -> Any:
-    """Return the agent. The carrier does not answer for the orders in `carrier_down`."""
+    """Return the agent, whose carrier does not answer for orders in `carrier_down`."""
     desk = Desk(ledger, carrier_down)
     builder = StateGraph(State)
     builder.add_node(speak).add_node("tools", ToolNode(tools(ledger)))

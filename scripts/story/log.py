@@ -25,7 +25,7 @@ def finished_tasks(events: Iterable[Replayed], channel: str) -> set[str]:
 
 
 def delete_views(url: str, thread: str, namespaces: Iterable[str]) -> int:
-    """Delete every key that is derived from the log of a thread, and return their number."""
+    """Delete all keys derived from the log of a thread, and return their number."""
     keys = Keyspace(PREFIX, PARTITIONS).thread(thread.encode())
     views = [keys.index, keys.order, *(keys.head(one.encode()) for one in namespaces)]
     with contextlib.closing(Connections.from_url(url)) as connections:
@@ -38,7 +38,7 @@ def _delete(key: bytes) -> Flow[int]:
 
 
 def event_table(events: Sequence[Replayed], known: Sequence[Replayed]) -> Table:
-    """Return a table with one row per event. Parents are looked up in `known`, the whole log."""
+    """Return a table with one row per event, with parents from `known`, the whole log."""
     saved = ((one.event, one.sequence) for one in known if isinstance(one.event, CheckpointSaved))
     numbers: dict[tuple[str, str | None], int] = {(event.namespace, event.checkpoint_id): n for event, n in saved}
     made = table("seq", "time", "kind", "on", "what", "channels", "who")
@@ -74,7 +74,7 @@ def _what(event: Any) -> str:
 
 
 def _short(channel: str) -> str:
-    """Shorten the channels of LangGraph: `branch:to:risk` makes the node risk run next."""
+    """Shorten LangGraph's channels: `branch:to:risk` makes the node risk run next."""
     if channel.startswith("branch:to:"):
         return ">" + channel.removeprefix("branch:to:")
     return {"__pregel_tasks": "(sends)"}.get(channel, channel)

@@ -1,4 +1,4 @@
-"""The stage of the demo: it starts the processes that work on a thread, and shows their traces."""
+"""The stage of the demo, which starts processes and shows their traces."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class DemoFailure(Exception):
 
 
 class Stage:
-    """One thread on one server, the processes that work on it, and the output about it."""
+    """One thread on one server, with its processes and the output about it."""
 
     def __init__(self, console: Console, saver: RedisStreamSaver, url: str, thread: str, folder: Path) -> None:
         self.console = console
@@ -88,7 +88,10 @@ class Stage:
             self.events = list(self.saver.replay(self.thread))
 
     def digests(self) -> list[bytes]:
-        """Return the digest of each event that was read. Each covers all events before it."""
+        """Return the digests of the events that were read.
+
+        Each covers all events before it.
+        """
         return [event.recorded.digest for event in self.events]
 
     def state(self, config: Any = None) -> Any:

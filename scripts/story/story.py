@@ -34,7 +34,7 @@ DUE = sum(find(order_id).refund for order_id in CLAIMED)
 
 
 def act_one(stage: Stage) -> Any:
-    """Take two turns, kill the process when half of its fan-out is done, and return the state."""
+    """Take two turns, kill the process within its fan-out, and return the state."""
     stage.title("1  Tools, a fan-out, kill -9")
     down = ["--carrier-down", *CARRIER_DOWN]
     with stage.worker(*down, "--steps", f"say={QUESTION}", f"say={CLAIM}") as process:
