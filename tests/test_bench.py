@@ -24,14 +24,14 @@ import sys
 from pathlib import Path
 from scripts.benchmark import main
 from scripts.benchmark.plan import Plan
-from scripts.benchmark.servers import place
+from scripts.benchmark.servers import open_servers
 plan = Plan(
     steps=24, long_steps=40, rounds=2, reads=2, turns=4, turn_rounds=2, wide_steps=12, document_steps=11,
     document_bytes=1 << 16, state_rounds=1, tasks=10, events=60, small_samples=4, conversations=(4, 8),
     conversation_turns=3, conversation_rounds=2, deletions=2,
 )
-with place(None, None, None) as where:
-    main.measure(plan, where, list(main.WORKLOADS), "this,floor,memory", Path(sys.argv[1]))
+with open_servers(None, None, None) as servers:
+    main.measure(plan, servers, list(main.WORKLOADS), "this,floor,memory", Path(sys.argv[1]))
 """
 
 
@@ -39,10 +39,10 @@ SMALL_AUDIT = """
 import sys
 from pathlib import Path
 from scripts.benchmark.audit import AuditPlan, measure_audit
-from scripts.benchmark.servers import place
+from scripts.benchmark.servers import open_servers
 if __name__ == "__main__":
-    with place(None, None, None) as where:
-        measure_audit(AuditPlan(puts=20, block=10, events=40, rounds=2, short=20, long=40), where, Path(sys.argv[1]))
+    with open_servers(None, None, None) as servers:
+        measure_audit(AuditPlan(puts=20, block=10, events=40, rounds=2, short=20, long=40), servers, Path(sys.argv[1]))
 """
 
 

@@ -30,7 +30,7 @@ from scripts.benchmark.clock import quiet, tidy, timed
 from scripts.benchmark.plan import rotated
 from scripts.benchmark.puts import Case, measure_puts, opened
 from scripts.benchmark.rows import Bench, Row, Rows, measure_rows
-from scripts.benchmark.servers import Place
+from scripts.benchmark.servers import Servers
 from scripts.benchmark.traffic import counter
 
 __all__ = ["AuditPlan", "measure_audit"]
@@ -67,7 +67,7 @@ class AuditPlan:
         return replace(self, puts=600, events=4000, rounds=3, long=12_000)
 
 
-def signing(plan: AuditPlan, where: Place, book: Book) -> None:
+def signing(plan: AuditPlan, servers: Servers, book: Book) -> None:
     """Puts of a small state without a key and with one of each kind, in turn; and what the digests alone take."""
     keys: dict[str, dict[str, Any]] = {
         NONE: {},
@@ -76,33 +76,33 @@ def signing(plan: AuditPlan, where: Place, book: Book) -> None:
     }
     traffic = counter(plan.puts + plan.block)
     with contextlib.ExitStack() as stack:
-        cases = [opened(where, stack, traffic, name, f"put-{name}", **options) for name, options in keys.items()]
+        cases = [opened(servers, stack, traffic, name, f"put-{name}", **options) for name, options in keys.items()]
         for case in cases:
             for _ in range(plan.block):
                 case.saver.put(*case.arguments())
         measure_puts(book, PUT, cases, plan.puts, block=plan.block)
-        _digests(plan, where, book, cases[0])
+        _digests(plan, servers, book, cases[0])
 
 
-def _digests(plan: AuditPlan, where: Place, book: Book, case: Case) -> None:
+def _digests(plan: AuditPlan, servers: Servers, book: Book, case: Case) -> None:
     """What the client's digest of an event's content and the server's, which chains it, take."""
     keys = case.saver._operations.keyspace.thread(b"agent")
-    (_, named) = where.redis.xrevrange(keys.log, count=1)[0]
+    (_, named) = servers.redis.xrevrange(keys.log, count=1)[0]
     fields = [part for pair in list(named.items())[2:] for part in pair]
     fed = b"%b\n1700000000000-0\n1000\n%b" % (b"0" * 40, b"0" * 64)
     many = 1000
     for round in range(plan.puts // plan.block):
         with quiet():
             here, _ = timed(lambda: [content_digest(fields) for _ in range(many)])
-            nothing, _ = timed(partial(where.redis.eval, DIGESTS, 0, 0, fed))
-            there, _ = timed(partial(where.redis.eval, DIGESTS, 0, many, fed))
+            nothing, _ = timed(partial(servers.redis.eval, DIGESTS, 0, 0, fed))
+            there, _ = timed(partial(servers.redis.eval, DIGESTS, 0, many, fed))
         for _ in range(plan.block):
             book.add(PUT, LINK, Sample(round, 0, (here + there - nothing) / many))
 
 
-def fill(where: Place, prefix: str, events: int, **options: Any) -> None:
+def fill(servers: Servers, prefix: str, events: int, **options: Any) -> None:
     """A thread of a prefix: checkpoints of a small state, each followed by a write."""
-    with RedisStreamSaver.from_conn_string(where.url, prefix=prefix, **options) as saver:
+    with RedisStreamSaver.from_conn_string(servers.url, prefix=prefix, **options) as saver:
         config: Any = {"configurable": {"thread_id": THREAD, "checkpoint_ns": ""}}
         version: Any = None
         for n in range(events // 2):
@@ -116,14 +116,14 @@ def fill(where: Place, prefix: str, events: int, **options: Any) -> None:
             saver.put_writes(config, [("turn", n + 1)], f"task {n}")
 
 
-def reading(plan: AuditPlan, where: Place, book: Book) -> None:
+def reading(plan: AuditPlan, servers: Servers, book: Book) -> None:
     """How many events a second are read of a whole log."""
     variants: dict[str, dict[str, Any]] = {"plain": {}, "signed": {"signing_key": SECRET}}
     for prefix, options in variants.items():
-        fill(where, prefix, plan.events, **options)
+        fill(servers, prefix, plan.events, **options)
     with contextlib.ExitStack() as stack:
         plain, keyed = (
-            stack.enter_context(RedisStreamSaver.from_conn_string(where.url, prefix=prefix, **options))
+            stack.enter_context(RedisStreamSaver.from_conn_string(servers.url, prefix=prefix, **options))
             for prefix, options in variants.items()
         )
         acts = {VERIFY: plain.verify, VERIFY_HMAC: keyed.verify, REBUILD: plain.rebuild, CHECK: plain.check}
@@ -135,13 +135,13 @@ def reading(plan: AuditPlan, where: Place, book: Book) -> None:
                     book.add(READ, name, Sample(round, 0, plan.events / took * 1000))
 
 
-def memory(plan: AuditPlan, where: Place, book: Book) -> None:
+def memory(plan: AuditPlan, servers: Servers, book: Book) -> None:
     """By how much a process of its own grows when it reads a long thread behind a shorter one."""
     for prefix, events in (("short", plan.short), ("long", plan.long)):
-        fill(where, prefix, events)
+        fill(servers, prefix, events)
     for name in KEPT:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            short, long = (pool.submit(peak, where.url, prefix, name).result() for prefix in ("short", "long"))
+            short, long = (pool.submit(peak, servers.url, prefix, name).result() for prefix in ("short", "long"))
         book.add(MEMORY, name, Sample(0, 0, (long - short) / 1024))
 
 
@@ -172,6 +172,8 @@ TABLES = (
 BENCH = Bench("audit", (("puts", signing), ("reading", reading), ("memory", memory)), TABLES)
 
 
-def measure_audit(plan: AuditPlan, where: Place, out: Path | None, console: Console | None = None) -> dict[str, Any]:
+def measure_audit(
+    plan: AuditPlan, servers: Servers, out: Path | None, console: Console | None = None
+) -> dict[str, Any]:
     """Runs it; prints tables, and writes `audit.json`. What is in the file."""
-    return measure_rows(BENCH, plan, where, out, console)
+    return measure_rows(BENCH, plan, servers, out, console)

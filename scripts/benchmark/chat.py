@@ -132,7 +132,7 @@ def _in_turn(
 
 def _fresh(run: Run, runner: Runner, _n: int, round: int) -> None:
     traffic = runner.replay.traffic
-    with run.reported(FRESH, runner.name), runner.kind.open(run.place) as saver:
+    with run.reported(FRESH, runner.name), runner.kind.open(run.servers) as saver:
         saver.get_tuple({"configurable": {"thread_id": "warm", "checkpoint_ns": ""}})
         config = runner.replay.config()
         found = run.measure(FRESH, runner.name, round, len(traffic), partial(saver.get_tuple, config))
@@ -196,10 +196,10 @@ def _delete_pairs(run: Run, traffic: Traffic) -> None:
                 for thread in (by_saver, by_del):
                     _store(Replay(runner.saver, traffic, thread))
                     run.tick()
-                keys = sorted(run.place.redis.scan_iter(match=f"*{by_del}*", count=1000))
+                keys = sorted(run.servers.redis.scan_iter(match=f"*{by_del}*", count=1000))
                 pair = [
                     (DELETE, partial(runner.saver.delete_thread, by_saver)),
-                    (DEL, partial(run.place.redis.delete, *keys)),
+                    (DEL, partial(run.servers.redis.delete, *keys)),
                 ]
                 for name, call in rotated(pair, n):
                     run.measure(name, runner.name, n, len(traffic), call)

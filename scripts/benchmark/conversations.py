@@ -70,7 +70,7 @@ def _conversations(run: Run, workload: str, count: int, turns: int, share: float
         for kind in rotated(_kinds(run, workload, round), round):
             if run.out(f"{workload}.*", kind.name):
                 continue
-            run.place.clear()
+            run.servers.clear()
             with quiet(), run.reported(f"{workload}.*", kind.name):
                 tally, lost = asyncio.run(_limited(_round(run, kind, workload, count, traffic)))
                 _enter(run.book, (workload, kind.name), round, tally, lost)
@@ -91,7 +91,7 @@ async def _limited(what: Coroutine[Any, Any, T]) -> T:
 
 async def _round(run: Run, kind: Kind, workload: str, count: int, traffic: Traffic) -> tuple[_Tally, int]:
     """What a round came to, and how much of it was missing afterwards."""
-    async with kind.aopen(run.place) as saver:
+    async with kind.aopen(run.servers) as saver:
         if kind.name == FLOOR:
             for n, step in enumerate(traffic.steps):
                 await saver.prepare(_hash(n), step.checkpoint)

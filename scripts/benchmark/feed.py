@@ -15,7 +15,7 @@ from scripts.benchmark.feed_plan import FeedPlan
 from scripts.benchmark.feed_put import PUTS, cost_of_put
 from scripts.benchmark.feed_reading import READINGS, reading
 from scripts.benchmark.rows import Bench, Row, Rows, measure_rows
-from scripts.benchmark.servers import Place
+from scripts.benchmark.servers import Servers
 
 __all__ = ["measure_feed"]
 
@@ -27,6 +27,6 @@ TABLES = (
 BENCH = Bench("feed", (("reading", reading), ("latency", latency), ("puts", cost_of_put)), TABLES)
 
 
-def measure_feed(plan: FeedPlan, where: Place, out: Path | None, console: Console | None = None) -> dict[str, Any]:
+def measure_feed(plan: FeedPlan, servers: Servers, out: Path | None, console: Console | None = None) -> dict[str, Any]:
     """Runs it; prints tables, and writes `feed.json`. What is in the file."""
-    return measure_rows(BENCH, plan, where, out, console)
+    return measure_rows(BENCH, plan, servers, out, console)

@@ -17,7 +17,7 @@ import redis
 
 from eventlog import Activity, ActivityFeed
 from scripts.benchmark.clock import now
-from scripts.benchmark.servers import Place
+from scripts.benchmark.servers import Servers
 from scripts.soaking.child import Child, end_with_parent
 
 __all__ = ["Follower", "follow"]
@@ -56,9 +56,11 @@ class Follower:
 
 
 @contextlib.contextmanager
-def follow(where: Place, prefix: str, group: str, kind: str) -> Iterator[Follower]:
+def follow(servers: Servers, prefix: str, group: str, kind: str) -> Iterator[Follower]:
     """A follower that has joined."""
-    child = Child(f"follower-{group}", "scripts.benchmark.feed_child", [where.url, prefix, group, kind], where.folder)
+    child = Child(
+        f"follower-{group}", "scripts.benchmark.feed_child", [servers.url, prefix, group, kind], servers.folder
+    )
     try:
         follower = Follower(child)
         follower.await_ready()

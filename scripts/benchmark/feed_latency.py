@@ -10,7 +10,7 @@ from scripts.benchmark.book import Book, Sample
 from scripts.benchmark.clock import now, quiet
 from scripts.benchmark.feed_child import Follower, follow
 from scripts.benchmark.feed_plan import FeedPlan
-from scripts.benchmark.servers import Place
+from scripts.benchmark.servers import Servers
 from scripts.benchmark.traffic import Replay, counter
 
 __all__ = ["LATENCIES", "latency"]
@@ -26,12 +26,12 @@ LATENCIES = [
 THREADS = 16
 
 
-def latency(plan: FeedPlan, where: Place, book: Book) -> None:
+def latency(plan: FeedPlan, servers: Servers, book: Book) -> None:
     """One follower at a time, in turn."""
     each = plan.latencies // plan.latency_rounds
     dice = random.Random(plan.seed)
     traffic = counter(-(-plan.latencies * len(VARIANTS) // THREADS) + 2)
-    with RedisStreamSaver.from_conn_string(where.url, prefix="latency") as saver:
+    with RedisStreamSaver.from_conn_string(servers.url, prefix="latency") as saver:
         replays = [Replay(saver, traffic, f"agent-{number}") for number in range(THREADS)]
         puts = [(replay, n) for n in range(len(traffic)) for replay in replays]
         for replay, n in puts[:THREADS]:
@@ -39,7 +39,7 @@ def latency(plan: FeedPlan, where: Place, book: Book) -> None:
         at = THREADS
         for round in range(plan.latency_rounds):
             for kind, variant in VARIANTS.items():
-                with follow(where, "latency", f"{kind}-{round}", kind) as follower:
+                with follow(servers, "latency", f"{kind}-{round}", kind) as follower:
                     _block(plan, book, puts[at : at + each], follower, round=round, variant=variant, dice=dice)
                 at += each
 

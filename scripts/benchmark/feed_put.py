@@ -12,7 +12,7 @@ from scripts.benchmark.book import Book
 from scripts.benchmark.feed_child import follow
 from scripts.benchmark.feed_plan import FeedPlan
 from scripts.benchmark.puts import Case, measure_puts, opened
-from scripts.benchmark.servers import Place
+from scripts.benchmark.servers import Servers
 from scripts.benchmark.traffic import Traffic, counter
 
 __all__ = ["PUTS", "cost_of_put"]
@@ -31,32 +31,32 @@ KEEP = 1000
 INTERVAL = 0.01
 
 
-def cost_of_put(plan: FeedPlan, where: Place, book: Book) -> None:
+def cost_of_put(plan: FeedPlan, servers: Servers, book: Book) -> None:
     """Blocks of puts of each variant in turn; those with live members by themselves, since they take the machine's time too."""
     logging.getLogger("eventlog.feed").setLevel(logging.ERROR)  # that groups hold the feed back is what is measured
     traffic = counter(plan.puts + plan.slow_puts + plan.block)
     with contextlib.ExitStack() as stack:
-        cases = [_case(plan, where, stack, traffic, variant) for variant in (NONE, REGISTERED, RETENTION, BOTH)]
+        cases = [_case(plan, servers, stack, traffic, variant) for variant in (NONE, REGISTERED, RETENTION, BOTH)]
         measure_puts(book, ALONE, cases, plan.puts, block=plan.block)
     with contextlib.ExitStack() as stack:
-        cases = [_case(plan, where, stack, traffic, variant, more="again") for variant in (NONE, LIVE)]
+        cases = [_case(plan, servers, stack, traffic, variant, more="again") for variant in (NONE, LIVE)]
         for number in range(plan.groups):
-            stack.enter_context(follow(where, f"put-{LIVE}-again", f"group-{number}", "sync"))
+            stack.enter_context(follow(servers, f"put-{LIVE}-again", f"group-{number}", "sync"))
         time.sleep(0.5)
         measure_puts(book, BESIDE, cases, plan.puts, block=plan.block)
         measure_puts(book, SLOW, cases, plan.slow_puts, block=plan.block, interval=INTERVAL)
 
 
 def _case(
-    plan: FeedPlan, where: Place, stack: contextlib.ExitStack, traffic: Traffic, variant: str, *, more: str = ""
+    plan: FeedPlan, servers: Servers, stack: contextlib.ExitStack, traffic: Traffic, variant: str, *, more: str = ""
 ) -> Case:
     prefix = f"put-{variant}-{more}"
     kept: dict[str, Any] = {"feed_retention": KEEP} if variant in {RETENTION, BOTH} else {}
-    case = opened(where, stack, traffic, variant, prefix, **kept)
+    case = opened(servers, stack, traffic, variant, prefix, **kept)
     for _ in range(plan.block // 4):
         case.saver.put(*case.arguments())
     if variant in {REGISTERED, BOTH}:
-        with ActivityFeed.from_conn_string(where.url, prefix=prefix) as feed:
+        with ActivityFeed.from_conn_string(servers.url, prefix=prefix) as feed:
             for number in range(plan.groups):
                 feed.group(f"group-{number}").register()
     return case

@@ -12,7 +12,7 @@ from scripts.benchmark.book import Book, Sample
 from scripts.benchmark.clock import now, quiet, tidy
 from scripts.benchmark.feed_plan import FeedPlan
 from scripts.benchmark.plan import rotated
-from scripts.benchmark.servers import Place
+from scripts.benchmark.servers import Servers
 from scripts.benchmark.traffic import Replay, counter
 
 __all__ = ["READINGS", "reading"]
@@ -24,34 +24,34 @@ READINGS = [row for figure in FIGURES.values() for row in ((figure, MEMBER, BARE
 THREADS = 50
 
 
-def reading(plan: FeedPlan, where: Place, book: Book) -> None:
+def reading(plan: FeedPlan, servers: Servers, book: Book) -> None:
     """Whoever reads begins at the first pointer, in a group of its own."""
-    spaces = {partitions: _fill(plan, where, partitions) for partitions in FIGURES}
-    readers: list[tuple[int, str, Callable[[FeedPlan, Place, Keyspace, int], float]]] = [
+    spaces = {partitions: _fill(plan, servers, partitions) for partitions in FIGURES}
+    readers: list[tuple[int, str, Callable[[FeedPlan, Servers, Keyspace, int], float]]] = [
         (partitions, name, read) for partitions in FIGURES for name, read in ((MEMBER, _by_member), (BARE, _bare))
     ]
     for round in range(-1, plan.rounds):  # the first is not counted
         for partitions, name, read in rotated(readers, round):
             tidy()
             with quiet():
-                rate = read(plan, where, spaces[partitions], round)
+                rate = read(plan, servers, spaces[partitions], round)
             if round >= 0:
                 book.add(FIGURES[partitions], name, Sample(round, 0, rate))
 
 
-def _fill(plan: FeedPlan, where: Place, partitions: int) -> Keyspace:
+def _fill(plan: FeedPlan, servers: Servers, partitions: int) -> Keyspace:
     """As many pointers as puts would make, copied from those of a few puts."""
     prefix = f"reading-{partitions}"
     keyspace = Keyspace(prefix, partitions)
-    with RedisStreamSaver.from_conn_string(where.url, prefix=prefix, partitions=partitions) as saver:
+    with RedisStreamSaver.from_conn_string(servers.url, prefix=prefix, partitions=partitions) as saver:
         replay = Replay(saver, counter(3), "template")
         for n in range(3):
             saver.put(*replay.put(n))
     home = keyspace.partition(keyspace.partition_of(b"template")).feed
-    (_, template) = where.redis.xrevrange(home, count=1)[0]
-    where.redis.delete(home)
+    (_, template) = servers.redis.xrevrange(home, count=1)[0]
+    servers.redis.delete(home)
     dice, ids = random.Random(plan.seed), itertools.count(1_800_000_000_000)
-    with where.redis.pipeline(transaction=False) as pipeline:
+    with servers.redis.pipeline(transaction=False) as pipeline:
         for n in range(plan.pointers):
             thread = b"agent-%03d" % dice.randrange(THREADS)
             entry_id = b"%d-0" % next(ids)
@@ -63,8 +63,8 @@ def _fill(plan: FeedPlan, where: Place, partitions: int) -> Keyspace:
     return keyspace
 
 
-def _by_member(plan: FeedPlan, where: Place, keyspace: Keyspace, round: int) -> float:
-    with ActivityFeed.from_conn_string(where.url, prefix=keyspace.prefix) as feed:
+def _by_member(plan: FeedPlan, servers: Servers, keyspace: Keyspace, round: int) -> float:
+    with ActivityFeed.from_conn_string(servers.url, prefix=keyspace.prefix) as feed:
         group = feed.group(f"member-{round}")
         with group.member("bench", batch=plan.batch) as member:
             began = now()
@@ -80,8 +80,8 @@ def _by_member(plan: FeedPlan, where: Place, keyspace: Keyspace, round: int) -> 
     return float(plan.pointers / (took / 1e9))
 
 
-def _bare(plan: FeedPlan, where: Place, keyspace: Keyspace, round: int) -> float:
-    client, group = where.redis, f"bare-{round}"
+def _bare(plan: FeedPlan, servers: Servers, keyspace: Keyspace, round: int) -> float:
+    client, group = servers.redis, f"bare-{round}"
     feeds = {keyspace.partition(number).feed: b">" for number in range(keyspace.partitions)}
     feeds = {key: after for key, after in feeds.items() if client.exists(key)}
     for key in feeds:

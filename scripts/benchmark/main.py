@@ -26,7 +26,7 @@ from scripts.benchmark.loop import compiled_loop
 from scripts.benchmark.plan import Plan, Run
 from scripts.benchmark.report import Report
 from scripts.benchmark.savers import available
-from scripts.benchmark.servers import BenchError, Place, place
+from scripts.benchmark.servers import BenchError, Servers, open_servers
 from scripts.benchmark.states import fan_out, large_value, small_state, wide_state
 from scripts.benchmark.storage import storage
 
@@ -106,15 +106,15 @@ def _command(
     plan = replace(plan, **{name: value for name, value in given.items() if value is not None})
     try:
         chosen = _chosen(only, list(WORKLOADS), "workload")
-        with place(url, postgres, redis_modules) as where:
+        with open_servers(url, postgres, redis_modules) as servers:
             if feed:
                 told = FeedPlan(seed=seed)
-                measure_feed(told.quick() if quick else told, where, out)
+                measure_feed(told.quick() if quick else told, servers, out)
                 return
             if audit:
-                measure_audit(AuditPlan().quick() if quick else AuditPlan(), where, out)
+                measure_audit(AuditPlan().quick() if quick else AuditPlan(), servers, out)
                 return
-            measure(plan, where, chosen, savers, out)
+            measure(plan, servers, chosen, savers, out)
     except BenchError as error:
         typer.echo(f"scripts/bench: {error}", err=True)
         raise typer.Exit(1) from error
@@ -129,8 +129,8 @@ def _chosen(text: str, known: list[str], what: str) -> list[str]:
     return [name for name in known if not named or name in named]
 
 
-def measure(plan: Plan, where: Place, workloads: list[str], savers: str, out: Path | None) -> None:
-    kinds = available(where)
+def measure(plan: Plan, servers: Servers, workloads: list[str], savers: str, out: Path | None) -> None:
+    kinds = available(servers)
     kinds = {name: kinds[name] for name in _chosen(savers, list(kinds), "saver")}
     folder = out or Path(tempfile.mkdtemp(prefix="checkpointer-bench-"))
     folder.mkdir(parents=True, exist_ok=True)
@@ -138,7 +138,7 @@ def measure(plan: Plan, where: Place, workloads: list[str], savers: str, out: Pa
     columns: list[Any] = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
     # Drawn between what is timed, not by a thread of its own that would get in the way.
     with Progress(*columns, console=errors, auto_refresh=False) as progress:
-        report = _run_all(Run(plan, where, Book(), kinds, progress), workloads)
+        report = _run_all(Run(plan, servers, Book(), kinds, progress), workloads)
     files = [*report.write(folder), *draw(report.run, folder)]
     print(report.markdown())
     print("\n".join(str(file) for file in files))

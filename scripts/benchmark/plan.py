@@ -13,7 +13,7 @@ from rich.progress import Progress
 from scripts.benchmark.book import Book, Sample
 from scripts.benchmark.clock import timed
 from scripts.benchmark.savers import FLOOR, MEMORY, THIS, Kind
-from scripts.benchmark.servers import Place
+from scripts.benchmark.servers import Servers
 from scripts.benchmark.traffic import Replay, Traffic
 
 __all__ = ["Plan", "Run", "Runner", "rotated"]
@@ -108,7 +108,7 @@ class Run:
     """What every workload works with."""
 
     plan: Plan
-    place: Place
+    servers: Servers
     book: Book
     kinds: dict[str, Kind]
     progress: Progress
@@ -159,12 +159,12 @@ class Run:
     @contextlib.contextmanager
     def runners(self, workload: str, kinds: Sequence[Kind], traffic: Traffic, thread: str) -> Iterator[list[Runner]]:
         """Savers opened on empty databases, each with its connections and scripts warm, and its replay of the traffic."""
-        self.place.clear()
+        self.servers.clear()
         with contextlib.ExitStack() as stack:
             opened = []
             for kind in kinds:
                 with self.reported(f"{workload}.*", kind.name):
-                    saver = stack.enter_context(kind.open(self.place))
+                    saver = stack.enter_context(kind.open(self.servers))
                     warm(saver, traffic)
                     opened.append(Runner(kind, saver, Replay(saver, traffic, thread)))
             yield opened

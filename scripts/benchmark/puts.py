@@ -13,7 +13,7 @@ from saver import RedisStreamSaver
 from scripts.benchmark.book import Book, Sample
 from scripts.benchmark.clock import quiet, tidy, timed
 from scripts.benchmark.plan import rotated
-from scripts.benchmark.servers import Place
+from scripts.benchmark.servers import Servers
 from scripts.benchmark.traffic import Replay, Traffic
 
 __all__ = ["Case", "measure_puts", "opened"]
@@ -35,10 +35,10 @@ class Case:
 
 
 def opened(
-    where: Place, stack: contextlib.ExitStack, traffic: Traffic, variant: str, prefix: str, **options: Any
+    servers: Servers, stack: contextlib.ExitStack, traffic: Traffic, variant: str, prefix: str, **options: Any
 ) -> Case:
     """A variant of the saver, open until the stack ends."""
-    saver = stack.enter_context(RedisStreamSaver.from_conn_string(where.url, prefix=prefix, **options))
+    saver = stack.enter_context(RedisStreamSaver.from_conn_string(servers.url, prefix=prefix, **options))
     return Case(variant, saver, Replay(saver, traffic, "agent"))
 
 

@@ -181,8 +181,8 @@ def _environment(run: Run, seconds: float) -> dict[str, Any]:
     prose = Prose(run.plan.seed)
     texts = [prose.text(1024) for _ in range(200)]
     return {
-        "server": run.place.described(),
-        "connection": {"unix": "unix socket", "rediss": "TLS"}.get(run.place.url.partition("://")[0], "TCP"),
+        "server": run.servers.described(),
+        "connection": {"unix": "unix socket", "rediss": "TLS"}.get(run.servers.url.partition("://")[0], "TCP"),
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),

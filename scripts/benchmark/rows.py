@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from scripts.benchmark.book import Book, p99
-from scripts.benchmark.servers import Place
+from scripts.benchmark.servers import Servers
 
 __all__ = ["Bench", "Row", "Rows", "measure_rows"]
 
@@ -42,7 +42,7 @@ class Rows(NamedTuple):
     rows: Sequence[Row]
 
 
-Part = tuple[str, Callable[[Any, Place, Book], None]]
+Part = tuple[str, Callable[[Any, Servers, Book], None]]
 """What a part is called while it runs, and what runs it."""
 
 
@@ -55,7 +55,7 @@ class Bench(NamedTuple):
 
 
 def measure_rows(
-    bench: Bench, plan: Any, where: Place, out: Path | None, console: Console | None = None
+    bench: Bench, plan: Any, servers: Servers, out: Path | None, console: Console | None = None
 ) -> dict[str, Any]:
     """Runs the parts; prints tables, and writes `<name>.json` beside what else is in the folder. What is in the file."""
     began = time.monotonic()
@@ -63,13 +63,13 @@ def measure_rows(
     told = Console(stderr=True)
     for text, part in bench.parts:
         told.print(f"{text} ...", highlight=False)
-        where.clear()
-        part(plan, where, book)
+        servers.clear()
+        part(plan, servers, book)
     folder = out or Path(tempfile.mkdtemp(prefix="checkpointer-bench-"))
     folder.mkdir(parents=True, exist_ok=True)
     data = {
         "environment": {
-            "server": where.described(),
+            "server": servers.described(),
             "python": platform.python_version(),
             "machine": f"{platform.system()} {platform.machine()}",
             "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),

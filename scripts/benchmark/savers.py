@@ -16,7 +16,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from saver import RedisStreamSaver
 from scripts.benchmark.floor import AsyncFloor, Floor
-from scripts.benchmark.servers import Place
+from scripts.benchmark.servers import Servers
 
 __all__ = ["FLOOR", "KINDS", "MEMORY", "PLAINREDIS", "THIS", "WHOLE", "Kind", "available"]
 
@@ -30,8 +30,8 @@ class Kind:
     name: str
     label: str
     package: str
-    open: Callable[[Place], AbstractContextManager[Any]]
-    aopen: Callable[[Place], AbstractAsyncContextManager[Any]]
+    open: Callable[[Servers], AbstractContextManager[Any]]
+    aopen: Callable[[Servers], AbstractAsyncContextManager[Any]]
     shares: bool = True
     """Whether a second saver object sees what the first stored."""
     on_redis: bool = True
@@ -46,27 +46,27 @@ class Kind:
             return self.package
 
 
-def available(place: Place) -> dict[str, Kind]:
+def available(servers: Servers) -> dict[str, Kind]:
     """Every saver that can take part here, in the order of the report."""
     absent = set()
     if "cache_bytes" not in inspect.signature(RedisStreamSaver.__init__).parameters:
         absent.add(WHOLE)
-    if place.postgres_url is None:
+    if servers.postgres_url is None:
         absent.add("postgres")
-    if place.modules_url is None:
+    if servers.modules_url is None:
         absent.add("redis")
     return {kind.name: kind for kind in KINDS if kind.name not in absent}
 
 
 @contextlib.contextmanager
-def _this(place: Place, **options: Any) -> Iterator[Any]:
-    with RedisStreamSaver.from_conn_string(place.url, **options) as saver:
+def _this(servers: Servers, **options: Any) -> Iterator[Any]:
+    with RedisStreamSaver.from_conn_string(servers.url, **options) as saver:
         yield saver
 
 
 @contextlib.asynccontextmanager
-async def _athis(place: Place, **options: Any) -> AsyncIterator[Any]:
-    async with RedisStreamSaver.from_conn_string(place.url, **options) as saver:
+async def _athis(servers: Servers, **options: Any) -> AsyncIterator[Any]:
+    async with RedisStreamSaver.from_conn_string(servers.url, **options) as saver:
         yield saver
 
 
@@ -74,81 +74,81 @@ async def _athis(place: Place, **options: Any) -> AsyncIterator[Any]:
 _WHOLE: dict[str, Any] = {"cache_bytes": 0, "prefix": "whole"}
 
 
-def _whole(place: Place) -> AbstractContextManager[Any]:
-    return _this(place, **_WHOLE)
+def _whole(servers: Servers) -> AbstractContextManager[Any]:
+    return _this(servers, **_WHOLE)
 
 
-def _awhole(place: Place) -> AbstractAsyncContextManager[Any]:
-    return _athis(place, **_WHOLE)
+def _awhole(servers: Servers) -> AbstractAsyncContextManager[Any]:
+    return _athis(servers, **_WHOLE)
 
 
-def _floor(place: Place) -> AbstractContextManager[Any]:
-    return contextlib.closing(Floor(place.url))
+def _floor(servers: Servers) -> AbstractContextManager[Any]:
+    return contextlib.closing(Floor(servers.url))
 
 
 @contextlib.asynccontextmanager
-async def _afloor(place: Place) -> AsyncIterator[Any]:
-    floor = AsyncFloor(place.url)
+async def _afloor(servers: Servers) -> AsyncIterator[Any]:
+    floor = AsyncFloor(servers.url)
     try:
         yield floor
     finally:
         await floor.aclose()
 
 
-def _memory(_place: Place) -> AbstractContextManager[Any]:
+def _memory(_servers: Servers) -> AbstractContextManager[Any]:
     return contextlib.nullcontext(InMemorySaver())
 
 
 @contextlib.asynccontextmanager
-async def _amemory(_place: Place) -> AsyncIterator[Any]:
+async def _amemory(_servers: Servers) -> AsyncIterator[Any]:
     yield InMemorySaver()
 
 
-def _sqlite(place: Place) -> AbstractContextManager[Any]:
+def _sqlite(servers: Servers) -> AbstractContextManager[Any]:
     from langgraph.checkpoint.sqlite import SqliteSaver
 
-    return SqliteSaver.from_conn_string(str(place.sqlite_path))
+    return SqliteSaver.from_conn_string(str(servers.sqlite_path))
 
 
-def _asqlite(place: Place) -> AbstractAsyncContextManager[Any]:
+def _asqlite(servers: Servers) -> AbstractAsyncContextManager[Any]:
     from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
-    return AsyncSqliteSaver.from_conn_string(str(place.sqlite_path))
+    return AsyncSqliteSaver.from_conn_string(str(servers.sqlite_path))
 
 
 @contextlib.contextmanager
-def _postgres(place: Place) -> Iterator[Any]:
+def _postgres(servers: Servers) -> Iterator[Any]:
     from langgraph.checkpoint.postgres import PostgresSaver
 
-    with PostgresSaver.from_conn_string(str(place.postgres_url)) as saver:
+    with PostgresSaver.from_conn_string(str(servers.postgres_url)) as saver:
         saver.setup()
         yield saver
 
 
 @contextlib.asynccontextmanager
-async def _apostgres(place: Place) -> AsyncIterator[Any]:
+async def _apostgres(servers: Servers) -> AsyncIterator[Any]:
     from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 
-    async with AsyncPostgresSaver.from_conn_string(str(place.postgres_url)) as saver:
+    async with AsyncPostgresSaver.from_conn_string(str(servers.postgres_url)) as saver:
         await saver.setup()
         yield saver
 
 
 @contextlib.contextmanager
-def _valkey(place: Place) -> Iterator[Any]:
+def _valkey(servers: Servers) -> Iterator[Any]:
     from langgraph_checkpoint_aws import ValkeySaver  # type: ignore[import-untyped]
     from valkey import Valkey
 
-    with contextlib.closing(Valkey.from_url(place.url)) as client:
+    with contextlib.closing(Valkey.from_url(servers.url)) as client:
         yield ValkeySaver(client)
 
 
 @contextlib.asynccontextmanager
-async def _avalkey(place: Place) -> AsyncIterator[Any]:
+async def _avalkey(servers: Servers) -> AsyncIterator[Any]:
     from langgraph_checkpoint_aws import AsyncValkeySaver
     from valkey.asyncio import Valkey
 
-    client = Valkey.from_url(place.url)
+    client = Valkey.from_url(servers.url)
     try:
         yield AsyncValkeySaver(client)
     finally:
@@ -156,19 +156,19 @@ async def _avalkey(place: Place) -> AsyncIterator[Any]:
 
 
 @contextlib.contextmanager
-def _plainredis(place: Place) -> Iterator[Any]:
+def _plainredis(servers: Servers) -> Iterator[Any]:
     from langgraph_checkpoint_plainredis import RedisSaver
 
     # It reads the replies of the second version of the protocol.
-    with contextlib.closing(redis.Redis.from_url(place.url, protocol=2)) as client:
+    with contextlib.closing(redis.Redis.from_url(servers.url, protocol=2)) as client:
         yield RedisSaver(client)
 
 
 @contextlib.asynccontextmanager
-async def _aplainredis(place: Place) -> AsyncIterator[Any]:
+async def _aplainredis(servers: Servers) -> AsyncIterator[Any]:
     from langgraph_checkpoint_plainredis import AsyncRedisSaver
 
-    client = redis.asyncio.Redis.from_url(place.url, protocol=2, max_connections=4096)
+    client = redis.asyncio.Redis.from_url(servers.url, protocol=2, max_connections=4096)
     try:
         yield AsyncRedisSaver(client)
     finally:
@@ -176,19 +176,19 @@ async def _aplainredis(place: Place) -> AsyncIterator[Any]:
 
 
 @contextlib.contextmanager
-def _redis(place: Place) -> Iterator[Any]:
+def _redis(servers: Servers) -> Iterator[Any]:
     from langgraph.checkpoint.redis import RedisSaver
 
-    with RedisSaver.from_conn_string(place.modules_url) as saver:
+    with RedisSaver.from_conn_string(servers.modules_url) as saver:
         saver.setup()
         yield saver
 
 
 @contextlib.asynccontextmanager
-async def _aredis(place: Place) -> AsyncIterator[Any]:
+async def _aredis(servers: Servers) -> AsyncIterator[Any]:
     from langgraph.checkpoint.redis.aio import AsyncRedisSaver
 
-    async with AsyncRedisSaver.from_conn_string(place.modules_url) as saver:
+    async with AsyncRedisSaver.from_conn_string(servers.modules_url) as saver:
         await saver.asetup()
         yield saver
 

@@ -13,7 +13,7 @@ import redis
 
 from tests.servers import RunningServer, binaries, free_ports, launch, preferred_binary
 
-__all__ = ["BenchError", "Place", "place", "private_server"]
+__all__ = ["BenchError", "Servers", "open_servers", "private_server"]
 
 
 class BenchError(Exception):
@@ -21,7 +21,7 @@ class BenchError(Exception):
 
 
 @dataclass
-class Place:
+class Servers:
     """Where savers keep what they are given: databases of their own, emptied between rounds."""
 
     url: str
@@ -62,7 +62,7 @@ def describe(client: Any) -> str:
 
 
 @contextlib.contextmanager
-def place(url: str | None, postgres_url: str | None, modules_url: str | None) -> Iterator[Place]:
+def open_servers(url: str | None, postgres_url: str | None, modules_url: str | None) -> Iterator[Servers]:
     """A place on the servers given, or on a private one; emptied at the end. Raises `BenchError` if one holds data."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
@@ -74,7 +74,7 @@ def place(url: str | None, postgres_url: str | None, modules_url: str | None) ->
             _refuse_data(modules_url)
         if postgres_url is not None:
             postgres_url = stack.enter_context(_schema(postgres_url))
-        made = Place(url, folder, postgres_url, modules_url)
+        made = Servers(url, folder, postgres_url, modules_url)
         stack.callback(made.redis.close)
         stack.callback(made.clear)
         yield made

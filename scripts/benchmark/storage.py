@@ -18,7 +18,7 @@ from scripts.benchmark.book import Sample, figure
 from scripts.benchmark.clock import quiet, tidy
 from scripts.benchmark.plan import Run, Runner
 from scripts.benchmark.savers import MEMORY, THIS, Kind
-from scripts.benchmark.servers import BenchError, Place, describe, private_server
+from scripts.benchmark.servers import BenchError, Servers, describe, private_server
 from scripts.benchmark.traffic import Traffic, chat
 
 __all__ = ["AOF", "STORED", "storage"]
@@ -41,8 +41,8 @@ def storage(run: Run) -> None:
             for kind in kinds:
                 run.fail("storage.*", kind.name, error)
             return
-        private = dataclasses.replace(run, place=dataclasses.replace(run.place, url=server))
-        run.book.notes.append(f"storage: {describe(private.place.redis)} with appendonly yes, appendfsync everysec")
+        private = dataclasses.replace(run, servers=dataclasses.replace(run.servers, url=server))
+        run.book.notes.append(f"storage: {describe(private.servers.redis)} with appendonly yes, appendfsync everysec")
         for kind in kinds:
             sizes = plan.long_sizes if kind.name == THIS else plan.sizes
             _fill(private, kind, traffic.first(lengths[kind.name]), sizes)
@@ -65,33 +65,33 @@ def _fill(run: Run, kind: Kind, traffic: Traffic, sizes: Collection[int]) -> Non
 
 
 def _grow(run: Run, runner: Runner, sizes: Collection[int]) -> None:
-    empty, appended = _stored(run.place, runner.kind), _appended(run.place)
+    empty, appended = _stored(run.servers, runner.kind), _appended(run.servers)
     for n in range(len(runner.replay.traffic)):
         for arguments in runner.replay.writes(n):
             runner.saver.put_writes(*arguments)
         runner.saver.put(*runner.replay.put(n))
         if runner.kind.on_redis:
-            before, appended = appended, _appended(run.place)
+            before, appended = appended, _appended(run.servers)
             run.book.add(AOF, runner.name, Sample(0, n + 1, appended - before))
         if n + 1 in sizes:
-            run.book.add(STORED, runner.name, Sample(0, n + 1, _stored(run.place, runner.kind) - empty))
+            run.book.add(STORED, runner.name, Sample(0, n + 1, _stored(run.servers, runner.kind) - empty))
         run.tick()
 
 
-def _appended(place: Place) -> int:
-    info = place.redis.info("persistence")
+def _appended(servers: Servers) -> int:
+    info = servers.redis.info("persistence")
     return int(info["aof_current_size"]) + int(info["aof_buffer_length"])
 
 
-def _stored(place: Place, kind: Kind) -> int:
+def _stored(servers: Servers, kind: Kind) -> int:
     if kind.name == "sqlite":
-        return _file_size(place)
+        return _file_size(servers)
     if kind.name == "postgres":
-        return _relation_size(str(place.postgres_url))
+        return _relation_size(str(servers.postgres_url))
     if kind.name == "redis":
-        with contextlib.closing(redis.Redis.from_url(str(place.modules_url))) as client:
+        with contextlib.closing(redis.Redis.from_url(str(servers.modules_url))) as client:
             return _used(client)
-    return _used(place.redis)
+    return _used(servers.redis)
 
 
 def _used(client: Any) -> int:
@@ -99,10 +99,10 @@ def _used(client: Any) -> int:
     return int(info["used_memory"]) - int(info["mem_clients_normal"]) - int(info.get("mem_aof_buffer", 0))
 
 
-def _file_size(place: Place) -> int:
-    with contextlib.closing(sqlite3.connect(place.sqlite_path)) as connection:
+def _file_size(servers: Servers) -> int:
+    with contextlib.closing(sqlite3.connect(servers.sqlite_path)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    return sum(path.stat().st_size for path in place.folder.glob("checkpoints.sqlite*"))
+    return sum(path.stat().st_size for path in servers.folder.glob("checkpoints.sqlite*"))
 
 
 def _relation_size(url: str) -> int:
