@@ -1,6 +1,6 @@
-"""What audit costs: digests and signatures of a put, reading a whole log, and the memory that this takes.
+"""The cost of audit: digests and signatures of a put, and reading a whole log.
 
-scripts/bench --audit runs this by itself.
+`scripts/bench --audit` runs this alone. It also measures the memory that reading takes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.base.id import uuid6
-from rich.console import Console
 
 from eventlog.codec import content_digest
 from eventlog.signing import SigningKey
@@ -35,8 +34,8 @@ from scripts.benchmark.traffic import counter
 
 __all__ = ["AuditPlan", "measure_audit"]
 
-NONE, HMAC, ED25519, LINK = "not signed", "HMAC", "Ed25519", "of these, the chain's digests"
-PUT, READ, MEMORY = "put", "events a second", "growth"
+NONE, HMAC, ED25519, LINK = "not signed", "HMAC", "Ed25519", "of this, the chain's digests"
+PUT, READ, MEMORY = "put", "events per second", "growth"
 THREAD = "agent"
 VERIFY, VERIFY_HMAC, REBUILD, CHECK = "verify", "verify, HMAC", "rebuild", "check"
 READS = (VERIFY, VERIFY_HMAC, REBUILD, CHECK)
@@ -54,21 +53,21 @@ class AuditPlan:
 
     puts: int = 3000
     block: int = 50
-    """Puts of one variant before it is the next one's turn."""
+    """Puts of one variant before the turn of the next variant."""
     events: int = 10_000
     """Events of the thread that is read."""
     rounds: int = 5
     short: int = 4000
     long: int = 100_000
-    """Events of two threads: how much more memory a process comes to take for the longer one than it took for the shorter."""
+    """Events of two threads. The report says how much more memory the longer thread takes."""
 
     def quick(self) -> AuditPlan:
-        """The same with fewer repetitions."""
+        """Return the plan with fewer repetitions."""
         return replace(self, puts=600, events=4000, rounds=3, long=12_000)
 
 
 def signing(plan: AuditPlan, servers: Servers, book: Book) -> None:
-    """Puts of a small state without a key and with one of each kind, in turn; and what the digests alone take."""
+    """Measure puts without a key and with a key of each kind, and the digests alone."""
     keys: dict[str, dict[str, Any]] = {
         NONE: {},
         HMAC: {"signing_key": SECRET},
@@ -85,7 +84,7 @@ def signing(plan: AuditPlan, servers: Servers, book: Book) -> None:
 
 
 def _digests(plan: AuditPlan, servers: Servers, book: Book, case: Case) -> None:
-    """What the client's digest of an event's content and the server's, which chains it, take."""
+    """Measure the client's digest of a content and the server's digest of the chain."""
     keys = case.saver._operations.keyspace.thread(b"agent")
     (_, named) = servers.redis.xrevrange(keys.log, count=1)[0]
     fields = [part for pair in list(named.items())[2:] for part in pair]
@@ -101,7 +100,7 @@ def _digests(plan: AuditPlan, servers: Servers, book: Book, case: Case) -> None:
 
 
 def fill(servers: Servers, prefix: str, events: int, **options: Any) -> None:
-    """A thread of a prefix: checkpoints of a small state, each followed by a write."""
+    """Fill a thread with checkpoints of a small state, each followed by a write."""
     with RedisStreamSaver.from_conn_string(servers.url, prefix=prefix, **options) as saver:
         config: Any = {"configurable": {"thread_id": THREAD, "checkpoint_ns": ""}}
         version: Any = None
@@ -117,7 +116,7 @@ def fill(servers: Servers, prefix: str, events: int, **options: Any) -> None:
 
 
 def reading(plan: AuditPlan, servers: Servers, book: Book) -> None:
-    """How many events a second are read of a whole log."""
+    """Measure how many events of a whole log are read per second."""
     variants: dict[str, dict[str, Any]] = {"plain": {}, "signed": {"signing_key": SECRET}}
     for prefix, options in variants.items():
         fill(servers, prefix, plan.events, **options)
@@ -136,7 +135,7 @@ def reading(plan: AuditPlan, servers: Servers, book: Book) -> None:
 
 
 def memory(plan: AuditPlan, servers: Servers, book: Book) -> None:
-    """By how much a process of its own grows when it reads a long thread behind a shorter one."""
+    """Measure how much a process grows when it reads a long thread after a short one."""
     for prefix, events in (("short", plan.short), ("long", plan.long)):
         fill(servers, prefix, events)
     for name in KEPT:
@@ -146,7 +145,7 @@ def memory(plan: AuditPlan, servers: Servers, book: Book) -> None:
 
 
 def peak(url: str, prefix: str, name: str) -> int:
-    """KiB that this process has had at most, once it has read a thread."""
+    """Read a thread, and return the peak memory of this process in KiB."""
     with RedisStreamSaver.from_conn_string(url, prefix=prefix) as saver:
         if name == "export":
             with tempfile.TemporaryDirectory() as folder:
@@ -158,7 +157,7 @@ def peak(url: str, prefix: str, name: str) -> int:
     status = Path("/proc/self/status")
     if not status.exists():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # What getrusage tells of a process on Linux includes what the one had that started it.
+    # On Linux, getrusage of a process includes the memory of the process that started it.
     return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM"))
 
 
@@ -166,14 +165,12 @@ TABLES = (
     Rows(
         "A put of a small state, ms", "ms", [Row(PUT, NONE), *(Row(PUT, name, NONE) for name in (HMAC, ED25519, LINK))]
     ),
-    Rows("Reading a whole log, events a second", "events/s", [Row(READ, name) for name in READS]),
+    Rows("Reading a whole log, events per second", "events/s", [Row(READ, name) for name in READS]),
     Rows("Growth from the short thread to the long one, MiB", "MiB", [Row(MEMORY, name) for name in KEPT]),
 )
 BENCH = Bench("audit", (("puts", signing), ("reading", reading), ("memory", memory)), TABLES)
 
 
-def measure_audit(
-    plan: AuditPlan, servers: Servers, out: Path | None, console: Console | None = None
-) -> dict[str, Any]:
-    """Runs it; prints tables, and writes `audit.json`. What is in the file."""
-    return measure_rows(BENCH, plan, servers, out, console)
+def measure_audit(plan: AuditPlan, servers: Servers, out: Path | None) -> None:
+    """Run the benchmark, print tables, and write `audit.json`."""
+    measure_rows(BENCH, plan, servers, out)

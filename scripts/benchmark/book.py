@@ -1,7 +1,7 @@
-"""What was measured: samples by figure and saver, the reasons of what failed, and the arithmetic over both.
+"""The measurements: samples by figure and saver, failures, and statistics.
 
-Ratios compare sample with sample: savers run in turn, so that neighbours met the same machine, however busy it was. The
-median over all pairs is what is reported.
+Ratios compare sample with sample. Savers run in turn, so two neighbouring samples met the same machine, however busy it was.
+The report has the median over all pairs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeVar
 
-__all__ = ["FIGURES", "Book", "Figure", "Sample", "p99"]
+__all__ = ["FIGURES", "Book", "Figure", "Sample", "figure", "p99", "size_text"]
 
 T = TypeVar("T")
 
@@ -21,7 +21,7 @@ Unit = Literal["ms", "bytes", "ops/s", "count"]
 
 
 class Sample(NamedTuple):
-    """One measurement: in which round, at which step (or size), and how much."""
+    """One measurement: the round, the step (or size), and the value."""
 
     round: int
     at: int
@@ -30,7 +30,7 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class Figure:
-    """Something that is measured of every saver that can do it."""
+    """A quantity that is measured for every saver."""
 
     name: str
     workload: str
@@ -39,11 +39,11 @@ class Figure:
 
 
 FIGURES: dict[str, Figure] = {}
-"""Every figure there is, by name."""
+"""Every figure, by name."""
 
 
 def figure(name: str, label: str, unit: Unit = "ms") -> str:
-    """Declare a figure, named `workload.what`; its name."""
+    """Declare a figure with a name like `workload.quantity`, and return the name."""
     FIGURES[name] = Figure(name, name.partition(".")[0], label, unit)
     return name
 
@@ -57,44 +57,44 @@ class Book:
     notes: list[str] = field(default_factory=list)
 
     def add(self, figure: str, saver: str, sample: Sample) -> None:
-        """Enter one measurement."""
+        """Add one measurement."""
         self.samples[figure, saver].append(sample)
 
     def fail(self, figure: str, saver: str, reason: str) -> None:
-        """Enter why a figure of a saver is missing; the first reason counts."""
+        """Add the reason why a figure of a saver is missing, unless it has one."""
         self.failures.setdefault((figure, saver), reason)
 
     def reason(self, figure: str, saver: str) -> str | None:
-        """Why a figure of a saver, or all of its workload, failed; None if it did not."""
+        """Return why a figure of a saver, or its whole workload, failed, else None."""
         everything = figure.partition(".")[0] + ".*"
         return self.failures.get((figure, saver)) or self.failures.get((everything, saver))
 
-    def derive(self, figure: str, source: str, where: Callable[[Sample], bool]) -> None:
-        """Make a figure of some of the samples of another."""
+    def derive(self, figure: str, source: str, keep: Callable[[Sample], bool]) -> None:
+        """Make a figure of some samples of another figure."""
         for (name, saver), samples in list(self.samples.items()):
             if name == source:
-                self.samples[figure, saver] = [sample for sample in samples if where(sample)]
+                self.samples[figure, saver] = [sample for sample in samples if keep(sample)]
         for (name, saver), reason in list(self.failures.items()):
             if name == source:
                 self.failures[figure, saver] = reason
 
     def values(self, figure: str, saver: str) -> list[float]:
-        """The measured values."""
+        """Return the measured values."""
         return [sample.value for sample in self.samples.get((figure, saver), ())]
 
     def median(self, figure: str, saver: str) -> float | None:
-        """The median of what was measured, None if nothing was."""
+        """Return the median of the measured values, None if there are none."""
         values = self.values(figure, saver)
         return statistics.median(values) if values else None
 
     def by_step(self, figure: str, saver: str) -> dict[int, float]:
-        """The median over the rounds at each step."""
+        """Return the median over the rounds, by step."""
         return self._grouped(figure, saver, operator.attrgetter("at"), statistics.median)
 
     def by_round(
         self, figure: str, saver: str, of: Callable[[list[float]], float] = statistics.median
     ) -> dict[int, float]:
-        """The median, or what else is asked for, of each round."""
+        """Return the median, or another statistic, by round."""
         return self._grouped(figure, saver, _round_of, of)
 
     def _grouped(
@@ -111,9 +111,9 @@ class Book:
         other: tuple[str, str],
         how: Callable[[float, float], float] = operator.truediv,
     ) -> float | None:
-        """The median ratio of two (figure, saver), sample by sample: None if they have no round in common.
+        """Return the median ratio of two (figure, saver), None if they share no round.
 
-        Within a round, samples that were taken next to each other are compared with each other.
+        Within a round, it compares samples that were taken next to each other.
         """
         ones, others = self._grouped(*one, _round_of, list), self._grouped(*other, _round_of, list)
         found = [
@@ -124,13 +124,13 @@ class Book:
         return statistics.median(found) if found else None
 
     def compared_tails(self, one: tuple[str, str], other: tuple[str, str]) -> float | None:
-        """The median over the rounds of the ratio of two 99th percentiles."""
+        """Return the median over the rounds of the ratio of two 99th percentiles."""
         ones, others = self.by_round(*one, p99), self.by_round(*other, p99)
         found = [ones[number] / others[number] for number in ones if number in others]
         return statistics.median(found) if found else None
 
     def savers(self, figures: Iterable[str]) -> list[str]:
-        """Whoever has a sample or a failure under any of the figures."""
+        """Return the savers with a sample or a failure under any of the figures."""
         wanted = set(figures)
         wanted |= {name.partition(".")[0] + ".*" for name in wanted}
         entries = [*self.samples, *self.failures]
@@ -142,6 +142,11 @@ def _round_of(sample: Sample) -> int:
 
 
 def p99(values: Sequence[float]) -> float:
-    """The value that 99 in 100 do not exceed; the greatest where there are fewer than 100."""
+    """Return the 99th percentile: the greatest value if there are fewer than 100."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
+
+
+def size_text(size: float) -> str:
+    """Return a number of bytes as KiB or MiB."""
+    return f"{size / 2**20:.2f} MiB" if size >= 2**20 else f"{size / 1024:.1f} KiB"

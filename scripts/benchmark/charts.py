@@ -1,4 +1,4 @@
-"""Charts of the figures, as PNG."""
+"""Charts of the figures, as PNG files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from matplotlib import pyplot as plt
 
 __all__ = ["draw"]
 
-COLOURS = dict(
+COLORS = dict(
     zip(
         (kind.name for kind in KINDS),
         ("#c8102e", "#f28e8e", "#222222", "#999999", "#0b7285", "#336791", "#7048e8", "#e8890c", "#2f9e44"),
@@ -25,9 +25,9 @@ COLOURS = dict(
     )
 )
 SMOOTH = 9
-"""Steps a curve of times is the running median of, where every step was timed."""
+"""A curve of times is the running median of so many steps."""
 WINDOW = 25
-"""Steps a curve of bytes is the running mean of: a median would leave out what is stored now and then."""
+"""A curve of bytes is the running mean of so many steps. A median would leave out rare keyframes."""
 
 
 class _Curve(NamedTuple):
@@ -43,13 +43,13 @@ CURVES = (
     _Curve("put_long", "long.put", "put, by steps of a long chat", "milliseconds"),
     _Curve("get_tuple_long", "long.latest", "get_tuple, latest, by steps of a long chat", "milliseconds"),
     _Curve("stored", "storage.stored", "stored, by steps of the chat (on Redis: the server's memory)", "MiB"),
-    _Curve("append_only_file", "storage.aof", f"append-only file, bytes a step (mean of {WINDOW} steps)", "KiB"),
+    _Curve("append_only_file", "storage.aof", f"append-only file, bytes per step (mean of {WINDOW} steps)", "KiB"),
 )
 SCALE = {"milliseconds": 1.0, "KiB": 1024.0, "MiB": 2.0**20}
 
 
 def draw(run: Run, folder: Path) -> list[Path]:
-    """Every chart that there are figures for; the files."""
+    """Draw every chart that has figures, and return the files."""
     made = []
     for curve in CURVES:
         made += _curves(run, folder, curve)
@@ -67,7 +67,7 @@ def _curves(run: Run, folder: Path, curve: _Curve) -> list[Path]:
         axes.plot(
             list(by_step),
             _smooth([value / SCALE[curve.unit] for value in by_step.values()], curve.unit),
-            color=COLOURS[name],
+            color=COLORS[name],
             linewidth=2.4 if name == THIS else 1.4,
             linestyle="--" if name == FLOOR else "-",
             marker="o" if len(by_step) < 12 else "",
@@ -85,7 +85,7 @@ def _curves(run: Run, folder: Path, curve: _Curve) -> list[Path]:
 
 
 def _smooth(values: list[float], unit: str) -> list[float]:
-    """Without the spikes of single steps, where there are enough steps for that."""
+    """Return values without the spikes of single steps, if there are enough steps."""
     if unit == "MiB" or len(values) < 150:
         return values
     reach, of = (WINDOW // 2, statistics.mean) if unit == "KiB" else (SMOOTH // 2, statistics.median)
@@ -93,17 +93,18 @@ def _smooth(values: list[float], unit: str) -> list[float]:
 
 
 def _throughput(run: Run, path: Path) -> list[Path]:
-    sets = {}
-    for figure, count in zip(("few.throughput", "many.throughput"), run.plan.conversations, strict=True):
-        sets[f"{count}"] = {
-            name: value for name in run.kinds if name != MEMORY and (value := run.book.median(figure, name)) is not None
-        }
-    return _bars(run, path, "concurrent conversations, without InMemorySaver", "operations a second", sets)
+    figures = zip(("few.throughput", "many.throughput"), run.plan.conversations, strict=True)
+    sets = {f"{count}": _medians(run, figure, set(run.kinds) - {MEMORY}) for figure, count in figures}
+    return _bars(run, path, "concurrent conversations, without InMemorySaver", "operations per second", sets)
 
 
 def _turns(run: Run, path: Path) -> list[Path]:
-    medians = {name: value for name in run.kinds if (value := run.book.median("loop.turn", name)) is not None}
-    return _bars(run, path, "one turn of a compiled graph", "milliseconds", {"": medians})
+    sets = {"": _medians(run, "loop.turn", set(run.kinds))}
+    return _bars(run, path, "one turn of a compiled graph", "milliseconds", sets)
+
+
+def _medians(run: Run, figure: str, savers: set[str]) -> dict[str, float]:
+    return {name: value for name in savers if (value := run.book.median(figure, name)) is not None}
 
 
 def _bars(run: Run, path: Path, title: str, unit: str, sets: dict[str, dict[str, float]]) -> list[Path]:
@@ -113,13 +114,12 @@ def _bars(run: Run, path: Path, title: str, unit: str, sets: dict[str, dict[str,
     axes = _axes(title)
     width = 0.8 / len(sets)
     for index, (label, values) in enumerate(sets.items()):
-        places = [n + index * width for n, name in enumerate(savers) if name in values]
-        there = [name for name in savers if name in values]
+        present = [(n, name) for n, name in enumerate(savers) if name in values]
         bars = axes.bar(
-            places,
-            [values[name] for name in there],
+            [n + index * width for n, _ in present],
+            [values[name] for _, name in present],
             width * 0.92,
-            color=[COLOURS[name] for name in there],
+            color=[COLORS[name] for _, name in present],
             alpha=1 if index == 0 else 0.55,
             label=label,
         )

@@ -1,6 +1,6 @@
-"""The growing chat: every call of a checkpointer, on a thread whose list of messages grows by one a step.
+"""The growing chat: every call of a checkpointer, with one more message per step.
 
-All savers take each step before any takes the next, beginning with another one each time.
+All savers take a step before any takes the next step, each time beginning with another saver.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from scripts.benchmark.book import figure
 from scripts.benchmark.clock import quiet, tidy
 from scripts.benchmark.plan import Plan, Run, Runner, rotated
 from scripts.benchmark.savers import FLOOR, PLAINREDIS, THIS, WHOLE
-from scripts.benchmark.traffic import MARK, Replay, Traffic, chat
+from scripts.benchmark.traffic import FLAG, Replay, Traffic, chat
 
-__all__ = ["LAST", "MARKED", "growing_chat", "long_chat", "step"]
+__all__ = ["FLAGGED", "LAST", "growing_chat", "long_chat", "step"]
 
 LAST = 10
-"""The last steps, which are looked at by themselves."""
-MARKED = 4
-"""Checkpoints whose metadata has the key that is filtered by: 2 % of 200."""
+"""The number of last steps that have figures of their own."""
+FLAGGED = 4
+"""The number of checkpoints with the metadata to filter by: 2 % of 200."""
 EVERY = 10
-"""At every tenth step the latest state is read, for its curve."""
+"""The latest state is read at every tenth step, for the curve."""
 
 PUT = figure("chat.put", "put, all steps")
 PUT_LAST = figure("chat.put_last", f"put, last {LAST} steps")
@@ -35,8 +35,8 @@ BY_ID = figure("chat.by_id", "get_tuple by id, random steps")
 BEFORE = figure("chat.before", "list before a checkpoint, limit 1")
 TEN = figure("chat.list_10", "list, limit 10")
 ALL = figure("chat.list_all", "list, all")
-FILTERED = figure("chat.list_filtered", f"list by metadata that {MARKED} checkpoints have")
-MATCHES = figure("chat.matches", f"get_tuple by id of those {MARKED}, one by one")
+FILTERED = figure("chat.list_filtered", f"list by metadata that {FLAGGED} checkpoints have")
+MATCHES = figure("chat.matches", f"get_tuple by id of those {FLAGGED}, one by one")
 DELETE = figure("chat.delete", "delete_thread")
 DEL = figure("chat.del", "one bare DEL of the same keys")
 LONG_PUT = figure("long.put", "put")
@@ -45,15 +45,15 @@ LONG_LATEST = figure("long.latest", "get_tuple, latest")
 
 
 def growing_chat(run: Run) -> None:
-    """Writes, reads, lists and removal at `plan.steps` steps."""
-    traffic = chat(run.plan.seed, run.plan.steps).marked(MARKED)
+    """Measure writes, reads, lists and deletion at `plan.steps` steps."""
+    traffic = chat(run.plan.seed, run.plan.steps).flagged(FLAGGED)
     run.stage(f"growing chat, {len(traffic)} steps", _ticks(run.plan), 0.4)
     for round in run.rounds(run.plan.rounds):
         with run.runners("chat", run.peers(round), traffic, f"chat-{round}") as runners, quiet():
             if not runners:
                 break
             _grow(run, runners, round)
-            # Deltas concern what is written; reads of whole values are those of the saver before.
+            # Only writes differ without deltas, so the saver without deltas does not read.
             readers = [runner for runner in runners if runner.name != WHOLE]
             _read(run, readers, round)
             _delete(run, readers, round)
@@ -68,7 +68,7 @@ def _ticks(plan: Plan) -> int:
 
 
 def step(run: Run, runner: Runner, n: int, round: int, *, put: str, writes: str) -> None:
-    """One step of one saver: the writes that led to it, then the checkpoint."""
+    """Measure one step of one saver: the writes that led to it, then the checkpoint."""
     for arguments in runner.replay.writes(n):
         run.measure(writes, runner.name, round, n + 1, partial(runner.saver.put_writes, *arguments), vital=True)
     arguments = runner.replay.put(n)
@@ -76,7 +76,7 @@ def step(run: Run, runner: Runner, n: int, round: int, *, put: str, writes: str)
 
 
 def latest(run: Run, runner: Runner, n: int, round: int, *, figure: str) -> None:
-    """Read the latest state after a step, more than once after the last ones."""
+    """Measure reading the latest state after a step, repeatedly after the last steps."""
     wanted = runner.replay.traffic.steps[n]
     config = runner.replay.config()
     if runner.is_floor:
@@ -122,7 +122,7 @@ def _in_turn(
     numbers: Sequence[int],
     read: Callable[[Run, Runner, int, int], None],
 ) -> None:
-    """Each read by all savers before the next read."""
+    """Let all savers take each read before the next read."""
     for turn, n in enumerate(numbers):
         for runner in rotated(runners, round + turn):
             read(run, runner, n, round)
@@ -163,9 +163,9 @@ def _all(run: Run, runner: Runner, _n: int, round: int) -> None:
 
 def _filtered(run: Run, runner: Runner, _n: int, round: int) -> None:
     traffic = runner.replay.traffic
-    marked = [one.id for one in traffic.with_mark()]
-    _list(run, runner, FILTERED, round, marked, filter={MARK: "wanted"})
-    configs = [runner.replay.config(one) for one in marked]
+    flagged = [one.id for one in traffic.with_flag()]
+    _list(run, runner, FILTERED, round, flagged, filter={FLAG: "wanted"})
+    configs = [runner.replay.config(one) for one in flagged]
     run.measure(MATCHES, runner.name, round, len(traffic), lambda: [runner.saver.get_tuple(one) for one in configs])
 
 
@@ -186,7 +186,7 @@ def _delete(run: Run, runners: Sequence[Runner], round: int) -> None:
 
 
 def _delete_pairs(run: Run, traffic: Traffic) -> None:
-    """The same thread twice: one removed by the saver, the other by one `DEL` of every key that names it."""
+    """Store a thread twice, and delete one with the saver, the other with one `DEL`."""
     if THIS not in run.kinds:
         return
     with run.runners("chat", [run.kinds[THIS]], traffic, "unused") as runners, quiet():
@@ -194,7 +194,9 @@ def _delete_pairs(run: Run, traffic: Traffic) -> None:
             for runner in runners:
                 by_saver, by_del = f"twin-{n:03}-a", f"twin-{n:03}-b"
                 for thread in (by_saver, by_del):
-                    _store(Replay(runner.saver, traffic, thread))
+                    replay = Replay(runner.saver, traffic, thread)
+                    for step_number in range(len(traffic)):
+                        replay.store(step_number)
                     run.tick()
                 keys = sorted(run.servers.redis.scan_iter(match=f"*{by_del}*", count=1000))
                 pair = [
@@ -206,29 +208,25 @@ def _delete_pairs(run: Run, traffic: Traffic) -> None:
                 tidy()
 
 
-def _store(replay: Replay) -> None:
-    for n in range(len(replay.traffic)):
-        for arguments in replay.writes(n):
-            replay.saver.put_writes(*arguments)
-        replay.saver.put(*replay.put(n))
-
-
 def long_chat(run: Run) -> None:
-    """Writes and the latest read up to `plan.long_steps`, for the curves: others than this saver and the floor stop early."""
+    """Measure writes and the latest read up to `plan.long_steps`, for the curves.
+
+    Savers other than this one and the floor stop early.
+    """
     traffic = chat(run.plan.seed, run.plan.long_steps)
     kinds = [kind for name, kind in run.kinds.items() if name in {THIS, FLOOR, PLAINREDIS}]
     stops = {THIS: len(traffic), FLOOR: len(traffic), PLAINREDIS: min(len(traffic), 2 * run.plan.steps)}
     run.stage(f"growing chat, {len(traffic)} steps", len(traffic), 0.1)
     with run.runners("long", kinds, traffic, "long") as runners, quiet():
         for n in range(len(traffic)):
-            looked_at = (n + 1) % EVERY == 0
+            reads = (n + 1) % EVERY == 0
             for runner in rotated(runners, n):
-                # The floor has no history: what it takes at a step does not depend on the steps before.
-                if n < stops[runner.name] and (looked_at or not runner.is_floor):
+                # The floor has no history, so its times do not depend on earlier steps.
+                if n < stops[runner.name] and (reads or not runner.is_floor):
                     step(run, runner, n, 0, put=LONG_PUT, writes=LONG_WRITES)
-                    if looked_at:
+                    if reads:
                         latest(run, runner, n, 0, figure=LONG_LATEST)
-            if looked_at:
+            if reads:
                 tidy()
             run.tick()
     run.done()

@@ -1,4 +1,4 @@
-"""Timing: one clock, and a garbage collector that runs between what is timed, for every saver alike."""
+"""Timing: one clock, and garbage collection only between timed calls."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ now = time.perf_counter_ns
 
 
 def timed(call: Callable[[], T]) -> tuple[float, T]:
-    """How many milliseconds a call took, and what it returned."""
+    """Return the milliseconds that a call took, and its result."""
     began = now()
     result = call()
     return (now() - began) / 1e6, result
 
 
 def tidy() -> None:
-    """Collect garbage, between what is timed."""
+    """Collect garbage, between timed calls."""
     gc.collect()
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """No garbage collection but by `tidy`; what exists already is left out of it."""
+    """Collect garbage only by `tidy`, and never objects that exist already."""
     gc.collect()
     gc.freeze()
     gc.disable()

@@ -1,6 +1,6 @@
-"""Another process that follows the feed: `-m scripts.benchmark.feed_child URL PREFIX GROUP sync|async|bare`.
+"""A process that follows the feed, and prints each event with the machine's clock.
 
-It prints each event it is handed, with the machine's clock, for whoever measures how late it is.
+Usage: `-m scripts.benchmark.feed_child URL PREFIX GROUP sync|async|bare`. The parent process measures the delay.
 """
 
 from __future__ import annotations
@@ -20,33 +20,24 @@ from scripts.benchmark.clock import now
 from scripts.benchmark.servers import Servers
 from scripts.soaking.child import Child, end_with_parent
 
-__all__ = ["Follower", "follow"]
+__all__ = ["Follower", "follow", "read_bare"]
 
 PATIENCE = 20.0
-"""Seconds within which a follower joins, and hears of what was put."""
+"""Seconds within which a follower joins, and receives all events."""
 READY = "ready"
 
 
 class Follower:
-    """One of them, as its parent sees it."""
+    """A follower, as its parent sees it."""
 
     def __init__(self, child: Child) -> None:
         self._child = child
 
-    def await_ready(self) -> None:
-        """Until it has joined."""
-        self._await(1)
+    def await_lines(self, count: int) -> list[str]:
+        """Wait for that many lines of output.
 
-    def arrivals(self, count: int) -> dict[tuple[str, int], int]:
-        """When it was handed the event of a thread with a sequence number, once there are so many."""
-        lines = self._await(count + 1)[1:]
-        found = {}
-        for line in lines:
-            thread, sequence, at = line.split()
-            found[thread, int(sequence)] = int(at)
-        return found
-
-    def _await(self, count: int) -> list[str]:
+        The first line says that the follower has joined.
+        """
         deadline = time.monotonic() + PATIENCE
         while len(lines := self._child.out.splitlines()) < count:
             if self._child.code is not None or time.monotonic() > deadline:
@@ -54,22 +45,31 @@ class Follower:
             time.sleep(0.02)
         return lines
 
+    def arrivals(self, count: int) -> dict[tuple[str, int], int]:
+        """Wait for that many events, and return the arrival of each (thread, sequence)."""
+        lines = self.await_lines(count + 1)[1:]
+        found = {}
+        for line in lines:
+            thread, sequence, at = line.split()
+            found[thread, int(sequence)] = int(at)
+        return found
+
 
 @contextlib.contextmanager
 def follow(servers: Servers, prefix: str, group: str, kind: str) -> Iterator[Follower]:
-    """A follower that has joined."""
+    """Start a follower, and wait until it has joined."""
     child = Child(
         f"follower-{group}", "scripts.benchmark.feed_child", [servers.url, prefix, group, kind], servers.folder
     )
     try:
         follower = Follower(child)
-        follower.await_ready()
+        follower.await_lines(1)
         yield follower
     finally:
         child.kill()
 
 
-def _tell(activity: Activity) -> None:
+def _report(activity: Activity) -> None:
     at = now()
     os.write(1, f"{activity.thread_id} {activity.sequence} {at}\n".encode())
 
@@ -78,14 +78,14 @@ def _sync(feed: ActivityFeed, group: str) -> None:
     with feed.group(group, start="now").member("bench") as member:
         os.write(1, f"{READY}\n".encode())
         for activity in member:
-            _tell(activity)
+            _report(activity)
 
 
 async def _async(feed: ActivityFeed, group: str) -> None:
     async with feed.group(group, start="now").member("bench") as member:
         os.write(1, f"{READY}\n".encode())
         async for activity in member:
-            _tell(activity)
+            _report(activity)
 
 
 def _bare(url: str, prefix: str, group: str) -> None:
@@ -95,17 +95,22 @@ def _bare(url: str, prefix: str, group: str) -> None:
         client.xgroup_create(key, group, "$", mkstream=True)
     os.write(1, f"{READY}\n".encode())
     while True:
-        reply = client.xreadgroup(group, "bench", feeds, count=100, block=1000) or ()
-        for key, entries in reply.items() if isinstance(reply, dict) else reply:
-            found = entries[0] if entries and isinstance(entries[0], list) else entries
-            for _, fields in found:
+        for key, entries in read_bare(client, group, feeds, count=100, block=1000):
+            for _, fields in entries:
                 at = now()
                 os.write(1, b"%b %b %d\n" % (fields[b"thread"], fields[b"seq"], at))
-            client.xack(key, group, *(entry_id for entry_id, _ in found))
+            client.xack(key, group, *(entry_id for entry_id, _ in entries))
+
+
+def read_bare(client: Any, group: str, feeds: dict[Any, Any], **options: Any) -> Iterator[tuple[Any, list[Any]]]:
+    """Yield the streams and entries of one XREADGROUP, with RESP2 or RESP3."""
+    reply = client.xreadgroup(group, "bench", feeds, **options) or ()
+    for key, entries in reply.items() if isinstance(reply, dict) else reply:
+        yield key, entries[0] if entries and isinstance(entries[0], list) else entries
 
 
 def main(url: str, prefix: str, group: str, kind: str) -> None:
-    """Follows until it is killed."""
+    """Follow the feed until a kill."""
     if kind == "bare":
         _bare(url, prefix, group)
     feed = ActivityFeed.from_conn_string(url, prefix=prefix)

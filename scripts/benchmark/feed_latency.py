@@ -1,4 +1,4 @@
-"""How long after a put a handler in another process has the event, on a system that is idle otherwise."""
+"""The time from a put to the handler in another process, on an idle system."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from saver import RedisStreamSaver
 from scripts.benchmark.book import Book, Sample
 from scripts.benchmark.clock import now, quiet
 from scripts.benchmark.feed_child import Follower, follow
-from scripts.benchmark.feed_plan import FeedPlan
+from scripts.benchmark.plan import FeedPlan
 from scripts.benchmark.servers import Servers
 from scripts.benchmark.traffic import Replay, counter
 
@@ -22,12 +22,15 @@ LATENCIES = [
     for figure in (FROM_CALL, FROM_RETURN)
     for kind, variant in VARIANTS.items()
 ]
-"""Figure, variant, and what it is compared with. The handler may have the event before put returns."""
+"""Figure, variant, and the variant that it is compared with.
+
+The handler may have the event before `put` returns.
+"""
 THREADS = 16
 
 
 def latency(plan: FeedPlan, servers: Servers, book: Book) -> None:
-    """One follower at a time, in turn."""
+    """Measure one follower at a time, in turn."""
     each = plan.latencies // plan.latency_rounds
     dice = random.Random(plan.seed)
     traffic = counter(-(-plan.latencies * len(VARIANTS) // THREADS) + 2)

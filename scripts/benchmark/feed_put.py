@@ -1,4 +1,4 @@
-"""What groups and trimming add to a put: nothing registered, groups nobody reads for, live members, a retention."""
+"""The cost of groups and of trimming for a put."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from eventlog import ActivityFeed
 from scripts.benchmark.book import Book
 from scripts.benchmark.feed_child import follow
-from scripts.benchmark.feed_plan import FeedPlan
+from scripts.benchmark.plan import FeedPlan
 from scripts.benchmark.puts import Case, measure_puts, opened
 from scripts.benchmark.servers import Servers
 from scripts.benchmark.traffic import Traffic, counter
@@ -19,21 +19,25 @@ __all__ = ["PUTS", "cost_of_put"]
 
 NONE, REGISTERED, LIVE = "no group", "10 groups, nobody reads", "10 groups, a live member each"
 RETENTION, BOTH = "feed_retention, no group", "feed_retention, 10 groups nobody reads"
-ALONE, BESIDE, SLOW = "one after the other", "the same beside members", "beside members, a put each 10 ms"
+ALONE, TOGETHER, SLOW = "one after the other", "the same next to members", "next to members, a put every 10 ms"
 PUTS = [
     (ALONE, NONE, None),
     *((ALONE, variant, NONE) for variant in (REGISTERED, RETENTION, BOTH)),
-    *((figure, variant, against) for figure in (BESIDE, SLOW) for variant, against in ((NONE, None), (LIVE, NONE))),
+    *((figure, variant, against) for figure in (TOGETHER, SLOW) for variant, against in ((NONE, None), (LIVE, NONE))),
 ]
-"""Figure, variant, and what it is compared with."""
+"""Figure, variant, and the variant that it is compared with."""
 KEEP = 1000
-"""Events that the retention keeps."""
+"""The number of events that the retention keeps."""
 INTERVAL = 0.01
 
 
 def cost_of_put(plan: FeedPlan, servers: Servers, book: Book) -> None:
-    """Blocks of puts of each variant in turn; those with live members by themselves, since they take the machine's time too."""
-    logging.getLogger("eventlog.feed").setLevel(logging.ERROR)  # that groups hold the feed back is what is measured
+    """Measure blocks of puts of each variant in turn.
+
+    Variants with live members run separately, because members use the machine as well.
+    """
+    # The benchmark lets groups hold trimming back on purpose.
+    logging.getLogger("eventlog.feed").setLevel(logging.ERROR)
     traffic = counter(plan.puts + plan.slow_puts + plan.block)
     with contextlib.ExitStack() as stack:
         cases = [_case(plan, servers, stack, traffic, variant) for variant in (NONE, REGISTERED, RETENTION, BOTH)]
@@ -43,7 +47,7 @@ def cost_of_put(plan: FeedPlan, servers: Servers, book: Book) -> None:
         for number in range(plan.groups):
             stack.enter_context(follow(servers, f"put-{LIVE}-again", f"group-{number}", "sync"))
         time.sleep(0.5)
-        measure_puts(book, BESIDE, cases, plan.puts, block=plan.block)
+        measure_puts(book, TOGETHER, cases, plan.puts, block=plan.block)
         measure_puts(book, SLOW, cases, plan.slow_puts, block=plan.block, interval=INTERVAL)
 
 

@@ -1,4 +1,4 @@
-"""A member that does nothing with what it reads, against redis-py's bare XREADGROUP and XACK on the same feeds."""
+"""A member that only reads, compared with redis-py's bare XREADGROUP and XACK."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from eventlog import ActivityFeed, Keyspace
 from saver import RedisStreamSaver
 from scripts.benchmark.book import Book, Sample
 from scripts.benchmark.clock import now, quiet, tidy
-from scripts.benchmark.feed_plan import FeedPlan
-from scripts.benchmark.plan import rotated
+from scripts.benchmark.feed_child import read_bare
+from scripts.benchmark.plan import FeedPlan, rotated
 from scripts.benchmark.servers import Servers
 from scripts.benchmark.traffic import Replay, counter
 
@@ -20,12 +20,12 @@ __all__ = ["READINGS", "reading"]
 MEMBER, BARE = "member", "bare XREADGROUP, XACK"
 FIGURES = {partitions: f"{partitions} partition{'s' if partitions > 1 else ''}" for partitions in (16, 1)}
 READINGS = [row for figure in FIGURES.values() for row in ((figure, MEMBER, BARE), (figure, BARE, None))]
-"""Figure, variant, and what it is compared with."""
+"""Figure, variant, and the variant that it is compared with."""
 THREADS = 50
 
 
 def reading(plan: FeedPlan, servers: Servers, book: Book) -> None:
-    """Whoever reads begins at the first pointer, in a group of its own."""
+    """Measure readers that begin at the first pointer, each in a new group."""
     spaces = {partitions: _fill(plan, servers, partitions) for partitions in FIGURES}
     readers: list[tuple[int, str, Callable[[FeedPlan, Servers, Keyspace, int], float]]] = [
         (partitions, name, read) for partitions in FIGURES for name, read in ((MEMBER, _by_member), (BARE, _bare))
@@ -40,7 +40,7 @@ def reading(plan: FeedPlan, servers: Servers, book: Book) -> None:
 
 
 def _fill(plan: FeedPlan, servers: Servers, partitions: int) -> Keyspace:
-    """As many pointers as puts would make, copied from those of a few puts."""
+    """Fill the feeds with copies of the pointer of a put."""
     prefix = f"reading-{partitions}"
     keyspace = Keyspace(prefix, partitions)
     with RedisStreamSaver.from_conn_string(servers.url, prefix=prefix, partitions=partitions) as saver:
@@ -88,12 +88,10 @@ def _bare(plan: FeedPlan, servers: Servers, keyspace: Keyspace, round: int) -> f
         client.xgroup_create(key, group, "0")
     began, seen = now(), 0
     while seen < plan.pointers:
-        reply = client.xreadgroup(group, "bench", feeds, count=plan.batch)
-        for key, entries in reply.items() if isinstance(reply, dict) else reply:
-            found = entries[0] if entries and isinstance(entries[0], list) else entries
-            for _ in found:
+        for key, entries in read_bare(client, group, feeds, count=plan.batch):
+            for _ in entries:
                 seen += 1
-            client.xack(key, group, *(entry_id for entry_id, _ in found))
+            client.xack(key, group, *(entry_id for entry_id, _ in entries))
     took = now() - began
     for key in feeds:
         client.xgroup_destroy(key, group)

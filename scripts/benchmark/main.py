@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from scripts.benchmark.audit import AuditPlan, measure_audit
 from scripts.benchmark.book import Book
@@ -21,14 +19,14 @@ from scripts.benchmark.charts import draw
 from scripts.benchmark.chat import growing_chat, long_chat
 from scripts.benchmark.conversations import conversations_few, conversations_many
 from scripts.benchmark.feed import measure_feed
-from scripts.benchmark.feed_plan import FeedPlan
 from scripts.benchmark.loop import compiled_loop
-from scripts.benchmark.plan import Plan, Run
+from scripts.benchmark.plan import FeedPlan, Plan, Run
 from scripts.benchmark.report import Report
 from scripts.benchmark.savers import available
 from scripts.benchmark.servers import BenchError, Servers, open_servers
 from scripts.benchmark.states import fan_out, large_value, small_state, wide_state
 from scripts.benchmark.storage import storage
+from scripts.terminal import progress
 
 __all__ = ["WORKLOADS", "main", "measure"]
 
@@ -47,13 +45,13 @@ WORKLOADS: dict[str, Callable[[Run], None]] = {
 
 
 def titles(plan: Plan) -> dict[str, str]:
-    """What each workload is called in the report."""
+    """Return the title of each workload in the report."""
     few, many = plan.conversations
     return {
         "chat": f"Growing chat, {plan.steps} steps of 1 KiB",
         "long": f"Growing chat, on to {plan.long_steps:,} steps",
-        "wide": f"Wide state: 50 channels, 2 change a step, {plan.wide_steps} steps",
-        "document": f"Large value: {plan.document_bytes / 2**20:.3g} MiB, one field edited a step, {plan.document_steps} steps",
+        "wide": f"Wide state: 50 channels, 2 change per step, {plan.wide_steps} steps",
+        "document": f"Large value: {plan.document_bytes / 2**20:.3g} MiB, one field changes per step, {plan.document_steps} steps",
         "fanout": f"Fan-out: {plan.tasks} tasks on one checkpoint",
         "small": f"Small state, {plan.events:,} events",
         "loop": f"Compiled LangGraph loop, {plan.turns} turns",
@@ -64,7 +62,7 @@ def titles(plan: Plan) -> dict[str, str]:
 
 
 def _run_all(run: Run, workloads: list[str]) -> Report:
-    """Run workloads in their order; the report."""
+    """Run workloads in their order, and return the report."""
     began = time.monotonic()
     for name in workloads:
         WORKLOADS[name](run)
@@ -76,29 +74,29 @@ def _command(
     quick: Annotated[
         bool, typer.Option("--quick", help="Fewer repetitions: under a minute, once packages are installed.")
     ] = False,
-    only: Annotated[str, typer.Option(metavar="WORKLOAD[,...]", help=f"Of {', '.join(WORKLOADS)}.")] = "",
-    savers: Annotated[str, typer.Option(metavar="SAVER[,...]", help="Of those that can take part.")] = "",
+    only: Annotated[str, typer.Option(metavar="WORKLOAD[,...]", help=f"Only these of {', '.join(WORKLOADS)}.")] = "",
+    savers: Annotated[
+        str, typer.Option(metavar="SAVER[,...]", help="Only these of the savers that can take part.")
+    ] = "",
     steps: Annotated[int | None, typer.Option(min=20, help="Steps of the growing chat (200).")] = None,
     long_steps: Annotated[int | None, typer.Option(min=20, help="Steps of the longest chat (1,000).")] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of the growing chat (9).")] = None,
-    feed: Annotated[bool, typer.Option("--feed", help="The activity feed and its groups, and nothing else.")] = False,
-    audit: Annotated[
-        bool, typer.Option("--audit", help="Signing, verifying and rebuilding, and nothing else.")
-    ] = False,
-    seed: Annotated[int, typer.Option(help="What the texts and the steps to read are drawn from.")] = 7,
+    feed: Annotated[bool, typer.Option("--feed", help="Only the activity feed and its groups.")] = False,
+    audit: Annotated[bool, typer.Option("--audit", help="Only signing, verifying and rebuilding.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the texts and of the steps to read.")] = 7,
     url: Annotated[
-        str | None, typer.Option(help="An empty database of a Redis or Valkey server; it is flushed between rounds.")
+        str | None, typer.Option(help="An empty database of a Redis or Valkey server, which is flushed between rounds.")
     ] = None,
     postgres: Annotated[
         str | None, typer.Option(envvar="POSTGRES_URL", help="postgresql://... for PostgresSaver.")
     ] = None,
-    redis_modules: Annotated[str | None, typer.Option(help="A server with RedisJSON and RediSearch, empty.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Where the report goes; a temporary directory if absent.")] = None,
+    redis_modules: Annotated[str | None, typer.Option(help="An empty server with RedisJSON and RediSearch.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Directory of the report, else a temporary directory.")] = None,
 ) -> None:
-    """This saver and others on the same recorded traffic.
+    """Measure this saver and others on the same recorded traffic.
 
-    Runs on a private redis-server from PATH (7.0 if there is one), else on another server that is at hand, unless --url
-    names one. Prints targets and figures as Markdown; writes report.md, report.json and charts.
+    Without --url, it runs on a private redis-server from PATH (7.0 if there is one), else on another installed server. It
+    prints targets and figures as Markdown, and writes report.md, report.json and charts.
     """
     plan = Plan(seed=seed)
     plan = plan.quick() if quick else plan
@@ -108,8 +106,8 @@ def _command(
         chosen = _chosen(only, list(WORKLOADS), "workload")
         with open_servers(url, postgres, redis_modules) as servers:
             if feed:
-                told = FeedPlan(seed=seed)
-                measure_feed(told.quick() if quick else told, servers, out)
+                feed_plan = FeedPlan(seed=seed)
+                measure_feed(feed_plan.quick() if quick else feed_plan, servers, out)
                 return
             if audit:
                 measure_audit(AuditPlan().quick() if quick else AuditPlan(), servers, out)
@@ -121,7 +119,7 @@ def _command(
 
 
 def _chosen(text: str, known: list[str], what: str) -> list[str]:
-    """The named ones in their own order; all if none is named."""
+    """Return the named ones in the order of the known ones, or all if none is named."""
     named = [name.strip() for name in text.split(",") if name.strip()]
     for name in named:
         if name not in known:
@@ -130,15 +128,14 @@ def _chosen(text: str, known: list[str], what: str) -> list[str]:
 
 
 def measure(plan: Plan, servers: Servers, workloads: list[str], savers: str, out: Path | None) -> None:
+    """Run the workloads with the savers, write the report, and print it."""
     kinds = available(servers)
     kinds = {name: kinds[name] for name in _chosen(savers, list(kinds), "saver")}
     folder = out or Path(tempfile.mkdtemp(prefix="checkpointer-bench-"))
     folder.mkdir(parents=True, exist_ok=True)
-    errors = Console(stderr=True)
-    columns: list[Any] = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
-    # Drawn between what is timed, not by a thread of its own that would get in the way.
-    with Progress(*columns, console=errors, auto_refresh=False) as progress:
-        report = _run_all(Run(plan, servers, Book(), kinds, progress), workloads)
+    # It is drawn between timed calls, because a thread that draws would disturb them.
+    with progress() as bar:
+        report = _run_all(Run(plan, servers, Book(), kinds, bar), workloads)
     files = [*report.write(folder), *draw(report.run, folder)]
     print(report.markdown())
     print("\n".join(str(file) for file in files))
@@ -146,7 +143,7 @@ def measure(plan: Plan, servers: Servers, workloads: list[str], savers: str, out
 
 def main() -> None:
     """Run the command."""
-    # What peers warn of is theirs to put right; the report says what they could not do.
+    # Warnings of other savers do not matter here: the report names their failures.
     warnings.simplefilter("ignore")
     os.environ.setdefault("LANGSMITH_TRACING", "false")
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

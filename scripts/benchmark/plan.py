@@ -1,10 +1,10 @@
-"""How much of everything is run, and the run itself: what workloads are given to work with."""
+"""The plan of a run, its sizes and repetitions, and the run that workloads get."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -16,17 +16,17 @@ from scripts.benchmark.savers import FLOOR, MEMORY, THIS, Kind
 from scripts.benchmark.servers import Servers
 from scripts.benchmark.traffic import Replay, Traffic
 
-__all__ = ["Plan", "Run", "Runner", "rotated"]
+__all__ = ["FeedPlan", "Plan", "Run", "Runner", "rotated"]
 
 T = TypeVar("T")
 
-PATIENCE = 0.2
-"""Seconds between two redraws of the progress bar, which is drawn between what is timed."""
+REDRAW = 0.2
+"""Seconds between two drawings of the progress bar, which happen between timed calls."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Sizes and repetitions."""
+    """Sizes and repetitions of the comparison of savers."""
 
     seed: int = 7
     steps: int = 200
@@ -50,20 +50,20 @@ class Plan:
     many_peers: bool = True
     deletions: int = 10
     seconds: float = 480
-    """How long all of it may take on a slow machine: from then on, what was measured once is not repeated."""
+    """The time for everything. After it, no measurement is repeated."""
 
     @property
     def sizes(self) -> list[int]:
-        """At how many steps storage is measured: a quarter, a half and all of `steps`."""
+        """The numbers of steps at which storage is measured."""
         return sorted({max(1, self.steps // 4), max(1, self.steps // 2), self.steps})
 
     @property
     def long_sizes(self) -> list[int]:
-        """At how many steps this saver's storage is measured."""
+        """The numbers of steps at which this saver's storage is measured."""
         return sorted({*self.sizes, max(1, self.long_steps // 2), self.long_steps})
 
     def quick(self) -> Plan:
-        """The same with fewer repetitions, and shorter long histories."""
+        """Return the plan with fewer repetitions and shorter long histories."""
         return replace(
             self,
             rounds=3,
@@ -84,6 +84,29 @@ class Plan:
         )
 
 
+@dataclass(frozen=True)
+class FeedPlan:
+    """Sizes and repetitions of the benchmark of the feed."""
+
+    pointers: int = 40_000
+    batch: int = 100
+    rounds: int = 5
+    latencies: int = 200
+    latency_rounds: int = 2
+    pause: float = 0.015
+    """Average seconds between two puts on an idle system. Each pause is half to one and a half of it."""
+    puts: int = 2000
+    block: int = 100
+    """Puts of one variant before the turn of the next variant."""
+    slow_puts: int = 200
+    groups: int = 10
+    seed: int = 7
+
+    def quick(self) -> FeedPlan:
+        """Return the plan with fewer repetitions."""
+        return replace(self, pointers=10_000, rounds=3, latencies=60, puts=400, slow_puts=60)
+
+
 @dataclass
 class Runner:
     """One saver at work on one thread."""
@@ -94,18 +117,18 @@ class Runner:
 
     @property
     def name(self) -> str:
-        """The saver's."""
+        """The name of the saver."""
         return self.kind.name
 
     @property
     def is_floor(self) -> bool:
-        """Whether it only knows writes and the latest read."""
+        """Whether the saver supports only writes and the latest read."""
         return self.kind.name == FLOOR
 
 
 @dataclass
 class Run:
-    """What every workload works with."""
+    """One run of the benchmark, which every workload gets."""
 
     plan: Plan
     servers: Servers
@@ -115,50 +138,49 @@ class Run:
     _task: Any = None
     _drawn: float = 0.0
     _until: float = 0.0
-    _out: set[tuple[str, str]] = field(default_factory=set)
+    _failed: set[tuple[str, str]] = field(default_factory=set)
 
     def stage(self, text: str, total: int, share: float) -> None:
-        """Begin what takes `total` ticks, and may take that share of the time there is."""
+        """Begin a stage of `total` ticks, which may take that share of the whole time."""
         self._task = self.progress.add_task(text, total=total)
         self._until = time.monotonic() + share * self.plan.seconds
         self.progress.refresh()
 
     def rounds(self, count: int) -> Iterator[int]:
-        """The numbers of the rounds: fewer than `count` if time runs out, at least one."""
+        """Yield the numbers of `count` rounds, or of fewer if time runs out."""
         for round in range(count):
             if round and time.monotonic() > self._until:
-                self.book.notes.append(f"{self._text()}: time ran out after {round} of {count} rounds")
+                text = self.progress.tasks[-1].description
+                self.book.notes.append(f"{text}: time ran out after {round} of {count} rounds")
                 return
             yield round
 
-    def _text(self) -> str:
-        return str(self.progress.tasks[-1].description)
-
-    def tick(self, count: int = 1) -> None:
-        """One of them is done."""
-        self.progress.advance(self._task, count)
-        if time.monotonic() - self._drawn > PATIENCE:
+    def tick(self) -> None:
+        """Count one tick of the stage."""
+        self.progress.advance(self._task)
+        if time.monotonic() - self._drawn > REDRAW:
             self.progress.refresh()
             self._drawn = time.monotonic()
 
     def done(self) -> None:
-        """All of them are done."""
+        """End the stage."""
         self.progress.update(self._task, completed=self.progress.tasks[-1].total)
         self.progress.refresh()
 
-    def peers(self, round: int, among: Iterable[str] | None = None) -> list[Kind]:
-        """Who takes part in a round: those that targets compare in all of them, the others in the first few."""
-        always = {THIS, FLOOR, MEMORY}
-        names = set(self.kinds) if among is None else set(among)
+    def peers(self, round: int, *, without: Sequence[str] = ()) -> list[Kind]:
+        """Return the savers of a round.
+
+        Savers that targets compare take part in all rounds, the others in the first few.
+        """
         return [
             kind
             for kind in self.kinds.values()
-            if kind.name in names and (kind.name in always or round < self.plan.peer_rounds)
+            if kind.name not in without and (kind.name in {THIS, FLOOR, MEMORY} or round < self.plan.peer_rounds)
         ]
 
     @contextlib.contextmanager
     def runners(self, workload: str, kinds: Sequence[Kind], traffic: Traffic, thread: str) -> Iterator[list[Runner]]:
-        """Savers opened on empty databases, each with its connections and scripts warm, and its replay of the traffic."""
+        """Open savers on empty databases, with warm connections and scripts."""
         self.servers.clear()
         with contextlib.ExitStack() as stack:
             opened = []
@@ -171,26 +193,29 @@ class Run:
 
     @contextlib.contextmanager
     def reported(self, figure: str, saver: str) -> Iterator[None]:
-        """A failure of a saver is entered in the book, under the figure or, with `workload.*`, under all of a workload."""
+        """Add a failure of a saver to a figure or, with `workload.*`, to a workload."""
         try:
             yield
         except Exception as error:
             self.fail(figure, saver, error)
 
     def fail(self, figure: str, saver: str, error: Exception) -> None:
-        """Enter a failure; the figure is not tried again with this saver."""
+        """Add a failure, after which this saver does not try the figure again."""
         self.book.fail(figure, saver, f"{type(error).__name__}: {error}".splitlines()[0][:120])
-        self._out.add((figure, saver))
+        self._failed.add((figure, saver))
 
-    def out(self, figure: str, saver: str) -> bool:
-        """Whether the figure, or all of its workload, failed with this saver."""
-        return not self._out.isdisjoint({(figure, saver), (figure.partition(".")[0] + ".*", saver)})
+    def failed(self, figure: str, saver: str) -> bool:
+        """Return whether the figure, or its whole workload, failed with this saver."""
+        return not self._failed.isdisjoint({(figure, saver), (figure.partition(".")[0] + ".*", saver)})
 
     def measure(
         self, figure: str, saver: str, round: int, at: int, call: Callable[[], T], *, vital: bool = False
     ) -> T | None:
-        """Time a call and enter it, or why it failed; what it returned. A vital call that fails ends the workload."""
-        if self.out(figure, saver):
+        """Time a call, add the sample or the failure, and return the result.
+
+        If a vital call fails, the whole workload fails.
+        """
+        if self.failed(figure, saver):
             return None
         try:
             took, result = timed(call)
@@ -200,31 +225,28 @@ class Run:
         self.book.add(figure, saver, Sample(round, at, took))
         return result
 
-    def expect(self, figure: str, saver: str, said: object, right: object) -> None:
-        """A figure counts only if what was returned is right; otherwise it failed."""
-        if not self.out(figure, saver) and said != right:
-            self.fail(figure, saver, WrongAnswer(f"{said} instead of {right}"))
+    def expect(self, figure: str, saver: str, returned: object, right: object) -> None:
+        """Fail a figure, and drop its samples, if a saver returned a wrong result."""
+        if not self.failed(figure, saver) and returned != right:
+            self.fail(figure, saver, WrongAnswer(f"{returned} instead of {right}"))
             self.book.samples.pop((figure, saver), None)
 
 
 class WrongAnswer(Exception):
-    """A saver returned something else than was stored."""
+    """A saver returned something other than it stored."""
 
 
 def warm(saver: Any, traffic: Traffic) -> None:
-    """Open connections and load scripts, on a thread of its own."""
+    """Open connections and load scripts, with a separate thread."""
     replay = Replay(saver, traffic.first(3), "warm")
     for n in range(len(replay.traffic)):
-        for arguments in replay.writes(n):
-            saver.put_writes(*arguments)
-        put = replay.put(n)
-        saver.put(*put)
+        replay.store(n)
     if hasattr(saver, "prepare"):
-        saver.prepare(replay.config(), put[1])
+        saver.prepare(replay.config(), replay.traffic.steps[-1].checkpoint)
     saver.get_tuple(replay.config())
 
 
 def rotated(items: Sequence[T], by: int) -> list[T]:
-    """The same items, beginning with another one each time."""
+    """Return the same items, beginning with another item for each number."""
     start = by % len(items) if items else 0
     return [*items[start:], *items[:start]]

@@ -1,4 +1,4 @@
-"""Puts of variants of one saver, in turn."""
+"""Puts of several variants of this saver, in turn."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Case", "measure_puts", "opened"]
 
 @dataclass
 class Case:
-    """A prefix of its own, and what is put there next."""
+    """A variant of the saver with a separate prefix, and its next put."""
 
     variant: str
     saver: Any
@@ -29,7 +29,7 @@ class Case:
     next: int = 0
 
     def arguments(self) -> tuple[Any, Any, Any, Any]:
-        """Of the next put."""
+        """Return the arguments of the next put."""
         self.next += 1
         return self.replay.put(self.next - 1)
 
@@ -37,13 +37,13 @@ class Case:
 def opened(
     servers: Servers, stack: contextlib.ExitStack, traffic: Traffic, variant: str, prefix: str, **options: Any
 ) -> Case:
-    """A variant of the saver, open until the stack ends."""
+    """Open a variant of the saver until the stack ends."""
     saver = stack.enter_context(RedisStreamSaver.from_conn_string(servers.url, prefix=prefix, **options))
     return Case(variant, saver, Replay(saver, traffic, "agent"))
 
 
 def measure_puts(book: Book, figure: str, cases: Sequence[Case], puts: int, *, block: int, interval: float = 0) -> None:
-    """Times `puts` of each, as many as `block` before it is the next one's turn, `interval` seconds apart."""
+    """Time `puts` puts of each case in blocks, with `interval` seconds between them."""
     block = min(block, puts)
     for round in range(puts // block):
         for case in rotated(cases, round):

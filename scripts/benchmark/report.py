@@ -1,18 +1,16 @@
-"""The report: targets and figures as Markdown, everything as JSON."""
+"""The report: targets and figures as Markdown, and everything as JSON."""
 
 from __future__ import annotations
 
 import json
-import platform
 import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from scripts.benchmark.book import FIGURES, Book, Figure, p99
+from scripts.benchmark.book import FIGURES, Book, Figure, p99, size_text
 from scripts.benchmark.plan import Run
 from scripts.benchmark.savers import THIS, Kind
 from scripts.benchmark.storage import STORED
@@ -23,11 +21,11 @@ __all__ = ["Report"]
 
 FAILED = "failed: "
 WINDOW = 20
-"""Steps that a time of the long chat is the median of."""
+"""A time of the long chat is the median of so many steps."""
 
 
 class Report:
-    """What a run came to."""
+    """The report of a run."""
 
     def __init__(self, run: Run, workloads: Sequence[str], titles: dict[str, str], seconds: float) -> None:
         self.run = run
@@ -38,7 +36,7 @@ class Report:
         self.outcomes = outcomes(run.book, run.plan)
 
     def markdown(self) -> str:
-        """Targets, then a table for each workload."""
+        """Return the targets, then a table for each workload."""
         parts = [self._introduction(), "## Targets", _outcome_table(self.outcomes)]
         for workload in self.workloads:
             table = self._along() if workload == "long" else self._table(workload)
@@ -48,7 +46,7 @@ class Report:
         return "\n\n".join(part for part in parts if part) + "\n"
 
     def data(self) -> dict[str, Any]:
-        """Everything: figures by workload, figure and saver, with medians by round and by step."""
+        """Return everything by workload, figure and saver, with medians by round and step."""
         return {
             "environment": self.environment,
             "plan": asdict(self.run.plan),
@@ -58,7 +56,7 @@ class Report:
         }
 
     def write(self, folder: Path) -> list[Path]:
-        """`report.md` and `report.json`."""
+        """Write `report.md` and `report.json`, and return their paths."""
         markdown, data = folder / "report.md", folder / "report.json"
         markdown.write_text(self.markdown())
         data.write_text(json.dumps(self.data(), indent=1) + "\n")
@@ -72,32 +70,35 @@ class Report:
 
 - Server: {about["server"]}, {about["connection"]}. Python {about["python"]}, {about["machine"]}.
 - {about["finished"]}, {about["seconds"]:.0f} s, seed {self.run.plan.seed}.
-- Messages: {text["bytes"]:,} bytes of made-up prose. zstd makes one {text["zstd_one"]:.2f} times smaller, {text["messages"]}
-  together {text["zstd_all"]:.2f} times.
+- Messages: {text["bytes"]:,} bytes of invented prose. zstd makes one message {text["zstd_one"]:.2f} times smaller, and
+  {text["messages"]} messages together {text["zstd_all"]:.2f} times.
 - Versions: {", ".join(about["versions"])}.
-- Times are milliseconds, median / p99. Savers take every step in turn; ratios are medians of the ratios of samples taken next
-  to each other.
-- Floor: changed values serialised whole and one bare XADD; reads are one HGETALL of a prepared hash, deserialised.
+- Times are milliseconds, median / p99. Savers take every step in turn. Ratios are medians of the ratios of samples that were
+  taken next to each other.
+- Floor: a write serializes changed values whole and sends one bare XADD. A read is one HGETALL of a prepared hash, deserialized.
 """
         return "\n".join([lines.strip(), *(f"- {note[:1].upper()}{note[1:]}." for note in self.book.notes)])
 
     def _table(self, workload: str) -> str:
-        # What is stored has a table of its own, by steps.
+        # The stored bytes have a separate table, by steps.
         figures = [one for one in FIGURES.values() if one.workload == workload and one.name != STORED]
-        there = set(self.book.savers(figure.name for figure in figures))
-        kinds = [kind for kind in self.run.kinds.values() if kind.name in there]
+        kinds = self._kinds(figures)
         header = ["", *(kind.label for kind in kinds)]
         rows = [[figure.label, *(self._cell(figure, kind) for kind in kinds)] for figure in figures]
         rows = [row for row in rows if set(row[1:]) != {"-"}]
         for column in range(1, len(header)):
-            _say_once(rows, column)
+            _drop_repeats(rows, column)
         return _aligned(header, rows)
 
+    def _kinds(self, figures: Sequence[Figure]) -> list[Kind]:
+        """Return the savers with a sample or a failure under any of the figures."""
+        present = set(self.book.savers(figure.name for figure in figures))
+        return [kind for kind in self.run.kinds.values() if kind.name in present]
+
     def _along(self) -> str:
-        """Times of the long chat at its beginning, where others stop, and at its end."""
+        """Return the times of the long chat early, where others stop, and at its end."""
         figures = [one for one in FIGURES.values() if one.workload == "long"]
-        there = set(self.book.savers(figure.name for figure in figures))
-        kinds = [kind for kind in self.run.kinds.values() if kind.name in there]
+        kinds = self._kinds(figures)
         plan = self.run.plan
         ends = sorted({plan.long_steps // 10, min(2 * plan.steps, plan.long_steps), plan.long_steps})
         rows = [
@@ -111,7 +112,7 @@ class Report:
         return _aligned(["", *(kind.label for kind in kinds)], rows)
 
     def _within(self, figure: Figure, kind: Kind, end: int) -> str:
-        """The median over the steps before that one; a reason where there is none."""
+        """Return the median over the steps up to that one, or the reason of a failure."""
         if (reason := self.book.reason(figure.name, kind.name)) is not None:
             return FAILED + reason.replace("|", "/")
         by_step = self.book.by_step(figure.name, kind.name)
@@ -129,19 +130,14 @@ class Report:
             return f"{_short(statistics.median(values))} / {_short(p99(values))}"
         if figure.unit == "count":
             return f"{sum(values):.0f}"
-        return _size(statistics.mean(values)) if figure.unit == "bytes" else f"{statistics.median(values):,.0f}"
+        return size_text(statistics.mean(values)) if figure.unit == "bytes" else f"{statistics.median(values):,.0f}"
 
     def _sizes(self) -> str:
-        name = STORED
-        kinds = [kind for kind in self.run.kinds.values() if self.book.values(name, kind.name)]
-        by_step = {kind.name: self.book.by_step(name, kind.name) for kind in kinds}
-        steps = sorted({step for sizes in by_step.values() for step in sizes})
+        kinds = [kind for kind in self.run.kinds.values() if self.book.values(STORED, kind.name)]
+        sizes = [self.book.by_step(STORED, kind.name) for kind in kinds]
         rows = [
-            [
-                f"{step:,} steps",
-                *(_size(by_step[kind.name][step]) if step in by_step[kind.name] else "-" for kind in kinds),
-            ]
-            for step in steps
+            [f"{step:,} steps", *(size_text(by_step[step]) if step in by_step else "-" for by_step in sizes)]
+            for step in sorted({step for by_step in sizes for step in by_step})
         ]
         return _aligned(["", *(kind.label for kind in kinds)], rows)
 
@@ -181,12 +177,8 @@ def _environment(run: Run, seconds: float) -> dict[str, Any]:
     prose = Prose(run.plan.seed)
     texts = [prose.text(1024) for _ in range(200)]
     return {
-        "server": run.servers.described(),
+        **run.servers.environment(seconds),
         "connection": {"unix": "unix socket", "rediss": "TLS"}.get(run.servers.url.partition("://")[0], "TCP"),
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}",
-        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "seconds": round(seconds, 1),
         "command": ["scripts/bench", *sys.argv[1:]],
         "versions": list(dict.fromkeys(kind.versioned for kind in run.kinds.values())),
         "text": {
@@ -200,22 +192,21 @@ def _environment(run: Run, seconds: float) -> dict[str, Any]:
 
 
 def _outcome_table(found: Sequence[Outcome]) -> str:
-    rows = [[one.name, one.target, one.said, one.verdict, one.detail] for one in found]
+    rows = [[one.name, one.target, one.shown, one.verdict, one.detail] for one in found]
     return _aligned(["", "target", "measured", "", "from"], rows)
 
 
-def _say_once(rows: list[list[str]], column: int) -> None:
-    """A reason that was given in the row above is not repeated."""
-    said = ""
+def _drop_repeats(rows: list[list[str]], column: int) -> None:
+    """Drop a reason that the row above has, too."""
+    above = ""
     for row in rows:
-        repeated = row[column] == said
-        said = row[column]
-        if repeated and said.startswith(FAILED):
+        repeated, above = row[column] == above, row[column]
+        if repeated and above.startswith(FAILED):
             row[column] = FAILED.rstrip(": ")
 
 
 def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table that reads as one in plain text too."""
+    """Return a Markdown table that is aligned in plain text, too."""
     if not rows:
         return ""
     widths = [max(3, *(len(row[n]) for row in (header, *rows))) for n in range(len(header))]
@@ -227,7 +218,3 @@ def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _short(value: float) -> str:
     return f"{value:.3f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
-
-
-def _size(size: float) -> str:
-    return f"{size / 2**20:.2f} MiB" if size >= 2**20 else f"{size / 1024:.1f} KiB"

@@ -1,33 +1,30 @@
-"""A benchmark of a part of this saver: variants that take turns, a table, and a file of figures.
+"""A benchmark of a part of this saver: variants in turn, tables, and a file.
 
-Variants take turns within a round, so that neighbours met the same machine; ratios are medians of the ratios of samples taken next
-to each other.
+Variants take turns within a round, so that neighbouring samples met the same machine. Ratios are medians of the ratios of
+samples that were taken next to each other.
 """
 
 from __future__ import annotations
 
 import json
-import platform
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import Console
-from rich.table import Table
-
 from scripts.benchmark.book import Book, p99
 from scripts.benchmark.servers import Servers
+from scripts.terminal import console, table
 
 __all__ = ["Bench", "Row", "Rows", "measure_rows"]
 
 
 class Row(NamedTuple):
-    """A figure of one variant, and the variant that it is compared with, if any."""
+    """A figure of one variant, and the variant that it may be compared with."""
 
     figure: str
     variant: str
@@ -43,38 +40,30 @@ class Rows(NamedTuple):
 
 
 Part = tuple[str, Callable[[Any, Servers, Book], None]]
-"""What a part is called while it runs, and what runs it."""
+"""The name of a part, and the function that runs it."""
 
 
 class Bench(NamedTuple):
-    """Parts that run one after the other on an empty database, and what is told of them."""
+    """Parts that run one after the other on an empty database, and their tables."""
 
     name: str
     parts: Sequence[Part]
     tables: Sequence[Rows]
 
 
-def measure_rows(
-    bench: Bench, plan: Any, servers: Servers, out: Path | None, console: Console | None = None
-) -> dict[str, Any]:
-    """Runs the parts; prints tables, and writes `<name>.json` beside what else is in the folder. What is in the file."""
+def measure_rows(bench: Bench, plan: Any, servers: Servers, out: Path | None) -> None:
+    """Run the parts, print tables, and write `<name>.json`."""
     began = time.monotonic()
     book = Book()
-    told = Console(stderr=True)
-    for text, part in bench.parts:
-        told.print(f"{text} ...", highlight=False)
+    for name, part in bench.parts:
+        print(f"{name} ...", file=sys.stderr)
         servers.clear()
         part(plan, servers, book)
     folder = out or Path(tempfile.mkdtemp(prefix="checkpointer-bench-"))
     folder.mkdir(parents=True, exist_ok=True)
+    environment = servers.environment(time.monotonic() - began)
     data = {
-        "environment": {
-            "server": servers.described(),
-            "python": platform.python_version(),
-            "machine": f"{platform.system()} {platform.machine()}",
-            "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "seconds": round(time.monotonic() - began, 1),
-        },
+        "environment": environment,
         "plan": asdict(plan),
         "figures": [
             figure for table in bench.tables for row in table.rows if (figure := _figure(book, row, table.unit))
@@ -82,9 +71,8 @@ def measure_rows(
     }
     path = folder / f"{bench.name}.json"
     path.write_text(json.dumps(data, indent=1) + "\n")
-    _show(console or Console(width=None if told.is_terminal else 120), data, book, bench.tables)
+    _show(environment, book, bench.tables)
     print(path)
-    return data
 
 
 def _figure(book: Book, row: Row, unit: str) -> dict[str, Any]:
@@ -105,25 +93,24 @@ def _figure(book: Book, row: Row, unit: str) -> dict[str, Any]:
     }
 
 
-def _show(console: Console, data: dict[str, Any], book: Book, tables: Sequence[Rows]) -> None:
-    about = data["environment"]
-    console.print(
+def _show(about: dict[str, Any], book: Book, tables: Sequence[Rows]) -> None:
+    out = console()
+    out.print(
         f"{about['server']}, Python {about['python']}, {about['machine']}; {about['finished']}, {about['seconds']:.0f} s."
     )
     for title, unit, rows in tables:
-        table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="bold")
-        table.add_column(title)
-        for name in ("median", "p99" if unit == "ms" else "least", "mean", "ratio", "to", "samples"):
-            table.add_column(name, justify="left" if name == "to" else "right")
+        made = table(title, "median", "p99" if unit == "ms" else "least", "mean", "ratio", "to", "samples")
+        for column in (*made.columns[1:5], made.columns[6]):
+            column.justify = "right"
         for row in rows:
             if figure := _figure(book, row, unit):
                 tail = figure["p99"] if unit == "ms" else min(book.values(row.figure, row.variant))
                 ratio = "" if figure["ratio"] is None else f"{figure['ratio']:.2f}"
                 cells = [_short(value) for value in (figure["median"], tail, figure["mean"])]
-                table.add_row(f"{row.figure}: {row.variant}", *cells, ratio, row.against or "", str(figure["samples"]))
-        console.print()
-        console.print(table)
-    console.print()
+                made.add_row(f"{row.figure}: {row.variant}", *cells, ratio, row.against or "", str(figure["samples"]))
+        out.print()
+        out.print(made)
+    out.print()
 
 
 def _short(value: float) -> str:

@@ -1,9 +1,8 @@
-"""Who takes part, and how each is opened the way its users open it."""
+"""The savers that take part, each opened as its users open it."""
 
 from __future__ import annotations
 
 import contextlib
-import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import redis.asyncio
 from langgraph.checkpoint.memory import InMemorySaver
 
 from saver import RedisStreamSaver
-from scripts.benchmark.floor import AsyncFloor, Floor
+from scripts.benchmark.floor import MOST_CONNECTIONS, AsyncFloor, Floor
 from scripts.benchmark.servers import Servers
 
 __all__ = ["FLOOR", "KINDS", "MEMORY", "PLAINREDIS", "THIS", "WHOLE", "Kind", "available"]
@@ -25,7 +24,7 @@ THIS, WHOLE, FLOOR, MEMORY, PLAINREDIS = "this", "this-whole", "floor", "memory"
 
 @dataclass(frozen=True)
 class Kind:
-    """One saver: what it is called, what it needs, and how to open it, sync and async."""
+    """One saver: its name, its package, and how it is opened, sync and async."""
 
     name: str
     label: str
@@ -33,9 +32,9 @@ class Kind:
     open: Callable[[Servers], AbstractContextManager[Any]]
     aopen: Callable[[Servers], AbstractAsyncContextManager[Any]]
     shares: bool = True
-    """Whether a second saver object sees what the first stored."""
+    """Whether a second saver object sees what the first one stored."""
     on_redis: bool = True
-    """Whether it stores on the server that `--url` names, or the private one."""
+    """Whether it stores on the server of `--url`, or on the private one."""
 
     @property
     def versioned(self) -> str:
@@ -47,10 +46,8 @@ class Kind:
 
 
 def available(servers: Servers) -> dict[str, Kind]:
-    """Every saver that can take part here, in the order of the report."""
+    """Return every saver that can take part here, in the order of the report."""
     absent = set()
-    if "cache_bytes" not in inspect.signature(RedisStreamSaver.__init__).parameters:
-        absent.add(WHOLE)
     if servers.postgres_url is None:
         absent.add("postgres")
     if servers.modules_url is None:
@@ -58,50 +55,25 @@ def available(servers: Servers) -> dict[str, Kind]:
     return {kind.name: kind for kind in KINDS if kind.name not in absent}
 
 
-@contextlib.contextmanager
-def _this(servers: Servers, **options: Any) -> Iterator[Any]:
-    with RedisStreamSaver.from_conn_string(servers.url, **options) as saver:
-        yield saver
+def _this(servers: Servers) -> RedisStreamSaver:
+    return RedisStreamSaver.from_conn_string(servers.url)
 
 
-@contextlib.asynccontextmanager
-async def _athis(servers: Servers, **options: Any) -> AsyncIterator[Any]:
-    async with RedisStreamSaver.from_conn_string(servers.url, **options) as saver:
-        yield saver
-
-
-# A prefix of its own: both savers write to threads of the same names.
-_WHOLE: dict[str, Any] = {"cache_bytes": 0, "prefix": "whole"}
-
-
-def _whole(servers: Servers) -> AbstractContextManager[Any]:
-    return _this(servers, **_WHOLE)
-
-
-def _awhole(servers: Servers) -> AbstractAsyncContextManager[Any]:
-    return _athis(servers, **_WHOLE)
+def _whole(servers: Servers) -> RedisStreamSaver:
+    # Both variants write to threads of the same names, so this one has another prefix.
+    return RedisStreamSaver.from_conn_string(servers.url, cache_bytes=0, prefix="whole")
 
 
 def _floor(servers: Servers) -> AbstractContextManager[Any]:
     return contextlib.closing(Floor(servers.url))
 
 
-@contextlib.asynccontextmanager
-async def _afloor(servers: Servers) -> AsyncIterator[Any]:
-    floor = AsyncFloor(servers.url)
-    try:
-        yield floor
-    finally:
-        await floor.aclose()
+def _afloor(servers: Servers) -> AbstractAsyncContextManager[Any]:
+    return contextlib.aclosing(AsyncFloor(servers.url))
 
 
-def _memory(_servers: Servers) -> AbstractContextManager[Any]:
+def _memory(_servers: Servers) -> contextlib.nullcontext[Any]:
     return contextlib.nullcontext(InMemorySaver())
-
-
-@contextlib.asynccontextmanager
-async def _amemory(_servers: Servers) -> AsyncIterator[Any]:
-    yield InMemorySaver()
 
 
 def _sqlite(servers: Servers) -> AbstractContextManager[Any]:
@@ -148,18 +120,15 @@ async def _avalkey(servers: Servers) -> AsyncIterator[Any]:
     from langgraph_checkpoint_aws import AsyncValkeySaver
     from valkey.asyncio import Valkey
 
-    client = Valkey.from_url(servers.url)
-    try:
+    async with contextlib.aclosing(Valkey.from_url(servers.url)) as client:
         yield AsyncValkeySaver(client)
-    finally:
-        await client.aclose()
 
 
 @contextlib.contextmanager
 def _plainredis(servers: Servers) -> Iterator[Any]:
     from langgraph_checkpoint_plainredis import RedisSaver
 
-    # It reads the replies of the second version of the protocol.
+    # It understands only replies of RESP2.
     with contextlib.closing(redis.Redis.from_url(servers.url, protocol=2)) as client:
         yield RedisSaver(client)
 
@@ -168,11 +137,9 @@ def _plainredis(servers: Servers) -> Iterator[Any]:
 async def _aplainredis(servers: Servers) -> AsyncIterator[Any]:
     from langgraph_checkpoint_plainredis import AsyncRedisSaver
 
-    client = redis.asyncio.Redis.from_url(servers.url, protocol=2, max_connections=4096)
-    try:
+    client: Any = redis.asyncio.Redis.from_url(servers.url, protocol=2, max_connections=MOST_CONNECTIONS)
+    async with contextlib.aclosing(client):
         yield AsyncRedisSaver(client)
-    finally:
-        await client.aclose()
 
 
 @contextlib.contextmanager
@@ -195,10 +162,10 @@ async def _aredis(servers: Servers) -> AsyncIterator[Any]:
 
 _OURS = "langgraph-checkpoint-redis-streams"
 KINDS = (
-    Kind(THIS, "this saver", _OURS, _this, _athis),
-    Kind(WHOLE, "this saver, deltas off", _OURS, _whole, _awhole),
+    Kind(THIS, "this saver", _OURS, _this, _this),
+    Kind(WHOLE, "this saver, deltas off", _OURS, _whole, _whole),
     Kind(FLOOR, "floor", "redis", _floor, _afloor),
-    Kind(MEMORY, "InMemorySaver", "langgraph-checkpoint", _memory, _amemory, shares=False, on_redis=False),
+    Kind(MEMORY, "InMemorySaver", "langgraph-checkpoint", _memory, _memory, shares=False, on_redis=False),
     Kind("sqlite", "SqliteSaver", "langgraph-checkpoint-sqlite", _sqlite, _asqlite, on_redis=False),
     Kind("postgres", "PostgresSaver", "langgraph-checkpoint-postgres", _postgres, _apostgres, on_redis=False),
     Kind("valkey", "ValkeySaver", "langgraph-checkpoint-aws", _valkey, _avalkey),

@@ -1,11 +1,13 @@
-"""The servers that are measured on: given by URL, or private ones that end with the run."""
+"""The servers that are measured: given by URL, or private ones."""
 
 from __future__ import annotations
 
 import contextlib
+import platform
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,12 @@ __all__ = ["BenchError", "Servers", "open_servers", "private_server"]
 
 
 class BenchError(Exception):
-    """The benchmark cannot run as asked."""
+    """The benchmark cannot run with these options."""
 
 
 @dataclass
 class Servers:
-    """Where savers keep what they are given: databases of their own, emptied between rounds."""
+    """The databases of the savers, emptied between rounds."""
 
     url: str
     folder: Path
@@ -38,7 +40,7 @@ class Servers:
         return self.folder / "checkpoints.sqlite"
 
     def clear(self) -> None:
-        """Empty every database; savers that have them open are to be closed before."""
+        """Empty every database, which no open saver may use."""
         self.redis.flushdb()
         for path in self.folder.glob("checkpoints.sqlite*"):
             path.unlink()
@@ -49,21 +51,29 @@ class Servers:
                 client.flushdb()
 
     def described(self) -> str:
-        """Which server, and which version of it."""
-        return describe(self.redis)
+        """Return the name and version of the Redis or Valkey server."""
+        info = self.redis.info("server")
+        if "valkey_version" in info:
+            return f"Valkey {info['valkey_version']}"
+        return f"Redis {info['redis_version']}"
 
-
-def describe(client: Any) -> str:
-    """The name and version a server gives itself."""
-    info = client.info("server")
-    if "valkey_version" in info:
-        return f"Valkey {info['valkey_version']}"
-    return f"Redis {info['redis_version']}"
+    def environment(self, seconds: float) -> dict[str, Any]:
+        """Return the environment of a run that took so many seconds, for its report."""
+        return {
+            "server": self.described(),
+            "python": platform.python_version(),
+            "machine": f"{platform.system()} {platform.machine()}",
+            "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "seconds": round(seconds, 1),
+        }
 
 
 @contextlib.contextmanager
 def open_servers(url: str | None, postgres_url: str | None, modules_url: str | None) -> Iterator[Servers]:
-    """A place on the servers given, or on a private one; emptied at the end. Raises `BenchError` if one holds data."""
+    """Yield the given servers, or a private one, and empty them at the end.
+
+    Raises `BenchError` if a given one contains data.
+    """
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         if url is None:
@@ -82,7 +92,10 @@ def open_servers(url: str | None, postgres_url: str | None, modules_url: str | N
 
 @contextlib.contextmanager
 def private_server(*arguments: str) -> Iterator[RunningServer]:
-    """A server on loopback that keeps nothing on disk unless told to: Redis 7.0 if it is at hand."""
+    """Start a server on loopback, Redis 7.0 if it is installed.
+
+    It keeps nothing on disk, unless the arguments say so.
+    """
     server = launch(_binary(), *arguments, port=free_ports(1)[0])
     try:
         yield server
@@ -107,7 +120,7 @@ def _refuse_data(url: str) -> None:
     except (redis.RedisError, ValueError) as error:
         raise BenchError(f"{url}: {error}") from error
     if size:
-        raise BenchError(f"{url} holds {size} keys; name an empty database, which is flushed between rounds")
+        raise BenchError(f"{url} contains {size} keys; name an empty database, which is flushed between rounds")
 
 
 SCHEMA = "checkpointer_bench"
@@ -115,7 +128,7 @@ SCHEMA = "checkpointer_bench"
 
 @contextlib.contextmanager
 def _schema(url: str) -> Iterator[str]:
-    """The same database with the search path set to a schema that exists for the run."""
+    """Yield a URL of the same database with a schema that exists only for the run."""
     import psycopg
 
     try:

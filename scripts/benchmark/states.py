@@ -1,11 +1,11 @@
-"""States of other shapes than a chat: many channels, one large value, many tasks, and a long history."""
+"""States of other shapes: many channels, a large value, many tasks, long history."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from scripts.benchmark.book import figure
 from scripts.benchmark.chat import latest, step
@@ -34,19 +34,19 @@ LATEST_FEW = figure("small.latest_few", "get_tuple, latest, at 10 events")
 LATEST_MANY = figure("small.latest_many", "get_tuple, latest, on a long history")
 
 FEW = 10
-"""Events of a short history."""
+"""The number of events of a short history."""
 BATCH = 50
-"""Samples of the small state that count as one round."""
+"""The number of samples of the small state that count as one round."""
 
 
 def wide_state(run: Run) -> None:
-    """Fifty channels, of which two change at a step."""
+    """Measure fifty channels, of which two change per step."""
     plan = run.plan
     _grow(run, wide(plan.seed, plan.wide_steps), WIDE, f"wide state, {plan.wide_steps} steps", 0.06)
 
 
 def large_value(run: Run) -> None:
-    """One document, of which one field changes at a step."""
+    """Measure a document of which one field changes per step."""
     plan = run.plan
     traffic = document(plan.seed, plan.document_steps, plan.document_bytes)
     _grow(run, traffic, DOCUMENT, f"large value, {plan.document_steps} steps", 0.08)
@@ -56,7 +56,10 @@ def _grow(run: Run, traffic: Traffic, figures: Sequence[str], title: str, share:
     put, writes, read = figures
     run.stage(title, len(traffic) * run.plan.state_rounds, share)
     for round in run.rounds(run.plan.state_rounds):
-        with run.runners(put.partition(".")[0], _but_whole(run, round), traffic, f"state-{round}") as runners, quiet():
+        with (
+            run.runners(put.partition(".")[0], run.peers(round, without=[WHOLE]), traffic, f"state-{round}") as runners,
+            quiet(),
+        ):
             for n in range(len(traffic)):
                 order = rotated(runners, round + n)
                 for runner in order:
@@ -69,18 +72,14 @@ def _grow(run: Run, traffic: Traffic, figures: Sequence[str], title: str, share:
     run.done()
 
 
-def _but_whole(run: Run, round: int) -> list[Any]:
-    return run.peers(round, set(run.kinds) - {WHOLE})
-
-
 def fan_out(run: Run) -> None:
-    """Many tasks of one step write one value each."""
+    """Measure many tasks of one step that write one value each."""
     plan = run.plan
     traffic = chat(plan.seed, 3)
     (channel, value), *_ = traffic.steps[2].before[0].writes
     run.stage(f"fan-out, {plan.tasks} tasks", plan.tasks * plan.state_rounds, 0.04)
     for round in run.rounds(plan.state_rounds):
-        with run.runners("fanout", _but_whole(run, round), traffic, f"fan-{round}") as runners, quiet():
+        with run.runners("fanout", run.peers(round, without=[WHOLE]), traffic, f"fan-{round}") as runners, quiet():
             for runner in runners:
                 _begin(run, runner)
             for n in range(plan.tasks):
@@ -111,12 +110,15 @@ def _read_pending(run: Run, runner: Runner, round: int) -> None:
     config = runner.replay.config()
     found = run.measure(PENDING, runner.name, round, run.plan.tasks, partial(runner.saver.get_tuple, config))
     if not runner.is_floor and found is not None:
-        said = f"{len(found.pending_writes or ())} pending writes"
-        run.expect(PENDING, runner.name, said, f"{run.plan.tasks} pending writes")
+        pending = f"{len(found.pending_writes or ())} pending writes"
+        run.expect(PENDING, runner.name, pending, f"{run.plan.tasks} pending writes")
 
 
 def small_state(run: Run) -> None:
-    """A thread of many events against threads of few, in turn: each step is a put and a put_writes, two events."""
+    """Measure a thread of many events and threads of few events, in turn.
+
+    Each step has two events: a put and a put_writes.
+    """
     plan = run.plan
     long_steps, short_steps = plan.events // 2, FEW // 2
     traffic = counter(long_steps + plan.small_samples)
@@ -148,7 +150,7 @@ def small_state(run: Run) -> None:
 
 
 class _Thread(NamedTuple):
-    """A thread of a saver, and the figures that its next step goes under."""
+    """A thread of a saver, and the figures of its next step."""
 
     runner: Runner
     replay: Replay
@@ -157,17 +159,15 @@ class _Thread(NamedTuple):
 
 
 def _store(run: Run, runner: Runner, replay: Replay, n: int) -> None:
-    if run.out("small.*", runner.name):
+    if run.failed("small.*", runner.name):
         return
     with run.reported("small.*", runner.name):
-        for arguments in replay.writes(n):
-            runner.saver.put_writes(*arguments)
-        runner.saver.put(*replay.put(n))
+        replay.store(n)
 
 
 def _sample(run: Run, thread: _Thread, n: int, *, round: int) -> None:
     runner, replay, put, read = thread
-    if run.out(put, runner.name):
+    if run.failed(put, runner.name):
         return
     for writes in replay.writes(n):
         runner.saver.put_writes(*writes)

@@ -1,7 +1,7 @@
-"""What a growing chat takes up: memory of the server, files, relations, and bytes appended per step to the append-only file.
+"""The storage of a growing chat: memory, files, tables, and bytes per step.
 
-The Redis figures come from a private server with an append-only file (`appendfsync everysec`, never rewritten). Memory is
-the server's `used_memory` without the buffers of clients and of the append-only file, less what it was before the chat.
+The Redis figures come from a private server with an append-only file (`appendfsync everysec`, never rewritten). Memory is the
+growth of the server's `used_memory` without the buffers of clients and of the append-only file.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from scripts.benchmark.book import Sample, figure
 from scripts.benchmark.clock import quiet, tidy
 from scripts.benchmark.plan import Run, Runner
 from scripts.benchmark.savers import MEMORY, THIS, Kind
-from scripts.benchmark.servers import BenchError, Servers, describe, private_server
+from scripts.benchmark.servers import BenchError, Servers, private_server
 from scripts.benchmark.traffic import Traffic, chat
 
 __all__ = ["AOF", "STORED", "storage"]
 
 STORED = figure("storage.stored", "stored after all steps", "bytes")
-AOF = figure("storage.aof", "appended to the append-only file at a step", "bytes")
+AOF = figure("storage.aof", "appended to the append-only file per step", "bytes")
 
 
 def storage(run: Run) -> None:
-    """Each saver in turn, alone on its server; this one on to `plan.long_steps`."""
+    """Measure each saver alone on its server, and this saver up to `plan.long_steps`."""
     plan = run.plan
     traffic = chat(plan.seed, max(plan.steps, plan.long_steps))
     kinds = [kind for name, kind in run.kinds.items() if name != MEMORY]
@@ -42,7 +42,7 @@ def storage(run: Run) -> None:
                 run.fail("storage.*", kind.name, error)
             return
         private = dataclasses.replace(run, servers=dataclasses.replace(run.servers, url=server))
-        run.book.notes.append(f"storage: {describe(private.servers.redis)} with appendonly yes, appendfsync everysec")
+        run.book.notes.append(f"storage: {private.servers.described()} with appendonly yes, appendfsync everysec")
         for kind in kinds:
             sizes = plan.long_sizes if kind.name == THIS else plan.sizes
             _fill(private, kind, traffic.first(lengths[kind.name]), sizes)
@@ -67,9 +67,7 @@ def _fill(run: Run, kind: Kind, traffic: Traffic, sizes: Collection[int]) -> Non
 def _grow(run: Run, runner: Runner, sizes: Collection[int]) -> None:
     empty, appended = _stored(run.servers, runner.kind), _appended(run.servers)
     for n in range(len(runner.replay.traffic)):
-        for arguments in runner.replay.writes(n):
-            runner.saver.put_writes(*arguments)
-        runner.saver.put(*runner.replay.put(n))
+        runner.replay.store(n)
         if runner.kind.on_redis:
             before, appended = appended, _appended(run.servers)
             run.book.add(AOF, runner.name, Sample(0, n + 1, appended - before))

@@ -1,4 +1,4 @@
-"""What this saver is to reach, next to what it reached: ratios of figures of the same run."""
+"""The targets of this saver and their outcomes: ratios of figures of the same run."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from scripts.benchmark.book import Book, p99
+from scripts.benchmark.book import Book, p99, size_text
 from scripts.benchmark.plan import Plan
 from scripts.benchmark.savers import FLOOR, MEMORY, PLAINREDIS, THIS
 
 __all__ = ["Outcome", "outcomes"]
 
 EARLY = range(6, 16)
-"""The steps around the tenth that are averaged for what is appended there."""
+"""The early steps, around the tenth, over which the appended bytes are averaged."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One target: what was asked, what came of it, and what that is made of."""
+    """One target, the measured value, and the figures that it comes from."""
 
     name: str
     target: str
@@ -30,18 +30,18 @@ class Outcome:
     detail: str = ""
 
     @property
-    def said(self) -> str:
-        """The measured value, for people."""
+    def shown(self) -> str:
+        """The measured value as text."""
         return "not measured" if self.measured is None else f"{self.measured:.3g}{self.unit}"
 
     @property
     def verdict(self) -> str:
-        """Whether it was reached, in a word."""
+        """Whether the target was reached, in one word."""
         return {True: "ok", False: "over", None: "-"}[self.met]
 
 
 def outcomes(book: Book, plan: Plan) -> list[Outcome]:
-    """Every target, measured or not."""
+    """Return every target, measured or not."""
     small = f"small-state thread, {plan.events:,} events against 10"
     return [
         _ratio(book, "put, median over the run", "chat.put", FLOOR, 0.95),
@@ -70,7 +70,7 @@ def outcomes(book: Book, plan: Plan) -> list[Outcome]:
 def _outcome(
     name: str, target: str, measured: float | None, limit: float, detail: str, *, unit: str = " x", least: bool = False
 ) -> Outcome:
-    """`least` means that the limit is to be reached, rather than not exceeded."""
+    """Return an outcome, whose limit is a maximum, or with `least` a minimum."""
     met = None if measured is None else (measured >= limit if least else measured <= limit)
     return Outcome(name, target, measured, unit, met, detail if measured is not None else "")
 
@@ -101,7 +101,7 @@ def _beyond_matches(book: Book) -> Outcome:
 def _memory(book: Book, plan: Plan) -> Outcome:
     ours, theirs = (book.by_step("storage.stored", saver).get(plan.steps) for saver in (THIS, PLAINREDIS))
     measured = ours / theirs if ours is not None and theirs else None
-    detail = f"{_bytes(ours)} / {_bytes(theirs)}"
+    detail = f"{_size(ours)} / {_size(theirs)}"
     return _outcome(f"server memory, {plan.steps} steps", "<= 1/40 (0.025) x plainredis", measured, 1 / 40, detail)
 
 
@@ -110,11 +110,11 @@ def _linear(book: Book, plan: Plan) -> Outcome:
     whole, part = by_step.get(plan.steps), by_step.get(half)
     measured = whole / part if whole is not None and part else None
     name = f"server memory, {plan.steps} steps against {half}"
-    return _outcome(name, "linear: <= 2.2 x", measured, 2.2, f"{_bytes(whole)} / {_bytes(part)}")
+    return _outcome(name, "linear: <= 2.2 x", measured, 2.2, f"{_size(whole)} / {_size(part)}")
 
 
 def _appended(book: Book, plan: Plan) -> list[Outcome]:
-    """By steps near the tenth and near the last, and by all steps up to either: keyframes fall into one or the other."""
+    """Compare late steps with early ones, alone and in sum, since keyframes are rare."""
     by_step, steps = book.by_step("storage.aof", THIS), plan.long_steps
     late = range(steps - steps // 10 + 1, steps + 1)
     return [
@@ -126,8 +126,8 @@ def _appended(book: Book, plan: Plan) -> list[Outcome]:
 def _grown(by_step: dict[int, float], name: str, late: range, early_name: str, early: range) -> Outcome:
     after, before = _mean(by_step, late), _mean(by_step, early)
     measured = after / before if after is not None and before else None
-    name = f"append-only file, bytes a step: {name} against {early_name}"
-    return _outcome(name, "<= 1.2 x", measured, 1.2, f"{_bytes(after)} / {_bytes(before)}")
+    name = f"append-only file, bytes per step: {name} against {early_name}"
+    return _outcome(name, "<= 1.2 x", measured, 1.2, f"{_size(after)} / {_size(before)}")
 
 
 def _mean(by_step: dict[int, float], steps: Iterable[int]) -> float | None:
@@ -138,7 +138,7 @@ def _mean(by_step: dict[int, float], steps: Iterable[int]) -> float | None:
 def _throughput(book: Book, count: int) -> Outcome:
     one, other = ("few.throughput", THIS), ("few.throughput", FLOOR)
     detail = _both(book, one, other).replace(" ms", " ops/s")
-    name = f"{count} concurrent conversations: operations a second"
+    name = f"{count} concurrent conversations: operations per second"
     return _outcome(name, ">= 1.4 x the floor", book.compared(one, other), 1.4, detail, least=True)
 
 
@@ -164,7 +164,5 @@ def _nothing_lost(book: Book, count: int) -> Outcome:
     return _outcome(name, "no error, nothing lost", measured, 0, detail, unit="")
 
 
-def _bytes(size: float | None) -> str:
-    if size is None:
-        return "-"
-    return f"{size / 2**20:.2f} MiB" if size >= 2**20 else f"{size / 1024:.1f} KiB"
+def _size(size: float | None) -> str:
+    return "-" if size is None else size_text(size)

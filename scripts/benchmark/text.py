@@ -1,7 +1,7 @@
-"""Texts to fill messages with: made-up words, as frequent as words are in English prose.
+"""Texts for messages: invented words with the frequencies of English prose.
 
-A text of random letters would not compress at all, a repeated sentence would shrink to nothing; either would flatter
-some way of storing it. How well these compress is part of the report.
+Random letters would not compress at all, and a repeated sentence would compress to nothing. Either would favor some way of
+storage. The report says how well these texts compress.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _CODAS = ["", "", "", *"n s r t d l ng nd st nt rs m ck p".split()]
 
 
 class Prose:
-    """Sentences without end; the same for the same seed."""
+    """An endless source of sentences, which depend only on the seed."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
@@ -30,14 +30,14 @@ class Prose:
         self._weights = list(itertools.accumulate(1 / (rank + 2.7) for rank in range(VOCABULARY)))
 
     def text(self, size: int) -> str:
-        """A text of exactly `size` ASCII characters."""
+        """Return a text of exactly `size` ASCII characters."""
         said = ""
         while len(said) < size:
             said += self._sentence() + " "
         return said[: size - 1] + "."
 
     def words(self, count: int) -> list[str]:
-        """Words in the proportions of prose."""
+        """Return words with the frequencies of prose."""
         return self._random.choices(self._words, cum_weights=self._weights, k=count)
 
     def _sentence(self) -> str:
@@ -47,12 +47,11 @@ class Prose:
         return " ".join(words).capitalize() + "."
 
     def _vocabulary(self) -> list[str]:
-        """Distinct words; the frequent ones are short, as they are in any language."""
+        """Return distinct words, of which the frequent ones are short, as in any language."""
         found: dict[str, None] = {}
-        for word in self._candidates():
-            found[word] = None
-            if len(found) == VOCABULARY:
-                break
+        candidates = self._candidates()
+        while len(found) < VOCABULARY:
+            found[next(candidates)] = None
         return list(found)
 
     def _candidates(self) -> Iterator[str]:
@@ -67,6 +66,6 @@ class Prose:
 
 
 def zstd_ratio(text: str) -> float:
-    """How many times smaller zstd makes a text, at its default level."""
+    """Return how many times smaller zstd makes a text, at its default level."""
     raw = text.encode()
     return len(raw) / len(zstandard.compress(raw))

@@ -1,8 +1,8 @@
-"""The traffic: what a compiled graph asked of its checkpointer, recorded once and replayed to every saver alike.
+"""The traffic: calls of a compiled graph, recorded once, replayed to every saver.
 
-A step is one `put`, preceded by the `put_writes` of the task that led to it. Versions of channels are the only thing
-that differs between savers: LangGraph lets each saver make its own, so those recorded, numbers, are replaced by what the
-saver's `get_next_version` gives in the same order.
+A step is one `put`, preceded by the `put_writes` of the task that led to it. Only the versions of channels differ between
+savers, because LangGraph lets each saver make its own. The recorded numbers are therefore replaced by the versions that
+`get_next_version` of the saver gives in the same order.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import random
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
@@ -22,10 +22,10 @@ from typing_extensions import TypedDict
 
 from scripts.benchmark.text import Prose
 
-__all__ = ["MARK", "Replay", "Step", "Traffic", "Writes", "chat", "conversation", "counter", "document", "wide"]
+__all__ = ["FLAG", "Replay", "Step", "Traffic", "Writes", "chat", "conversation", "counter", "document", "wide"]
 
-MARK = "review"
-"""Metadata key that few checkpoints have, to filter by."""
+FLAG = "review"
+"""A metadata key that few checkpoints have, to filter by."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,8 @@ class Step:
 
     @property
     def id(self) -> str:
-        """The checkpoint's id."""
+        """The id of the checkpoint."""
         return str(self.checkpoint["id"])
-
-    @property
-    def changed(self) -> dict[str, Any]:
-        """The values this step changed, by channel."""
-        values = self.checkpoint["channel_values"]
-        return {name: values[name] for name in self.new_versions if name in values}
 
 
 @dataclass(frozen=True)
@@ -70,27 +64,24 @@ class Traffic:
         return len(self.steps)
 
     def first(self, count: int) -> Traffic:
-        """The same, shorter."""
+        """Return the first steps."""
         return Traffic(self.steps[:count])
 
-    def marked(self, count: int) -> Traffic:
-        """The same, with `MARK` in the metadata of `count` checkpoints, evenly spread."""
+    def flagged(self, count: int) -> Traffic:
+        """Return the same steps, of which `count`, evenly spread, have `FLAG`."""
         every = max(1, len(self.steps) // count)
-        chosen = range(every // 2, len(self.steps), every)[:count]
         steps = list(self.steps)
-        for n in chosen:
-            step = steps[n]
-            metadata = {**step.metadata, MARK: "wanted"}
-            steps[n] = Step(step.before, step.parent_id, step.checkpoint, metadata, step.new_versions)
+        for n in range(every // 2, len(steps), every)[:count]:
+            steps[n] = replace(steps[n], metadata={**steps[n].metadata, FLAG: "wanted"})
         return Traffic(steps)
 
-    def with_mark(self) -> list[Step]:
-        """The steps whose metadata has `MARK`, newest first."""
-        return [step for step in reversed(self.steps) if MARK in step.metadata]
+    def with_flag(self) -> list[Step]:
+        """Return the steps whose metadata has `FLAG`, newest first."""
+        return [step for step in reversed(self.steps) if FLAG in step.metadata]
 
 
 class _Recorder(BaseCheckpointSaver[int]):
-    """A checkpointer that only notes what it is asked to keep."""
+    """A checkpointer that only records its calls."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,7 +103,7 @@ class _Recorder(BaseCheckpointSaver[int]):
         self._writes[to].append(Writes(to, tuple(writes), task_id, task_path))
 
     def traffic(self) -> Traffic:
-        """What was noted, with each task's writes before the put that they led to."""
+        """Return the recorded steps, with the writes of each task before the next put."""
         steps = []
         for parent, checkpoint, metadata, new_versions in self._puts:
             before = self._writes[parent] if parent is not None else ()
@@ -129,7 +120,7 @@ def _record(builder: StateGraph[Any, Any, Any, Any], first: Any, steps: int) -> 
 
 
 def _loop(state: Any, node: Any, go_on: Callable[[Any], bool]) -> StateGraph[Any, Any, Any, Any]:
-    """A graph of one node that calls itself."""
+    """Return a graph of one node that repeats itself."""
     builder: StateGraph[Any, Any, Any, Any] = StateGraph(state)
     builder.add_node("agent", node)
     builder.add_edge(START, "agent")
@@ -138,7 +129,7 @@ def _loop(state: Any, node: Any, go_on: Callable[[Any], bool]) -> StateGraph[Any
 
 
 def conversation(seed: int, count: int, size: int) -> list[BaseMessage]:
-    """Messages of `size` characters, a human's and a model's in turn."""
+    """Return messages of `size` characters, in turn of a human and of a model."""
     prose, dice = Prose(seed), random.Random(seed)
     kinds: tuple[type[HumanMessage | AIMessage], ...] = (HumanMessage, AIMessage)
     return [
@@ -148,7 +139,7 @@ def conversation(seed: int, count: int, size: int) -> list[BaseMessage]:
 
 
 def chat(seed: int, steps: int, size: int = 1024) -> Traffic:
-    """A chat that grows by one message a step."""
+    """Return a chat that grows by one message per step."""
     said = conversation(seed, steps, size)
 
     def agent(state: MessagesState) -> dict[str, Any]:
@@ -159,7 +150,7 @@ def chat(seed: int, steps: int, size: int = 1024) -> Traffic:
 
 
 def wide(seed: int, steps: int, channels: int = 50, changes: int = 2) -> Traffic:
-    """A state of many channels of some 200 characters, of which few change at a step."""
+    """Return a state of many channels of 200 characters, of which few change per step."""
     prose = Prose(seed)
     names = [f"field_{n:02}" for n in range(channels)]
     state: Any = TypedDict("Wide", dict.fromkeys(names, str))  # type: ignore[misc]
@@ -177,7 +168,7 @@ class _Document(TypedDict):
 
 
 def document(seed: int, steps: int, size: int = 1 << 20) -> Traffic:
-    """A document of 1,024 fields, one of which is edited at a step."""
+    """Return a document of 1,024 fields, of which one changes per step."""
     prose, dice = Prose(seed), random.Random(seed)
     fields = [f"section_{n:04}" for n in range(1024)]
     # A field's name and its framing take some 16 bytes of its share.
@@ -196,7 +187,7 @@ class _Counter(TypedDict):
 
 
 def counter(steps: int) -> Traffic:
-    """A small state that stays small, for threads with a long history."""
+    """Return a state that stays small, for threads with a long history."""
 
     def agent(now: _Counter) -> dict[str, Any]:
         return {"turn": now["turn"] + 1, "status": "working" if now["turn"] % 3 else "waiting"}
@@ -205,14 +196,14 @@ def counter(steps: int) -> Traffic:
 
 
 def _for(steps: int) -> Callable[[Any], bool]:
-    """True that many times."""
+    """Return a function that is true that many times."""
     left = itertools.count(steps, -1)
     return lambda _now: next(left) > 0
 
 
 @dataclass
 class Replay:
-    """One thread's traffic as the calls of one saver, with arguments of their own that nothing else shares."""
+    """The traffic of one thread as calls of one saver, with unshared arguments."""
 
     saver: Any
     traffic: Traffic
@@ -220,12 +211,12 @@ class Replay:
     _versions: list[Any] = field(default_factory=lambda: [None])
 
     def config(self, checkpoint_id: str | None = None) -> Any:
-        """The thread, or one of its checkpoints."""
+        """Return the config of the thread, or of one of its checkpoints."""
         named = {} if checkpoint_id is None else {"checkpoint_id": checkpoint_id}
         return {"configurable": {"thread_id": self.thread, "checkpoint_ns": "", **named}}
 
     def put(self, n: int) -> tuple[Any, Any, Any, Any]:
-        """Arguments of the put of a step."""
+        """Return the arguments of the put of a step."""
         step = self.traffic.steps[n]
         checkpoint = {
             **step.checkpoint,
@@ -236,11 +227,17 @@ class Replay:
         return self.config(step.parent_id), checkpoint, dict(step.metadata), self._mapped(step.new_versions)
 
     def writes(self, n: int) -> list[tuple[Any, Any, str, str]]:
-        """Arguments of each `put_writes` before the put of a step."""
+        """Return the arguments of each `put_writes` before the put of a step."""
         return [
             (self.config(one.checkpoint_id), list(one.writes), one.task_id, one.task_path)
             for one in self.traffic.steps[n].before
         ]
+
+    def store(self, n: int) -> None:
+        """Make all calls of a step."""
+        for arguments in self.writes(n):
+            self.saver.put_writes(*arguments)
+        self.saver.put(*self.put(n))
 
     def _mapped(self, versions: dict[str, int]) -> dict[str, Any]:
         return {channel: self._version(number) for channel, number in versions.items()}
