@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from eventlog import Activity, ActivityFeed, EventGone, EventLogError, Position
+from eventlog import Activity, ActivityFeed, CheckpointSaved, EventGone, EventLogError, Position
 from projections import FeedProjection
 from saver import RedisStreamSaver
 
@@ -74,7 +74,9 @@ class Usage(FeedProjection):
             self._add(found[0] if found else "(unknown)", 0, tokens)
 
     def _user_of(self, activity: Activity) -> str:
-        metadata = activity.load().event.body["metadata"]
+        event = activity.load().event
+        assert isinstance(event, CheckpointSaved)
+        metadata = event.body["metadata"]
         user = str(metadata.get("user_id", "(unknown)")) if isinstance(metadata, dict) else "(encrypted)"
         self.database.execute(
             "INSERT OR REPLACE INTO users VALUES (?, ?, ?)", (self.generation, activity.thread_id, user)
