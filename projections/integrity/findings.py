@@ -24,7 +24,7 @@ class Finding:
     entry_id: str
     """The entry concerned; for missing entries, the entry after them."""
     sequence: int
-    told: str
+    message: str
     """The finding in words."""
 
 

@@ -173,7 +173,7 @@ def _check_absent(keys: ThreadKeys, absent: set[tuple[str, bytes]]) -> Flow[None
     """
     found = yield from verify_thread(keys)
     if not found.sound:
-        raise SignatureInvalid(f"Thread {keys.thread.decode()!r}: {found.findings[0].told}. {_REMEDY}")
+        raise SignatureInvalid(f"Thread {keys.thread.decode()!r}: {found.findings[0].message}. {_REMEDY}")
     after, more = b"", 1
     while more:
         entries, more, _ = yield from scan_log(keys, after)

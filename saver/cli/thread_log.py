@@ -76,7 +76,7 @@ class ThreadLog:
             found = tuple(one for one in found if one.kind != "truncated" and entry_order(one.entry_id.encode()) <= end)
         if found:
             more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-            complain(f"the log of thread {self.thread!r} was altered: {found[0].told}{more}. See agentlog verify.")
+            complain(f"the log of thread {self.thread!r} was altered: {found[0].message}{more}. See agentlog verify.")
         return not found
 
     def as_of(self, namespace: str, when: Moment) -> StoredCheckpoint | None:

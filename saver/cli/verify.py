@@ -109,7 +109,7 @@ def _show(options: Options, one: Verified, lines: Lines) -> None:
     if one.unchecked:
         output.note(f"{one.unchecked} signatures of thread {one.thread_id!r} were not checked: pass --key-file.")
     for finding in one.findings:
-        output.line(f"    {finding.kind}: {finding.told}")
+        output.line(f"    {finding.kind}: {finding.message}")
     if one.findings:
         output.note(f"Keep the evidence before anything else: agentlog export {one.thread_id} FILE --damaged")
 

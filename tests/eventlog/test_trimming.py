@@ -59,7 +59,7 @@ class Feed:
         return [entry_id.decode() for entry_id, _ in self.client.xrange(self.keys.feed)]
 
     def trimmed(self) -> dict[str, str]:
-        """What is told of those that went."""
+        """The report on those that went."""
         return {name.decode(): value.decode() for name, value in self.client.hgetall(self.keys.trimmed).items()}
 
     def past(self) -> tuple[dict[bytes, float], set[bytes]]:
@@ -134,7 +134,7 @@ def test_what_goes_and_what_stays(
     positions: dict[str, int],
     page: int,
 ) -> None:
-    """Exactly what is beyond a bound goes, none that a group needs, and what went is told of as a fold of it tells."""
+    """Exactly what is beyond a bound goes, none that a group needs, and what went is reported as a fold of it says."""
     feed = Feed(server.url, "t" + uuid.uuid4().hex[:8])
     try:
         now = time.time_ns() // 10**6
@@ -267,7 +267,7 @@ def test_a_position_that_cannot_be_read_holds_everything(feed: Feed) -> None:
 
 
 def test_more_is_held_back_than_one_call_looks_at(feed: Feed) -> None:
-    """What is beyond the count is told whole, by count."""
+    """What is beyond the count is reported whole, by count."""
     ids = [feed.add("t") for _ in range(30)]
     feed.client.hset(feed.keys.positions, "g", ids[4])
     done = feed.trim(page=7, count=2)

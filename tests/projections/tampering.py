@@ -16,7 +16,7 @@ Tamper = Callable[["Tampering", list[Entry]], list[Entry]]
 
 
 class Tampering:
-    """A thread's log, read and written anew with plain commands."""
+    """A thread's log, read and written again with plain commands."""
 
     def __init__(self, client: Any, keys: ThreadKeys) -> None:
         self.client = client

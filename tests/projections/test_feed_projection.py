@@ -1,4 +1,4 @@
-"""Projections of one's own: the feed folded into a store with its position."""
+"""Projections that users write: the feed folded into a store with its position."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ async def test_the_async_twin_folds_the_same(feed: ActivityFeed, saver: RedisStr
 
 
 def test_following_folds_what_comes(feed: ActivityFeed, saver: RedisStreamSaver, tmp_path: Path) -> None:
-    """follow() goes on until it is told to end."""
+    """follow() goes on until it is stopped."""
     counts = Counts(tmp_path / "counts.db")
     writer = threading.Thread(target=write, args=(saver,))
     writer.start()

@@ -114,7 +114,7 @@ def test_pruning_after_every_step(saver: RedisStreamSaver, audit: Audit) -> None
 
 
 def test_ancestors_of_delta_channels_outlive_many_prunings(saver: RedisStreamSaver, audit: Audit) -> None:
-    """What a delta channel is rebuilt from is carried from pruning to pruning, and goes once a value was stored anew."""
+    """What a delta channel is rebuilt from is carried from pruning to pruning, and goes once a value was stored again."""
     order = audit.keyspace.thread(b"t").order
 
     def hidden() -> int:

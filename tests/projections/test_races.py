@@ -95,7 +95,7 @@ def test_the_last_special_write_wins_of_many_at_once(saver: RedisStreamSaver, au
 def test_a_thread_begun_anew_is_not_taken_for_the_old_one(
     saver: RedisStreamSaver, on: Open, steps: Steps, audit: Audit, runs: list[str]
 ) -> None:
-    """A removal planned for a thread does nothing to one that was begun anew with as many events."""
+    """A removal planned for a thread does nothing to one that was begun again with as many events."""
     for number, run in enumerate(runs, 1):
         saver.put(*put_of("t", number, run=run))
     other = on()
@@ -205,7 +205,7 @@ def test_a_checkpoint_in_the_last_millisecond_of_its_early_writes(saver: RedisSt
 
 
 def drop_staged(audit: Audit, part: bytes = b"") -> None:
-    """Delete what is laid ready."""
+    """Delete what is staged."""
     for key in audit.everything():
         if b":stage:" in key and key.endswith(part):
             audit.client.delete(key)
@@ -215,7 +215,7 @@ def drop_staged(audit: Audit, part: bytes = b"") -> None:
 def test_a_copy_whose_parts_were_dropped(
     saver: RedisStreamSaver, steps: Steps, audit: Audit, monkeypatch: pytest.MonkeyPatch, part: bytes
 ) -> None:
-    """Whenever what was laid ready of a copy is dropped, it is laid ready again: the copy is whole."""
+    """Whenever what was staged of a copy is dropped, it is staged again: the copy is whole."""
     monkeypatch.setattr(copy, "PAGE", 2)
     put_line(saver, "t", 5)
     saver.get_tuple(config("t"))
@@ -253,7 +253,7 @@ def test_a_copy_of_what_is_pruned_meanwhile(
 
 
 def test_a_rebuild_of_what_is_begun_anew_meanwhile(saver: RedisStreamSaver, steps: Steps, audit: Audit) -> None:
-    """Whenever a thread is deleted and put again, its new log is rebuilt, and nothing that was laid ready is left."""
+    """Whenever a thread is deleted and put again, its new log is rebuilt, and nothing that was staged is left."""
     for moment in range(1, 9):
         thread = f"t{moment}"
         put_line(saver, thread, 6)
@@ -270,7 +270,7 @@ def test_a_rebuild_of_what_is_begun_anew_meanwhile(saver: RedisStreamSaver, step
 
 
 def test_a_rebuild_that_is_interrupted(saver: RedisStreamSaver, audit: Audit) -> None:
-    """Wherever that is, it asks for nothing more, and leaves the views as they were; what was laid ready drops itself."""
+    """Wherever that is, it asks for nothing more, and leaves the views as they were; what was staged drops itself."""
     put_line(saver, "t", 6)
     before = audit.everything()
     for moment in range(20):
@@ -291,7 +291,7 @@ def test_a_rebuild_that_is_interrupted(saver: RedisStreamSaver, audit: Audit) ->
 
 
 def test_reads_of_a_damaged_log_leave_nothing_behind(saver: RedisStreamSaver, audit: Audit) -> None:
-    """Each fails, and drops what it had laid ready."""
+    """Each fails, and drops what it had staged."""
     put_line(saver, "t", 5)
     log = audit.keyspace.thread(b"t").log
     audit.client.xdel(log, audit.client.xrange(log)[2][0])
@@ -317,7 +317,7 @@ def test_reads_of_a_damaged_log_leave_nothing_behind(saver: RedisStreamSaver, au
 def test_a_registry_whose_parts_were_dropped(
     on: Open, audit: Audit, monkeypatch: pytest.MonkeyPatch, part: bytes, lacking: list[int]
 ) -> None:
-    """Whenever what was laid ready of a partition's views is dropped, they are whole in the end."""
+    """Whenever what was staged of a partition's views is dropped, they are whole in the end."""
     monkeypatch.setattr(registry, "PAGE", 2)
     saver = on(ttl=10)
     steps = Steps(saver)

@@ -321,7 +321,7 @@ def test_a_replay_while_others_write(any_server: Server) -> None:
 
 
 def test_moments(any_server: Server) -> None:
-    """What cannot be asked for is told apart: before the beginning, an unknown thread, no moment."""
+    """What cannot be asked for is distinguished: before the beginning, an unknown thread, no moment."""
     with Bench(any_server) as bench:
         bench.play(Put("a", "", 1, None, ("messages",), (), (), "run-1"))
         keys = bench.keys("a")

@@ -184,7 +184,7 @@ def test_removals_that_stay_are_followed(on: Open) -> None:
 
 
 def test_a_deleted_thread_has_a_tombstone_with_its_digest(on: Open, audit: Audit) -> None:
-    """With the last number and digest, which are those that verifying had told; so does the error that verifying raises."""
+    """With the last number and digest, which are those that verifying had reported; so does the error that verifying raises."""
     saver = on()
     fill(saver)
     found = saver.verify("t")
@@ -212,7 +212,7 @@ def test_a_thread_that_there_never_was(on: Open, audit: Audit) -> None:
 
 
 def test_what_was_added_at_the_end_is_told_once(on: Open, audit: Audit) -> None:
-    """As inserted, and not as an end that was cut off; what was cut off is told once, too."""
+    """As inserted, and not as an end that was cut off; what was cut off is reported once, too."""
     saver = on()
     fill(saver)
     log = audit.keyspace.thread(b"t").log
@@ -262,7 +262,7 @@ def test_what_is_no_pointer_concerns_no_thread(on: Open, audit: Audit, wrong: di
     ids=["nothing", "elsewhere", "two kinds", "no CBOR"],
 )
 def test_odd_fields_that_are_chained_are_told(fields: list[bytes]) -> None:
-    """What removes or copies, or may, is looked into, and what that is not, is told as altered."""
+    """What removes or copies, or may, is looked into, and what that is not, is reported as altered."""
     entries = log_of(2)
     entry_id = b"2000000-0"
     digest = link(entries[-1][1][3], entry_id, 3, content_digest(fields))
@@ -270,7 +270,7 @@ def test_odd_fields_that_are_chained_are_told(fields: list[bytes]) -> None:
     for entry in [*entries, (entry_id, [b"n", b"3", b"d", digest, *fields])]:
         verification.add(*entry)
     assert [one.kind for one in verification.findings] == ["altered"]
-    assert "2000000-0" in verification.findings[0].told
+    assert "2000000-0" in verification.findings[0].message
 
 
 def test_a_log_that_was_deleted_by_hand_is_told_of(on: Open, audit: Audit) -> None:
@@ -284,7 +284,7 @@ def test_a_log_that_was_deleted_by_hand_is_told_of(on: Open, audit: Audit) -> No
     audit.client.zrem(keys.shared.threads, b"tt")
     (finding,) = saver.verify("t").findings
     assert (finding.kind, finding.entry_id) == ("truncated", "0-0")
-    assert "the feed announced number 10" in finding.told
+    assert "the feed announced number 10" in finding.message
 
 
 def test_a_deleted_log_that_is_back_is_told_of(on: Open, audit: Audit) -> None:
@@ -398,7 +398,7 @@ TABLE: list[tuple[str, Tamper, set[str], set[str], bool]] = [
     ("the end", lambda _, e: e[:-2], {"truncated"}, {"truncated"}, False),
     ("the end, index mended", lambda _, e: e[:-2], {"truncated"}, {"truncated"}, True),
     ("two swapped", swapped, {"reordered"}, {"reordered", "rolled back"}, False),
-    ("two swapped, chained anew", swapped_and_chained, set(), {"rolled back"}, True),
+    ("two swapped, chained again", swapped_and_chained, set(), {"rolled back"}, True),
     ("a made-up entry between", inserted(lambda e: [*e[4][1][:4], *MADE_UP]), {"inserted", "altered"}, {"inserted", "altered", "unsigned", "rolled back"}, True),
     ("a copy between", inserted(lambda e: e[3][1]), {"inserted", "altered"}, {"inserted", "altered", "repeated", "rolled back"}, True),
     ("a foreign entry", inserted(lambda _: [b"hello", b"world"]), {"inserted", "altered"}, {"inserted", "altered", "rolled back"}, False),
@@ -408,10 +408,10 @@ TABLE: list[tuple[str, Tamper, set[str], set[str], bool]] = [
     ("other numbers", renumbered, {"missing", "altered"}, {"missing", "altered"}, True),
     ("a gap with a forged removal", with_a_forged_removal, set(), {"unsigned"}, True),
     ("a removal of what is there", with_a_removal_of_what_is_there, {"inserted"}, {"inserted", "unsigned"}, True),
-    ("all chained anew", lambda t, e: chained(replaced(bent)(t, e)), {"altered"}, {"altered", "forged", "rolled back"}, False),
-    ("all chained anew, index mended", lambda t, e: chained(replaced(bent)(t, e)), set(), {"forged", "rolled back"}, True),
-    ("one less, all chained anew", lambda _, e: chained([*e[:4], *e[5:]]), {"truncated"}, {"truncated", "rolled back"}, True),
-    ("other ids, chained anew", with_other_ids, {"altered"}, {"altered", "rolled back"}, True),
+    ("all chained again", lambda t, e: chained(replaced(bent)(t, e)), {"altered"}, {"altered", "forged", "rolled back"}, False),
+    ("all chained again, index mended", lambda t, e: chained(replaced(bent)(t, e)), set(), {"forged", "rolled back"}, True),
+    ("one less, all chained again", lambda _, e: chained([*e[:4], *e[5:]]), {"truncated"}, {"truncated", "rolled back"}, True),
+    ("other ids, chained again", with_other_ids, {"altered"}, {"altered", "rolled back"}, True),
 ]  # fmt: skip
 
 
@@ -435,7 +435,7 @@ def test_tampering_is_found(
     found = saver.verify("t")
     assert set(kinds(found)) == (with_key if signed else unsigned), found.findings
     there = {entry_id.decode() for entry_id, _ in tampering.entries()}
-    assert all(one.entry_id in there and one.entry_id in one.told for one in found.findings)
+    assert all(one.entry_id in there and one.entry_id in one.message for one in found.findings)
     kept = {before.sequence: before.digest}
     if tamper is not with_a_forged_removal and tampering.entries()[: len(entries)] != entries:
         assert not saver.verify("t", expected=kept).sound

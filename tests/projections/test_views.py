@@ -26,7 +26,7 @@ def test_a_value_that_comes_late(saver: RedisStreamSaver, audit: Audit) -> None:
     audit.check("t")
 
 
-@pytest.mark.parametrize("ttl", [None, 10], ids=["for ever", "with a ttl"])
+@pytest.mark.parametrize("ttl", [None, 10], ids=["forever", "with a ttl"])
 def test_a_thread_without_a_name(on: Open, audit: Audit, ttl: float | None) -> None:
     """The empty thread id is one like any other: a lost log of another thread is noticed before and after its deletion."""
     saver = on(ttl=ttl)
@@ -47,7 +47,7 @@ def test_a_thread_without_a_name(on: Open, audit: Audit, ttl: float | None) -> N
 
 
 def test_an_order_that_outlived_log_and_index(saver: RedisStreamSaver, audit: Audit) -> None:
-    """Of early writes, which have an end, a server may evict log and index first: the thread begins anew, or is told to be lost."""
+    """Of early writes, which have an end, a server may evict log and index first: the thread starts over, or is reported to be lost."""
     keys = audit.keyspace.thread(b"t")
     saver.put_writes(config("t", 1), [("n", 1)], "task")
     audit.client.delete(keys.log, keys.index)

@@ -52,7 +52,9 @@ async def test_every_event_inside_is_stamped(saver: RedisStreamSaver, call: Call
         await call(saver, "delete_for_runs", ["q"])
         await call(saver, "copy_thread", "t", "u")
     await call(saver, "put", *put_of("t", 4))
-    assert stamps(server, prefix) == [ALICE] * 3 + [None]  # the pruning is told of by the deletion, which came after it
+    assert stamps(server, prefix) == [ALICE] * 3 + [
+        None
+    ]  # the pruning is reported by the deletion, which came after it
     assert stamps(server, prefix, "u") == [ALICE] * 4
     assert (await saver.averify("t")).sound
 

@@ -183,7 +183,7 @@ async def test_given_cluster_clients_with_few_connections(cluster: Server, prefi
 
 
 async def test_a_plain_client_on_a_cluster_node(cluster: Server, prefix: str, call: Call) -> None:
-    """A client that knows nothing of clusters, given a node of one, is told to use a cluster client."""
+    """A client that knows nothing of clusters, given a node of one, gets an error that names the cluster client."""
     host, port = _nodes(cluster)[0]
     async with RedisStreamSaver.from_conn_string(f"redis://{host}:{port}", prefix=prefix) as saver:
         with pytest.raises(ServerError, match="cluster") as raised:

@@ -49,7 +49,7 @@ def _at_once(count: int, work: Callable[[int], Any]) -> list[Any]:
 
 
 def _converse(saver: RedisStreamSaver, number: int) -> None:
-    """A short life of a thread of one's own."""
+    """A short life of a thread of its own."""
     thread = f"thread {number}"
     for at in (1, 2, 3):
         assert saver.put(*put_of(thread, at, at - 1 or None)) == config(thread, at)

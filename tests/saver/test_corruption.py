@@ -175,7 +175,7 @@ async def test_entry_removed_by_hand(
 ) -> None:
     """A log from which an entry was taken by hand is damaged: it is never read as if the entry had not been.
 
-    That the last entry is missing can be told by the index alone, while there is one.
+    That the last entry is missing can be reported by the index alone, while there is one.
     """
     with any_server.client() as client:
         entries: Any = client.xrange(keys.log)
@@ -226,7 +226,7 @@ async def test_list_of_everything_with_a_lost_log(
 async def test_begin_anew_after_a_loss(
     any_server: Server, neighbours: RedisStreamSaver, keys: ThreadKeys, prefix: str, call: Call
 ) -> None:
-    """A lost thread can be deleted, and then begins anew; nothing of it is left."""
+    """A lost thread can be deleted, and then starts over; nothing of it is left."""
     with any_server.client() as client:
         client.delete(keys.log)
     await call(neighbours, "delete_thread", "t")

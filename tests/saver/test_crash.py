@@ -148,7 +148,7 @@ def test_a_killed_client_leaves_a_thread_that_resumes(any_server: Server, prefix
             while counted[-1] < last:
                 counted.append(int(worker.stdout.readline()))
             worker.kill()
-        assert done in {counted[0], counted[0] - 1}  # a step that was told of may not have been saved
+        assert done in {counted[0], counted[0] - 1}  # a step that was reported may not have been saved
         done = counted[-1]
         with Audit(any_server.url, prefix) as audit:
             audit.check("t")

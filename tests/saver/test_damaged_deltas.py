@@ -174,7 +174,7 @@ async def test_pieces_that_are_missing_or_mixed_up(
 
 @pytest.mark.parametrize("circle", ["itself", "each other"])
 def test_pieces_that_go_round_in_a_circle(private_server: Any, prefix: str, circle: str) -> None:
-    """A delta that was made to go back to itself, or to a later one, is refused: nobody follows it for ever."""
+    """A delta that was made to go back to itself, or to a later one, is refused: nobody follows it forever."""
     server = private_server()
     with (
         RedisStreamSaver.from_conn_string(server.url, prefix=prefix, socket_timeout=3) as saver,
@@ -284,7 +284,7 @@ async def test_a_damaged_head_does_not_damage_the_log(
 async def test_a_damaged_thread_can_be_deleted(
     saver: RedisStreamSaver, audit: Audit, keys: ThreadKeys, call: Call
 ) -> None:
-    """A thread whose deltas are damaged is deleted whole, and begins anew for a saver that knew its values."""
+    """A thread whose deltas are damaged is deleted whole, and starts over for a saver that knew its values."""
     put_line(saver)
     entries = entries_of(audit, keys)
     put_back(audit, keys, [*entries[:1], *(with_piece(entry, b"D1:x") for entry in entries[1:])])

@@ -55,7 +55,7 @@ async def other(any_server: Server, prefix: str) -> AsyncIterator[RedisStreamSav
 
 
 def named(checkpoint_id: str, values: dict[str, Any], version: str, **meta: Any) -> Any:
-    """A checkpoint with an id and a version of one's own choice, as `put` takes it after the config."""
+    """A checkpoint with an id and a version chosen by the test, as `put` takes it after the config."""
     checkpoint, metadata, versions = step(values, checkpoint_id=checkpoint_id, **meta)
     versions = dict.fromkeys(versions, version)
     checkpoint["channel_versions"] = versions
@@ -212,7 +212,7 @@ async def test_views_deleted_at_every_step(saver: RedisStreamSaver, audit: Audit
 
 
 async def test_values_end_with_their_thread(any_server: Server, prefix: str, one_audit: Audit, call: Call) -> None:
-    """All keys of a thread with deltas have one end; after it a saver that still knows the values begins anew with whole ones."""
+    """All keys of a thread with deltas have one end; after it a saver that still knows the values starts over with whole ones."""
     options: Any = {"prefix": prefix, "ttl": 60}
     async with RedisStreamSaver.from_conn_string(any_server.url, **options) as saver:
         story = Story(call, saver)
@@ -600,7 +600,7 @@ async def test_tasks_on_one_cache(saver: RedisStreamSaver, audit: Audit) -> None
 async def test_a_thread_deleted_and_begun_anew(
     saver: RedisStreamSaver, server: Server, prefix: str, audit: Audit, call: Call
 ) -> None:
-    """What a saver knows of a deleted thread is no base in the new one, be versions the same or not, whoever deleted it."""
+    """What a saver knows of a deleted thread is no base in the new one, be versions the same or not, no matter who deleted it."""
     async with RedisStreamSaver.from_conn_string(server.url, prefix=prefix) as stranger:
         for version in ("v1", "another"):
             await call(saver, "put", config("t"), *named("1", {"n": talk(20)}, "v1"))
@@ -634,7 +634,7 @@ async def test_a_thread_begun_anew_in_the_same_millisecond(
 
 
 async def test_a_server_that_was_flushed(private_server: Any, prefix: str, call: Call) -> None:
-    """A saver that knows values of a server that lost all begins anew, with a whole value."""
+    """A saver that knows values of a server that lost all starts over, with a whole value."""
     server = private_server()
     async with RedisStreamSaver.from_conn_string(server.url, prefix=prefix) as saver:
         await Story(call, saver).put_all(edits(5))

@@ -1,4 +1,4 @@
-"""What changed between two states: applying the changes gives the other, and nothing equal is told."""
+"""What changed between two states: applying the changes gives the other, and nothing equal is reported."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_messages_of_another_kind_differ() -> None:
 
 
 def test_long_lists_take_bounded_effort() -> None:
-    """A window that slid over 20,000 messages, with one edited: some seconds at most, and only that is told."""
+    """A window that slid over 20,000 messages, with one edited: some seconds at most, and only that is reported."""
     talk = [{"id": f"m{number}", "text": "a"} for number in range(20000)]
     later = [*talk[10:10000], {"id": "m10000", "text": "b"}, *talk[10001:], {"id": "new", "text": ""}]
     began = time.monotonic()

@@ -231,7 +231,7 @@ class SaverMachine(RuleBasedStateMachine):
         return data.draw(st.sampled_from([*sorted(self.checkpoints.get(place, ())), *NEVER_PUT]))
 
     def is_own_ancestor(self, place: Place, checkpoint_id: str, parent: str | None) -> bool:
-        """Whether the put would close a circle, which would send any walk round for ever."""
+        """Whether the put would close a circle, which would send any walk round forever."""
         while parent is not None and parent != checkpoint_id:
             parent = self.parents.get(place, {}).get(parent)
         return parent is not None

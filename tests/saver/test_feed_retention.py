@@ -18,7 +18,7 @@ from tests.servers import Server
 
 
 class Clock:
-    """One that goes when it is told to."""
+    """One that goes on request."""
 
     def __init__(self) -> None:
         self.now = 1000.0

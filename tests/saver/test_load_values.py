@@ -50,7 +50,7 @@ async def test_very_wide_states_and_encrypted_ones(any_server: Server, prefix: s
 
 
 async def test_what_is_gone_says_so(any_server: Server, prefix: str, one_saver: RedisStreamSaver, call: Call) -> None:
-    """Pruned, saved anew, deleted: a typed error with its reason; other kinds bring nothing."""
+    """Pruned, saved again, deleted: a typed error with its reason; other kinds bring nothing."""
     first = step({"a": 1})
     one_saver.put(config("t"), *first)
     second = follow(first, {"a": 2})

@@ -118,7 +118,7 @@ class Line:
     athrough: redis.asyncio.Redis
     direct: redis.Redis
     cache: dict[str, int]
-    """What savers are told of their caches."""
+    """What savers learn of their caches."""
     runs: int = 0
 
     def savers(self) -> tuple[RedisStreamSaver, RedisStreamSaver, Audit]:
@@ -236,7 +236,7 @@ async def test_a_break_while_views_are_rebuilt(line: Line, call: Call, operation
 
 @pytest.mark.parametrize("operation", [_copy, _read], ids=["copy_thread", "get_tuple"])
 async def test_nothing_laid_ready_stays_for_ever(line: Line, call: Call, operation: Operation) -> None:
-    """Keys in which something was laid ready have a time to live, wherever the connection broke."""
+    """Keys in which something was staged have a time to live, wherever the connection broke."""
     for number in range(1, MOST):
         through, direct, audit = line.savers()
         with audit:
@@ -254,7 +254,7 @@ async def test_nothing_laid_ready_stays_for_ever(line: Line, call: Call, operati
 
 
 async def test_an_encrypted_retry_adds_no_event(line: Line, call: Call) -> None:
-    """A put and writes that are called again after a lost reply add nothing, though their bytes are encrypted anew."""
+    """A put and writes that are called again after a lost reply add nothing, though their bytes are encrypted again."""
     _, _, audit = line.savers()
     serde = EncryptedSerializer.from_pycryptodome_aes(key=b"0123456789abcdef")
     through = RedisStreamSaver(line.through, line.athrough, prefix=audit.keyspace.prefix, partitions=2, serde=serde)

@@ -305,7 +305,7 @@ def test_places_of_writes(one_saver: RedisStreamSaver) -> None:
 
 
 def test_differences_are_found(one_saver: RedisStreamSaver) -> None:
-    """What is otherwise on one side is told by thread and checkpoint; comparing changes nothing; migrating mends what it can."""
+    """What is otherwise on one side is reported by thread and checkpoint; comparing changes nothing; migrating mends what it can."""
     source = InMemorySaver()
     first = step({"x": 1})
     saved = source.put(config("t"), *first)
@@ -327,7 +327,7 @@ def test_differences_are_found(one_saver: RedisStreamSaver) -> None:
 
 
 def test_values_without_a_version(tmp_path: Path, one_saver: RedisStreamSaver) -> None:
-    """A value that a source has under no version cannot be kept, and is told."""
+    """A value that a source has under no version cannot be kept, and is reported."""
     with SqliteSaver.from_conn_string(str(tmp_path / "c.sqlite")) as source:
         checkpoint, metadata, _ = step({"x": 1})
         source.put(config("t"), {**checkpoint, "channel_values": {"x": 1, "loose": 2}}, metadata, {})
@@ -419,7 +419,7 @@ async def test_any_other_async_saver(one_saver: RedisStreamSaver) -> None:
 
 
 def test_another_thread_of_the_same_id_is_left_alone(one_saver: RedisStreamSaver) -> None:
-    """Two histories are not mixed: it is told, and nothing is written."""
+    """Two histories are not mixed: it is reported, and nothing is written."""
     source = InMemorySaver()
     for thread in ("42", "43"):
         source.put(config(thread), *step({"n": thread}))

@@ -188,10 +188,10 @@ async def test_agent(saver: RedisStreamSaver, feed: Feed, call: Call) -> None:
 
     agent = weather_agent(saver, [ask(1, "sf", "nyc"), AIMessage("Sunny.", id="answer")])
     await call(agent, "invoke", {"messages": [human("and in sf?")]}, CONFIG, durability=SYNC)
-    told = [nodes for nodes in feed.nodes() if nodes]
-    assert len(told) == 3
-    assert told[0] == told[2] != told[1]
-    assert feed.nodes("writes").count(told[1]) == 2
+    reported = [nodes for nodes in feed.nodes() if nodes]
+    assert len(reported) == 3
+    assert reported[0] == reported[2] != reported[1]
+    assert feed.nodes("writes").count(reported[1]) == 2
 
 
 @pytest.mark.context
@@ -270,8 +270,8 @@ async def test_read_by_id(
         early = (await call(graph, "get_state_history", CONFIG))[2].config
         assert (await call(graph, "get_state", early)).next == ("a",)
         await call(graph, "invoke", None, early, durability=SYNC)
-    told = [(one["source"], one["nodes"]) for one in one_feed.pointers("checkpoint")[4:]]
-    assert told == [("fork", []), ("loop", ["a"]), ("loop", ["b"])]
+    reported = [(one["source"], one["nodes"]) for one in one_feed.pointers("checkpoint")[4:]]
+    assert reported == [("fork", []), ("loop", ["a"]), ("loop", ["b"])]
 
 
 async def test_update_state(saver: RedisStreamSaver, feed: Feed, call: Call) -> None:
@@ -281,9 +281,9 @@ async def test_update_state(saver: RedisStreamSaver, feed: Feed, call: Call) -> 
     await call(graph, "update_state", CONFIG, {"n": 2}, as_node="a")
     await call(graph, "invoke", {"log": ["again"]}, CONFIG, durability=SYNC)
     await call(graph, "invoke", None, CONFIG, durability=SYNC)
-    told = [(one["source"], one["nodes"]) for one in feed.pointers("checkpoint")]
+    reported = [(one["source"], one["nodes"]) for one in feed.pointers("checkpoint")]
     again = [("input", []), ("loop", []), ("loop", ["a"])]
-    assert told == [*again, ("update", []), *again, ("loop", ["b"])]
+    assert reported == [*again, ("update", []), *again, ("loop", ["b"])]
 
 
 @pytest.mark.parametrize("durability", ["async", "exit"])
@@ -319,7 +319,7 @@ async def test_functional_api(saver: RedisStreamSaver, feed: Feed, call: Call) -
 
 
 async def test_error_handlers(saver: RedisStreamSaver, feed: Feed, call: Call) -> None:
-    """What a node's error handler writes is not told as the node's."""
+    """What a node's error handler writes is not reported as the node's."""
 
     def fail(state: Log) -> Log:
         raise ValueError("flaky")
@@ -385,7 +385,7 @@ async def test_odd_names(one_saver: RedisStreamSaver, one_feed: Feed, call: Call
 
 
 async def test_step_and_run_of_writes(saver: RedisStreamSaver, feed: Feed, call: Call) -> None:
-    """Writes are told with the step they are made in, which is that of the checkpoint they lead to, and with their run."""
+    """Writes are reported with the step they are made in, which is that of the checkpoint they lead to, and with their run."""
     graph = line(saver, "a", "b")
     for run in ("one", "two"):
         given = {**CONFIG, "metadata": {"run_id": run}}
@@ -405,9 +405,9 @@ async def test_step_and_run_of_writes(saver: RedisStreamSaver, feed: Feed, call:
 
 
 @pytest.mark.parametrize("where", ["metadata", "configurable"])
-@pytest.mark.parametrize(("given", "told"), [("r\0un", "run"), (7, "7"), (None, ""), (["run"], "")])
+@pytest.mark.parametrize(("given", "reported"), [("r\0un", "run"), (7, "7"), (None, ""), (["run"], "")])
 async def test_the_run_is_found_as_that_of_a_put(
-    one_saver: RedisStreamSaver, one_feed: Feed, call: Call, where: str, given: Any, told: str
+    one_saver: RedisStreamSaver, one_feed: Feed, call: Call, where: str, given: Any, reported: str
 ) -> None:
     """The run of writes is read from a config as LangGraph reads that of a put."""
     named = config("t")
@@ -416,7 +416,7 @@ async def test_the_run_is_found_as_that_of_a_put(
     at = await call(one_saver, "put", named, checkpoint, metadata, versions)
     named["configurable"]["checkpoint_id"] = at["configurable"]["checkpoint_id"]
     await call(one_saver, "put_writes", named, [("a", 1)], "task")
-    assert [one["run"] for one in one_feed.pointers()] == [told, told]
+    assert [one["run"] for one in one_feed.pointers()] == [reported, reported]
 
 
 async def test_runs_of_writes_are_not_registered(saver: RedisStreamSaver, feed: Feed, call: Call) -> None:
@@ -523,7 +523,7 @@ def test_nodes_are_those_that_saw_more() -> None:
     ],
 )
 def test_the_writer_by_the_path_of_its_task(path: str, node: list[str]) -> None:
-    """A node is told by its name or by the number of its send; anything else tells none."""
+    """A node is reported by its name or by the number of its send; anything else tells none."""
     assert writer_of(path, known({}, ("one", "", "three"))) == node
     assert writer_of(path, None) == (node if "pull" in path else [])
 

@@ -117,7 +117,7 @@ def loading() -> Iterator[str]:
 @pytest.mark.server
 @pytest.mark.parametrize("protocol", [2, 3])
 async def test_loading(loading: str, prefix: str, call: Call, protocol: int) -> None:
-    """A server that is still loading its data is told apart from one that is down, at the first word or later."""
+    """A server that is still loading its data is distinguished from one that is down, at the first word or later."""
     async with saver_on(loading, prefix=prefix, protocol=protocol) as saver:
         for method, arguments in [*WRITES, *READS]:
             await fails(ServerLoading, call, saver, method, *arguments())
@@ -220,7 +220,7 @@ async def test_delete_that_makes_too_little_room(private_server: Launch, binary:
 
 
 async def test_wrong_password(private_server: Launch, binary: Path, prefix: str, call: Call) -> None:
-    """No password and a wrong one are told apart from a server that is down, and the password is not repeated."""
+    """No password and a wrong one are distinguished from a server that is down, and the password is not repeated."""
     server = private_server("--requirepass", "right", binary=binary)
     for options in ({}, {"password": "my-wrong-one"}, {"username": "nobody", "password": "my-wrong-one"}):
         async with saver_on(server.url, prefix=prefix, **options) as saver:
@@ -241,7 +241,7 @@ async def test_too_few_rights(private_server: Launch, binary: Path, prefix: str,
 
 
 async def test_a_reader_without_an_index(private_server: Launch, binary: Path, prefix: str, call: Call) -> None:
-    """A user who may only read is told what to call where an index has to be made anew, and can call it."""
+    """A user who may only read gets an error that names the calls that work without an index, and can call them."""
     server = private_server(binary=binary)
     async with saver_on(server.url, prefix=prefix) as saver:
         await fill(call, saver)
@@ -294,7 +294,7 @@ async def test_eviction_policy(
 
 
 async def test_other_partitions(server: Server, prefix: str, call: Call) -> None:
-    """A prefix keeps the number of partitions it began with; a saver with another is told both."""
+    """A prefix keeps the number of partitions it began with; a saver with another gets both in the error."""
     async with saver_on(server.url, prefix=prefix, partitions=4) as first:
         await call(first, "put", config("t"), *step({"x": 1}))
     async with saver_on(server.url, prefix=prefix) as saver:

@@ -246,7 +246,7 @@ def test_views_that_lead_elsewhere_are_refused(
 def test_a_value_that_was_taken_out_of_log_and_index_is_refused(
     any_server: Server, prefix: str, *, renumbered: bool
 ) -> None:
-    """A checkpoint that lacks a value is not believed if the log is not whole, be it numbered and chained anew."""
+    """A checkpoint that lacks a value is not believed if the log is not whole, be it numbered and chained again."""
     with opened(any_server, prefix) as saver, Audit(any_server.url, prefix, 1) as audit:
         first = step({"a": "kept", "n": 1})
         saved = saver.put(config("t"), *first)

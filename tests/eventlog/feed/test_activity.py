@@ -1,4 +1,4 @@
-"""Activities: what a pointer says, in every form it is kept in, and what is none."""
+"""Activities: what a pointer says, in every stored form, and entries that are no pointers."""
 
 from __future__ import annotations
 

@@ -182,7 +182,7 @@ def test_a_node_that_fails_over(changing: Changing, prefix: str) -> None:
 
 
 def test_a_node_that_is_killed(changing: Changing, prefix: str) -> None:
-    """Its replica, which was behind, takes over: who was ahead is told, and goes on with what there is."""
+    """Its replica, which was behind, takes over: a reader that was ahead gets an error, and goes on with what there is."""
     made = Made(changing.url, prefix)
     (thread,) = made.apart(1)
     made.add(thread)

@@ -145,7 +145,7 @@ async def test_the_same_member_goes_on(pair: Pair) -> None:
 
 
 def until_it_lost(pair: Pair, worker: Worker) -> None:
-    """The servers change, and the worker ends by being told."""
+    """The servers change, and the worker ends on request."""
     pair.fail_over()
     eventually(lambda: not worker.alive)
     with pytest.raises(PositionLost):

@@ -172,7 +172,7 @@ def test_a_start_in_the_future(one: tuple[Made, ActivityFeed]) -> None:
 
 
 def test_a_start_that_is_lost_or_trimmed(one: tuple[Made, ActivityFeed]) -> None:
-    """It is refused when the group is registered, rather than that its members fail for ever."""
+    """It is refused when the group is registered, rather than that its members fail forever."""
     made, feed = one
     ids = [made.add("a") for _ in range(3)]
     places = [activity.position for activity in feed.tail("beginning", follow=False)]
@@ -241,7 +241,7 @@ def test_groups_that_there_are_not(made: Made) -> None:
 
 
 def test_dropped_under_its_member(made: Made, colour: str) -> None:
-    """The member ends with an error; registered anew it begins again."""
+    """The member ends with an error; registered again it begins again."""
     made.add("a")
     with made.feed() as feed:
         group = feed.group("g")

@@ -234,7 +234,7 @@ def test_news_wake_a_member(made: Made, colour: str, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("goes_on", [False, True])
 def test_what_was_lost_is_nobody_s_for_long(made: Made, goes_on: bool) -> None:
-    """A member that was told of a loss goes on at once, or leaves the partition to others, however long its lease is."""
+    """A member that learned of a loss goes on at once, or leaves the partition to others, however long its lease is."""
     made.add("a")
     with made.feed() as feed:
         group = feed.group("g")

@@ -63,7 +63,7 @@ def test_tried_again(made: Made, colour: str) -> None:
 
 @pytest.mark.parametrize("colour", ["async"])
 def test_parked_retried_and_skipped(made_on_each: Made, colour: str) -> None:
-    """After so many attempts, with error and traceback; retry tries as often anew, skip gives the event up."""
+    """After so many attempts, with error and traceback; retry tries as often again, skip gives the event up."""
     made = made_on_each
     bad, worse, good = (*made.together(2), made.apart(4)[2])
     for thread in (bad, worse, good) * 2:
@@ -139,7 +139,7 @@ def test_many_events_wait(made: Made) -> None:
 
 @pytest.mark.parametrize("acknowledged", [False, True])
 def test_a_body_that_raises(made: Made, acknowledged: bool) -> None:
-    """The error goes to the caller, the event is tried again by whoever comes next, unless it was acknowledged."""
+    """The error goes to the caller, the event is tried again by the next member, unless it was acknowledged."""
     made.add("a")
     with made.feed() as feed:
         group = feed.group("g")

@@ -33,7 +33,7 @@ async def wait(runner: Runner, colour: str, streams: list[tuple[bytes, bytes]], 
 
 
 async def test_news_of_streams(of_either_kind: Server, prefix: str, colour: str) -> None:
-    """What is there is told at once, what comes soon after it came, nothing when the time is over."""
+    """Entries that exist are reported at once, what comes soon after it came, nothing when the time is over."""
     made = Made(of_either_kind.url, prefix)
     threads = made.apart(4)
     streams = [(made.stream(thread), b"0-0") for thread in threads]
@@ -72,7 +72,7 @@ def _touch(made: Made) -> Flow[None]:
 async def test_a_wait_is_shorter_than_the_timeout(
     of_either_kind: Server, timeout: float | None, ms: int, expected: int
 ) -> None:
-    """So that the server is not taken for dead; and never for ever."""
+    """So that the server is not taken for dead; and never without end."""
     server = of_either_kind
     if server.is_cluster and timeout == 0.001:
         timeout, expected = 0.5, 400

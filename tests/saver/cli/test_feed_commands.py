@@ -44,13 +44,13 @@ def test_tail_prints_a_line_for_each_activity(agentlog: Agentlog) -> None:
     assert done.out.isascii()
     assert "\x1b" not in done.out
     assert len(done.lines) == len(found) == 6
-    for told, one in zip(done.lines, found, strict=True):
-        assert told.startswith(one.as_dict()["time"])
-        assert one.kind in told
-        assert {"1": "1", STEERING: ESCAPED, long: long}[one.thread_id] in told
-        assert "messages" in told
+    for reported, one in zip(done.lines, found, strict=True):
+        assert reported.startswith(one.as_dict()["time"])
+        assert one.kind in reported
+        assert {"1": "1", STEERING: ESCAPED, long: long}[one.thread_id] in reported
+        assert "messages" in reported
         words = [ESCAPED if one.thread_id == STEERING else one.thread_id, one.kind, str(one.step)]
-        assert told.split() == [told[:24], *words, ",".join(one.nodes) or "-", "-", "messages"]
+        assert reported.split() == [reported[:24], *words, ",".join(one.nodes) or "-", "-", "messages"]
     first, second = done.lines[:2]
     assert first.index("checkpoint") == second.index("writes")
     assert first.index("messages") == second.index("messages")
@@ -160,11 +160,11 @@ def test_groups(agentlog: Agentlog) -> None:
     assert re.search(r"late +\S+Z +at a position +- +-$", shown.out, re.MULTILINE)
 
 
-def same(told: dict[str, Any], lag: Lag) -> bool:
+def same(reported: dict[str, Any], lag: Lag) -> bool:
     """Whether they agree but for what goes on with time."""
     fixed = lag_object(lag)
-    ages = [(one.pop("age") is None) for some in (told, fixed) for one in (some, *some["partitions"])]
-    return told == fixed and ages[: len(ages) // 2] == ages[len(ages) // 2 :]
+    ages = [(one.pop("age") is None) for some in (reported, fixed) for one in (some, *some["partitions"])]
+    return reported == fixed and ages[: len(ages) // 2] == ages[len(ages) // 2 :]
 
 
 def test_lag_by_partition_and_in_all(everywhere: Agentlog) -> None:
@@ -194,7 +194,7 @@ def test_lag_by_partition_and_in_all(everywhere: Agentlog) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reported"),
     [
         (["--max-pending", "2"], ""),
         (["--max-pending", "1"], "2 events are pending, more than 1"),
@@ -204,7 +204,7 @@ def test_lag_by_partition_and_in_all(everywhere: Agentlog) -> None:
         (["--max-pending", "0", "--watch", "0.1"], "2 events are pending, more than 0"),
     ],
 )
-def test_bounds_of_lag(agentlog: Agentlog, words: list[str], told: str) -> None:
+def test_bounds_of_lag(agentlog: Agentlog, words: list[str], reported: str) -> None:
     """An exceeded bound is reported, ends a watch, and is the exit code."""
     put(agentlog.url, agentlog.prefix, "1")
     with agentlog.feed() as feed:
@@ -213,9 +213,9 @@ def test_bounds_of_lag(agentlog: Agentlog, words: list[str], told: str) -> None:
 
         time.sleep(0.01)
     done = agentlog("lag", "audit", *words)
-    assert done.code == (1 if told else 0)
-    assert told in done.err
-    assert bool(told) == bool(done.err)
+    assert done.code == (1 if reported else 0)
+    assert reported in done.err
+    assert bool(reported) == bool(done.err)
     assert done.out
 
 
@@ -225,9 +225,9 @@ def test_what_waits_has_a_bound_of_its_own(agentlog: Agentlog) -> None:
     with agentlog.feed() as feed:
         lag = park(feed, "audit", "1").lag()
     assert lag.waiting
-    told = f"{lag.waiting} events failed, or wait after one that did, more than {lag.waiting - 1}"
+    reported = f"{lag.waiting} events failed, or wait after one that did, more than {lag.waiting - 1}"
     done = agentlog("lag", "audit", "--max-waiting", str(lag.waiting - 1))
-    assert (done.code, done.err) == (1, f"agentlog: group 'audit': {told}\n")
+    assert (done.code, done.err) == (1, f"agentlog: group 'audit': {reported}\n")
     assert agentlog("lag", "audit", "--max-waiting", str(lag.waiting)).code == 0
     assert agentlog("lag", "audit", "--max-pending", str(lag.pending), "--max-age", "3600").code == 0
 
@@ -397,7 +397,7 @@ def test_bad_input_is_one_line(agentlog: Agentlog, words: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reported"),
     [
         (["lag"], "Missing argument 'GROUP'. Try: agentlog lag --help"),
         (["lag", "audit", "--watch", "abc"], "abc"),
@@ -409,18 +409,18 @@ def test_bad_input_is_one_line(agentlog: Agentlog, words: list[str]) -> None:
         (["trim", "--age", "0s"], "'0s' is no time at all; write a millisecond (0.001s) or more."),
     ],
 )
-def test_bad_input_is_named(agentlog: Agentlog, words: list[str], told: str) -> None:
+def test_bad_input_is_named(agentlog: Agentlog, words: list[str], reported: str) -> None:
     """An error names the argument that is wrong, or the word that is too many."""
     done = agentlog(*words)
-    assert (done.code, told in done.err) == (2, True), done.err
+    assert (done.code, reported in done.err) == (2, True), done.err
 
 
 @pytest.mark.parametrize("words", [["lag"], ["parked"], ["retry", "--all"], ["skip", "--all"], ["drop", "--yes"]])
 def test_a_group_that_is_not_there(agentlog: Agentlog, words: list[str]) -> None:
     """What lists those that are is a command."""
     put(agentlog.url, agentlog.prefix, "1")
-    told = f"There is no group 'nobody' under prefix {agentlog.prefix!r}; see agentlog groups."
-    assert agentlog(*words, "nobody").err == f"agentlog: {told}\n"
+    reported = f"There is no group 'nobody' under prefix {agentlog.prefix!r}; see agentlog groups."
+    assert agentlog(*words, "nobody").err == f"agentlog: {reported}\n"
 
 
 def test_a_watch_may_stand_before_the_group(agentlog: Agentlog) -> None:
@@ -444,9 +444,9 @@ def test_help_names_the_group_plainly(name: str, capsys: pytest.CaptureFixture[s
     from saver.cli import main
 
     assert main([name, "--help"]) == 0
-    told = capsys.readouterr().out
-    assert f"agentlog {name} [OPTIONS] GROUP\n" in told
-    assert not re.search(r"\{|<str>|\[required\]", told)
+    reported = capsys.readouterr().out
+    assert f"agentlog {name} [OPTIONS] GROUP\n" in reported
+    assert not re.search(r"\{|<str>|\[required\]", reported)
 
 
 @pytest.mark.parametrize(
@@ -466,9 +466,9 @@ def test_no_url(capsys: pytest.CaptureFixture[str]) -> None:
     from saver.cli import main
 
     assert main(["groups"]) == 2
-    told = capsys.readouterr().err
-    assert "--url" in told
-    assert "REDIS_URL" in told
+    reported = capsys.readouterr().err
+    assert "--url" in reported
+    assert "REDIS_URL" in reported
 
 
 @pytest.mark.server
@@ -478,10 +478,10 @@ def test_a_server_that_is_down(capsys: pytest.CaptureFixture[str]) -> None:
 
     for words in (["groups"], ["tail", "--follow"]):
         assert main([*words, "--url", "unix:///nowhere/at/all?password=opensesame"]) == 3
-        told = capsys.readouterr().err
-        assert told.startswith("agentlog: ")
-        assert "opensesame" not in told
-        assert told.count("\n") == 1
+        reported = capsys.readouterr().err
+        assert reported.startswith("agentlog: ")
+        assert "opensesame" not in reported
+        assert reported.count("\n") == 1
 
 
 def test_options_stand_anywhere_and_in_the_environment(
@@ -525,8 +525,8 @@ def test_passwords_are_never_told(url: str, capsys: pytest.CaptureFixture[str]) 
         ["lag", "g", "--watch", url],
     ):
         assert main(words) == 2
-        told = capsys.readouterr()
-        assert not re.search("open|sesame", told.err + told.out)
+        reported = capsys.readouterr()
+        assert not re.search("open|sesame", reported.err + reported.out)
 
 
 def test_wrong_credentials(private_server: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -535,9 +535,9 @@ def test_wrong_credentials(private_server: Any, capsys: pytest.CaptureFixture[st
 
     running = private_server("--requirepass", "opensesame")
     assert main(["groups", "--url", f"{running.url}?password=open-sesame"]) == 3
-    told = capsys.readouterr().err
-    assert "sesame" not in told
-    assert told.count("\n") == 1
+    reported = capsys.readouterr().err
+    assert "sesame" not in reported
+    assert reported.count("\n") == 1
 
 
 def test_every_command_on_a_cluster(cluster: Server, prefix: str, capsys: pytest.CaptureFixture[str]) -> None:

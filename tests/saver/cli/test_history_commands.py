@@ -62,17 +62,24 @@ def test_log_tells_each_event(everywhere: Agentlog) -> None:
     ids = history(everywhere)
     done = everywhere("log", "42", "--json")
     assert (done.code, done.err) == (0, "")
-    told = done.objects
-    assert [one["kind"] for one in told] == ["checkpoint", "checkpoint", "writes", "writes", "checkpoint", "checkpoint"]
-    assert [one["sequence"] for one in told] == [1, 2, 3, 4, 5, 6]
-    assert [one["checkpoint_id"] for one in told if one["kind"] == "checkpoint"] == ids
-    assert told[0]["audit"] == {"actor": "alice", "reason": "a refund", "ticket": 5}
-    assert (told[0]["source"], told[0]["step"], told[0]["parent_id"]) == ("input", -1, None)
-    assert set(told[1]["channels"]) == {"messages", "state"}
-    assert (told[2]["nodes"], told[2]["interrupts"], told[2]["step"]) == (["ask"], [["approve?"]], 1)
-    assert (told[3]["nodes"], told[3]["errors"]) == (["pay"], ["no network"])
-    assert [one["marks"] for one in told] == [[], [], [], [], [], ["fork"]]
-    assert "changes" not in told[0]
+    reported = done.objects
+    assert [one["kind"] for one in reported] == [
+        "checkpoint",
+        "checkpoint",
+        "writes",
+        "writes",
+        "checkpoint",
+        "checkpoint",
+    ]
+    assert [one["sequence"] for one in reported] == [1, 2, 3, 4, 5, 6]
+    assert [one["checkpoint_id"] for one in reported if one["kind"] == "checkpoint"] == ids
+    assert reported[0]["audit"] == {"actor": "alice", "reason": "a refund", "ticket": 5}
+    assert (reported[0]["source"], reported[0]["step"], reported[0]["parent_id"]) == ("input", -1, None)
+    assert set(reported[1]["channels"]) == {"messages", "state"}
+    assert (reported[2]["nodes"], reported[2]["interrupts"], reported[2]["step"]) == (["ask"], [["approve?"]], 1)
+    assert (reported[3]["nodes"], reported[3]["errors"]) == (["pay"], ["no network"])
+    assert [one["marks"] for one in reported] == [[], [], [], [], [], ["fork"]]
+    assert "changes" not in reported[0]
 
 
 def test_log_says_where_there_is_nothing(agentlog: Agentlog) -> None:
@@ -91,11 +98,11 @@ def test_log_names_nodes_that_sends_started(agentlog: Agentlog) -> None:
         handed_on(saver).invoke({"log": ["in"]}, config("on"), durability="sync")
     fed = {(one["thread_id"], one["sequence"]): one["nodes"] for one in agentlog("tail", "--json").objects}
     for thread in ("fan", "on"):
-        told = agentlog("log", thread, "--json").objects
-        assert {(thread, one["sequence"]): sorted(one["nodes"]) for one in told} == {
+        reported = agentlog("log", thread, "--json").objects
+        assert {(thread, one["sequence"]): sorted(one["nodes"]) for one in reported} == {
             name: sorted(nodes) for name, nodes in fed.items() if name[0] == thread
         }
-        assert {node for one in told for node in one["nodes"]} >= {"work", "check"}
+        assert {node for one in reported for node in one["nodes"]} >= {"work", "check"}
         bare = agentlog("log", thread, "--no-values", "--json").objects
         assert all("work" not in one["nodes"] for one in bare if one["kind"] == "writes")
 
@@ -108,9 +115,9 @@ def test_log_names_nodes_that_a_forks_sends_started(agentlog: Agentlog) -> None:
         before = next(one for one in graph.get_state_history(config("fan")) if "work" in one.next)
         fork = graph.update_state(before.config, None, as_node="__copy__")
         graph.invoke(None, fork, durability="sync")
-    told = agentlog("log", "fan", "--json").objects
-    forked = next(one["sequence"] for one in told if one["source"] == "fork")
-    ran = [one["nodes"] for one in told if one["kind"] == "writes" and one["sequence"] > forked]
+    reported = agentlog("log", "fan", "--json").objects
+    forked = next(one["sequence"] for one in reported if one["source"] == "fork")
+    ran = [one["nodes"] for one in reported if one["kind"] == "writes" and one["sequence"] > forked]
     assert sorted(ran) == [["check"], ["reduce"], ["work"], ["work"]]
 
 
@@ -133,25 +140,25 @@ def test_log_tells_the_same_wherever_it_begins(agentlog: Agentlog) -> None:
         handed_on(saver).invoke({"log": ["in"]}, config("on"), durability="sync")
     for thread in ("42", "fan", "on"):
         for words in ((), ("--patch",)):
-            told = agentlog("log", thread, *words, "--json").objects
-            for since in range(2, len(told) + 1):
-                assert agentlog("log", thread, *words, "--since", str(since), "--json").objects == told[since - 1 :]
+            reported = agentlog("log", thread, *words, "--json").objects
+            for since in range(2, len(reported) + 1):
+                assert agentlog("log", thread, *words, "--since", str(since), "--json").objects == reported[since - 1 :]
 
 
 def test_log_with_patches(agentlog: Agentlog) -> None:
     """A patch has the changes against the parent, also of a fork, and nothing else."""
     history(agentlog)
-    told = {one["sequence"]: one.get("changes") for one in agentlog("log", "42", "--patch", "--json").objects}
-    assert [one["path"] for one in told[1]] == [["messages"], ["count"], ["order"]]
-    assert [(one["path"], one["what"]) for one in told[2]] == [(["messages", 1], "appended"), (["state"], "added")]
-    assert told[2][0]["id"] == "m2"
-    assert told[3] is None
-    assert [(one["path"], one["what"]) for one in told[5]] == [
+    reported = {one["sequence"]: one.get("changes") for one in agentlog("log", "42", "--patch", "--json").objects}
+    assert [one["path"] for one in reported[1]] == [["messages"], ["count"], ["order"]]
+    assert [(one["path"], one["what"]) for one in reported[2]] == [(["messages", 1], "appended"), (["state"], "added")]
+    assert reported[2][0]["id"] == "m2"
+    assert reported[3] is None
+    assert [(one["path"], one["what"]) for one in reported[5]] == [
         (["messages", 2], "appended"),
         (["count"], "changed"),
         (["state", "b"], "changed"),
     ]
-    assert told[6] == [{"path": ["count"], "what": "changed", "before": 1, "after": 9}]
+    assert reported[6] == [{"path": ["count"], "what": "changed", "before": 1, "after": 9}]
     shown = agentlog("log", "42", "-p")
     assert "    + messages[1]: ai: xxx" in shown.out
     assert "... (504 B)" in shown.out
@@ -208,11 +215,11 @@ def test_log_of_what_was_pruned(agentlog: Agentlog) -> None:
             before = follow(before, {"n": [number]})
         with audit("bob"):
             saver.prune(["42"], keep_last=2)
-    told = agentlog("log", "42", "--json", "--patch").objects
-    assert [one["kind"] for one in told] == ["checkpoint", "checkpoint", "pruned"]
-    assert "changes" not in told[0]
-    assert told[1]["changes"] == [{"path": ["n", 0], "what": "changed", "before": 2, "after": 3}]
-    assert (told[2]["what"], told[2]["audit"]) == ("keep_latest: 3 checkpoints", {"actor": "bob"})
+    reported = agentlog("log", "42", "--json", "--patch").objects
+    assert [one["kind"] for one in reported] == ["checkpoint", "checkpoint", "pruned"]
+    assert "changes" not in reported[0]
+    assert reported[1]["changes"] == [{"path": ["n", 0], "what": "changed", "before": 2, "after": 3}]
+    assert (reported[2]["what"], reported[2]["audit"]) == ("keep_latest: 3 checkpoints", {"actor": "bob"})
     gone = agentlog("show", "42", "--at", "2")
     assert (gone.code, gone.out) == (2, "")
     assert "pruned" in gone.err
@@ -344,7 +351,7 @@ def test_replay_step_by_step(agentlog: Agentlog) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reported"),
     [
         (["log", "43"], "'43'"),
         (["show", "43"], "'43'"),
@@ -363,13 +370,13 @@ def test_replay_step_by_step(agentlog: Agentlog) -> None:
         (["replay", "42", "--speed", "0x"], "'0x'"),
     ],
 )
-def test_bad_input_is_told_in_a_line(agentlog: Agentlog, words: list[str], told: str) -> None:
+def test_bad_input_is_told_in_a_line(agentlog: Agentlog, words: list[str], reported: str) -> None:
     """Bad input is one line on stderr, with exit code 2."""
     history(agentlog)
     done = agentlog(*words)
     assert (done.code, done.out) == (2, "")
     assert done.err.count("\n") == 1
-    assert told in done.err
+    assert reported in done.err
 
 
 def test_no_checkpoint_is_the_answer_no(agentlog: Agentlog) -> None:

@@ -47,7 +47,7 @@ def test_what_was_altered(agentlog: Agentlog) -> None:
     done = agentlog("verify", "--all", "--json")
     assert done.code == 1
     assert {one["thread_id"]: one["sound"] for one in done.objects} == {"1": True, STEERING: False}
-    (finding,) = [one for told in done.objects for one in told["findings"]]
+    (finding,) = [one for reported in done.objects for one in reported["findings"]]
     assert finding["kind"] == "altered"
     done = agentlog("verify", STEERING)
     assert (done.code, "\x1b" in done.out) == (1, False)
@@ -58,10 +58,10 @@ def test_what_was_altered(agentlog: Agentlog) -> None:
 def test_digests_that_were_kept(agentlog: Agentlog) -> None:
     """Prove that nothing changed, or that something did."""
     put(agentlog.url, agentlog.prefix, "1")
-    (told,) = agentlog("verify", "1", "--json").objects
+    (reported,) = agentlog("verify", "1", "--json").objects
     put(agentlog.url, agentlog.prefix, "1")
-    assert agentlog("verify", "1", "--digest", f"{told['sequence']}:{told['digest']}").code == 0
-    assert agentlog("verify", "1", "--digest", f"{told['sequence']}:{'0' * 40}").code == 1
+    assert agentlog("verify", "1", "--digest", f"{reported['sequence']}:{reported['digest']}").code == 0
+    assert agentlog("verify", "1", "--digest", f"{reported['sequence']}:{'0' * 40}").code == 1
 
 
 @pytest.mark.parametrize("form", ["secret", "secret in the environment", "private", "public"])
@@ -87,8 +87,8 @@ def test_signatures(agentlog: Agentlog, tmp_path: Path, monkeypatch: pytest.Monk
     if form == "secret in the environment":
         monkeypatch.setenv("AGENTLOG_KEY", SECRET)
         words = []
-    (told,) = agentlog("verify", "1", "--json", *words).objects
-    assert (told["sound"], told["signed"]) == (True, 2)
+    (reported,) = agentlog("verify", "1", "--json", *words).objects
+    assert (reported["sound"], reported["signed"]) == (True, 2)
     done = agentlog("verify", "unsigned", "--json", *words)
     assert (done.code, {one["kind"] for one in done.objects[0]["findings"]}) == (1, {"unsigned"})
     with Audit(agentlog.url, agentlog.prefix) as audit:
