@@ -1,4 +1,14 @@
-"""Plan which entries of a thread's log a removal takes out. Pure."""
+"""Plan which entries of a thread's log a removal takes out. Pure.
+
+A checkpoint that stays keeps its entry, its writes, the entries of the values that its versions name, the entries that its deltas
+build on, and the ancestors that its delta channels are rebuilt from. Such ancestors are hidden rather than listed.
+
+The new index is the fold of the entries that stay. The removal's event lists the dropped and hidden checkpoints, and the removed
+ranges of sequence numbers with the digest of the last entry of each. A gap that no removal accounts for is damage.
+
+An entry that stays for one value keeps its envelope, and the next removal names its checkpoint as dropped again. A removal repeats
+the ranges of earlier prunings, so that a log that is pruned after each step stays short. Events of deleted runs stay.
+"""
 
 from __future__ import annotations
 

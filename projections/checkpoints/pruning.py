@@ -139,8 +139,8 @@ def read_history(keys: ThreadKeys) -> Flow[History]:
             found = None  # there is nothing to remove
         if found is not None and not found.sound:
             raise SignatureInvalid(
-                f"Thread {keys.thread.decode()!r}: {found.findings[0].message}. Nothing was removed. Verify the thread, save what is "
-                "left with export_threads(..., damaged=True), and restore its log from an export or a backup."
+                f"Thread {keys.thread.decode()!r}: {found.findings[0].message}. Nothing was removed. Verify the thread, save what "
+                "is left with export_threads(..., damaged=True), and restore its log from an export or a backup."
             )
     history = History(Index())
     history.index = yield from scan(keys, history.events)

@@ -1,6 +1,21 @@
 """Append checkpoints and writes.
 
 Each takes one script call, which also folds the event into index and head.
+
+How `save_checkpoint.lua` appends a checkpoint:
+
+1. Does the index belong to the log? The log's length must be the index's count, and both views must be whole. Otherwise the reply
+   is `stale`. The index is then rebuilt by compare-and-set, and the call is repeated.
+2. Are the bases there? A delta names the entry of its base, and the index must say that this entry still holds that version.
+   Otherwise the reply is `base`, and the call is repeated with keyframes.
+3. Was it saved before? If the checkpoint's entry has the same idempotency key, nothing is appended.
+4. The script writes the feed and the registry, then log, index and order.
+5. If the parent is the head and the id is the greatest, the changed channels are set in the head, and the parent's pending writes
+   are dropped. The first checkpoint of a namespace makes a head. An older id without values leaves the head alone. Any other case
+   (a fork, an overwrite, values that come late) deletes the head, and the next read rebuilds it.
+
+An ordinary write that is in the log already changes nothing, and neither does a special write with the same value. Writes that come
+before their checkpoint wait in the log. A log that has nothing else expires after a day, or with the saver's ttl.
 """
 
 from __future__ import annotations
