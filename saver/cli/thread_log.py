@@ -99,7 +99,7 @@ class ThreadLog:
             raise BadInput(f"thread {self.thread!r} had no checkpoint as of {text!r:.100}.")
         return found
 
-    def _with_id(self, past: Past, namespace: str, ids: Any, prefix: str) -> StoredCheckpoint:
+    def _with_id(self, past: Past, namespace: str, ids: list[str], prefix: str) -> StoredCheckpoint:
         found = [prefix] if prefix in ids else [one for one in ids if one.startswith(prefix)]
         where = f"thread {self.thread!r}" + (f", namespace {namespace!r}" if namespace else "")
         if not found:
