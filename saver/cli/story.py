@@ -285,6 +285,8 @@ class Field:
     """Position in the order in which fields are cut; 0 for never."""
     least: int = LEAST
     """Width to which it is cut; where that does not fit, the field is left out."""
+    style: str = ""
+    """The style of values, as rich names it."""
 
 
 class Lines:
@@ -302,8 +304,8 @@ class Lines:
         self._console = console() if is_colored() else None
         self._needs_heading = self._terminal or headed
 
-    def write(self, values: Sequence[str], styles: Sequence[str]) -> None:
-        """Write a line; `styles` are rich's, one per value, "" for none."""
+    def write(self, values: Sequence[str], **styles: str) -> None:
+        """Write a line; `styles` are the styles of some of its values, by the names of their fields."""
         cells = [plain(value) or NOTHING for value in values]
         room = width()
         most = max(MOST_FILLED, room // 3) if self._terminal else MOST_FILLED
@@ -312,7 +314,7 @@ class Lines:
         if self._needs_heading:
             self._needs_heading = False
             self._put([one.name for one in self._fields], ["bold"] * len(cells), widths)
-        self._put(cells, styles, widths)
+        self._put(cells, [styles.get(one.name, one.style) for one in self._fields], widths)
 
     def _put(self, cells: Sequence[str], styles: Sequence[str], widths: Sequence[int]) -> None:
         parts = [

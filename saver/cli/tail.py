@@ -121,13 +121,13 @@ def _show(options: Options) -> Callable[[Activity], None]:
         return lambda activity: output.json_line({**activity.as_dict(), "position": str(activity.position)})
     lines = Lines(
         [
-            Field("time", 29 if options.local else 24),
-            Field("thread", 12),
+            Field("time", 29 if options.local else 24, style="dim"),
+            Field("thread", 12, style="bold"),
             Field("kind", 10),
             Field("step", 4, right=True),
             Field("nodes", 8, cut=2),
-            Field("namespace", 9, cut=3),
-            Field("channels", 8, cut=1),
+            Field("namespace", 9, cut=3, style="dim"),
+            Field("channels", 8, cut=1, style="dim"),
         ]
     )
 
@@ -135,7 +135,7 @@ def _show(options: Options) -> Callable[[Activity], None]:
         step = "" if activity.step is None else str(activity.step)
         names = [",".join(activity.nodes), activity.namespace, ",".join(activity.channels)]
         cells = [time_text(activity.time, local=options.local), activity.thread_id, activity.kind, step, *names]
-        lines.write(cells, ["dim", "bold", KIND_STYLES.get(activity.kind, ""), "", "", "dim", "dim"])
+        lines.write(cells, kind=KIND_STYLES.get(activity.kind, ""))
 
     return show
 

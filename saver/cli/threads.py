@@ -19,11 +19,11 @@ from saver.cli.story import Field, Lines, size_text
 __all__ = ["threads"]
 
 COLUMNS = [
-    Field("last activity", 24),
-    Field("thread", 12),
+    Field("last activity", 24, style="dim"),
+    Field("thread", 12, style="bold"),
     *(Field(name, len(name), right=True) for name in ("events", "checkpoints", "namespaces")),
     Field("size", 9, right=True),
-    Field("expires", 24),
+    Field("expires", 24, style="dim"),
 ]
 
 
@@ -55,7 +55,7 @@ def threads(
             if options.json:
                 output.json_line(asdict(info))
             else:
-                lines.write(_cells(info, local=options.local), ["dim", "bold", "", "", "", "", "dim"])
+                lines.write(_cells(info, local=options.local))
 
 
 def _cells(info: ThreadInfo, *, local: bool) -> list[str]:

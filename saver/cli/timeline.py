@@ -284,15 +284,15 @@ class RowWriter:
         self._full = full
         self._lines = Lines(
             [
-                Field("time", 24),
+                Field("time", 24, style="dim"),
                 Field("number", 4, right=True),
                 Field("kind", 10),
                 Field("step", 2, right=True),
                 Field("source", 6),
-                Field("checkpoint", 36, cut=4, least=19),
-                Field("nodes", 8, cut=3),
+                Field("checkpoint", 36, cut=4, least=19, style="dim"),
+                Field("nodes", 8, cut=3, style="bold"),
                 Field("channels", 8, cut=1),
-                Field("namespace", 8, cut=2),
+                Field("namespace", 8, cut=2, style="dim"),
                 Field("notes", 8, cut=5),
             ]
         )
@@ -307,7 +307,6 @@ class RowWriter:
         source = "" if row.source is None else str(row.source)
         cells = [time, str(row.recorded.sequence), row.kind, step, source, row.checkpoint_id or ""]
         cells += [", ".join(row.nodes), ", ".join(row.channels), row.namespace or "", row.notes()]
-        style = "red" if row.errors else "magenta" if row.interrupts else ""
-        kind_style = story.KIND_STYLES.get(row.kind, "")
-        self._lines.write(cells, ["dim", "", kind_style, "", "", "dim", "bold", "", "dim", style])
+        notes = "red" if row.errors else "magenta" if row.interrupts else ""
+        self._lines.write(cells, kind=story.KIND_STYLES.get(row.kind, ""), notes=notes)
         story.write_changes(row.changes or (), full=self._full)

@@ -105,7 +105,7 @@ def _show(options: Options, one: Verified, lines: Lines) -> None:
         return
     verdict = "unchanged" if one.sound else counted(len(one.findings), "finding")
     numbers = [str(number) for number in (one.entries, one.removed, one.signed, one.sequence)]
-    lines.write([one.thread_id, verdict, *numbers, one.digest], ["", "" if one.sound else "red", *[""] * 5])
+    lines.write([one.thread_id, verdict, *numbers, one.digest], verdict="" if one.sound else "red")
     if one.unchecked:
         output.note(f"{one.unchecked} signatures of thread {one.thread_id!r} were not checked: pass --key-file.")
     for finding in one.findings:
