@@ -146,23 +146,11 @@ class Activity:
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as plain data for JSON."""
-        return {
-            "time": self.time.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-            "thread_id": self.thread_id,
-            "kind": self.kind,
-            "namespace": self.namespace,
-            "checkpoint_id": self.checkpoint_id,
-            "source": self.source,
-            "step": self.step,
-            "run_id": self.run_id,
-            "channels": list(self.channels),
-            "nodes": list(self.nodes),
-            "sequence": self.sequence,
-            "event_id": self.event_id,
-            **({"digest": self.digest, "audit": self.audit} if self.kind == "deleted" else {}),
-            "partition": self.partition,
-            "id": self.id,
-        }
+        names = ("thread_id", "kind", "namespace", "checkpoint_id", "source", "step", "run_id", "channels", "nodes")
+        ends = ("digest", "audit") if self.kind == "deleted" else ()
+        found = {name: getattr(self, name) for name in (*names, "sequence", "event_id", *ends, "partition", "id")}
+        time = self.time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return {"time": time, **found, "channels": list(self.channels), "nodes": list(self.nodes)}
 
 
 def offset_of(seen: Offset | tuple[bytes, list[bytes]]) -> Offset:
@@ -182,10 +170,7 @@ def read_pointer(
     before: Mapping[int, Any] | None = None,
     attempt: int = 1,
 ) -> Activity:
-    """Decodes an entry of a partition's feed.
-
-    Raises `CorruptEntry` for an entry that is no pointer.
-    """
+    """Decodes an entry of a feed; raises `CorruptEntry` if it is no pointer."""
     try:
         if flat[::2] == _NAMES:
             thread, event_id, sequence, kind, namespace, checkpoint, source, step, run, channels, nodes = flat[1::2]
@@ -294,10 +279,7 @@ class Filters:
 
     @classmethod
     def of(cls, kinds: Any = None, threads: Any = None, namespaces: Any = None, nodes: Any = None) -> Filters:
-        """Makes filters from texts or lists of texts.
-
-        Raises `TypeError`, and `InvalidArgument` for unknown kinds.
-        """
+        """Makes filters from texts or lists of texts, or refuses them."""
         given = cls(
             _several("kind", kinds),
             _several("thread", threads),

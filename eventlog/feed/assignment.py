@@ -123,10 +123,7 @@ class AssignedPartition:
     state: PartitionState = PartitionState.BEHIND
 
     def became(self, happened: Happened) -> None:
-        """Goes to the next state.
-
-        Raises `RuntimeError` for a pair that `PARTITIONS` does not have.
-        """
+        """Goes to the next state; a pair without one raises `RuntimeError`."""
         following = PARTITIONS[self.state].get(happened)
         if following is None:
             raise RuntimeError(f"Partition {self.number} is {self.state.name}; {happened.name} is impossible then.")
@@ -161,10 +158,7 @@ class InHand:
     """The decision on an event that failed, kept so that a repeated settlement is the same."""
 
     def step(self, outcome: Outcome) -> Step:
-        """The step that follows.
-
-        Raises `RuntimeError` for a pair that `EVENTS` does not have.
-        """
+        """The step that follows; a pair without one raises `RuntimeError`."""
         step = EVENTS[self.state].get(outcome)
         if step is None:
             raise RuntimeError(
@@ -195,10 +189,7 @@ class Backlog:
 
 
 class Assignment:
-    """The partitions of one member.
-
-    One thread or task at a time may use it, but for the leases.
-    """
+    """The partitions of one member, for one thread or task at a time."""
 
     def __init__(
         self, keyspace: Keyspace, group: str, leases: Leases, loader: ActivityLoader, acknowledge_within: float
@@ -260,10 +251,7 @@ class Assignment:
         self.effects = []
 
     def add_effect(self, command: object, name: str, arguments: Sequence[object]) -> None:
-        """Adds an effect to those of the event in hand.
-
-        Raises `InvalidArgument` or `TypeError`.
-        """
+        """Adds an effect to those of the event in hand, or refuses it."""
         hand = self.in_hand
         if hand is None:
             raise InvalidArgument("An effect belongs to the event in hand; there is none.")
@@ -336,10 +324,7 @@ class Assignment:
     # Partitions.
 
     def assigned(self) -> Iterator[AssignedPartition]:
-        """The partitions that may be read and settled.
-
-        The assignment may change meanwhile.
-        """
+        """The partitions that may be read and settled, as they are at each step."""
         return (one for one in list(self.partitions.values()) if one.is_assigned)
 
     def hear(self) -> None:
@@ -394,10 +379,7 @@ class Assignment:
     # Settling.
 
     def reached(self, partition: AssignedPartition, done: InHand | None = None) -> Progress:
-        """The position to be written; `STAY` if the server has it.
-
-        `done`: an event that counts as done with.
-        """
+        """The position to be written, or `STAY`; `done` counts as done with."""
         hand, stretch = self.in_hand, partition.stretch
         is_open = hand is not None and hand is not done and hand.partition is partition and not hand.packed
         last = done or partition.unsettled.last
@@ -421,10 +403,7 @@ class Assignment:
             partition.settled = position.offset.id
 
     def note_handled(self, hand: InHand, free: Sequence[bytes]) -> None:
-        """Takes in that the server accepted the event in hand as handled.
-
-        `free`: threads without waiting events.
-        """
+        """Ends the event in hand, which was handled; `free` threads wait no longer."""
         if hand.packed and hand.thread in free:
             hand.partition.waiting.discard(hand.activity.thread_id)
         elif hand.packed and (self.backlog is None or not self.backlog.events):
@@ -432,10 +411,7 @@ class Assignment:
         self.let_go(Outcome.HANDLED)
 
     def note_failed(self, hand: InHand, delay: float) -> None:
-        """Takes in that the server accepted the event in hand as failed.
-
-        It is due in `delay` seconds.
-        """
+        """Ends the event in hand, which failed and is due in `delay` seconds."""
         partition, thread = hand.partition, hand.thread
         partition.waiting.add(hand.activity.thread_id)
         partition.due = deque(other for other in partition.due if other != thread)

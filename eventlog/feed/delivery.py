@@ -41,10 +41,7 @@ NOTHING = Write()
 
 
 class Delivery:
-    """The delivery of events to one member.
-
-    One thread or task at a time may use it, but for `leases.upkeep`.
-    """
+    """The delivery of events to one member, for one thread or task at a time."""
 
     def __init__(
         self,
@@ -139,10 +136,7 @@ class Delivery:
         self.assignment.settle_at = inf
 
     def leave(self) -> Flow[None]:
-        """Settles everything, and gives the leases back.
-
-        The event in hand is left to other members.
-        """
+        """Settles everything, and leaves leases and the event in hand to others."""
         work = self.assignment
         work.hear()
         failed: EventLogError | None = None
@@ -295,10 +289,7 @@ class Delivery:
     # Settling.
 
     def _conclude(self, hand: InHand, outcome: Outcome) -> Flow[Settled | None]:
-        """Writes the outcome of the event in hand.
-
-        Returns None if the member lost the partition, and the event with it.
-        """
+        """Writes the outcome of the event in hand; None if the lease was lost."""
         work, partition = self.assignment, hand.partition
         settled = None
         if partition.is_assigned:
@@ -368,10 +359,7 @@ class Delivery:
 
 
 def _stamp(before: bytes, words: Sequence[Argument]) -> bytes:
-    """The stamp of a settlement, by which a repeated one is known.
-
-    It covers the stamp before.
-    """
+    """The stamp of a settlement, which covers the stamp of the one before."""
     digest = blake2b(before, digest_size=8)
     for word in words:
         part = word if isinstance(word, bytes) else str(word).encode()

@@ -107,10 +107,7 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
     ) -> None:
-        """Leaves the group.
-
-        If the body raised, the event in hand is tried again later, or parked.
-        """
+        """Leaves the group; an event whose body raised is tried again or parked."""
         self._end()
         if self._thread is not None:
             self._thread.join()
@@ -137,10 +134,7 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
     ) -> None:
-        """Leaves the group.
-
-        If the body raised, the event in hand is tried again later, or parked.
-        """
+        """Leaves the group; an event whose body raised is tried again or parked."""
         self._end()
         if self._task is not None and self._ending is not None:
             self._ending.set()

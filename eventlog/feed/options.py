@@ -27,10 +27,7 @@ def attempts_of(given: object) -> int:
 
 
 def seconds_of(option: str, given: object, *, least: float = 0) -> float:
-    """The given number of seconds, `least` or more.
-
-    Raises `TypeError` or `InvalidArgument`.
-    """
+    """The given number of seconds. Raises `TypeError` or `InvalidArgument`."""
     if isinstance(given, bool) or not isinstance(given, (int, float)):
         raise TypeError(f"{option} must be a number of seconds, not {type(given).__name__}.")
     if not least <= given < 10**9:

@@ -88,10 +88,7 @@ def steadfast(make: Callable[[], Flow[T]], patience: float, stopped: Callable[[]
 
 
 def ends_of(keyspace: Keyspace, partitions: list[int]) -> Flow[dict[int, Ends]]:
-    """Reads where the feeds of some partitions begin and end.
-
-    One round trip per partition.
-    """
+    """Reads the ends of some partitions' feeds, in a round trip per partition."""
     offsets = {}
     for number in partitions:
         keys = keyspace.partition(number)
@@ -132,10 +129,7 @@ def offsets_of(keyspace: Keyspace, start: Start, partitions: list[int]) -> Flow[
 
 
 def read_on(keyspace: Keyspace, number: int, offset: Offset, filters: Filters, count: int) -> Flow[Page]:
-    """Reads pointers after an offset.
-
-    One round trip. Raises `PositionLost` or `PositionTrimmed`.
-    """
+    """Reads pointers after an offset, or raises the error of `astray`."""
     keys = keyspace.partition(number)
     arguments: list[Argument] = [offset.id, offset.fingerprint, count, max(SCAN, count), *filters.arguments()]
     reply = PageReply.of((yield Call(READ, [keys.feed, keys.trimmed], arguments)))
@@ -175,10 +169,7 @@ def astray(status: bytes, number: int, offset: Offset) -> EventLogError:
 
 
 def load_event(keyspace: Keyspace, activity: Activity) -> Flow[Recorded]:
-    """Loads the whole event of an activity.
-
-    One round trip. Raises `EventGone` or `CorruptEntry`.
-    """
+    """Loads the whole event. Raises `EventGone` or `CorruptEntry`."""
     if not activity.event_id:
         what = "expired" if activity.kind == "expired" else "was deleted"
         raise EventGone(

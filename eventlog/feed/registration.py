@@ -24,10 +24,7 @@ PAGE = 1000
 
 
 def registration(keyspace: Keyspace, group: str) -> Flow[dict[str, Any] | None]:
-    """Reads a group's registration; None if it is not registered.
-
-    One round trip. Raises `CorruptEntry`.
-    """
+    """Reads a group's registration, None without one. Raises `CorruptEntry`."""
     record = yield Command("HGET", keyspace.groups, [group.encode()])
     return None if record is None else decoded(group, record)
 

@@ -20,10 +20,7 @@ UNUSED = 0.25
 
 
 class FeedSource:
-    """A prefix, its keys, and the runner of flows on them.
-
-    `ActivityFeed` is one; tails, groups and members are made with it.
-    """
+    """A prefix, its keys, and the runner of flows; `ActivityFeed` is one."""
 
     def __init__(self, connections: Connections, prefix: str, partitions: int | None) -> None:
         Keyspace(prefix, 1 if partitions is None else partitions)  # refuses bad arguments
@@ -42,10 +39,7 @@ class FeedSource:
         return self._keyspace
 
     def used(self) -> Flow[Keyspace]:
-        """Returns the prefix's keys.
-
-        Raises `InvalidArgument` while nothing was written under it.
-        """
+        """Returns the prefix's keys; raises `InvalidArgument` for an unused prefix."""
         keyspace = yield from self.opened()
         if keyspace is None:
             raise InvalidArgument(
@@ -54,10 +48,7 @@ class FeedSource:
         return keyspace
 
     def load(self, activity: Activity) -> Recorded:
-        """Loads the whole event that an activity names.
-
-        One round trip. Raises `EventGone`.
-        """
+        """Loads the whole event. One round trip. Raises `EventGone`."""
         return self.runner.run(self._load(activity), f"thread {activity.thread_id!r}")
 
     async def aload(self, activity: Activity) -> Recorded:

@@ -117,10 +117,7 @@ def trim_feed(keyspace: Keyspace, retention: Retention, *, page: int = 1000) -> 
 
 
 def trim_partition(keyspace: Keyspace, partition: int, retention: Retention, *, most: int = 500) -> Flow[Trimmed]:
-    """Removes up to `most` entries beyond the bounds from a partition's feed.
-
-    One round trip. Raises the errors of `trim_feed`.
-    """
+    """Removes up to `most` such entries from one partition, in one round trip."""
     done, _ = yield from _trim(keyspace, partition, retention, most)
     return done
 
