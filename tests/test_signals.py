@@ -13,6 +13,8 @@ import pytest
 from tests.saver.cli.commands import Agentlog, environment, put
 from tests.servers import Server
 
+pytestmark = pytest.mark.server
+
 ROOT = Path(__file__).parent.parent
 IGNORING = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"]
 """What a command is started by, so that it inherits an ignored SIGINT."""
