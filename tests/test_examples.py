@@ -1,4 +1,4 @@
-"""The examples in scripts/, run as their readers run them."""
+"""The examples in scripts/examples, run as their readers run them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def talk(saver: RedisStreamSaver, thread: str, user: str, turns: int) -> None:
-    """A conversation of a user in which each answer takes ten tokens."""
+    """Hold a conversation of a user in which each answer takes ten tokens."""
 
     def answer(state: MessagesState) -> dict[str, Any]:
         usage: Any = {"input_tokens": 7, "output_tokens": 3, "total_tokens": 10}
@@ -44,7 +44,7 @@ def talk(saver: RedisStreamSaver, thread: str, user: str, turns: int) -> None:
 
 
 def test_usage_counts_steps_and_tokens_per_user(any_server: Server, prefix: str, tmp_path: Path) -> None:
-    """Each user's steps and tokens, once each, over several runs and a rebuild while the old table serves."""
+    """Steps and tokens of each user are counted once, over several runs and a rebuild."""
     with (
         RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix) as saver,
         ActivityFeed.from_conn_string(any_server.url, prefix=prefix) as feed,
@@ -65,7 +65,7 @@ def test_usage_counts_steps_and_tokens_per_user(any_server: Server, prefix: str,
 def test_usage_is_killed_between_any_two_statements_and_counts_once(
     any_server: Server, prefix: str, tmp_path: Path
 ) -> None:
-    """A fold that dies halfway leaves the table as it was."""
+    """A fold that is killed halfway leaves the table unchanged."""
     with (
         RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix) as saver,
         ActivityFeed.from_conn_string(any_server.url, prefix=prefix) as feed,
@@ -76,8 +76,8 @@ def test_usage_is_killed_between_any_two_statements_and_counts_once(
         class Dies(usage.Usage):
             left = 3
 
-            def _add(self, user: str, steps: int, tokens: int) -> None:
-                super()._add(user, steps, tokens)
+            def _add(self, *args: Any, **options: Any) -> None:
+                super()._add(*args, **options)
                 Dies.left -= 1
                 if not Dies.left:
                     raise KeyboardInterrupt
@@ -89,6 +89,42 @@ def test_usage_is_killed_between_any_two_statements_and_counts_once(
         assert usage.table(again) == []
         usage.Usage(again, saver, 1).catch_up(feed)
         assert usage.table(again) == [("ann", 2, 20)]
+
+
+def test_usage_knows_the_user_of_writes_before_the_first_checkpoint(
+    any_server: Server, prefix: str, tmp_path: Path
+) -> None:
+    """Tokens of writes that come before their thread's first checkpoint are counted for its user."""
+    message = AIMessage("yes", usage_metadata={"input_tokens": 7, "output_tokens": 3, "total_tokens": 10})
+    with (
+        RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix) as saver,
+        ActivityFeed.from_conn_string(any_server.url, prefix=prefix) as feed,
+    ):
+        config, checkpoint, metadata, versions = put_of("1", 1, None)
+        early: Any = {"configurable": {**config["configurable"], "checkpoint_id": checkpoint["id"]}}
+        saver.put_writes(early, [("messages", [message])], "task")
+        named: Any = {**metadata, "user_id": "ann"}
+        saver.put(config, checkpoint, named, versions)
+        database = usage.connect(tmp_path / "usage.db")
+        usage.Usage(database, saver, usage.serving(database)).catch_up(feed)
+        assert [(user, tokens) for user, _, tokens in usage.table(database)] == [("ann", 10)]
+
+
+def test_usage_leaves_a_replaced_generation_alone(any_server: Server, prefix: str, tmp_path: Path) -> None:
+    """A fold that a rebuild overtakes changes nothing."""
+    with (
+        RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix) as saver,
+        ActivityFeed.from_conn_string(any_server.url, prefix=prefix) as feed,
+    ):
+        talk(saver, "1", "ann", 1)
+        database = usage.connect(tmp_path / "usage.db")
+        overtaken = usage.Usage(database, saver, usage.serving(database))
+        usage.rebuild(database, saver, feed)
+        tail = feed.tail("beginning", kinds=usage.Usage.kinds, follow=False)
+        activities = list(tail)
+        with pytest.raises(usage.Replaced):
+            overtaken.fold(activities, tail.position)
+    assert database.execute("SELECT * FROM usage").fetchall() == [(2, "1", "ann", 1, 10)]
 
 
 def test_usage_runs_from_the_command_line(any_server: Server, tmp_path: Path) -> None:
@@ -108,7 +144,7 @@ def test_usage_runs_from_the_command_line(any_server: Server, tmp_path: Path) ->
 def test_billing_charges_each_step_once(
     postgres_url: str, private_server: Callable[..., RunningServer], tmp_path: Path
 ) -> None:
-    """Two workers, one of them killed while it charges: each checkpoint is charged, and exactly once."""
+    """Two workers, of which one is killed within a charge, charge each checkpoint once."""
     import psycopg
 
     url = private_server().url
@@ -171,8 +207,8 @@ def test_billing_charges_each_step_once(
 
 @pytest.mark.server
 @pytest.mark.parametrize("script", sorted((ROOT / "scripts/examples").glob("*.py")), ids=lambda path: path.name)
-def test_every_example_tells_how_it_is_used(script: Path) -> None:
-    """--help of each."""
+def test_every_example_has_a_help_text(script: Path) -> None:
+    """`--help` of each example names its file."""
     if "billing" in script.name and not has_driver():
         pytest.skip(ABSENT)
     done = subprocess.run(

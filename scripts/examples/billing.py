@@ -1,12 +1,13 @@
-"""A consumer group whose effects happen exactly once: charges in PostgreSQL, with the position in the same transaction.
+"""Charge each step of every agent exactly once: a consumer group and PostgreSQL.
 
     billing.py redis://localhost:6379/0 postgresql://localhost/billing worker-1
 
-Needs psycopg: pip install "psycopg[binary]"
+It needs psycopg: pip install "psycopg[binary]"
 
-Start as many as you like, each under a name of its own. An event may be handed out twice: after a kill, or when a lease was lost.
-The sink notices, since it keeps, for each thread, the `order` of the last event it applied, and sets it in the transaction that
-applies the next. Per thread and not per partition: an event that was parked comes late, when its partition is far ahead.
+Start as many workers as you like, each with its own name. They share the events. After a kill or a lost lease, an event is
+delivered again, and must not be charged again. So the transaction that charges an event also saves its `order`, and an event
+whose `order` is not greater than the saved one was charged before. The order is saved per thread, not per partition, because a
+parked event is retried when its partition is far ahead.
 """
 
 from __future__ import annotations
@@ -16,44 +17,52 @@ import argparse
 try:
     import psycopg
 except ImportError:
-    raise SystemExit('scripts.examples.billing needs psycopg: pip install "psycopg[binary]"') from None
+    raise SystemExit('billing.py needs psycopg: pip install "psycopg[binary]"') from None
 
-from eventlog import Activity, ActivityFeed
+from langgraph.checkpoint.redis_streams import Activity, ActivityFeed, EventLogError
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS charges (thread TEXT, sequence BIGINT, step BIGINT, at TIMESTAMPTZ, PRIMARY KEY (thread, sequence, at));
-CREATE TABLE IF NOT EXISTS applied (thread TEXT PRIMARY KEY, place TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS applied (thread TEXT PRIMARY KEY, last_order TEXT NOT NULL);
 """
-APPLIED = """
-INSERT INTO applied VALUES (%s, %s) ON CONFLICT (thread) DO UPDATE SET place = excluded.place WHERE applied.place < excluded.place
+ADVANCE = """
+INSERT INTO applied VALUES (%s, %s)
+ON CONFLICT (thread) DO UPDATE SET last_order = excluded.last_order WHERE applied.last_order < excluded.last_order
 """
+CHARGE = "INSERT INTO charges VALUES (%s, %s, %s, %s)"
 
 
 def charge(database: psycopg.Connection, activity: Activity) -> None:
-    """Charges one step, once."""
+    """Charge one step, unless it was charged before."""
     with database.transaction():
-        moved = database.execute(APPLIED, (activity.thread_id, activity.order)).rowcount
-        if not moved:  # handed out again; the transaction that applied it has committed
-            return
-        row = (activity.thread_id, activity.sequence, activity.step, activity.time)
-        database.execute("INSERT INTO charges VALUES (%s, %s, %s, %s)", row)
+        if database.execute(ADVANCE, (activity.thread_id, activity.order)).rowcount:
+            database.execute(CHARGE, (activity.thread_id, activity.sequence, activity.step, activity.time))
+
+
+def create_tables(database: psycopg.Connection) -> None:
+    """Create the tables, under a lock because workers may start at the same time."""
+    with database.transaction():
+        database.execute("SELECT pg_advisory_xact_lock(1)")
+        database.execute(TABLES)
 
 
 def main() -> None:
-    """The command line."""
+    """Run a worker until Ctrl-C or SIGTERM."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for argument in ("redis", "postgres", "worker"):
-        parser.add_argument(argument)
+    parser.add_argument("redis", help="URL of the Redis or Valkey server")
+    parser.add_argument("postgres", help="URL of the PostgreSQL database")
+    parser.add_argument("worker", help="name of this worker, unlike all others")
     options = parser.parse_args()
-    with (
-        psycopg.connect(options.postgres, autocommit=True) as database,
-        ActivityFeed.from_conn_string(options.redis) as feed,
-    ):
-        with database.transaction():  # PostgreSQL does not let two workers make the same table at once
-            database.execute("SELECT pg_advisory_xact_lock(1)")
-            database.execute(TABLES)
-        group = feed.group("billing", kinds="checkpoint")
-        group.member(options.worker).run(lambda activity: charge(database, activity))
+    try:
+        with (
+            psycopg.connect(options.postgres, autocommit=True) as database,
+            ActivityFeed.from_conn_string(options.redis) as feed,
+        ):
+            create_tables(database)
+            member = feed.group("billing", kinds="checkpoint").member(options.worker)
+            member.run(lambda activity: charge(database, activity))
+    except (EventLogError, psycopg.OperationalError) as error:
+        raise SystemExit(f"billing.py: {error}") from error
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""A projection of one's own: steps and tokens per user, folded from the feed into SQLite.
+"""Count steps and tokens per user, with a projection of the feed into SQLite.
 
-    usage.py redis://localhost:6379/0 usage.db              catch up, print the table
-    usage.py redis://localhost:6379/0 usage.db --follow     and go on until Ctrl-C
-    usage.py redis://localhost:6379/0 usage.db --rebuild    fold anew from zero; the old table serves until that is done
+    usage.py redis://localhost:6379/0 usage.db              catch up, and print the table
+    usage.py redis://localhost:6379/0 usage.db --follow     continue until Ctrl-C
+    usage.py redis://localhost:6379/0 usage.db --rebuild    count again from zero, while the old table still serves
 
-Users are told by `metadata={"user_id": ...}` in the config that a graph is invoked with. Counts and position are written in one
-transaction, so a kill at any moment neither loses nor repeats a count.
+A thread belongs to the `user_id` in its metadata: graph.invoke(..., {"metadata": {"user_id": ...}, ...}). Counts and position
+are written in one transaction, so a kill at any moment neither loses nor repeats a count.
 """
 
 from __future__ import annotations
@@ -13,28 +13,47 @@ from __future__ import annotations
 import argparse
 import sqlite3
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from eventlog import Activity, ActivityFeed, CheckpointSaved, EventGone, EventLogError, Position
-from projections import FeedProjection
-from saver import RedisStreamSaver
+from langgraph.checkpoint.redis_streams import (
+    Activity,
+    ActivityFeed,
+    CheckpointSaved,
+    EventGone,
+    EventLogError,
+    FeedProjection,
+    Position,
+    RedisStreamSaver,
+)
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS generations (number INTEGER PRIMARY KEY, position TEXT, serving INTEGER NOT NULL DEFAULT 0);
-CREATE TABLE IF NOT EXISTS users (generation INTEGER, thread TEXT, user TEXT, PRIMARY KEY (generation, thread));
-CREATE TABLE IF NOT EXISTS usage (generation INTEGER, user TEXT, steps INTEGER NOT NULL, tokens INTEGER NOT NULL,
-                                  PRIMARY KEY (generation, user));
+CREATE TABLE IF NOT EXISTS usage (generation INTEGER, thread TEXT, user TEXT, steps INTEGER NOT NULL, tokens INTEGER NOT NULL,
+                                  PRIMARY KEY (generation, thread));
+INSERT INTO generations (number, serving) SELECT 1, 1 WHERE NOT EXISTS (SELECT * FROM generations);
 """
+ADD = """
+INSERT INTO usage VALUES (?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE
+SET user = coalesce(excluded.user, user), steps = steps + excluded.steps, tokens = tokens + excluded.tokens
+"""
+TABLE = """
+SELECT coalesce(user, '(unknown)') AS name, sum(steps), sum(tokens) FROM usage WHERE generation = ? GROUP BY name ORDER BY name
+"""
+
+Row = tuple[str, int, int]
+"""A user, with steps and tokens."""
 
 
 class Replaced(Exception):
-    """Another generation serves by now."""
+    """A rebuild has replaced this generation."""
 
 
 class Usage(FeedProjection):
-    """Steps and tokens per user, in one generation of tables."""
+    """Steps and tokens per user, in one generation of the tables."""
 
     kinds = ("checkpoint", "writes")
 
@@ -44,137 +63,125 @@ class Usage(FeedProjection):
         self.generation = generation
 
     def position(self) -> str | None:
-        """Where this generation is."""
+        """Return the position of this generation, None if it is empty."""
         query = "SELECT position FROM generations WHERE number = ?"
         found = self.database.execute(query, (self.generation,)).fetchone()
         if found is None:
             raise Replaced
-        return None if found[0] is None else str(found[0])
+        return found[0]  # type: ignore[no-any-return]
 
     def fold(self, activities: Sequence[Activity], position: Position) -> None:
-        """Counts, and moves the position, in one transaction."""
+        """Count activities, and move the position, in one transaction."""
         with self.database:
             self.database.execute("BEGIN IMMEDIATE")
             for activity in activities:
-                try:
+                with suppress(EventGone):  # it was deleted since, so nobody is charged for it
                     self._count(activity)
-                except EventGone:  # deleted since: nobody is charged for it
-                    continue
-            moved = (str(position), self.generation)
-            self.database.execute("UPDATE generations SET position = ? WHERE number = ?", moved)
+            query = "UPDATE generations SET position = ? WHERE number = ?"
+            if not self.database.execute(query, (str(position), self.generation)).rowcount:
+                raise Replaced
 
     def _count(self, activity: Activity) -> None:
         if activity.kind == "checkpoint":
-            user = self._user_of(activity)
-            self._add(user, int(bool(activity.nodes)), 0)
+            event = activity.load().event
+            assert isinstance(event, CheckpointSaved)
+            metadata = event.body["metadata"]
+            user = metadata.get("user_id") if isinstance(metadata, dict) else "(encrypted)"
+            self._add(activity.thread_id, user=user, steps=int(bool(activity.nodes)))
         elif "messages" in activity.channels:
-            tokens = sum(map(_tokens, self.saver.load_values(activity)))
-            query = "SELECT user FROM users WHERE generation = ? AND thread = ?"
-            found = self.database.execute(query, (self.generation, activity.thread_id)).fetchone()
-            self._add(found[0] if found else "(unknown)", 0, tokens)
+            # Writes may come before their thread's first checkpoint, which names the user.
+            tokens = sum(_tokens(value) for channel, value in self.saver.load_values(activity) if channel == "messages")
+            self._add(activity.thread_id, tokens=tokens)
 
-    def _user_of(self, activity: Activity) -> str:
-        event = activity.load().event
-        assert isinstance(event, CheckpointSaved)
-        metadata = event.body["metadata"]
-        user = str(metadata.get("user_id", "(unknown)")) if isinstance(metadata, dict) else "(encrypted)"
-        self.database.execute(
-            "INSERT OR REPLACE INTO users VALUES (?, ?, ?)", (self.generation, activity.thread_id, user)
-        )
-        return user
-
-    def _add(self, user: str, steps: int, tokens: int) -> None:
-        self.database.execute(
-            "INSERT INTO usage VALUES (?, ?, ?, ?) "
-            "ON CONFLICT DO UPDATE SET steps = steps + excluded.steps, tokens = tokens + excluded.tokens",
-            (self.generation, user, steps, tokens),
-        )
+    def _add(self, thread: str, *, user: object = None, steps: int = 0, tokens: int = 0) -> None:
+        name = None if user is None else str(user)
+        self.database.execute(ADD, (self.generation, thread, name, steps, tokens))
 
 
-def _tokens(write: tuple[str, Any]) -> int:
-    """Tokens of the messages in a write."""
-    channel, value = write
-    if channel != "messages":
-        return 0
-    messages = value if isinstance(value, list) else [value]
-    usages = [getattr(message, "usage_metadata", None) for message in messages]
+def _tokens(value: Any) -> int:
+    """Return the tokens of a message, or of a list of messages."""
+    usages = [getattr(one, "usage_metadata", None) for one in (value if isinstance(value, list) else [value])]
     return sum(usage["total_tokens"] for usage in usages if usage)
 
 
 def connect(path: str | Path) -> sqlite3.Connection:
-    """The database, with its tables."""
+    """Open the database, and create its tables if they do not exist."""
     database = sqlite3.connect(path, isolation_level=None)
     database.executescript(TABLES)
-    database.execute(
-        "INSERT INTO generations (number, serving) SELECT 1, 1 WHERE NOT EXISTS (SELECT * FROM generations)"
-    )
     return database
 
 
 def serving(database: sqlite3.Connection) -> int:
-    """The generation that readers are to look at."""
+    """Return the generation that readers use."""
     (found,) = database.execute("SELECT number FROM generations WHERE serving").fetchone()
     return int(found)
 
 
+def table(database: sqlite3.Connection) -> list[Row]:
+    """Return the rows of the generation that readers use."""
+    return database.execute(TABLE, (serving(database),)).fetchall()
+
+
+def show(database: sqlite3.Connection) -> list[Row]:
+    """Print the table, and return its rows."""
+    rows = table(database)
+    for user, steps, tokens in rows:
+        print(f"{user:<30} {steps:>8} steps {tokens:>12} tokens")
+    print(flush=True)
+    return rows
+
+
 def rebuild(database: sqlite3.Connection, saver: RedisStreamSaver, feed: ActivityFeed) -> None:
-    """Folds a new generation from zero while the old one serves, then lets it serve, and drops the others."""
+    """Fold a new generation from zero, then let it replace the old one."""
     (newest,) = database.execute("SELECT max(number) FROM generations").fetchone()
     database.execute("INSERT INTO generations (number) VALUES (?)", (newest + 1,))
     Usage(database, saver, newest + 1).catch_up(feed)
     with database:
         database.execute("BEGIN IMMEDIATE")
         database.execute("UPDATE generations SET serving = (number = ?)", (newest + 1,))
-        for table in ("usage", "users"):
-            database.execute(f"DELETE FROM {table} WHERE generation <= ?", (newest,))
+        database.execute("DELETE FROM usage WHERE generation <= ?", (newest,))
         database.execute("DELETE FROM generations WHERE number <= ?", (newest,))
 
 
 def follow(database: sqlite3.Connection, saver: RedisStreamSaver, feed: ActivityFeed) -> None:
-    """Folds what comes, prints the table when it has changed, and goes over to a generation that was rebuilt meanwhile."""
-    shown = None
+    """Fold new events, and print the table after each change or rebuild."""
+    rows = show(database)
     while True:
         with suppress(Replaced):
-            Usage(database, saver, serving(database)).follow(feed, until=lambda: table(database) != shown)  # noqa: B023
-        if table(database) != shown:
-            shown = show(database)
+            Usage(database, saver, serving(database)).follow(feed, until=partial(_differs, database, rows))
+        if _differs(database, rows):
+            rows = show(database)
 
 
-def show(database: sqlite3.Connection) -> list[tuple[str, int, int]]:
-    """Prints the table."""
-    found = table(database)
-    for user, steps, tokens in found:
-        print(f"{user:<30} {steps:>8} steps {tokens:>12} tokens")
-    print(flush=True)
-    return found
-
-
-def table(database: sqlite3.Connection) -> list[tuple[str, int, int]]:
-    """User, steps and tokens of the generation that serves."""
-    query = "SELECT user, steps, tokens FROM usage WHERE generation = ? ORDER BY user"
-    return database.execute(query, (serving(database),)).fetchall()
+def _differs(database: sqlite3.Connection, rows: list[Row]) -> bool:
+    return table(database) != rows
 
 
 def main() -> None:
-    """The command line."""
+    """Catch up, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("url")
-    parser.add_argument("database")
-    parser.add_argument("--follow", action="store_true")
-    parser.add_argument("--rebuild", action="store_true")
+    parser.add_argument("url", help="URL of the Redis or Valkey server")
+    parser.add_argument("database", help="file of the SQLite database")
+    parser.add_argument("--follow", action="store_true", help="continue until Ctrl-C")
+    parser.add_argument("--rebuild", action="store_true", help="count again from zero first")
     options = parser.parse_args()
-    database = connect(options.database)
-    with RedisStreamSaver.from_conn_string(options.url) as saver, ActivityFeed.from_conn_string(options.url) as feed:
-        try:
+    try:
+        with (
+            closing(connect(options.database)) as database,
+            RedisStreamSaver.from_conn_string(options.url) as saver,
+            ActivityFeed.from_conn_string(options.url) as feed,
+        ):
             if options.rebuild:
                 rebuild(database, saver, feed)
-            Usage(database, saver, serving(database)).catch_up(feed)
-            show(database)
-            if options.follow:
-                with suppress(KeyboardInterrupt):
-                    follow(database, saver, feed)
-        except EventLogError as error:
-            raise SystemExit(f"scripts.examples.usage: {error}") from error
+            with suppress(Replaced):  # by a rebuild that has caught up, too
+                Usage(database, saver, serving(database)).catch_up(feed)
+            if not options.follow:
+                show(database)
+                return
+            with suppress(KeyboardInterrupt):
+                follow(database, saver, feed)
+    except EventLogError as error:
+        raise SystemExit(f"usage.py: {error}") from error
 
 
 if __name__ == "__main__":
