@@ -1,4 +1,4 @@
-"""Shared fixtures; each plugin holds one kind."""
+"""The plugins with shared fixtures, one for each kind."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from hypothesis import settings
 
 pytest_plugins = ["tests.fix_servers", "tests.fix_markers", "tests.fix_matrix", "tests.fix_postgres"]
 
-# An example that is slow on a busy machine is no failure.
+# An example may be slow on a busy machine.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 
 def pytest_configure() -> None:
-    """Keeps children from inheriting an ignored SIGINT (`nohup`, some CI systems): tests send it to them.
+    """Keep child processes from inheriting an ignored SIGINT, which tests send to them.
 
-    A handler that does nothing leaves this run as deaf as it was, and is reset to the default in whatever is executed.
+    `nohup` and some CI systems ignore SIGINT. A handler that does nothing still ignores it in this process, and the default
+    returns in every program that is executed.
     """
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, lambda *_: None)

@@ -176,7 +176,10 @@ class Stage:
                 self.environment[name] = value
 
     def _run(self, text: str, *, endless: bool) -> tuple[int, str]:
-        """Run a command, and return its exit code and output. SIGTERM ends an endless one."""
+        """Run a command, and return its exit code and output.
+
+        SIGTERM ends an endless command.
+        """
         process = subprocess.Popen(
             ["sh", "-c", f"exec {text}" if endless else text],
             env=self._variables(),
@@ -194,7 +197,7 @@ class Stage:
         return process.returncode, out
 
     def _variables(self) -> dict[str, str]:
-        """Return the environment of every process, without settings of colours."""
+        """Return the environment of every process, without settings of colors."""
         deciding = {"COLUMNS", "FORCE_COLOR", "NO_COLOR", "REDIS_URL", "AGENTLOG_PREFIX", "LANGGRAPH_AES_KEY"}
         kept = {name: value for name, value in os.environ.items() if name not in deciding}
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"

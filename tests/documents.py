@@ -16,7 +16,7 @@ ENDLESS = ("--follow", "-f", "--watch")
 _FENCE = re.compile(
     r"^(?P<indent> *)```(?P<language>\S*)[^\n]*\n(?P<text>.*?)^(?P=indent)```[ ]*$", re.MULTILINE | re.DOTALL
 )
-_MARK = re.compile(r"<!-- (?P<word>not run: .+?|runs until stopped) -->\s*\Z")
+_DIRECTIVE = re.compile(r"<!-- (?P<word>not run: .+?|runs until stopped) -->\s*\Z")
 _LINK = re.compile(r"\]\((?P<target>[^)\s]+)(?: \"[^\"]*\")?\)|^\[[^\]]+\]:\s+(?P<named>\S+)", re.MULTILINE)
 _HEADING = re.compile(r"^#{1,6} +(.+?) *#*$", re.MULTILINE)
 _EXIT_CODE = re.compile(r"#.*\bexit code (\d+)")
@@ -66,8 +66,8 @@ class Command:
 def blocks(text: str) -> Iterator[Block]:
     """Yield every fenced block, from top to bottom."""
     for found in _FENCE.finditer(text):
-        mark = _MARK.search(text, 0, found.start())
-        word = mark["word"] if mark else ""
+        directive = _DIRECTIVE.search(text, 0, found.start())
+        word = directive["word"] if directive else ""
         yield Block(
             found["language"],
             dedent(found["text"]),

@@ -1,4 +1,4 @@
-"""Markers that every test gets from the fixtures it uses: `pure` or `server`, and `elsewhere`.
+"""Markers that every test gets from its fixtures: `pure` or `server`, and `elsewhere`.
 
 A test is `server` if a fixture gives it a server. A test that starts a process or opens a connection by itself carries
 the marker by hand. Every other test is `pure`: processes and connections are refused to it, so it needs no server.
@@ -45,7 +45,7 @@ def _servers_of(item: pytest.Item) -> list[str]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Refuse processes and connections to a pure test and to its fixtures of any scope."""
+    """Refuse processes and connections to a pure test and to all of its fixtures."""
     with pytest.MonkeyPatch.context() as patch:
         if item.get_closest_marker("pure"):
             for owner, name in [(subprocess.Popen, "__init__"), (os, "fork"), (socket.socket, "connect")]:

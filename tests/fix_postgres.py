@@ -1,4 +1,4 @@
-"""Fixtures: a real PostgreSQL, started once per worker when a test first asks, and a database of the test's own."""
+"""Fixtures: a real PostgreSQL, started once per worker, and a database for each test."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.postgres import ABSENT, RunningPostgres, find_binaries, has_driver
 
 
 def pytest_report_header() -> str:
-    """Where PostgreSQL comes from."""
+    """Say where PostgreSQL comes from."""
     binaries = find_binaries()
     return f"postgresql: {binaries}" if binaries is not None and has_driver() else ABSENT
 
@@ -28,7 +28,7 @@ def _postgres() -> Iterator[RunningPostgres]:
 
 @pytest.fixture
 def postgres_url(_postgres: RunningPostgres) -> Iterator[str]:
-    """An empty database of the test's own, as `postgresql://...`."""
+    """Return the URL of an empty database for one test."""
     import psycopg
 
     name = f"t{uuid.uuid4().hex[:8]}"

