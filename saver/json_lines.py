@@ -19,14 +19,14 @@ from dataclasses import fields, is_dataclass
 from datetime import datetime, timezone
 from math import isfinite
 from os import PathLike
-from typing import Any, cast
+from typing import Any
 
-from eventlog.codec import Keyframe, Malformed, base_of, checksum_of, decompressed, encode_keyframe, is_delta, paired
+from eventlog.codec import Keyframe, Malformed, base_of, checksum_of, decompressed, encode_keyframe, is_delta
 from eventlog.errors import CorruptEntry, LogLost, NewerSchema, ThreadNotFound
 from eventlog.events import CheckpointSaved, Recorded, ValuesSaved, WritesSaved, decode_entry, entry_ms
 from eventlog.feed.reading import flattened
 from eventlog.flow import Command, Emit, Flow
-from eventlog.keys import Keyspace, ThreadKeys, value_name
+from eventlog.keys import Keyspace, ThreadKeys
 from projections.transfer.blocking import Progress, on_file
 from projections.transfer.export import Again, Exported, LeftOut, Page, consumed, export_thread, threads_to_export
 from projections.transfer.files import PartFile
@@ -210,15 +210,16 @@ class _Lines:
     def _fetch(self, name: Name) -> Flow[bytes]:
         entry_id, channel, version = name
         found = yield Command("XRANGE", self._keys.log, [entry_id, entry_id])
-        flat = flattened(found)[0][1] if found else []
-        wanted = b"=" + value_name(channel.encode(), version.encode())
-        piece = paired(flat).get(wanted)
+        piece = None
+        if found:  # decoding refuses a base that is not in an earlier entry, so no chain is a circle
+            event = decode_entry(self._thread, entry_id, flattened(found)[0][1]).event
+            piece = event.values.get((channel, version)) if isinstance(event, (CheckpointSaved, ValuesSaved)) else None
         if piece is None:
             raise CorruptEntry(
                 f"The log of thread {self._thread!r} lacks entry {entry_id.decode()}, or a value of it that later entries need. "
                 "If it was pruned just now, call again; otherwise restore the log from a backup."
             )
-        return cast("bytes", piece)
+        return piece
 
 
 def plain_data(value: Any) -> Any:

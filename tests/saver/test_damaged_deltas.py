@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from eventlog.errors import CorruptEntry, EventLogError, ValueUnreadable
 from eventlog.keys import ThreadKeys
+from projections.transfer.blocking import carry_out
 from saver import RedisStreamSaver
+from saver.json_lines import export_lines
 from tests.saver.audit import Audit
 from tests.saver.colours import Call, call_now
 from tests.saver.deltas import talk
@@ -173,8 +177,8 @@ async def test_pieces_that_are_missing_or_mixed_up(
 
 
 @pytest.mark.parametrize("circle", ["itself", "each other"])
-def test_pieces_that_go_round_in_a_circle(private_server: Any, prefix: str, circle: str) -> None:
-    """A delta that was made to go back to itself, or to a later one, is refused: nobody follows it forever."""
+def test_pieces_that_go_round_in_a_circle(private_server: Any, prefix: str, tmp_path: Path, circle: str) -> None:
+    """A delta that was made to go back to itself, or to a later one, is refused by every read and by an export."""
     server = private_server()
     with (
         RedisStreamSaver.from_conn_string(server.url, prefix=prefix, socket_timeout=3) as saver,
@@ -203,6 +207,10 @@ def test_pieces_that_go_round_in_a_circle(private_server: Any, prefix: str, circ
             list(saver.list(config("t")))
         with pytest.raises(CorruptEntry, match="'t'"):
             saver.prune(["t"])
+        lines = export_lines(audit.keyspace, ["t"], tmp_path / "lines", translator=None, overwrite=True, damaged=True)
+        list(carry_out(saver._runner, lines, "test", None))
+        exported = [json.loads(line) for line in (tmp_path / "lines").read_text().splitlines()]
+        assert ["earlier entry" in one.get("damaged", "") for one in exported] == [False, circle != "itself", True]
 
 
 @pytest.mark.parametrize("field", [b"=n", b"+1:n", b"+3:n", b"#n"])
