@@ -8,13 +8,14 @@ types of RESP2: bytes, int, None, and lists of these.
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha1
 from importlib.resources import files
-from typing import Any, TypeVar, Union
+from typing import Any, Generic, ParamSpec, TypeVar, Union
 
+P = ParamSpec("P")
 T = TypeVar("T")
 _PRELUDES = re.compile(rb"^-- Preludes: (.+)\.$", re.MULTILINE)
 Argument = Union[bytes, str, int]
@@ -112,8 +113,50 @@ class Emit:
     item: Any
 
 
+class Work(Generic[T]):
+    """A function that the driver calls where it may block: in a thread beside an event loop."""
+
+    def __init__(self, function: Callable[[], T]) -> None:
+        self._function = function
+        self.result: T
+
+    def __call__(self) -> None:
+        """Calls the function and keeps the result."""
+        self.result = self._function()
+
+
 Request = Union[Call, Command, Batch, Begin, Finish, Wait, Pause, Emit]
 Flow = Generator[Request, Any, T]
+
+
+def blocking(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Flow[T]:
+    """The result of a function that may block, such as one that works on a file. No round trip.
+
+    Errors of the function end the flow, and are raised as they are.
+    """
+    work = Work(lambda: function(*args, **kwargs))
+    yield Emit(work)
+    return work.result
+
+
+def collected(flow: Flow[None]) -> Flow[list[Any]]:
+    """The items that a flow emits."""
+    items = []
+    try:
+        request = next(flow)
+        while True:
+            if isinstance(request, Emit):
+                items.append(request.item)
+                request = next(flow)
+                continue
+            try:
+                reply = yield request
+            except Exception as error:  # noqa: BLE001 - the flow handles it
+                request = flow.throw(error)
+            else:
+                request = flow.send(reply)
+    except StopIteration:
+        return items
 
 
 @cache

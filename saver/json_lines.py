@@ -18,18 +18,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import datetime, timezone
 from math import isfinite
-from os import PathLike
 from typing import Any
 
 from eventlog.codec import Keyframe, Malformed, base_of, checksum_of, decompressed, encode_keyframe, is_delta
-from eventlog.errors import CorruptEntry, LogLost, NewerSchema, ThreadNotFound
+from eventlog.errors import CorruptEntry
 from eventlog.events import CheckpointSaved, Recorded, ValuesSaved, WritesSaved, decode_entry, entry_ms
 from eventlog.feed.reading import flattened
-from eventlog.flow import Command, Emit, Flow
-from eventlog.keys import Keyspace, ThreadKeys
-from projections.transfer.blocking import Progress, on_file
-from projections.transfer.export import Again, Exported, LeftOut, Page, consumed, export_thread, threads_to_export
-from projections.transfer.files import PartFile
+from eventlog.flow import Command, Flow, blocking
+from eventlog.keys import Keyspace
+from projections.transfer.export import Exported, export_to
+from projections.transfer.files import Name, PartFile, WrittenThread
 from projections.transfer.format import Entry, ThreadHead
 from projections.values.pieces import StoredValue, assemble
 from saver.translation import Translator
@@ -40,89 +38,76 @@ CACHED = 64 * 1024 * 1024
 """The most bytes of values that are cached as bases of deltas."""
 _BESIDE = ("values", "writes", "body", "idempotency_key", "check", "base", "parts")
 
-Name = tuple[bytes, str, str]
+ValueName = tuple[bytes, str, str]
 """The entry, channel and version key of a value."""
 
 
 def export_lines(
     keyspace: Keyspace,
     threads: Sequence[str] | None,
-    path: str | PathLike[str],
+    path: Name,
     *,
     translator: Translator | None,
     overwrite: bool,
     damaged: bool = False,
-) -> Flow[None]:
+) -> Flow[Exported]:
     """Writes the events of threads, or of all threads, to a file.
 
-    Emits the work on the file, `Progress`, and `Exported` at the end. `translator` deserializes values; None leaves
-    them as they are.
+    Emits the work on the file, and `Progress`. `translator` deserializes values; None leaves them as they are.
 
     A damaged log is an error if its thread is named, and is otherwise left out and reported. With `damaged` such
     logs are written as they are: an entry that is not an event has `damaged`, the reason, and its `fields`.
 
     Reads only. Memory: a page, and 64 MiB of values. Raises `ValueUnreadable`, and as
-    `projections.transfer.export.export_file`.
+    `projections.transfer.export.export_to`.
     """
-    file = PartFile(path, overwrite=overwrite)
-    count = entries = size = 0
-    left_out = []
-    try:
-        yield from on_file(file.check)
-        found = yield from threads_to_export(keyspace, threads, damaged=damaged)
-        yield from on_file(file.open_part)
-        yield from on_file(lambda: file.cut(0))
-        for keys in found:
-            lines = _Lines(keys, translator, file, size, damaged=damaged)
-            try:
-                yield from consumed(export_thread(keys, damaged=damaged), lines.take)
-            except (ThreadNotFound, CorruptEntry, LogLost) as error:
-                if threads is not None or isinstance(error, NewerSchema):
-                    raise
-                yield from on_file(lambda: file.cut(size))  # noqa: B023 - done before the next
-                if not isinstance(error, ThreadNotFound):
-                    left_out.append(LeftOut(keys.thread.decode(), str(error)))
-                continue
-            size, count, entries = lines.size, count + 1, entries + lines.done
-        yield from on_file(file.finish)
-    finally:
-        file.close()
-    yield Emit(Exported(count, entries, tuple(left_out)))
+    file = _LinesFile(keyspace, translator, path, overwrite=overwrite, damaged=damaged)
+    return (yield from export_to(file, keyspace, threads, damaged=damaged))
 
 
-class _Lines:
-    """The lines of one thread, which begin at byte `size` of a file."""
+class _LinesFile(PartFile):
+    """A file of lines that is being written."""
 
     def __init__(
-        self, keys: ThreadKeys, translator: Translator | None, file: PartFile, size: int, *, damaged: bool
+        self, keyspace: Keyspace, translator: Translator | None, path: Name, *, overwrite: bool, damaged: bool
     ) -> None:
-        self._keys = keys
-        self._thread = keys.thread.decode()
+        super().__init__(path, overwrite=overwrite)
+        self._keyspace = keyspace
         self._translator = translator
-        self._file = file
         self._damaged = damaged
-        self._begin = self.size = size
-        self.done = self._of = 0
-        self._cached: OrderedDict[Name, StoredValue] = OrderedDict()
+        self._size = self._whole = 0
+        """Bytes of the file, and of its whole threads."""
+        self._thread = ""
+        self._cached: OrderedDict[ValueName, StoredValue] = OrderedDict()
         self._bytes = 0
 
-    def take(self, item: Any) -> Flow[None]:
-        """Takes an item of the thread's export."""
-        if isinstance(item, ThreadHead):
-            self.done, self._of = 0, item.entries
-        elif isinstance(item, Again):
-            self.size = self._begin
-            yield from on_file(lambda: self._file.cut(self.size))
-        elif isinstance(item, Page):
-            made = []
-            for entry in item.entries:
-                shown = yield from self._entry(entry)
-                made.append(json.dumps(shown, allow_nan=False).encode() + b"\n")
-            data = b"".join(made)
-            yield from on_file(lambda: self._file.write(data))
-            self.size += len(data)
-            self.done += len(item.entries)
-        yield Emit(Progress(self._thread, self.done, self._of))
+    def open_written(self) -> list[WrittenThread]:
+        self.open_part()
+        return []
+
+    def resume(self, kept: Sequence[WrittenThread]) -> None:  # noqa: ARG002
+        self.cut(0)
+
+    def begin(self, head: ThreadHead) -> None:
+        self._thread = head.thread
+        self._cached.clear()
+        self._bytes = 0
+
+    def entries(self, entries: Sequence[Entry]) -> Flow[None]:
+        lines = []
+        for entry in entries:
+            shown = yield from self._entry(entry)
+            lines.append(json.dumps(shown, allow_nan=False).encode() + b"\n")
+        data = b"".join(lines)
+        yield from blocking(self.write, data)
+        self._size += len(data)
+
+    def end(self) -> None:
+        self._whole = self._size
+
+    def undo(self) -> None:
+        self._size = self._whole
+        self.cut(self._size)
 
     def _entry(self, entry: Entry) -> Flow[dict[str, Any]]:
         try:
@@ -180,7 +165,7 @@ class _Lines:
             return {"type": value.type, "bytes": b64encode(value.data).decode()}
         return {"type": value.type, "value": plain_data(self._translator.value(self._thread, channel, value))}
 
-    def _value(self, name: Name, piece: bytes) -> Flow[StoredValue | None]:
+    def _value(self, name: ValueName, piece: bytes) -> Flow[StoredValue | None]:
         """Returns the value of a piece.
 
         Bases of deltas come from the cached values or from the log.
@@ -207,9 +192,9 @@ class _Lines:
                 self._bytes -= len(self._cached.popitem(last=False)[1].data)
         return value
 
-    def _fetch(self, name: Name) -> Flow[bytes]:
+    def _fetch(self, name: ValueName) -> Flow[bytes]:
         entry_id, channel, version = name
-        found = yield Command("XRANGE", self._keys.log, [entry_id, entry_id])
+        found = yield Command("XRANGE", self._keyspace.thread(self._thread.encode()).log, [entry_id, entry_id])
         piece = None
         if found:  # decoding refuses a base that is not in an earlier entry, so no chain is a circle
             event = decode_entry(self._thread, entry_id, flattened(found)[0][1]).event

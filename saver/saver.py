@@ -5,7 +5,6 @@ Each method hands a flow (`saver.operations`) to the runner (`eventlog.transport
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import datetime, timedelta
@@ -27,7 +26,6 @@ from typing_extensions import Self, Unpack
 
 from eventlog.connect.connections import Connections
 from eventlog.feed.activity import Activity
-from eventlog.flow import Flow
 from eventlog.keys import PARTITIONS, PREFIX
 from eventlog.signing import SigningKey
 from eventlog.transport.drivers import Runner
@@ -37,9 +35,9 @@ from projections.maintenance.rebuild import Rebuilt
 from projections.registry.listing import ThreadInfo
 from projections.time_travel.moment import When
 from projections.transfer.archive import Archived
-from projections.transfer.blocking import ProgressCallback, acarry_out, carry_out
 from projections.transfer.export import Exported
 from projections.transfer.import_ import Imported
+from projections.transfer.progress import ProgressCallback, reporting
 from projections.values.cache import CACHE_BYTES, COMPRESS_ABOVE
 from saver.embedded import EmbeddedServer
 from saver.history import Replayed
@@ -480,7 +478,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         `LogLost`, and OSError if the file cannot be written.
         """
         flow = self._operations.export_threads(path, thread_ids, overwrite=overwrite, damaged=damaged)
-        return self._carry_out(flow, f"export to {str(path)!r}", progress)  # type: ignore[no-any-return]
+        return self._runner.run(flow, f"export to {str(path)!r}", reporting(progress))
 
     async def aexport_threads(
         self,
@@ -493,7 +491,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
     ) -> Exported:
         """Async form of `export_threads`."""
         flow = self._operations.export_threads(path, thread_ids, overwrite=overwrite, damaged=damaged)
-        return await self._acarry_out(flow, f"export to {str(path)!r}", progress)  # type: ignore[no-any-return]
+        return await self._runner.arun(flow, f"export to {str(path)!r}", reporting(progress))
 
     def import_threads(
         self,
@@ -515,7 +513,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         `ThreadExists` for a thread with another, a damaged or a pruned log, and OSError if the file cannot be read.
         """
         flow = self._operations.import_threads(path, thread_ids)
-        return self._carry_out(flow, f"import of {str(path)!r}", progress)  # type: ignore[no-any-return]
+        return self._runner.run(flow, f"import of {str(path)!r}", reporting(progress))
 
     async def aimport_threads(
         self,
@@ -526,7 +524,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
     ) -> Imported:
         """Async form of `import_threads`."""
         flow = self._operations.import_threads(path, thread_ids)
-        return await self._acarry_out(flow, f"import of {str(path)!r}", progress)  # type: ignore[no-any-return]
+        return await self._runner.arun(flow, f"import of {str(path)!r}", reporting(progress))
 
     def archive_thread(
         self,
@@ -548,7 +546,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         Raises `ThreadBusy` if the log moved on at each attempt, and as `export_threads`.
         """
         flow = self._operations.archive_thread(self.serde, thread_id, path, keep_last=keep_last, delete=delete)
-        return self._carry_out(flow, f"thread {thread_id!r}", progress)  # type: ignore[no-any-return]
+        return self._runner.run(flow, f"thread {thread_id!r}", reporting(progress))
 
     async def aarchive_thread(
         self,
@@ -561,14 +559,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
     ) -> Archived:
         """Async form of `archive_thread`."""
         flow = self._operations.archive_thread(self.serde, thread_id, path, keep_last=keep_last, delete=delete)
-        return await self._acarry_out(flow, f"thread {thread_id!r}", progress)  # type: ignore[no-any-return]
-
-    def _carry_out(self, flow: Flow[None], subject: str, progress: ProgressCallback | None) -> Any:
-        """Runs a flow that works on a file, and returns its last item."""
-        return deque(carry_out(self._runner, flow, subject, progress), maxlen=1).pop()
-
-    async def _acarry_out(self, flow: Flow[None], subject: str, progress: ProgressCallback | None) -> Any:
-        return [item async for item in acarry_out(self._runner, flow, subject, progress)].pop()
+        return await self._runner.arun(flow, f"thread {thread_id!r}", reporting(progress))
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest", keep_last: int | None = None) -> None:
         """Removes old checkpoints of threads, and keeps the data that the others need.

@@ -10,10 +10,10 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from eventlog.errors import InvalidArgument
 from eventlog.flow import Flow
 from projections.time_travel.moment import When, moment_of
-from projections.transfer.archive import Pruning, archive_thread
+from projections.transfer.archive import Archived, Pruning, archive_thread
 from projections.transfer.copy import copy_thread
-from projections.transfer.export import export_file
-from projections.transfer.import_ import check_file, import_file
+from projections.transfer.export import Exported, export_file
+from projections.transfer.import_ import Imported, check_file, import_file
 from saver.configs import ids_of, thread_id_of
 from saver.operations_base import OperationsBase
 from saver.translation import Translator
@@ -23,10 +23,7 @@ __all__ = ["Transfer"]
 
 
 class Transfer(OperationsBase):
-    """Carries whole logs.
-
-    Flows on files emit the work on the file, the progress, and at the end the result.
-    """
+    """Carries whole logs. Flows on files emit the work on the file, and the progress."""
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str, until: When | None = None) -> Flow[None]:
         """Copies a thread."""
@@ -44,18 +41,20 @@ class Transfer(OperationsBase):
 
     def export_threads(
         self, path: str | PathLike[str], thread_ids: Sequence[str] | None, *, overwrite: bool, damaged: bool
-    ) -> Flow[None]:
+    ) -> Flow[Exported]:
         """Exports threads to a file."""
         threads = None if thread_ids is None else ids_of(thread_ids, "thread_ids")
-        yield from self.checked_read_only(
-            export_file(self.keyspace, threads, path, overwrite=overwrite, damaged=damaged)
+        return (
+            yield from self.checked_read_only(
+                export_file(self.keyspace, threads, path, overwrite=overwrite, damaged=damaged)
+            )
         )
 
-    def import_threads(self, path: str | PathLike[str], thread_ids: Sequence[str] | None) -> Flow[None]:
+    def import_threads(self, path: str | PathLike[str], thread_ids: Sequence[str] | None) -> Flow[Imported]:
         """Imports threads from a file."""
         threads = None if thread_ids is None else ids_of(thread_ids, "thread_ids")
         heads = yield from check_file(path, threads)
-        yield from self.checked(import_file(self.keyspace, path, heads, ttl=self.ttl.on_write))
+        return (yield from self.checked(import_file(self.keyspace, path, heads, ttl=self.ttl.on_write)))
 
     def archive_thread(
         self,
@@ -65,11 +64,11 @@ class Transfer(OperationsBase):
         *,
         keep_last: int | None,
         delete: bool,
-    ) -> Flow[None]:
+    ) -> Flow[Archived]:
         """Exports a thread, then prunes or deletes it."""
         thread = thread_id_of(thread_id)
         check_keep(keep_last, delete=delete, instead="delete=True")
         pruning = None
         if not delete:
             pruning = Pruning(all_but(keep_last or 1), delta_channels_of(Translator(serde), thread), pruned)
-        yield from self.checked(archive_thread(self.keyspace, self.keys_of(thread), path, pruning))
+        return (yield from self.checked(archive_thread(self.keyspace, self.keys_of(thread), path, pruning)))

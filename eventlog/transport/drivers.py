@@ -25,7 +25,7 @@ from eventlog.connect.connections import Connections
 from eventlog.connect.given import is_cluster
 from eventlog.connect.loops import running_loop
 from eventlog.errors import EventLogError, NoSyncConnection, SaverClosed, translate
-from eventlog.flow import Batch, Begin, Call, Command, Emit, Finish, Flow, Pause, Request, Wait
+from eventlog.flow import Batch, Begin, Call, Command, Emit, Finish, Flow, Pause, Request, Wait, Work
 from eventlog.forks import renew_after_fork
 from eventlog.transport.client import ask, ask_async
 from eventlog.transport.kept import KeptConnections, can_keep
@@ -36,6 +36,12 @@ from eventlog.transport.waiting import StreamWaits
 __all__ = ["Runner"]
 
 T = TypeVar("T")
+Take = Callable[[Any], object]
+
+
+def _refuse(_: Any) -> None:
+    raise AssertionError("a flow that emits must be iterated over")
+
 
 _REDIS_ERRORS = (rx.RedisError, rx.RedisClusterException, OSError)
 
@@ -82,16 +88,29 @@ class Runner:
         here = running_loop()
         return here is not None and not self.connections.has_sync and self.connections.home_loop in (here, None)
 
-    def run(self, flow: Flow[T], subject: str) -> T:
-        """The result of `flow`; errors name the `subject`, such as "thread '42'"."""
-        found, result = self._advance(flow, subject) if self.connections.has_sync else self._cross(flow, subject)
-        assert not found, "a flow that emits must be iterated over"
+    def run(self, flow: Flow[T], subject: str, take: Take = _refuse) -> T:
+        """The result of `flow`; errors name the `subject`, such as "thread '42'".
+
+        `take` receives the items that the flow emits. Work that may block is done in this thread.
+        """
+        advance = self._advance if self.connections.has_sync else self._cross
+        found, result = advance(flow, subject)
+        while found:
+            with _closing_on_error(flow):
+                result() if isinstance(result, Work) else take(result)
+            found, result = advance(flow, subject)
         return result  # type: ignore[no-any-return]
 
-    async def arun(self, flow: Flow[T], subject: str) -> T:
-        """The result of `flow`, on the running loop; errors name the `subject`."""
+    async def arun(self, flow: Flow[T], subject: str, take: Take = _refuse) -> T:
+        """The result of `flow`, on the running loop; errors name the `subject`.
+
+        `take` is called on the loop. Work that may block is done in threads.
+        """
         found, result = await self._aadvance(flow, subject)
-        assert not found, "a flow that emits must be iterated over"
+        while found:
+            with _closing_on_error(flow):
+                await asyncio.to_thread(result) if isinstance(result, Work) else take(result)
+            found, result = await self._aadvance(flow, subject)
         return result  # type: ignore[no-any-return]
 
     def iterate(self, flow: Flow[None], subject: str) -> Iterator[Any]:
@@ -306,3 +325,12 @@ def _typed(error: Exception, subject: str) -> Exception:
     typed = translate(error, subject)
     typed.__cause__ = error
     return typed
+
+
+@contextlib.contextmanager
+def _closing_on_error(flow: Flow[Any]) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        flow.close()
+        raise

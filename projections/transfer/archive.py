@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from eventlog.errors import ExportUnreadable, ThreadBusy
 from eventlog.events import Recorded
-from eventlog.flow import Emit, Flow
+from eventlog.flow import Flow
 from eventlog.keys import Keyspace, ThreadKeys
 from projections.checkpoints.deletion import delete_thread
 from projections.checkpoints.plan import Replayed, plan, sort_key_of
@@ -47,11 +47,11 @@ class Pruning(NamedTuple):
     describe: Describe
 
 
-def archive_thread(keyspace: Keyspace, keys: ThreadKeys, path: Name, pruning: Pruning | None) -> Flow[None]:
+def archive_thread(keyspace: Keyspace, keys: ThreadKeys, path: Name, pruning: Pruning | None) -> Flow[Archived]:
     """Exports a thread, compares the file with the log, and prunes the thread.
 
     Without `pruning`, the thread is deleted.
-    Emits the items of `export_file`, and `Archived` at the end. The file is on the disk before anything is removed. If the log has
+    Emits the items of `export_file`. The file is on the disk before anything is removed. If the log has
     moved on since the export, the thread is exported again.
 
     Raises:
@@ -66,8 +66,7 @@ def archive_thread(keyspace: Keyspace, keys: ThreadKeys, path: Name, pruning: Pr
         head, same = yield from _compare(keyspace, keys, path)
         removed = (yield from _remove(keys, head, pruning)) if same else None
         if removed is not None:
-            yield Emit(Archived(head.entries, removed))
-            return
+            return Archived(head.entries, removed)
         if not (yield from _only_grew(keys, head)):
             raise ThreadBusy(
                 f"Thread {thread!r} was pruned, deleted or altered meanwhile, perhaps by this very call, whose reply was lost. "

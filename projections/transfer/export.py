@@ -7,54 +7,26 @@ who may only read can export.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from os import PathLike
-from typing import Any, NamedTuple, TypeVar, Union
+from typing import NamedTuple
 
 from eventlog.errors import CorruptEntry, LogLost, NewerSchema, ThreadBusy, ThreadNotFound
-from eventlog.flow import Emit, Flow
+from eventlog.flow import Emit, Flow, blocking
 from eventlog.keys import Keyspace, ThreadKeys
 from projections.integrity.chain import WholeChain
 from projections.integrity.log_end import LogEnd, log_end
 from projections.log.pages import digest_at, entry_order, read_entries
 from projections.registry.read import known_runs, known_threads
-from projections.transfer.blocking import Progress, on_file
-from projections.transfer.files import ExportFile, WrittenThread
-from projections.transfer.format import Entry, Header, ThreadEnd, ThreadHead
+from projections.transfer.files import ExportFile, Name, PartFile, WrittenThread
+from projections.transfer.format import Entry, Header, ThreadHead
+from projections.transfer.progress import Progress
 
-__all__ = [
-    "Again",
-    "Exported",
-    "LeftOut",
-    "Page",
-    "consumed",
-    "export_file",
-    "export_thread",
-    "threads_to_export",
-]
+__all__ = ["Exported", "LeftOut", "export_file", "export_thread", "export_to"]
 
 PAGE = 200
 PAGE_BYTES = 4 * 1024 * 1024
 ATTEMPTS = 20
-
-T = TypeVar("T")
-Path = Union[str, "PathLike[str]"]
-
-
-class Page(NamedTuple):
-    """Entries of a log that follow each other."""
-
-    entries: list[Entry]
-
-
-class Again(NamedTuple):
-    """The items of a thread so far do not count.
-
-    Its log was pruned or replaced. The items come again, from the head on.
-    """
-
-    thread: str
 
 
 class LeftOut(NamedTuple):
@@ -73,13 +45,13 @@ class Exported(NamedTuple):
     """In an export of all threads: those whose logs are damaged or gone."""
 
 
-def export_thread(keys: ThreadKeys, *, damaged: bool = False) -> Flow[None]:
-    """Emits a thread's log as it stands now.
+def export_thread(keys: ThreadKeys, file: PartFile, *, damaged: bool = False) -> Flow[int]:
+    """Writes a thread's log to a file as it stands now, and returns the number of its entries.
 
-    A `ThreadHead` is followed by a `Page` for every 200 entries or 4 MiB, and by a `ThreadEnd` after all of the log was checked.
-    Events that are appended meanwhile are left out. If the log is pruned or replaced meanwhile, `Again` is emitted, and the thread
-    starts over. With `damaged`, the log is not checked.
-    Memory: a page. Round trips: one per page, and two more.
+    Emits the work on the file, and `Progress`. The thread ends after all of the log was checked. Events that are appended meanwhile
+    are left out. If the log is pruned or replaced meanwhile, the thread is undone, and starts over. With `damaged`, the log is not
+    checked.
+    Memory: 200 entries or 4 MiB. Round trips: one per such page, and two more.
 
     Raises:
         ThreadNotFound: the thread has no log, or no checkpoints.
@@ -94,22 +66,22 @@ def export_thread(keys: ThreadKeys, *, damaged: bool = False) -> Flow[None]:
             raise _not_found(keys)
         runs = yield from known_runs(keys)
         digest = end.digest.decode(errors="replace")
-        yield Emit(ThreadHead(thread, end.sequence, digest, end.entries, tuple(run.decode() for run in runs)))
-        if damaged:
-            yield Emit(ThreadEnd(thread, (yield from _unchecked(keys, end))))
-            return
+        head = ThreadHead(thread, end.sequence, digest, end.entries, tuple(run.decode() for run in runs))
+        chain = None if damaged else WholeChain(thread)
+        yield from blocking(file.begin, head)
         try:
-            chain = yield from _checked(keys, end)
+            written = yield from _write_entries(keys, file, end, chain)
+            whole = chain is None or _is_whole(chain, end)
         except CorruptEntry:
             if (yield from _still_has(keys, end)):
                 raise
-            chain = None
-        if chain is not None:
-            if not chain.checkpoints:
+            whole = False
+        if whole:
+            if chain is not None and not chain.checkpoints:
                 raise _not_found(keys)
-            yield Emit(ThreadEnd(thread, end.entries))
-            return
-        yield Emit(Again(thread))
+            yield from blocking(file.end)
+            return written
+        yield from blocking(file.undo)
     raise ThreadBusy(f"Thread {thread!r} was pruned again and again while it was being exported. Call again later.")
 
 
@@ -118,34 +90,28 @@ def _not_found(keys: ThreadKeys) -> ThreadNotFound:
     return ThreadNotFound(f"Thread {thread!r} has no checkpoints to export. Check the id, and the prefix.")
 
 
-def _checked(keys: ThreadKeys, end: LogEnd) -> Flow[WholeChain | None]:
-    """Emits the entries up to an end and returns their chain.
-
-    Returns None if some of them were removed meanwhile.
-    """
-    chain = WholeChain(keys.thread.decode())
-    while chain.last != end.entry_id:
-        page = yield from _page(keys, chain.last if chain.entries else b"", end)
-        if not page:
-            return None
-        for entry in page:
-            chain.add(*entry)
-        if chain.entries > end.entries:
-            return None
-        yield Emit(Page(page))
-    if (chain.entries, chain.digest) != (end.entries, end.digest):
-        return None
-    chain.finish()
-    return chain
-
-
-def _unchecked(keys: ThreadKeys, end: LogEnd) -> Flow[int]:
-    """Emits the entries up to an end without checking them, and returns their number."""
-    after, count = b"", 0
+def _write_entries(keys: ThreadKeys, file: PartFile, end: LogEnd, chain: WholeChain | None) -> Flow[int]:
+    """Writes the entries up to an end, adds them to a chain, and returns their number."""
+    thread, after, written = keys.thread.decode(), b"", 0
+    yield Emit(Progress(thread, 0, end.entries))
     while after != end.entry_id and (page := (yield from _page(keys, after, end))):
-        yield Emit(Page(page))
-        after, count = page[-1].entry_id, count + len(page)
-    return count
+        if chain is not None:
+            for entry in page:
+                chain.add(*entry)
+            if chain.entries > end.entries:
+                break
+        yield from file.entries(page)
+        after, written = page[-1].entry_id, written + len(page)
+        yield Emit(Progress(thread, written, end.entries))
+    return written
+
+
+def _is_whole(chain: WholeChain, end: LogEnd) -> bool:
+    """Whether a chain has all entries up to an end; if not, some of them were removed meanwhile."""
+    if (chain.last, chain.entries, chain.digest) != (end.entry_id, end.entries, end.digest):
+        return False
+    chain.finish()
+    return True
 
 
 def _page(keys: ThreadKeys, after: bytes, end: LogEnd) -> Flow[list[Entry]]:
@@ -163,26 +129,7 @@ def _still_has(keys: ThreadKeys, end: LogEnd) -> Flow[bool]:
     return now is not None and now.entries >= end.entries
 
 
-def consumed(flow: Generator[Any, Any, T], take: Callable[[Any], Flow[None]]) -> Flow[T]:
-    """The result of a flow whose emitted items `take` consumes."""
-    try:
-        request = next(flow)
-        while True:
-            if isinstance(request, Emit):
-                yield from take(request.item)
-                request = flow.send(None)
-                continue
-            try:
-                reply = yield request
-            except Exception as error:  # noqa: BLE001 - the flow handles it
-                request = flow.throw(error)
-            else:
-                request = flow.send(reply)
-    except StopIteration as stop:
-        return stop.value  # type: ignore[no-any-return]
-
-
-def threads_to_export(keyspace: Keyspace, threads: Sequence[str] | None, *, damaged: bool) -> Flow[list[ThreadKeys]]:
+def _threads_to_export(keyspace: Keyspace, threads: Sequence[str] | None, *, damaged: bool) -> Flow[list[ThreadKeys]]:
     """The keys of some threads, each once, or of all threads, by id.
 
     Raises `ThreadNotFound` for a thread without a log.
@@ -202,30 +149,37 @@ def threads_to_export(keyspace: Keyspace, threads: Sequence[str] | None, *, dama
 def export_file(
     keyspace: Keyspace,
     threads: Sequence[str] | None,
-    path: Path,
+    path: Name,
     *,
     overwrite: bool,
     damaged: bool = False,
     resume: bool = True,
-) -> Flow[None]:
+) -> Flow[Exported]:
+    """Writes threads, or all threads, to a file that can be imported, as `export_to` describes."""
+    header = Header(int(time.time() * 1000), keyspace.prefix, package_version())
+    file = ExportFile(path, header, overwrite=overwrite, unchecked=damaged)
+    return (yield from export_to(file, keyspace, threads, damaged=damaged, resume=resume))
+
+
+def export_to(
+    file: PartFile, keyspace: Keyspace, threads: Sequence[str] | None, *, damaged: bool, resume: bool = True
+) -> Flow[Exported]:
     """Writes threads, or all threads, to a file.
 
-    Emits the work on the file, `Progress`, and `Exported` at the end.
-    The file is written as `path` with ".part" after it, and renamed when it is whole and on the disk. With `resume`, the part of an
-    earlier export of the same prefix is continued after those of its threads whose logs have not moved on. An export of all threads
-    leaves out threads that are deleted before their turn, and threads whose logs are damaged or gone, which `Exported` names. With
-    `damaged`, logs are written unchecked.
+    Emits the work on the file, and `Progress`.
+    The file is written as its path with ".part" after it, and renamed when it is whole and on the disk. With `resume`, the part of
+    an earlier export of the same prefix is continued after those of its threads whose logs have not moved on. An export of all
+    threads leaves out threads that are deleted before their turn, and threads whose logs are damaged or gone, which `Exported`
+    names. With `damaged`, logs are written unchecked.
 
     Raises `FileTaken`, and as `export_thread`.
     """
-    header = Header(int(time.time() * 1000), keyspace.prefix, package_version())
-    file = ExportFile(path, header, overwrite=overwrite, unchecked=damaged)
     try:
-        yield from on_file(file.check)
-        found = yield from threads_to_export(keyspace, threads, damaged=damaged)
-        written = yield from on_file(file.open_written)
+        yield from blocking(file.check)
+        found = yield from _threads_to_export(keyspace, threads, damaged=damaged)
+        written = yield from blocking(file.open_written)
         kept = (yield from _unchanged(found, written, damaged=damaged)) if resume else []
-        yield from on_file(lambda: file.resume(kept))
+        yield from blocking(file.resume, kept)
         done = {one.head.thread: one.head.entries for one in kept}
         left_out = []
         for thread, entries in done.items():
@@ -235,17 +189,17 @@ def export_file(
             if thread in done:
                 continue
             try:
-                done[thread] = yield from _write_thread(file, keys, damaged=damaged)
+                done[thread] = yield from export_thread(keys, file, damaged=damaged)
             except (ThreadNotFound, CorruptEntry, LogLost) as error:
                 if threads is not None or isinstance(error, NewerSchema):
                     raise
-                yield from on_file(file.undo)
+                yield from blocking(file.undo)
                 if not isinstance(error, ThreadNotFound):
                     left_out.append(LeftOut(thread, str(error)))
-        yield from on_file(file.finish)
+        yield from blocking(file.finish)
     finally:
         file.close()
-    yield Emit(Exported(len(done), sum(done.values()), tuple(left_out)))
+    return Exported(len(done), sum(done.values()), tuple(left_out))
 
 
 def _unchanged(
@@ -263,28 +217,6 @@ def _unchanged(
             end = None
         if end is None or end.digest != head.digest.encode():
             return written[:number]
-    return written
-
-
-def _write_thread(file: ExportFile, keys: ThreadKeys, *, damaged: bool) -> Flow[int]:
-    """Writes a thread, and returns the number of its entries."""
-    written = of = 0
-
-    def take(item: Any) -> Flow[None]:
-        nonlocal written, of
-        if isinstance(item, ThreadHead):
-            written, of = 0, item.entries
-            yield from on_file(lambda: file.begin(item))
-        elif isinstance(item, Page):
-            yield from on_file(lambda: file.entries(item.entries))
-            written += len(item.entries)
-        elif isinstance(item, Again):
-            yield from on_file(file.undo)
-        else:
-            yield from on_file(file.end)
-        yield Emit(Progress(keys.thread.decode(), written, of))
-
-    yield from consumed(export_thread(keys, damaged=damaged), take)
     return written
 
 

@@ -6,6 +6,7 @@ A file has another name until it is whole. It is read item by item.
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Sequence
 from contextlib import suppress
 from os import PathLike
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, Union
 
 from eventlog.errors import ExportUnreadable, FileTaken
+from eventlog.flow import Flow, blocking
 from projections.transfer.encoder import Encoder
 from projections.transfer.format import Entry, Header, Item, State, ThreadEnd, ThreadHead
 from projections.transfer.reader import Reader
@@ -22,13 +24,23 @@ try:
 except ImportError:  # without such locks, two exports to one file at once go unnoticed
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["ExportFile", "Name", "PartFile", "read_file"]
+__all__ = ["ExportFile", "Name", "PartFile", "WrittenThread", "read_file"]
 
 Name = Union[str, "PathLike[str]"]
 
 
-class PartFile:
-    """A file that has a suffix after its path until it is whole and on the disk.
+class WrittenThread(NamedTuple):
+    """A thread that a part has whole."""
+
+    head: ThreadHead
+    state: State
+    """The state of the part after the thread."""
+
+
+class PartFile(ABC):
+    """A file for the entries of threads that has a suffix after its path until it is whole and on the disk.
+
+    Each thread has `begin`, `entries` any number of times, and `end`, or instead of the last `undo`.
 
     Args:
         path: the path of the file.
@@ -70,6 +82,33 @@ class PartFile:
         self._file = file
         return file
 
+    @abstractmethod
+    def open_written(self) -> list[WrittenThread]:
+        """Opens the part, and returns the threads that it has whole, in order.
+
+        Raises `FileTaken` if the part is not the part of an export.
+        """
+
+    @abstractmethod
+    def resume(self, kept: Sequence[WrittenThread]) -> None:
+        """Continues after the threads that the part begins with, if any are kept."""
+
+    @abstractmethod
+    def begin(self, head: ThreadHead) -> None:
+        """Begins a thread."""
+
+    @abstractmethod
+    def entries(self, entries: Sequence[Entry]) -> Flow[None]:
+        """Adds entries to the thread."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """Ends the thread."""
+
+    @abstractmethod
+    def undo(self) -> None:
+        """Removes what was written since the last end of a thread."""
+
     def write(self, data: bytes) -> None:
         """Appends bytes."""
         assert self._file is not None
@@ -104,14 +143,6 @@ class PartFile:
             self._file = None
 
 
-class WrittenThread(NamedTuple):
-    """A thread that a part has whole."""
-
-    head: ThreadHead
-    state: State
-    """The state of the part after the thread."""
-
-
 class ExportFile(PartFile):
     """An export that is being written.
 
@@ -128,11 +159,7 @@ class ExportFile(PartFile):
         self._header = header
         self._encoder = Encoder()
 
-    def open_written(self) -> list[WrittenThread]:
-        """Opens the part, and returns the threads that it has whole, in order.
-
-        Raises `FileTaken` if the part is not the part of an export.
-        """
+    def open_written(self) -> list[WrittenThread]:  # noqa: D102
         file = self.open_part()
         reader = Reader(file, f"File {str(self.part)!r}")
         found: list[WrittenThread] = []
@@ -152,28 +179,23 @@ class ExportFile(PartFile):
                 ) from error
         return found
 
-    def resume(self, kept: Sequence[WrittenThread]) -> None:
-        """Continues after the threads that the part begins with, if any are kept."""
+    def resume(self, kept: Sequence[WrittenThread]) -> None:  # noqa: D102
         state = kept[-1].state if kept else State()
         self._encoder = Encoder(state)
         self.cut(state.offset)
         if not kept:
             self.write(self._encoder.header(self._header))
 
-    def begin(self, head: ThreadHead) -> None:
-        """Begins a thread."""
+    def begin(self, head: ThreadHead) -> None:  # noqa: D102
         self.write(self._encoder.begin(head))
 
-    def entries(self, entries: Sequence[Entry]) -> None:
-        """Adds entries to the thread."""
-        self.write(b"".join(map(self._encoder.entry, entries)))
+    def entries(self, entries: Sequence[Entry]) -> Flow[None]:  # noqa: D102
+        yield from blocking(lambda: self.write(b"".join(map(self._encoder.entry, entries))))
 
-    def end(self) -> None:
-        """Ends the thread."""
+    def end(self) -> None:  # noqa: D102
         self.write(self._encoder.end())
 
-    def undo(self) -> None:
-        """Removes the thread that has begun."""
+    def undo(self) -> None:  # noqa: D102
         self.cut(self._encoder.undo())
 
     def finish(self) -> None:

@@ -21,17 +21,17 @@ from eventlog.errors import (
     ThreadNotFound,
 )
 from eventlog.events import Recorded
-from eventlog.flow import Argument, Call, Emit, Flow, load_script
+from eventlog.flow import Argument, Call, Emit, Flow, blocking, load_script
 from eventlog.keys import Keyspace, ThreadKeys
 from projections.integrity.chain import WholeChain
 from projections.integrity.log_end import log_end
 from projections.log.index import rebuild_index
 from projections.log.pages import has_entry, read_entries
 from projections.log.staging import StagedIndex, stage_entries, staged_keys
-from projections.transfer.blocking import Progress, next_of
 from projections.transfer.export import PAGE_BYTES
 from projections.transfer.files import Name, read_file
 from projections.transfer.format import Entry, ThreadEnd, ThreadHead
+from projections.transfer.progress import Progress
 
 __all__ = ["Imported", "check_file", "first_difference", "import_file"]
 
@@ -122,10 +122,10 @@ def _damaged(path: Name, error: ServerError) -> ExportUnreadable:
     )
 
 
-def import_file(keyspace: Keyspace, path: Name, wanted: dict[str, Whole], *, ttl: int) -> Flow[None]:
+def import_file(keyspace: Keyspace, path: Name, wanted: dict[str, Whole], *, ttl: int) -> Flow[Imported]:
     """Puts threads of an export in place.
 
-    Emits the work on the file, `Progress`, and `Imported` at the end.
+    Emits the work on the file, and `Progress`.
 
     Args:
         keyspace: the keys of the prefix.
@@ -150,7 +150,7 @@ def import_file(keyspace: Keyspace, path: Name, wanted: dict[str, Whole], *, ttl
         raise _exists(path, found[0])
     count = entries = 0
     with closing(read_threads(path)) as items:
-        while (item := (yield from next_of(items))) is not None:
+        while (item := (yield from blocking(next, items, None))) is not None:
             if isinstance(item, ThreadHead):
                 is_wanted = item.thread in wanted and item.thread not in present
                 keys, done, of = keyspace.thread(item.thread.encode()), 0, item.entries
@@ -170,7 +170,7 @@ def import_file(keyspace: Keyspace, path: Name, wanted: dict[str, Whole], *, ttl
                 count, entries = count + 1, entries + done
             else:
                 present.add(item.head.thread)
-    yield Emit(Imported(count, entries, len(present)))
+    return Imported(count, entries, len(present))
 
 
 def first_difference(keyspace: Keyspace, path: Name, threads: Collection[str]) -> Flow[tuple[str, bytes] | None]:
@@ -179,7 +179,7 @@ def first_difference(keyspace: Keyspace, path: Name, threads: Collection[str]) -
     Returns the first thread whose log lacks an entry, or has another one, with the entry id before it. One round trip per page.
     """
     with closing(read_threads(path)) as items:
-        while (item := (yield from next_of(items))) is not None:
+        while (item := (yield from blocking(next, items, None))) is not None:
             if isinstance(item, ThreadHead):
                 thread, after = item.thread, b""
             elif isinstance(item, Read) and thread in threads:
@@ -198,7 +198,7 @@ def check_file(path: Name, threads: Sequence[str] | None) -> Flow[dict[str, Whol
     """
     found: dict[str, Whole] = {}
     with closing(read_threads(path)) as items:
-        while (item := (yield from next_of(items))) is not None:
+        while (item := (yield from blocking(next, items, None))) is not None:
             if isinstance(item, Whole) and (threads is None or item.head.thread in threads):
                 found[item.head.thread] = item
     if missing := [thread for thread in threads or () if thread not in found]:

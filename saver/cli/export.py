@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from projections.transfer.blocking import carry_out
-from projections.transfer.export import Exported, export_file
+from projections.transfer.export import export_file
+from projections.transfer.progress import reporting
 from saver.cli import output, with_langgraph
 from saver.cli.app import Options, command
 from saver.cli.arguments import chosen
@@ -52,8 +52,7 @@ def export(
             flow = with_langgraph.json_lines(keyspace, wanted, file, values=values, overwrite=force, damaged=damaged)
         else:
             flow = export_file(keyspace, wanted, file, overwrite=force, damaged=damaged)
-        *_, done = carry_out(runner, flow, f"export to {file!r}", progress)
-        assert isinstance(done, Exported)
+        done = runner.run(flow, f"export to {file!r}", reporting(progress))
     left_out = [one._asdict() for one in done.left_out]
     text = f"{counted(done.threads, 'thread')} with {counted(done.entries, 'event')} in {file}."
     options.report(text, {"file": file, **done._asdict(), "left_out": left_out})

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from eventlog.errors import ThreadNotFound
 from eventlog.flow import Flow
 from eventlog.keys import PARTITIONS, Keyspace
+from projections.transfer.export import Exported
 from saver.cli.app import Options
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def values_of(thread_id: str) -> Values:
 
 def json_lines(
     keyspace: Keyspace, threads: list[str] | None, file: str, *, values: bool, overwrite: bool, damaged: bool
-) -> Flow[None]:
+) -> Flow[Exported]:
     """The flow that writes events as JSON lines, with `values` deserialized or not."""
     from saver.cli.values import careful_serializer
     from saver.json_lines import export_lines

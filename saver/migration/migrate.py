@@ -19,10 +19,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 
 from eventlog.attribution import audit
 from eventlog.errors import EventLogError, InvalidArgument
-from eventlog.flow import Emit, Flow
-from projections.transfer.blocking import acarry_out, carry_out
-from projections.transfer.blocking import on_file as blocking
-from projections.transfer.export import consumed
+from eventlog.flow import Emit, Flow, blocking, collected
 from saver.configs import thread_id_of
 from saver.migration.sources import Name, Placed, names_in, source_of
 from saver.saver import RedisStreamSaver
@@ -170,19 +167,19 @@ async def acompare(
 def _run(migration: _Migration, progress: ProgressCallback | None) -> Migrated:
     for thread in migration.find_threads():
         flow = migration.migrate_thread(thread)
-        for step in carry_out(migration.target._runner, flow, f"thread {thread!r}", None):
-            if progress is not None:
-                progress(step)
+        migration.target._runner.run(flow, f"thread {thread!r}", progress or _ignore)
     return migration.done
 
 
 async def _arun(migration: _Migration, progress: ProgressCallback | None) -> Migrated:
     for thread in await asyncio.to_thread(migration.find_threads):
         flow = migration.migrate_thread(thread)
-        async for step in acarry_out(migration.target._runner, flow, f"thread {thread!r}", None):
-            if progress is not None:
-                progress(step)
+        await migration.target._runner.arun(flow, f"thread {thread!r}", progress or _ignore)
     return migration.done
+
+
+def _ignore(_: Progress) -> None:
+    pass
 
 
 class _Migration:
@@ -221,7 +218,7 @@ class _Migration:
 
     def migrate_thread(self, thread: Any) -> Flow[None]:
         """Migrates one thread; emits the work on the source, and `Progress`."""
-        names = sorted((yield from blocking(lambda: self.source.checkpoints(thread))))
+        names = sorted((yield from blocking(self.source.checkpoints, thread)))
         if self._named is not None and not names:
             raise InvalidArgument(f"The source has no thread {thread!r}. Check the id.")
         self.done.threads += 1
@@ -291,7 +288,7 @@ class _ThreadMigration:
 
     def _in_source(self, name: Name) -> Flow[CheckpointTuple | None]:
         config = config_of(self.thread, name.namespace, name.checkpoint_id)
-        return (yield from blocking(lambda: self.source.get_tuple(config)))
+        return (yield from blocking(self.source.get_tuple, config))
 
     def _in_target(self, name: Name) -> Flow[CheckpointTuple | None]:
         config = config_of(self.thread_id, name.namespace, name.checkpoint_id)
@@ -353,7 +350,7 @@ class _ThreadMigration:
         self.known[name] = _Known(dict(checkpoint["channel_versions"]), frozenset(checkpoint["channel_values"]))
 
     def _put_writes(self, name: Name, found: CheckpointTuple) -> Flow[None]:
-        placed = yield from blocking(lambda: self.source.placed(self.thread, name, found))
+        placed = yield from blocking(self.source.placed, self.thread, name, found)
         config = config_of(self.thread_id, name.namespace, name.checkpoint_id)
         for (task_id, path), some in _in_calls(placed):
             writes, indexes = [(one.channel, one.value) for one in some], [one.idx for one in some]
@@ -396,20 +393,12 @@ class _ThreadMigration:
 
     def _page_of_source(self, namespace: str, before: Any) -> Flow[list[CheckpointTuple]]:
         config = _config(self.thread, namespace)
-        return (
-            yield from blocking(lambda: self.source.listed(config, keep=lambda one: one, before=before, limit=PAGE))
-        )
+        return (yield from blocking(self.source.listed, config, keep=lambda one: one, before=before, limit=PAGE))
 
     def _page_of_target(self, namespace: str, before: Any, limit: int) -> Flow[dict[Name, CheckpointTuple]]:
-        found: dict[Name, CheckpointTuple] = {}
-
-        def take(item: CheckpointTuple) -> Flow[None]:
-            found[_name_of(item)] = item
-            yield from ()
-
         config = _config(self.thread_id, namespace)
-        yield from consumed(self.target._operations.list(self.target.serde, config, None, before, limit), take)
-        return found
+        found = yield from collected(self.target._operations.list(self.target.serde, config, None, before, limit))
+        return {_name_of(item): item for item in found}
 
     def _compare(
         self, name: Name, found: CheckpointTuple | None, other: CheckpointTuple | None, left: set[Name]
@@ -430,7 +419,7 @@ class _ThreadMigration:
 
     def _compare_latest(self, namespace: str) -> Flow[None]:
         config = _config(self.thread, namespace)
-        latest = yield from blocking(lambda: self.source.get_tuple(config))
+        latest = yield from blocking(self.source.get_tuple, config)
         other = yield from self.target._operations.get_tuple(self.target.serde, _config(self.thread_id, namespace))
         if latest is None:
             return

@@ -20,9 +20,9 @@ class Steps:
         """Those of the last flow."""
 
     def run(self, flow: Flow[T], before: Callable[[Request], object] | None = None) -> T:
-        """Result of `flow`; `before` is called with each request before it is sent."""
+        """Result of `flow`, whose items are dropped; `before` is called with each request before it is sent."""
         self.requests = []
-        return self.saver._runner.run(self._watched(flow, before), "test")
+        return self.saver._runner.run(self._watched(flow, before), "test", id)
 
     def items(self, flow: Flow[None], before: Callable[[Request], object] | None = None) -> list[Any]:
         """What `flow` emits."""

@@ -9,7 +9,6 @@ import pytest
 
 from eventlog.errors import ExportUnreadable, FileTaken, InvalidArgument, ThreadBusy, ThreadNotFound
 from eventlog.flow import Call
-from projections.transfer.blocking import carry_out
 from projections.transfer.files import read_file
 from projections.transfer.format import ThreadHead
 from saver import RedisStreamSaver
@@ -70,7 +69,7 @@ def test_nothing_is_removed_that_the_archive_lacks(
                 fill(saver, 12, 11)
 
         flow = saver._operations.archive_thread(saver.serde, "t", path, **options)
-        list(carry_out(saver._runner, steps._watched(flow, write), "test", None))
+        steps.run(flow, write)
         there = set(numbers(saver))
         saver.delete_thread("t")
         saver.import_threads(path)
@@ -94,7 +93,7 @@ def test_a_thread_that_never_rests_is_left_alone(
     options: dict[str, Any] = {"keep_last": 1, "delete": False}
     flow = saver._operations.archive_thread(saver.serde, "t", tmp_path / "a", **options)
     with pytest.raises(ThreadBusy, match="Nothing was removed"):
-        list(carry_out(saver._runner, steps._watched(flow, write), "test", None))
+        steps.run(flow, write)
     assert numbers(saver) == list(range(next(added) - 1, 0, -1))
     assert any(isinstance(item, ThreadHead) for item in read_file(tmp_path / "a"))
 
@@ -125,7 +124,7 @@ def test_a_file_that_is_not_what_was_written_prunes_nothing(
     options: dict[str, Any] = {"keep_last": 1, "delete": False}
     flow = saver._operations.archive_thread(saver.serde, "t", path, **options)
     with pytest.raises(ExportUnreadable):
-        list(carry_out(saver._runner, steps._watched(flow, spoil), "test", None))
+        steps.run(flow, spoil)
     assert spoilt
     assert len(numbers(saver)) == 6
 
@@ -173,7 +172,7 @@ def test_a_lost_answer_leaves_the_archive_whole(
 
     flow = saver._operations.archive_thread(saver.serde, "t", path, **options)
     with pytest.raises(ThreadBusy, match="left alone"):
-        list(carry_out(saver._runner, steps._watched(flow, lose), "test", None))
+        steps.run(flow, lose)
     saver.delete_thread("t")
     saver.import_threads(path)
     assert set(numbers(saver)) == set(range(1, 11))

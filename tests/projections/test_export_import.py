@@ -10,6 +10,7 @@ import sys
 import threading
 import tracemalloc
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +31,13 @@ from eventlog.errors import (
     ThreadNotFound,
 )
 from eventlog.feed.trimming import Retention, trim_partition
-from eventlog.flow import Call
+from eventlog.flow import Call, Flow
 from eventlog.keys import Keyspace
 from projections.registry.read import known_runs, known_threads
-from projections.transfer.blocking import carry_out
 from projections.transfer.encoder import Encoder
-from projections.transfer.export import Again, Page, export_file, export_thread
-from projections.transfer.files import read_file
-from projections.transfer.format import Entry, ThreadEnd, ThreadHead
+from projections.transfer.export import export_file, export_thread
+from projections.transfer.files import ExportFile, read_file
+from projections.transfer.format import Entry, Header, ThreadHead
 from saver import RedisStreamSaver
 from tests.projections.conftest import Open
 from tests.projections.steps import Steps, is_call
@@ -307,7 +307,7 @@ def test_a_user_who_may_only_read_can_export(any_server: Server, prefix: str, tm
             for attempt in range(2):
                 path = tmp_path / str(attempt)
                 runner = Runner(connections)
-                *_, done = carry_out(runner, export_file(bench.keyspace, None, path, overwrite=False), "test", None)
+                done = runner.run(export_file(bench.keyspace, None, path, overwrite=False), "test", id)
                 assert done.threads == 2
                 for number in range(2):
                     shared = bench.keyspace.partition(number)
@@ -317,8 +317,27 @@ def test_a_user_who_may_only_read_can_export(any_server: Server, prefix: str, tm
             bench.client.execute_command("ACL", "DELUSER", name)
 
 
-def pages(items: list[Any]) -> list[bytes]:
-    return [entry.entry_id for item in items if isinstance(item, Page) for entry in item.entries]
+class Written(ExportFile):
+    """A file that tells what is done to it."""
+
+    def __init__(self) -> None:
+        super().__init__("nowhere", Header(0, "", ""), overwrite=False, unchecked=False)
+        self.calls: list[str] = []
+        self.entry_ids: list[bytes] = []
+
+    def begin(self, head: ThreadHead) -> None:
+        self.calls.append("begin")
+
+    def entries(self, entries: Sequence[Entry]) -> Flow[None]:
+        self.calls.append("entries")
+        self.entry_ids += [entry.entry_id for entry in entries]
+        yield from ()
+
+    def end(self) -> None:
+        self.calls.append("end")
+
+    def undo(self) -> None:
+        self.calls.append("undo")
 
 
 def test_what_is_appended_meanwhile_is_not_in_it(saver: RedisStreamSaver, steps: Steps, audit: Audit) -> None:
@@ -336,10 +355,11 @@ def test_what_is_appended_meanwhile_is_not_in_it(saver: RedisStreamSaver, steps:
             saver.put(*put_of("t", next(added)))
         started = started or is_call(request, "log_end")
 
-    items = steps.items(export_thread(keys), meddle)
-    assert pages(items)[: len(before)] == before
-    assert len(pages(items)) <= len(before) + 1
-    assert isinstance(items[-1], ThreadEnd)
+    written = Written()
+    assert steps.run(export_thread(keys, written), meddle) == len(written.entry_ids)
+    assert written.entry_ids[: len(before)] == before
+    assert len(written.entry_ids) <= len(before) + 1
+    assert written.calls[-1] == "end"
 
 
 @pytest.mark.parametrize("how", ["pruned", "deleted", "replaced", "pruned again and again"])
@@ -368,9 +388,8 @@ def test_a_thread_changed_while_it_is_exported(
 
         path = tmp_path / f"{how} {moment}"
         flow = export_file(audit.keyspace, ["t"], path, overwrite=False)
-        watched = steps._watched(flow, meddle)
         try:
-            *_, done = carry_out(saver._runner, watched, "test", None)
+            done = steps.run(flow, meddle)
         except (ThreadNotFound, ThreadBusy) as error:
             assert not path.exists()
             assert how in ("deleted", "pruned again and again"), error
@@ -502,7 +521,7 @@ def test_an_export_that_was_cut_short_goes_on(
         calls += is_call(request, "read_entries")
 
     exporting = export_file(audit.keyspace, None, tmp_path / "counted", overwrite=False)
-    list(carry_out(saver._runner, steps._watched(exporting, count), "test", None))
+    steps.run(exporting, count)
     for moment in range(1, calls + 1):
         path = tmp_path / f"cut {moment}"
         calls = 0
@@ -513,9 +532,8 @@ def test_an_export_that_was_cut_short_goes_on(
                 raise KeyboardInterrupt
 
         for meddle in (fail, count):
-            flow = steps._watched(export_file(audit.keyspace, None, path, overwrite=False), meddle)
             with contextlib.suppress(KeyboardInterrupt):
-                list(carry_out(saver._runner, flow, "test", None))
+                steps.run(export_file(audit.keyspace, None, path, overwrite=False), meddle)
         assert calls == moment + 3 - (moment - 1), "threads that were written are not read again"
         assert list(read_file(path))[1:] == list(read_file(tmp_path / "whole"))[1:]
         assert not path.with_name(path.name + ".part").exists()
@@ -534,8 +552,7 @@ def test_a_part_whose_threads_moved_on_is_written_again(
             raise KeyboardInterrupt
 
     with contextlib.suppress(KeyboardInterrupt):
-        flow = steps._watched(export_file(audit.keyspace, None, path, overwrite=False), fail)
-        list(carry_out(saver._runner, flow, "test", None))
+        steps.run(export_file(audit.keyspace, None, path, overwrite=False), fail)
     saver.put(*put_of("a", 50))
     saver.export_threads(path)
     heads = [item for item in read_file(path) if isinstance(item, ThreadHead)]
@@ -560,10 +577,8 @@ def test_an_import_that_was_cut_short_is_made_again(
             if at == moment:
                 raise KeyboardInterrupt
 
-        operations = saver._operations
-        flow = steps._watched(operations.import_threads(tmp_path / "e", None), fail)
         with contextlib.suppress(KeyboardInterrupt):
-            list(carry_out(saver._runner, flow, "test", None))
+            steps.run(saver._operations.import_threads(tmp_path / "e", None), fail)
         lengths = {len(audit.check(thread)) for thread in "ab"}
         assert lengths <= {0, 60}
         done = saver.import_threads(tmp_path / "e")
@@ -781,8 +796,8 @@ def test_a_damaged_feed_is_no_damaged_log(any_server: Server, prefix: str, tmp_p
             saver.export_threads(tmp_path / "e")
 
 
-def test_again_comes_before_a_new_head(saver: RedisStreamSaver, steps: Steps, audit: Audit) -> None:
-    """`Again` tells a consumer that its items of a thread do not count."""
+def test_an_undo_comes_before_a_new_beginning(saver: RedisStreamSaver, steps: Steps, audit: Audit) -> None:
+    """A log that is pruned while it is exported is undone, and written from its beginning."""
     for number in range(1, 451):
         saver.put(*put_of("t", number))
     at = 0
@@ -794,13 +809,13 @@ def test_again_comes_before_a_new_head(saver: RedisStreamSaver, steps: Steps, au
             at += 1
             saver.prune(["t"], keep_last=5)
 
-    items = steps.items(export_thread(audit.keyspace.thread(b"t")), meddle)
-    kinds = [type(item) for item in items]
-    again = kinds.index(Again)
-    assert kinds[:2] == [ThreadHead, Page]
-    assert kinds[:again].count(ThreadHead) == 1
-    assert kinds[again + 1] is ThreadHead
-    assert kinds[-1] is ThreadEnd
+    written = Written()
+    steps.run(export_thread(audit.keyspace.thread(b"t"), written), meddle)
+    undo = written.calls.index("undo")
+    assert written.calls[:2] == ["begin", "entries"]
+    assert written.calls[:undo].count("begin") == 1
+    assert written.calls[undo + 1] == "begin"
+    assert written.calls[-1] == "end"
 
 
 def test_signed_threads_stay_signed(on: Open, tmp_path: Path, audit: Audit) -> None:

@@ -12,7 +12,6 @@ import pytest
 
 from eventlog.errors import CorruptEntry, EventLogError, ValueUnreadable
 from eventlog.keys import ThreadKeys
-from projections.transfer.blocking import carry_out
 from saver import RedisStreamSaver
 from saver.json_lines import export_lines
 from tests.saver.audit import Audit
@@ -208,7 +207,7 @@ def test_pieces_that_go_round_in_a_circle(private_server: Any, prefix: str, tmp_
         with pytest.raises(CorruptEntry, match="'t'"):
             saver.prune(["t"])
         lines = export_lines(audit.keyspace, ["t"], tmp_path / "lines", translator=None, overwrite=True, damaged=True)
-        list(carry_out(saver._runner, lines, "test", None))
+        saver._runner.run(lines, "test", id)
         exported = [json.loads(line) for line in (tmp_path / "lines").read_text().splitlines()]
         assert ["earlier entry" in one.get("damaged", "") for one in exported] == [False, circle != "itself", True]
 
