@@ -13,33 +13,27 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import datetime, timezone
 from math import isfinite
 from typing import Any
 
-from eventlog.codec import Keyframe, Malformed, base_of, checksum_of, decompressed, encode_keyframe, is_delta
+from eventlog.codec import Keyframe
 from eventlog.errors import CorruptEntry
 from eventlog.events import CheckpointSaved, Recorded, ValuesSaved, WritesSaved, decode_entry, entry_ms
-from eventlog.feed.reading import flattened
-from eventlog.flow import Command, Flow, blocking
+from eventlog.flow import Flow, blocking
 from eventlog.keys import Keyspace
+from projections.time_travel.states import States
 from projections.transfer.export import Exported, export_to
 from projections.transfer.files import Name, PartFile, WrittenThread
 from projections.transfer.format import Entry, ThreadHead
-from projections.values.pieces import StoredValue, assemble
+from projections.values.pieces import StoredValue
 from saver.translation import Translator
 
 __all__ = ["export_lines", "plain_data"]
 
-CACHED = 64 * 1024 * 1024
-"""The most bytes of values that are cached as bases of deltas."""
 _BESIDE = ("values", "writes", "body", "idempotency_key", "check", "base", "parts")
-
-ValueName = tuple[bytes, str, str]
-"""The entry, channel and version key of a value."""
 
 
 def export_lines(
@@ -58,7 +52,7 @@ def export_lines(
     A damaged log is an error if its thread is named, and is otherwise left out and reported. With `damaged` such
     logs are written as they are: an entry that is not an event has `damaged`, the reason, and its `fields`.
 
-    Reads only. Memory: a page, and 64 MiB of values. Raises `ValueUnreadable`, and as
+    Reads only. Memory: a page, and 32 MiB of values. Raises `ValueUnreadable`, and as
     `projections.transfer.export.export_to`.
     """
     file = _LinesFile(keyspace, translator, path, overwrite=overwrite, damaged=damaged)
@@ -78,8 +72,7 @@ class _LinesFile(PartFile):
         self._size = self._whole = 0
         """Bytes of the file, and of its whole threads."""
         self._thread = ""
-        self._cached: OrderedDict[ValueName, StoredValue] = OrderedDict()
-        self._bytes = 0
+        self._states: States
 
     def open_written(self) -> list[WrittenThread]:
         self.open_part()
@@ -90,8 +83,7 @@ class _LinesFile(PartFile):
 
     def begin(self, head: ThreadHead) -> None:
         self._thread = head.thread
-        self._cached.clear()
-        self._bytes = 0
+        self._states = States(self._keyspace.thread(head.thread.encode()))
 
     def entries(self, entries: Sequence[Entry]) -> Flow[None]:
         lines = []
@@ -140,8 +132,9 @@ class _LinesFile(PartFile):
                 shown["versions_since"] = event.base[0].decode()
         if isinstance(event, (CheckpointSaved, ValuesSaved)):
             shown["values"] = {}
-            for (channel, version), piece in event.values.items():
-                value = yield from self._value((entry_id, channel, version), piece)
+            self._states.offer(recorded)
+            for channel, version in event.values:
+                value = yield from self._states.value((entry_id, channel, version))
                 shown["values"][channel] = {"version": version, **self._shown(channel, value)}
         if isinstance(event, WritesSaved):
             shown["writes"] = [
@@ -164,47 +157,6 @@ class _LinesFile(PartFile):
         if self._translator is None:
             return {"type": value.type, "bytes": b64encode(value.data).decode()}
         return {"type": value.type, "value": plain_data(self._translator.value(self._thread, channel, value))}
-
-    def _value(self, name: ValueName, piece: bytes) -> Flow[StoredValue | None]:
-        """Returns the value of a piece.
-
-        Bases of deltas come from the cached values or from the log.
-        """
-        try:
-            chain = [decompressed(piece)]
-            while is_delta(chain[-1]):
-                entry_id, version = base_of(chain[-1])
-                base = entry_id, name[1], version.decode()
-                if (cached := self._cached.get(base)) is None:
-                    chain.append(decompressed((yield from self._fetch(base))))
-                else:
-                    chain.append(encode_keyframe(cached.type, cached.data, checksum_of(cached.data)))
-            value = assemble(chain[::-1])
-        except (Malformed, ValueError) as error:
-            raise CorruptEntry(
-                f"Entry {name[0].decode()} of thread {self._thread!r}: {error}. Restore the log from a backup, or "
-                "delete the thread."
-            ) from error
-        if value is not None and name not in self._cached:
-            self._cached[name] = value
-            self._bytes += len(value.data)
-            while self._bytes > CACHED:
-                self._bytes -= len(self._cached.popitem(last=False)[1].data)
-        return value
-
-    def _fetch(self, name: ValueName) -> Flow[bytes]:
-        entry_id, channel, version = name
-        found = yield Command("XRANGE", self._keyspace.thread(self._thread.encode()).log, [entry_id, entry_id])
-        piece = None
-        if found:  # decoding refuses a base that is not in an earlier entry, so no chain is a circle
-            event = decode_entry(self._thread, entry_id, flattened(found)[0][1]).event
-            piece = event.values.get((channel, version)) if isinstance(event, (CheckpointSaved, ValuesSaved)) else None
-        if piece is None:
-            raise CorruptEntry(
-                f"The log of thread {self._thread!r} lacks entry {entry_id.decode()}, or a value of it that later entries need. "
-                "If it was pruned just now, call again; otherwise restore the log from a backup."
-            )
-        return piece
 
 
 def plain_data(value: Any) -> Any:

@@ -135,6 +135,18 @@ class States:
             self._keep_writes(writes)
         return values, dict(zip(entry_ids, parts.writes, strict=True))
 
+    def value(self, name: ValueName) -> Flow[StoredValue | None]:
+        """A value; None if none was stored.
+
+        Takes no round trip if it is cached, else one. Raises `CorruptEntry` if the log lacks some of it.
+        """
+        if self._has(name):
+            return self._value(name)
+        fetched = yield from self._fetch([name], ())
+        if fetched is None:
+            raise damaged(self.keys, Malformed("needs entries that the log lacks"), name[0])
+        return fetched[0][name]
+
     def offer(self, recorded: Recorded) -> None:
         """Cache the values and writes of an event that was read whole.
 

@@ -209,7 +209,7 @@ def test_pieces_that_go_round_in_a_circle(private_server: Any, prefix: str, tmp_
         lines = export_lines(audit.keyspace, ["t"], tmp_path / "lines", translator=None, overwrite=True, damaged=True)
         saver._runner.run(lines, "test", id)
         exported = [json.loads(line) for line in (tmp_path / "lines").read_text().splitlines()]
-        assert ["earlier entry" in one.get("damaged", "") for one in exported] == [False, circle != "itself", True]
+        assert ["damaged" in one for one in exported] == [False, circle != "itself", True]
 
 
 @pytest.mark.parametrize("field", [b"=n", b"+1:n", b"+3:n", b"#n"])
