@@ -52,11 +52,11 @@ def _name_of(item: pytest.Item) -> tuple[str | None, str]:
     colour, rest = None, []
     for name, value in sorted(callspec.params.items()):
         plain = isinstance(value, (str, int, float, type(None)))
-        told = repr(value) if plain else getattr(value, "__name__", type(value).__name__)  # the same in every worker
+        text = repr(value) if plain else getattr(value, "__name__", type(value).__name__)  # the same in every worker
         if name in _FIXTURES:
-            colour = "async" if "async" in told.lower() else "sync"
+            colour = "async" if "async" in text.lower() else "sync"
         else:
-            rest.append(f"{name}={told}")
+            rest.append(f"{name}={text}")
     return colour, f"{item.location[0]}::{getattr(item, 'originalname', item.name)}[{', '.join(rest)}]"
 
 

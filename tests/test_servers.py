@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_every_server_answers(server: Server, prefix: str) -> None:
-    """Each server at hand stores a value and gives it back as bytes."""
+    """Each server found here stores a value and gives it back as bytes."""
     with server.client() as client:
         client.set(prefix, "1", px=60_000)
         assert client.get(prefix) == b"1"

@@ -252,17 +252,17 @@ def test_a_copy_of_what_is_pruned_meanwhile(
         audit.check(target)
 
 
-def test_a_rebuild_of_what_is_begun_anew_meanwhile(saver: RedisStreamSaver, steps: Steps, audit: Audit) -> None:
+def test_a_rebuild_of_a_thread_that_is_put_again_meanwhile(saver: RedisStreamSaver, steps: Steps, audit: Audit) -> None:
     """Whenever a thread is deleted and put again, its new log is rebuilt, and nothing that was staged is left."""
     for moment in range(1, 9):
         thread = f"t{moment}"
         put_line(saver, thread, 6)
 
-        def anew(thread: str = thread) -> None:
+        def put_again(thread: str = thread) -> None:
             saver.delete_thread(thread)
             put_line(saver, thread, 3)
 
-        steps.run(rebuild_thread(audit.keyspace.thread(thread.encode())), once(moment, anew))
+        steps.run(rebuild_thread(audit.keyspace.thread(thread.encode())), once(moment, put_again))
         assert numbers(saver, thread) in ([3, 2, 1], [6, 5, 4, 3, 2, 1])
         assert saver.check(thread).ok
         audit.check(thread)

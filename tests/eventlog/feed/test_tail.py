@@ -261,9 +261,9 @@ async def test_a_saver_s_events_are_loaded(of_either_kind: Server, prefix: str, 
                 await load(one)
             assert deleted.value.reason == "deleted"
         await saver.aput(*put_of("gone", 1))
-        with pytest.raises(EventGone) as anew:
+        with pytest.raises(EventGone) as again:
             await load(first)
-        assert anew.value.reason == "deleted"
+        assert again.value.reason == "deleted"
 
 
 async def test_an_expired_thread(any_server: Server, prefix: str, colour: str) -> None:
