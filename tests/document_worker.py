@@ -105,7 +105,8 @@ def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
     tasks = asyncio.all_tasks(loop)
     for task in tasks:
         task.cancel()
-    loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    if tasks:  # a block that was stopped in sync code has none
+        loop.run_until_complete(asyncio.wait(tasks))
 
 
 if __name__ == "__main__":
