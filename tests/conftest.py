@@ -15,7 +15,7 @@ settings.load_profile("untimed")
 
 
 def pytest_configure() -> None:
-    """Keep child processes from inheriting an ignored SIGINT, which tests send to them.
+    """Keep child processes from inheriting an ignored SIGINT, which tests send.
 
     `nohup` and some CI systems ignore SIGINT. A handler that does nothing still ignores it in this process, and the default
     returns in every program that is executed.

@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any
 
 SECONDS = 2.5
-"""How long a block runs that only a signal ends."""
+"""Seconds for which a block runs that only a signal ends."""
 
 
 class Stopped(BaseException):

@@ -1,4 +1,4 @@
-"""Markers that every test gets from its fixtures: `pure` or `server`, and `elsewhere`.
+"""Markers that a test gets from its fixtures: `pure` or `server`, and `elsewhere`.
 
 A test is `server` if a fixture gives it a server. A test that starts a process or opens a connection by itself carries
 the marker by hand. Every other test is `pure`: processes and connections are refused to it, so it needs no server.

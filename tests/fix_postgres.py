@@ -1,4 +1,4 @@
-"""Fixtures: a real PostgreSQL, started once per worker, and a database for each test."""
+"""Fixtures: a real PostgreSQL per worker, and a database for each test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real servers for tests and trials: find binaries, start servers, assemble a cluster.
+"""Real servers for tests and trials: binaries, server processes, and a cluster.
 
 Nothing here depends on pytest. `tests/fix_servers.py` makes fixtures of it, and `scripts/cluster` runs a cluster with it.
 Servers listen on a unix socket, or on loopback if necessary. They keep nothing on disk unless the arguments say so. A watcher
@@ -57,7 +57,7 @@ class Server:
     is_cluster: bool = False
 
     def client(self, **options: Any) -> Client:
-        """Return a new client of redis-py that replies bytes, to close or to use in a `with`."""
+        """Return a new client that replies bytes, to close or to use in a `with`."""
         return connect(self.url, **options)
 
     def flush(self) -> None:
@@ -73,7 +73,7 @@ class Server:
 
 
 def connect(url: str, **options: Any) -> Client:
-    """Return a client for `unix://`, `redis://` or `redis+cluster://host:port,host:port`."""
+    """Return a client for a URL: `unix:`, `redis:` or `redis+cluster://host:port,...`."""
     scheme, _, address = url.partition("://")
     if scheme != "redis+cluster":
         return redis.Redis.from_url(url, **options)
@@ -120,7 +120,7 @@ def _discovered() -> tuple[tuple[str, str, Path], ...]:
 
 
 def server_name(binary: Path) -> str | None:
-    """Return "redis-<major>.<minor>" or "valkey-<major>", None if the binary does not run."""
+    """Return "redis-MAJOR.MINOR" or "valkey-MAJOR", None if the binary does not run."""
     try:
         version = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError):
@@ -409,7 +409,7 @@ def _cluster_info(node: RunningServer) -> dict[str, str]:
 
 
 def _names_replicas(node: RunningServer, count: int) -> bool:
-    """Return whether the node names `count` replicas for each range, once they have data."""
+    """Return whether the node names `count` replicas with data for each range."""
     with redis.Redis(unix_socket_path=str(node.socket), protocol=2) as client:
         run: Any = client.execute_command
         # Read raw rows of [first, last, master, replica, ...], because versions of redis-py parse them differently.
@@ -422,9 +422,9 @@ def _text(reply: Any) -> str:
 
 
 def docker_reachable() -> bool:
-    """Return whether an engine answers, and note the result in TESTS_DOCKER for workers.
+    """Return whether a Docker engine answers.
 
-    TESTS_DOCKER=0 turns Docker off.
+    TESTS_DOCKER keeps the result for workers, and TESTS_DOCKER=0 turns Docker off.
     """
     if "TESTS_DOCKER" not in os.environ:
         os.environ["TESTS_DOCKER"] = "1" if _docker_answers() else "0"

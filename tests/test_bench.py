@@ -1,4 +1,4 @@
-"""scripts/bench in its smallest form, in this environment rather than one it sets up."""
+"""scripts/bench in its smallest form, in the environment of the tests."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ if __name__ == "__main__":
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Python with the benchmark's modules importable, and no progress bar in its output."""
+    """Run Python with the modules of the benchmark, and without a progress bar."""
     variables = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, *arguments]
     return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=100, check=False)
@@ -55,7 +55,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    """What a small run printed, and where its report is."""
+    """Run a small benchmark, and return its output and the folder of its report."""
     folder = tmp_path_factory.mktemp("bench") / "report"
     done = run("-c", SMALL, str(folder))
     assert done.returncode == 0, done.stderr
@@ -64,12 +64,12 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
 
 @pytest.fixture(scope="module")
 def data(ran: tuple[str, Path]) -> Any:
-    """Its figures."""
+    """Return the figures of the small run."""
     return json.loads((ran[1] / "report.json").read_text())
 
 
 def test_the_table_is_printed_and_written(ran: tuple[str, Path]) -> None:
-    """Every target and every workload is in it, and the file says what the terminal did."""
+    """The file has every target and every workload, and so has the terminal."""
     output, folder = ran
     written = (folder / "report.md").read_text()
     assert written in output
@@ -80,35 +80,35 @@ def test_the_table_is_printed_and_written(ran: tuple[str, Path]) -> None:
 
 
 def test_every_figure_is_in_the_json(data: Any) -> None:
-    """With this saver's median and 99th percentile, and no failure of anybody."""
+    """The JSON has the median and 99th percentile of this saver, and no failure."""
     figures = {
         f"{workload}.{name}": figure["savers"]
         for workload, there in data["workloads"].items()
         for name, figure in there.items()
     }
     assert len(figures) == 46
-    told = [(name, saver, found) for name, savers in figures.items() for saver, found in savers.items()]
-    assert [(name, saver, found["failed"]) for name, saver, found in told if "failed" in found] == []
+    measured = [(name, saver, found) for name, savers in figures.items() for saver, found in savers.items()]
+    assert [(name, saver, found["failed"]) for name, saver, found in measured if "failed" in found] == []
     for savers in figures.values():
         assert savers["this"]["samples"] > 0
         assert savers["this"]["median"] <= savers["this"]["p99"]
 
 
 def test_every_target_that_needs_no_other_saver_is_measured(data: Any) -> None:
-    """Only the memory of plainredis is missing."""
+    """Only the target that compares with plainredis is not measured."""
     missing = [target["name"] for target in data["targets"] if target["measured"] is None]
     assert missing == ["server memory, 24 steps"]
 
 
 def test_nothing_was_lost(data: Any) -> None:
-    """Neither operations nor checkpoints of the concurrent conversations."""
+    """Concurrent conversations lose neither operations nor checkpoints."""
     for workload in ("few", "many"):
-        for what in ("errors", "lost"):
-            assert data["workloads"][workload][what]["savers"]["this"]["median"] == 0
+        for figure in ("errors", "lost"):
+            assert data["workloads"][workload][figure]["savers"]["this"]["median"] == 0
 
 
 def test_the_charts_are_there(ran: tuple[str, Path]) -> None:
-    """PNG files, for what grows with the steps and for what does not."""
+    """Every chart is a PNG file."""
     charts = {path.stem: path.read_bytes() for path in ran[1].glob("*.png")}
     assert set(charts) == {
         "put",
@@ -124,21 +124,21 @@ def test_the_charts_are_there(ran: tuple[str, Path]) -> None:
 
 
 def test_audit_is_measured(tmp_path: Path) -> None:
-    """What signing costs, how fast logs are read, and the memory that takes."""
+    """The costs of signing, reading and memory are printed and written."""
     script = tmp_path / "small_audit.py"
     script.write_text(SMALL_AUDIT)
     done = run(str(script), str(tmp_path))
     assert done.returncode == 0, done.stderr
     figures = json.loads((tmp_path / "audit.json").read_text())["figures"]
-    told = {(one["figure"], one["variant"]): one for one in figures}
-    assert len(told) == 13
+    by_name = {(one["figure"], one["variant"]): one for one in figures}
+    assert len(by_name) == 13
     assert all(one["samples"] for one in figures)
-    assert told["put", "HMAC"]["ratio"] > 0
+    assert by_name["put", "HMAC"]["ratio"] > 0
     assert "Ed25519" in done.stdout
 
 
-def test_a_server_that_holds_data_is_refused(any_server: Server, prefix: str) -> None:
-    """It would be flushed."""
+def test_a_server_with_data_is_refused(any_server: Server, prefix: str) -> None:
+    """A server with data is refused, because the benchmark would flush it."""
     with any_server.client() as client:
         client.set(prefix, "mine")
         done = run("-m", "scripts.benchmark.main", "--url", any_server.url)
@@ -149,7 +149,7 @@ def test_a_server_that_holds_data_is_refused(any_server: Server, prefix: str) ->
 
 
 def test_help_names_every_option() -> None:
-    """`--help` is complete."""
+    """`--help` names every option."""
     done = run("-m", "scripts.benchmark.main", "--help")
     assert done.returncode == 0
     wanted = (

@@ -1,4 +1,4 @@
-"""scripts/demo, run as its user runs it, in this environment rather than one it sets up."""
+"""scripts/demo, run as a user runs it, in the environment of the tests."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ ROOT = Path(__file__).parents[1]
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The demo with these arguments, on something that is not a terminal."""
+    """Run the demo with these arguments, without a terminal."""
     return start([sys.executable, "-m", "scripts.story.story", *arguments], **environment)
 
 
 def start(command: Sequence[str], **environment: str) -> subprocess.CompletedProcess[str]:
-    """A command, with this project importable."""
+    """Run a command with the modules of this project."""
     variables = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "FORCE_COLOR"}}
     variables |= {"PYTHONPATH": str(ROOT), **environment}
     return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=200, check=False)
 
 
 def thread_in(output: str) -> str:
+    """Return the thread that the demo names."""
     found = re.search(r"refund-desk-\w+", output)
     assert found
     return found[0]
@@ -40,7 +41,7 @@ def thread_in(output: str) -> str:
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    """What one run printed, and where it left its thread."""
+    """Run the demo once, and return its output and the directory of its thread."""
     path = tmp_path_factory.mktemp("demo") / "data"
     done = run("--keep", str(path))
     assert (done.returncode, done.stderr) == (0, "")
@@ -48,7 +49,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
 
 
 def test_every_claim_is_checked_and_holds(kept: tuple[str, Path]) -> None:
-    """All of its claims are shown as held."""
+    """Every claim is shown as held."""
     output, _ = kept
     assert len(re.findall(r"^  ok ", output, re.MULTILINE)) == 19
     assert "FAILED" not in output
@@ -56,7 +57,7 @@ def test_every_claim_is_checked_and_holds(kept: tuple[str, Path]) -> None:
 
 
 def test_the_killed_branches_run_again_and_the_finished_do_not(kept: tuple[str, Path]) -> None:
-    """The books it shows name two processes for the unfinished branches, one for the finished."""
+    """The books show two processes for unfinished branches, and one for finished ones."""
     output, _ = kept
     books = re.findall(r"^(A-\d+) +((?:by \d+(?:, )?)+) +EUR [\d.]+ by (\d+)", output, re.MULTILINE)
     (killed,) = re.findall(r"process (\d+) was killed by SIGKILL", output)
@@ -70,7 +71,7 @@ def test_the_killed_branches_run_again_and_the_finished_do_not(kept: tuple[str, 
 
 
 def test_every_event_of_the_log_is_shown_once(kept: tuple[str, Path]) -> None:
-    """The sequence numbers shown are gapless from 1, and as many as it says there are events."""
+    """The demo shows the sequence numbers from 1 to the number of events, each once."""
     output, _ = kept
     shown = [int(number) for number in re.findall(r"^ *(\d+) +\d\d:\d\d:\d\d ", output, re.MULTILINE)]
     (said,) = re.findall(r"^(\d+) events, ", output, re.MULTILINE)
@@ -78,7 +79,7 @@ def test_every_event_of_the_log_is_shown_once(kept: tuple[str, Path]) -> None:
 
 
 def test_keep_leaves_the_thread_in_the_directory(kept: tuple[str, Path]) -> None:
-    """A saver opened there afterwards reads the fork, and the branch it left alone."""
+    """A saver on that directory reads the fork and the original branch."""
     output, path = kept
     config: Any = {"configurable": {"thread_id": thread_in(output)}}
     with RedisStreamSaver.embedded(path) as saver:
@@ -90,14 +91,14 @@ def test_keep_leaves_the_thread_in_the_directory(kept: tuple[str, Path]) -> None
 
 
 def test_output_is_plain_where_there_is_no_terminal(kept: tuple[str, Path]) -> None:
-    """No escape sequences, and no line wider than the 120 columns it takes for granted."""
+    """There are no escape sequences, and no line is wider than 120 columns."""
     output, _ = kept
     assert "\x1b" not in output
     assert max(map(len, output.splitlines())) <= 120
 
 
 def test_it_runs_on_a_cluster_in_a_narrow_ascii_terminal(cluster: Server) -> None:
-    """`--url` names any server; the output keeps to the columns and the characters there are."""
+    """With `--url` and a narrow ASCII terminal, the output fits the terminal."""
     done = run("--url", cluster.url, COLUMNS="50", PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.isascii()
@@ -107,7 +108,7 @@ def test_it_runs_on_a_cluster_in_a_narrow_ascii_terminal(cluster: Server) -> Non
 
 
 def test_a_server_that_is_not_there_is_an_error_without_traceback() -> None:
-    """It says so, and exits with 1."""
+    """The demo names the error, and exits with 1."""
     done = run("--url", "redis://127.0.0.1:1")
     assert done.returncode == 1
     assert done.stderr.startswith("scripts/demo: ")
@@ -115,7 +116,7 @@ def test_a_server_that_is_not_there_is_an_error_without_traceback() -> None:
 
 
 def test_a_claim_that_does_not_hold_fails_the_run() -> None:
-    """It is shown as failed, and the exit code is 1."""
+    """A failed claim is shown as failed, and the exit code is 1."""
     program = (
         "import sys\n"
         "from scripts.story import story\n"
@@ -129,7 +130,7 @@ def test_a_claim_that_does_not_hold_fails_the_run() -> None:
 
 
 def test_help_names_every_option() -> None:
-    """`--help` is complete."""
+    """`--help` names every option."""
     done = run("--help")
     assert done.returncode == 0
     assert all(option in done.stdout for option in ("--keep PATH", "--url URL", "NO_COLOR"))

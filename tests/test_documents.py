@@ -1,4 +1,4 @@
-"""Every block and command of the documents runs, and every link leads somewhere."""
+"""Every block and command of the documents runs, and every link has a target."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ALL_FILES = [*sorted(ROOT.glob("*.md")), ROOT / "tests/README.md"]
 @pytest.mark.timeout(900)  # a document has up to thirty commands, each a process of its own
 @pytest.mark.parametrize("path", RUN_FILES, ids=lambda path: path.name)
 def test_every_block_runs(path: Path, private_server: Callable[..., RunningServer], tmp_path: Path) -> None:
-    """The blocks of a document run from top to bottom, and print the output that it shows."""
+    """The blocks of a document run in order, and print the output that it shows."""
     text = path.read_text()
     with Stage(path.name, text, tmp_path, private_server) as stage:
         stage.run(list(blocks(text)))
@@ -53,7 +53,7 @@ def test_every_block_runs(path: Path, private_server: Callable[..., RunningServe
 
 @pytest.mark.parametrize("path", RUN_FILES, ids=lambda path: path.name)
 def test_every_block_has_a_language_that_is_known(path: Path) -> None:
-    """A block in an unknown language would not be run."""
+    """Every block has a known language, because others do not run."""
     unknown = [(one.line, one.language) for one in blocks(path.read_text()) if one.language not in LANGUAGES]
     assert unknown == []
 
@@ -66,13 +66,13 @@ def test_few_blocks_are_not_run() -> None:
 
 
 @pytest.mark.parametrize("path", ALL_FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_link_leads_somewhere(path: Path) -> None:
+def test_every_link_has_a_target(path: Path) -> None:
     """Files and anchors exist; addresses of other sites have a host."""
-    wrong = [target for target in links(path.read_text()) if not _leads_somewhere(path, target)]
+    wrong = [target for target in links(path.read_text()) if not _has_target(path, target)]
     assert wrong == []
 
 
-def _leads_somewhere(path: Path, target: str) -> bool:
+def _has_target(path: Path, target: str) -> bool:
     if target.startswith(("https://", "http://")):
         parts = urlsplit(target)
         return parts.scheme == "https" and "." in parts.netloc
@@ -81,7 +81,7 @@ def _leads_somewhere(path: Path, target: str) -> bool:
     return file.exists() and (not anchor or anchor in anchors(file.read_text()))
 
 
-# The reading of documents itself
+# The reader of documents
 
 DOCUMENT = """\
 # A `title`, with [a link](other.md)
@@ -113,13 +113,13 @@ $ agentlog threads
 
 
 def test_blocks_have_lines_and_directives() -> None:
-    """Language, first line, and the comment directly before each block."""
+    """Blocks have a language, a first line, and the comment directly before them."""
     found = [(one.language, one.line, one.not_run, one.endless) for one in blocks(DOCUMENT)]
     assert found == [("python", 6, "", False), ("sh", 14, "needs Sentinel", False), ("console", 22, "", True)]
 
 
 def test_commands_have_continuations_outputs_and_exit_codes() -> None:
-    """A backslash continues a command; output follows `$ `; a comment names the exit code."""
+    """Commands have continuation lines, outputs, and exit codes from comments."""
     _, shell, console = blocks(DOCUMENT)
     first, second = commands(shell)
     assert (first.text, first.output, first.exit_code) == ("agentlog log 42 \\\n    --patch", None, 0)
@@ -130,13 +130,13 @@ def test_commands_have_continuations_outputs_and_exit_codes() -> None:
 
 
 def test_links_and_anchors_are_githubs() -> None:
-    """Links outside of code; slugs of headings, numbered where they repeat."""
+    """Links are outside of code, and repeated slugs of headings have numbers."""
     assert links(DOCUMENT) == ["other.md", "charts/one.png"]
     assert anchors(DOCUMENT) == {"a-title-with-a-link", "notes", "notes-1"}
 
 
 def test_a_block_can_be_a_file() -> None:
-    """Its first line names it."""
+    """The first line of a block can name a file."""
     assert Block("python", "# hello.py\nprint()\n", 1).file == "hello.py"
     assert Block("python", "# A comment.\n", 1).file is None
 
@@ -154,12 +154,12 @@ def test_a_block_can_be_a_file() -> None:
     ],
 )
 def test_variable_parts_are_equal(one: str, other: str) -> None:
-    """Times, ids, addresses, sizes and durations may differ between the document and the run."""
+    """Times, ids, addresses, sizes and durations may differ from the document."""
     assert normalized(one) == normalized(other)
 
 
 def test_outputs_agree_but_for_lines_left_out() -> None:
-    """A line `...` stands for any number of lines; other lines must be there, in order."""
+    """A line `...` stands for any lines, and all other lines must be there in order."""
     assert agree("a\n...\nd", "a\nb\nc\nd\n")
     assert agree("a\n...\nd", "a\nd\n")
     assert not agree("a\nd", "a\nb\nd\n")

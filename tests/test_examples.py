@@ -94,7 +94,7 @@ def test_usage_is_killed_between_any_two_statements_and_counts_once(
 def test_usage_knows_the_user_of_writes_before_the_first_checkpoint(
     any_server: Server, prefix: str, tmp_path: Path
 ) -> None:
-    """Tokens of writes that come before their thread's first checkpoint are counted for its user."""
+    """Tokens of writes before their thread's first checkpoint count for its user."""
     message = AIMessage("yes", usage_metadata={"input_tokens": 7, "output_tokens": 3, "total_tokens": 10})
     with (
         RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix) as saver,
@@ -144,7 +144,7 @@ def test_usage_runs_from_the_command_line(any_server: Server, tmp_path: Path) ->
 def test_billing_charges_each_step_once(
     postgres_url: str, private_server: Callable[..., RunningServer], tmp_path: Path
 ) -> None:
-    """Two workers, of which one is killed within a charge, charge each checkpoint once."""
+    """Two workers, one of them killed within a charge, charge each checkpoint once."""
     import psycopg
 
     url = private_server().url
@@ -187,7 +187,7 @@ def test_billing_charges_each_step_once(
             with database.transaction():
                 database.execute("LOCK TABLE charges IN EXCLUSIVE MODE")
                 put(saver, range(3, 8))
-                # Both are now within a charge; the one that is killed has not committed it.
+                # Both are now within a charge, and the killed one has not committed it.
                 eventually(lambda: count("SELECT count(*) FROM pg_locks WHERE NOT granted") == 2)
                 first.kill()
                 first.wait()

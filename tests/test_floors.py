@@ -1,4 +1,4 @@
-"""The shape of the project: floors, public names, the two colours."""
+"""The shape of the project: floors, rooms, public names, sync and async methods."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from saver import RedisStreamSaver
 
 ROOT = Path(__file__).parent.parent
 FLOORS = ["eventlog", "projections", "saver"]
-"""From the bottom up."""
+"""The floors, from the bottom up."""
 ROOMS = {
     "eventlog": ["connect", "transport", "feed"],
     "projections": [
@@ -32,11 +32,11 @@ ROOMS = {
 }
 """The rooms of each floor, from the bottom up."""
 TOP_ABOVE_ROOMS = {"projections.feed"}
-"""Modules beside the rooms of a floor that may import from these."""
+"""Modules outside of rooms that may import from rooms."""
 
 
 def module_files() -> dict[str, Path]:
-    """Every module of the three floors by its dotted name."""
+    """Return every module of the three floors by its dotted name."""
     found = {}
     for floor in FLOORS:
         for path in (ROOT / floor).rglob("*.py"):
@@ -49,7 +49,7 @@ FILES = module_files()
 
 
 def imports_of(path: Path) -> set[str]:
-    """Dotted names that a module imports anywhere, also inside functions and for type checkers only."""
+    """Return the dotted names that a module imports anywhere, also inside functions."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -62,12 +62,12 @@ def imports_of(path: Path) -> set[str]:
 
 
 def top_packages(path: Path) -> set[str]:
-    """Top-level packages that a module imports."""
+    """Return the top-level packages that a module imports."""
     return {name.partition(".")[0] for name in imports_of(path)}
 
 
 def circles(graph: Mapping[str, set[str]]) -> list[tuple[str, ...]]:
-    """Groups of nodes that reach each other."""
+    """Return the groups of nodes that reach each other."""
     reached: dict[str, set[str]] = {}
     for start in graph:
         found: set[str] = set()
@@ -88,14 +88,14 @@ def circles(graph: Mapping[str, set[str]]) -> list[tuple[str, ...]]:
 
 @pytest.mark.parametrize("floor", FLOORS)
 def test_imports_go_down_only(floor: str) -> None:
-    """saver -> projections -> eventlog, and never up."""
+    """Imports go from saver to projections to eventlog, and never up."""
     allowed = FLOORS[: FLOORS.index(floor) + 1]
     for path in (ROOT / floor).rglob("*.py"):
         assert top_packages(path) & set(FLOORS) <= set(allowed), path.name
 
 
 def test_no_module_imports_itself_by_way_of_others() -> None:
-    """No import circle anywhere, and none that a lazy import or a type checker's import hides."""
+    """There is no import circle, also none through lazy imports."""
     assert circles({name: imports_of(path) - {name} for name, path in FILES.items()}) == []
 
 
@@ -106,7 +106,7 @@ def test_circles_are_found() -> None:
 
 
 def room_of(module: str) -> int | None:
-    """Position of a module's room on its floor; None for a module beside the rooms."""
+    """Return the number of a module's room, None for a module outside of rooms."""
     floor, _, rest = module.partition(".")
     room = rest.partition(".")[0]
     return ROOMS[floor].index(room) if room in ROOMS[floor] else None
@@ -114,7 +114,7 @@ def room_of(module: str) -> int | None:
 
 @pytest.mark.parametrize("floor", FLOORS)
 def test_rooms_import_rooms_below_them(floor: str) -> None:
-    """A room imports from itself and the rooms below it; modules beside the rooms import from none."""
+    """A room imports only from itself and rooms below, and other modules from no room."""
     wrong = []
     for module, path in FILES.items():
         if module == floor or not module.startswith(f"{floor}."):
@@ -145,7 +145,7 @@ def test_the_log_knows_nothing_of_langgraph() -> None:
 
 @pytest.mark.server
 def test_top_level_holds_nothing_else() -> None:
-    """No folder but the three floors, tests and scripts."""
+    """The only folders are the three floors, tests and scripts."""
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
     folders = {name.partition("/")[0] for name in tracked if "/" in name and not name.startswith(".")}
     assert folders <= {*FLOORS, "tests", "scripts"}
@@ -156,16 +156,16 @@ def public_methods() -> list[str]:
 
 
 @pytest.mark.parametrize("name", [name for name in public_methods() if "a" + name in public_methods()])
-def test_both_colours_take_the_same(name: str) -> None:
-    """A method and its async twin have the same parameters, and both say what they do."""
+def test_sync_and_async_methods_take_the_same(name: str) -> None:
+    """A method and its async twin have the same parameters, and both have a docstring."""
     sync, twin = getattr(RedisStreamSaver, name), getattr(RedisStreamSaver, "a" + name)
     assert inspect.signature(sync).parameters == inspect.signature(twin).parameters
     assert sync.__doc__
     assert twin.__doc__
 
 
-def test_every_operation_has_two_colours() -> None:
-    """All of the interface is there in both colours, and is this class's own."""
+def test_every_operation_is_sync_and_async() -> None:
+    """The class defines every method of the interface, sync and async."""
     names = "get_tuple list put put_writes delete_thread delete_for_runs copy_thread prune get_delta_channel_history setup close"
     for name in names.split():
         assert name in vars(RedisStreamSaver)
@@ -174,7 +174,7 @@ def test_every_operation_has_two_colours() -> None:
 
 @pytest.mark.server
 def test_lower_floors_load_without_langgraph() -> None:
-    """The log can be tailed and folded where LangGraph is not installed."""
+    """The log can be read and folded without LangGraph."""
     code = (
         "import sys; sys.modules.update(dict.fromkeys(('langgraph', 'langchain_core')));"
         "import eventlog, projections, projections.checkpoints.listing, projections.checkpoints.pruning, projections.transfer.copy"

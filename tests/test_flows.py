@@ -1,4 +1,7 @@
-"""No call of a flow is lost: a generator that nobody runs does nothing, and says nothing about it."""
+"""Every flow that is made is run.
+
+A generator that nobody runs does nothing, and raises no error.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +29,14 @@ SCOPE = (*FUNCTION, ast.Lambda)
 
 
 class Module:
-    """The definitions of one module, and its nodes' parents."""
+    """The definitions of one module, and the parents of its nodes."""
 
     def __init__(self, name: str, source: str) -> None:
         self.name = name
         self.tree = ast.parse(source)
         self.parents = {child: node for node in ast.walk(self.tree) for child in ast.iter_child_nodes(node)}
         self.imports: dict[str, tuple[str, str]] = {}
-        """Local name -> module and name there; "" for the module itself."""
+        """Local name -> module, and name in the module, "" for the module itself."""
         for node in ast.walk(self.tree):
             if isinstance(node, ast.Import):
                 self.imports.update({one.asname or one.name: (one.name, "") for one in node.names})
@@ -44,31 +47,31 @@ class Module:
         self._functions: dict[ast.AST, dict[str, Function]] = {}
 
     def functions(self, scope: Function | ast.Module) -> dict[str, Function]:
-        """The functions that are defined right in a scope, by name."""
+        """Return the functions that are defined directly in a scope, by name."""
         if scope not in self._functions:
             inner = (node for one in scope.body for node in _same_scope(one))
             self._functions[scope] = {node.name: node for node in inner if isinstance(node, FUNCTION)}
         return self._functions[scope]
 
     def above(self, node: ast.AST) -> Iterator[ast.AST]:
-        """What encloses a node, innermost first."""
+        """Yield the nodes around a node, innermost first."""
         while node in self.parents:
             node = self.parents[node]
             yield node
 
 
 class Flows:
-    """Says which calls return a flow, and which of these are lost.
+    """The calls that return a flow, and those whose flow is lost.
 
-    A plain name is looked up in the enclosing functions, in the module, and through its `from` import. `x.method` is
-    looked up in the class of `x` and its bases: `self`, or the class that annotations and assignments give `x`. Where
-    these give no class, the method's name decides: the call returns a flow if all classes that define the method say so.
+    A plain name is looked up in the enclosing functions, in the module, and through its `from` import. `x.method` is looked up
+    in the class of `x` and its bases. The class comes from `self`, or from annotations and assignments. If they give no class,
+    the method's name decides: the call returns a flow if all classes that define the method return one.
     """
 
     def __init__(self, sources: Mapping[str, str]) -> None:
         self.modules = {name: Module(name, source) for name, source in sources.items()}
         self.methods: dict[str, dict[str, str]] = {}
-        """Class -> method -> the annotation of its result."""
+        """Class -> method -> annotation of the result."""
         self.bases: dict[str, list[str]] = {}
         for module in self.modules.values():
             for name, node in module.classes.items():
@@ -77,7 +80,7 @@ class Flows:
                 self.bases.setdefault(name, []).extend(ast.unparse(base).rpartition(".")[2] for base in node.bases)
 
     def calls(self) -> list[tuple[Module, ast.Call]]:
-        """All calls that return a flow."""
+        """Return all calls that return a flow."""
         return [
             (module, node)
             for module in self.modules.values()
@@ -86,7 +89,7 @@ class Flows:
         ]
 
     def lost(self) -> list[str]:
-        """Module, line and text of each call whose flow nobody runs."""
+        """Return module, line and text of each call whose flow nobody runs."""
         return [
             f"{module.name}:{node.lineno}: {ast.unparse(node)}"
             for module, node in self.calls()
@@ -94,7 +97,7 @@ class Flows:
         ]
 
     def _result(self, module: Module, call: ast.Call) -> str:
-        """The annotation of a call's result; "" where it is not known."""
+        """Return the annotation of a call's result, "" if it is not known."""
         if isinstance(call.func, ast.Name):
             return self._named(module, call, call.func.id)
         if not isinstance(call.func, ast.Attribute):
@@ -131,7 +134,7 @@ class Flows:
         return "" if further is None or further[0] == home else self._defined(*further)
 
     def _of_method(self, owner: str, method: str) -> str:
-        """What a class's method returns; "" too for a class that is not this project's."""
+        """Return the annotation of a method's result, "" for a class of another project."""
         owner = _plain(owner)
         if owner not in self.methods:
             return ""
@@ -140,7 +143,7 @@ class Flows:
         return next(filter(None, (self._of_method(base, method) for base in self.bases[owner])), "")
 
     def _type_of(self, module: Module, receiver: ast.expr) -> str:
-        """The annotation that holds for an expression; "" where it is not known."""
+        """Return the annotation of an expression, "" if it is not known."""
         if isinstance(receiver, ast.Call):
             if ast.unparse(receiver) == "super()":
                 return self._enclosing(module, receiver)
@@ -165,7 +168,7 @@ class Flows:
         return next((one.name for one in module.above(node) if isinstance(one, ast.ClassDef)), "")
 
     def _of_local(self, module: Module, scope: Function | ast.Module, name: str) -> str:
-        """By a parameter's annotation, or by the assigned value."""
+        """Return the annotation of a parameter, or of an assigned value."""
         if not isinstance(scope, ast.Module):
             arguments = scope.args
             for one in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs):
@@ -179,7 +182,7 @@ class Flows:
         return ""
 
     def _of_attribute(self, owner: str, name: str) -> str:
-        """By an annotation in the class, or by the value that `__init__` gives it."""
+        """Return the annotation in the class, or of the value that `__init__` assigns."""
         for module in self.modules.values():
             for one in ast.walk(module.classes[owner]) if owner in module.classes else ():
                 if isinstance(one, ast.AnnAssign) and ast.unparse(one.target) in (name, f"self.{name}"):
@@ -192,18 +195,18 @@ class Flows:
 
 
 def result_of(function: Function) -> str:
-    """The annotation of a function's result."""
+    """Return the annotation of a function's result."""
     return "" if function.returns is None else ast.unparse(function.returns).strip("\"'")
 
 
 def _plain(annotation: str) -> str:
-    """A class's name in an annotation, without its module, its arguments and `| None`."""
+    """Return a class's name in an annotation, without module, arguments and `| None`."""
     names = [part.strip("\"' ") for part in annotation.split("|")]
     return next((name.partition("[")[0].rpartition(".")[2] for name in names if name != "None"), "")
 
 
 def _same_scope(node: ast.AST) -> Iterator[ast.AST]:
-    """A statement and what it holds, without the bodies of functions and classes."""
+    """Yield a statement and its parts, without the bodies of functions and classes."""
     yield node
     if not isinstance(node, (*SCOPE, ast.ClassDef)):
         for child in ast.iter_child_nodes(node):
@@ -211,7 +214,7 @@ def _same_scope(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _is_taken(module: Module, node: ast.AST) -> bool:
-    """Whether a flow is run, returned or passed on, itself or under the name that it is assigned to."""
+    """Return whether a flow is run, returned or passed on, directly or by its name."""
     parent = module.parents[node]
     while isinstance(parent, ast.IfExp) and node is not parent.test:
         node, parent = parent, module.parents[parent]
@@ -233,13 +236,13 @@ def _is_taken(module: Module, node: ast.AST) -> bool:
 
 
 def swallowed(source: str) -> list[str]:
-    """Comments that hold more than a formatter's directive."""
+    """Return the comments that contain more than a formatter's directive."""
     comments = (one for one in tokenize.generate_tokens(io.StringIO(source).readline) if one.type == tokenize.COMMENT)
     return [one.string for one in comments if FORMATTER.search(one.string) and not DIRECTIVE.fullmatch(one.string)]
 
 
 def sources(*folders: str) -> dict[str, str]:
-    """The modules in some folders, by name."""
+    """Return the modules in some folders, by name."""
     return {
         ".".join(path.relative_to(ROOT).with_suffix("").parts): path.read_text()
         for folder in folders
@@ -248,14 +251,14 @@ def sources(*folders: str) -> dict[str, str]:
 
 
 def test_every_flow_is_run_or_passed_on() -> None:
-    """Each call that returns a flow stands under `yield from`, is returned, or is an argument."""
+    """Each call that returns a flow is run, returned, or passed on."""
     flows = Flows(sources(*FLOORS))
     assert flows.lost() == []
     assert len(flows.calls()) > 400
 
 
 def test_directives_swallow_nothing() -> None:
-    """Nothing but the directive stands in a formatter's comment."""
+    """A formatter's comment contains nothing but the directive."""
     found = {name: swallowed(source) for name, source in sources(*FOLDERS).items()}
     assert {name: comments for name, comments in found.items() if comments} == {}
 
@@ -306,7 +309,7 @@ def flow(x=None) -> Flow[None]:
     ],
 )
 def test_a_flow_that_nobody_runs_is_found(body: str) -> None:
-    """A call of a flow as a statement, in a value that is not used, or handed to nobody is reported."""
+    """A call of a flow whose result is not used is reported."""
     source = HEADER + textwrap.dedent(
         f"""
         class Tried(Lanes, Member):
@@ -335,7 +338,7 @@ def test_a_flow_that_nobody_runs_is_found(body: str) -> None:
     ],
 )
 def test_a_flow_that_is_run_or_passed_on_is_not_reported(body: str) -> None:
-    """What is run, returned or passed on is fine, and so is a method of another class by the same name."""
+    """A flow that is run or passed on is not reported, nor is another class's method."""
     source = HEADER + textwrap.dedent(
         f"""
         class Tried(Lanes, Member):
@@ -346,8 +349,8 @@ def test_a_flow_that_is_run_or_passed_on_is_not_reported(body: str) -> None:
     assert Flows({"made": source}).lost() == []
 
 
-def test_the_defect_of_old_is_found() -> None:
-    """A `yield from` that a re-wrap moved into a comment is reported, and so is the call without it."""
+def test_a_swallowed_yield_from_is_found() -> None:
+    """A `yield from` inside a comment is reported, and so is the call without it."""
     source = textwrap.dedent(
         """
         class Lanes:

@@ -1,4 +1,4 @@
-"""`langgraph.checkpoint.redis_streams`, and modules of an application that hide a package of this project."""
+"""The namespace of LangGraph, and modules of an application that hide a package."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ HIDDEN = [
     for name in ("eventlog", "projections", "saver")
     for form in (f"{name}.py", f"{name}/__init__.py")
     for through in IMPORTS
-    if (name, through) != ("saver", "saver")  # nothing of this project is run then
+    if (name, through) != ("saver", "saver")  # then no code of this project runs
 ]
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what a wheel installs."""
+    """Return a folder with the files that a wheel installs."""
     folder = tmp_path_factory.mktemp("wheel")
     subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder], cwd=ROOT, check=True)
     (wheel,) = folder.glob("*.whl")
@@ -48,14 +48,14 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(arguments: list[str], folder: Path, *paths: Path) -> subprocess.CompletedProcess[str]:
-    """Runs Python in a folder, with these on `sys.path` before what is installed."""
+    """Run Python in a folder, with these paths first on `sys.path`."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
     command = [sys.executable, *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
 def put(path: Path, text: str) -> Path:
-    """Writes a file, in folders that are made for it."""
+    """Write a file, and make its folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     return path
@@ -69,7 +69,7 @@ def assert_refused(done: subprocess.CompletedProcess[str], name: str, path: Path
 
 
 def test_the_namespace_has_every_public_name(installed: Path, tmp_path: Path) -> None:
-    """Those of the three packages, as the same objects; a pickled error keeps its type."""
+    """The namespace has the objects of the packages, and a pickled error its type."""
     app = put(
         tmp_path / "app.py",
         "import json, pickle, sys\n"
@@ -94,7 +94,7 @@ def test_the_namespace_has_every_public_name(installed: Path, tmp_path: Path) ->
 
 
 def test_the_namespace_loads_on_first_use(installed: Path, tmp_path: Path) -> None:
-    """Importing it loads neither LangGraph nor Redis, and a name loads its own floor only."""
+    """An import loads neither LangGraph nor Redis, and a name loads only its floor."""
     code = (
         "import sys, langgraph.checkpoint.redis_streams as names\n"
         "assert not {'langgraph.checkpoint.base', 'langchain_core', 'redis', 'eventlog', 'projections'} & set(sys.modules)\n"
@@ -106,13 +106,13 @@ def test_the_namespace_loads_on_first_use(installed: Path, tmp_path: Path) -> No
 
 
 def test_the_namespace_has_no_other_name(installed: Path, tmp_path: Path) -> None:
-    """A name that does not exist is an ImportError that says so."""
+    """A name that does not exist raises an ImportError that names it."""
     done = run(["-c", "from langgraph.checkpoint.redis_streams import Nothing"], tmp_path, installed)
     assert "ImportError: cannot import name 'Nothing' from 'langgraph.checkpoint.redis_streams'" in done.stderr
 
 
 def test_an_editable_install_has_the_namespace(tmp_path: Path) -> None:
-    """The folders that an editable install adds to `sys.path` hold everything, as in the working tree."""
+    """The folders that an editable install adds to `sys.path` contain everything."""
     build = "import sys; from hatchling.build import build_editable; build_editable(sys.argv[1])"
     subprocess.run([sys.executable, "-c", build, tmp_path], cwd=ROOT, check=True)
     (wheel,) = tmp_path.glob("*.whl")
@@ -134,21 +134,21 @@ def test_an_editable_install_has_the_namespace(tmp_path: Path) -> None:
 def test_a_module_that_hides_a_package_is_named(
     installed: Path, tmp_path: Path, name: str, form: str, through: str, start: str
 ) -> None:
-    """The error names the file in the way and the remedy, and the file is not run."""
+    """The error names the hiding file and the remedy, and the file does not run."""
     path = put(tmp_path / form, "raise SystemExit('the application was run')\n")
     put(tmp_path / "app.py", IMPORTS[through])
     assert_refused(run(STARTS[start], tmp_path, installed), name, path)
 
 
 def test_an_application_of_that_name_is_named(installed: Path, tmp_path: Path) -> None:
-    """The script itself is the module in the way."""
+    """The error names a script that has the name of a package."""
     path = put(tmp_path / "saver.py", IMPORTS["namespace"])
     assert_refused(run(["saver.py"], tmp_path, installed), "saver", path)
 
 
 @pytest.mark.parametrize("name", ["eventlog", "projections", "saver"])
 def test_a_module_that_was_imported_before_is_named(installed: Path, tmp_path: Path, name: str) -> None:
-    """The application has imported its own module already."""
+    """The error names a module that the application has imported before."""
     path = put(tmp_path / f"{name}.py", "")
     put(tmp_path / "app.py", f"import {name}\n{IMPORTS['namespace']}")
     assert_refused(run(["app.py"], tmp_path, installed), name, path)
@@ -156,7 +156,7 @@ def test_a_module_that_was_imported_before_is_named(installed: Path, tmp_path: P
 
 @pytest.mark.parametrize("start", STARTS)
 def test_names_inside_a_package_hide_nothing(installed: Path, tmp_path: Path, start: str) -> None:
-    """The remedy works: the same names inside a package of the application, and folders without Python in them."""
+    """Modules inside a package, and folders without Python, hide nothing."""
     for name in ("eventlog", "projections", "saver"):
         put(tmp_path / "own" / f"{name}.py", f"NAME = 'own.{name}'\n")
         put(tmp_path / name / "notes.txt", "")

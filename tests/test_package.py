@@ -1,4 +1,4 @@
-"""What is shipped, and what the documents say."""
+"""The distributions of the project, its public names, and its scripts' headers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAMESPACE = "saver/namespace/"
 
 @pytest.mark.server
 def test_the_wheel_holds_the_packages_and_nothing_else(tmp_path: Path) -> None:
-    """Modules, scripts and type markers of the three floors, and the part of LangGraph's namespace."""
+    """The wheel has modules, scripts and type markers of the floors and the namespace."""
     subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path], cwd=ROOT, check=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
@@ -58,7 +58,7 @@ def test_the_source_distribution_holds_the_namespace(tmp_path: Path) -> None:
 
 
 def test_the_guide_names_every_error() -> None:
-    """The guide says of each error when it is raised and what to do."""
+    """The guide has a row for each error."""
     bases = {"EventLogError", "CallerError", "ServerError"}
     kinds = {name for name in errors.__all__ if isinstance(getattr(errors, name), type)} - bases
     rows = "".join(line for line in GUIDE.splitlines() if line.startswith("| `"))
@@ -66,7 +66,7 @@ def test_the_guide_names_every_error() -> None:
 
 
 def test_public_names_are_there() -> None:
-    """What the packages promise, they have."""
+    """Each public name exists."""
     assert [name for name in eventlog.__all__ if not hasattr(eventlog, name)] == []
 
 
@@ -75,7 +75,7 @@ SCRIPTS = sorted(path for floor in ("eventlog", "projections", "saver") for path
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_script_has_a_header(path: Path) -> None:
-    """What it does, and, unless it is a prelude, its keys and reply."""
+    """A header describes the script and, unless it is a prelude, its keys and reply."""
     header = [line for line in path.read_text().splitlines() if line.startswith("--")]
     assert header
     if "Prelude" not in header[0]:

