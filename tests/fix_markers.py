@@ -19,7 +19,7 @@ import pytest
 
 from tests.servers import binaries, preferred_binary, server_name
 
-_GIVE_SERVERS = {"server_pool", "binary", "private_server"}
+_GIVE_SERVERS = {"server_pool", "binary", "private_server", "postgres_url"}
 _EACH_IN_TURN = ("server", "single_server")
 """Fixtures whose parameter is the name of a server."""
 

@@ -17,7 +17,7 @@ from tests.postgres import ABSENT, RunningPostgres, find_binaries, has_driver
 ROOT = Path(__file__).parent.parent
 BINARIES = find_binaries()
 
-pytestmark = pytest.mark.skipif(BINARIES is None or not has_driver(), reason=ABSENT)
+pytestmark = [pytest.mark.server, pytest.mark.skipif(BINARIES is None or not has_driver(), reason=ABSENT)]
 
 
 def test_it_ends_with_a_killed_owner() -> None:
