@@ -180,7 +180,7 @@ def test_nothing_given() -> None:
     ],
 )
 def test_wrong_kinds(given: dict[str, Any], remedy: str) -> None:
-    """Whatever is no connection of the right colour is refused by the argument's name, with the remedy."""
+    """Whatever is no connection of the right driver is refused by the argument's name, with the remedy."""
     with pytest.raises(TypeError, match=remedy):
         Connections(**given)
 
@@ -209,8 +209,8 @@ def test_two_deployments_are_refused() -> None:
         Connections(redis.Redis(), redis.asyncio.RedisCluster("h"))
 
 
-def test_the_other_colour_is_missing() -> None:
-    """Asking for the colour that was not given names the argument to pass."""
+def test_the_other_driver_is_missing() -> None:
+    """Asking for the driver that was not given names the argument to pass."""
     sync_only, async_only = Connections(redis.Redis()), Connections(async_connection=redis.asyncio.Redis())
     assert (sync_only.has_sync, sync_only.has_async, async_only.has_sync, async_only.has_async) == (
         True,
@@ -246,7 +246,7 @@ def test_given_clients_are_used_as_they_are(url: str) -> None:
 
 
 def test_given_pools(url: str) -> None:
-    """A pool given is the pool used, in either colour, and is left open."""
+    """A pool given is the pool used, in either driver, and is left open."""
     pool = redis.BlockingConnectionPool.from_url(url, max_connections=2)
     connections = Connections(pool)
     client: Any = connections.sync_client()
@@ -269,17 +269,17 @@ def test_given_pools(url: str) -> None:
     asyncio.run(over_async_pool())
 
 
-@pytest.mark.parametrize("colour", ["sync", "async"])
-def test_from_url_opens_blocking_pools_that_retry(colour: str) -> None:
+@pytest.mark.parametrize("driver", ["sync", "async"])
+def test_from_url_opens_blocking_pools_that_retry(driver: str) -> None:
     """What a URL opens waits up to 20 s for a connection and keeps redis-py's own retries."""
     connections = Connections.from_url("redis://h?max_connections=3")
 
     async def opened() -> Any:
         return connections.async_client()
 
-    client: Any = connections.sync_client() if colour == "sync" else asyncio.run(opened())
+    client: Any = connections.sync_client() if driver == "sync" else asyncio.run(opened())
     pool: Any = client.connection_pool
-    standard: Any = redis.Redis() if colour == "sync" else redis.asyncio.Redis()
+    standard: Any = redis.Redis() if driver == "sync" else redis.asyncio.Redis()
     assert isinstance(pool, (redis.BlockingConnectionPool, redis.asyncio.BlockingConnectionPool))
     assert (pool.timeout, pool.max_connections) == (20, 3)
     expected = retry_policy(standard.get_retry())
@@ -288,8 +288,8 @@ def test_from_url_opens_blocking_pools_that_retry(colour: str) -> None:
     assert retry_policy(made.retry) == expected
 
 
-def test_a_retry_policy_serves_both_colours() -> None:
-    """A retry policy given beside the URL is turned into each colour's own kind."""
+def test_a_retry_policy_serves_both_drivers() -> None:
+    """A retry policy given beside the URL is turned into each driver's own kind."""
     policy = redis.retry.Retry(redis.backoff.ConstantBackoff(2), 5)
     connections = Connections.from_url("redis://h", retry=policy)
 
@@ -303,7 +303,7 @@ def test_a_retry_policy_serves_both_colours() -> None:
     assert retry_policy(converted)[1:3] == (5, redis.backoff.ConstantBackoff)
 
 
-def test_both_colours_from_a_url(url: str) -> None:
+def test_both_drivers_from_a_url(url: str) -> None:
     """One URL serves sync and async calls; close ends both, and a later call opens new connections."""
     connections = Connections.from_url(url)
     assert (connections.has_sync, connections.has_async, connections.is_cluster) == (True, True, False)
@@ -569,7 +569,7 @@ def test_after_a_fork(url: str) -> None:
 
 
 def test_cluster_url(cluster_ports: list[int]) -> None:
-    """A cluster URL serves both colours and loops in turn, and leaves nothing open."""
+    """A cluster URL serves both drivers and loops in turn, and leaves nothing open."""
     nodes = ",".join(f"127.0.0.1:{port}" for port in cluster_ports)
     connections = Connections.from_url(f"redis+cluster://{nodes}")
     assert connections.is_cluster
@@ -620,7 +620,7 @@ def test_cluster_clients_that_decode_are_refused(cluster_ports: list[int]) -> No
 
 
 def test_sentinel_url(sentinel_port: int) -> None:
-    """A Sentinel URL serves both colours and loops in turn, closing the connections to the Sentinels as well."""
+    """A Sentinel URL serves both drivers and loops in turn, closing the connections to the Sentinels as well."""
     dead = free_port()
     before = open_files()
     connections = Connections.from_url(f"redis+sentinel://127.0.0.1:{dead},127.0.0.1:{sentinel_port}/primary/3")

@@ -70,7 +70,7 @@ class OneClient:
 
 
 def run(client: Client, flow: Flow[Any]) -> Any:
-    """Runs a flow on a client, in the colour that the client has."""
+    """Runs a flow on a client, in the driver that the client has."""
     runner = Runner(OneClient(client))  # type: ignore[arg-type]
     if isinstance(client, AsyncClient):
         return asyncio.run(runner.arun(flow, "thread '1'"))

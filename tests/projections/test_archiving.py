@@ -34,11 +34,11 @@ async def test_archive_then_prune(
     saver: RedisStreamSaver, audit: Audit, tmp_path: Path, given: dict[str, Any], left: int
 ) -> None:
     """The thread keeps what prune would keep, and the file has all of it, sync and async."""
-    for colour in ("sync", "async"):
+    for driver in ("sync", "async"):
         fill(saver, 12)
         log = audit.client.xrange(audit.keyspace.thread(b"t").log)
-        path = tmp_path / colour
-        if colour == "sync":
+        path = tmp_path / driver
+        if driver == "sync":
             done = saver.archive_thread("t", path, **given)
         else:
             done = await saver.aarchive_thread("t", path, **given)

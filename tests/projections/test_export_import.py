@@ -43,8 +43,8 @@ from tests.projections.conftest import Open
 from tests.projections.steps import Steps, is_call
 from tests.projections.traffic import NAMESPACES, THREADS, Operation, Player, traffic
 from tests.saver.audit import Audit, config, number_of, put_of
-from tests.saver.colours import Call as Colour
-from tests.saver.colours import call_async, call_sync
+from tests.saver.drivers import Call as Driver
+from tests.saver.drivers import call_async, call_sync
 from tests.servers import Server
 
 ODD = ("", "a*b:[c]{d}", "\x00\x01", "é\N{SNOWMAN}", "../../etc", "a\nb", "x" * 300)
@@ -52,9 +52,9 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(params=[call_sync, call_async], ids=["sync", "async"])
-def call(request: pytest.FixtureRequest) -> Colour:
+def call(request: pytest.FixtureRequest) -> Driver:
     """The sync and the async driver."""
-    chosen: Colour = request.param
+    chosen: Driver = request.param
     return chosen
 
 
@@ -153,7 +153,7 @@ def fill(saver: RedisStreamSaver, thread: str, *, last: int = 12, namespace: str
         saver.put_writes(config(thread, number, namespace), [("n", number), ("__interrupt__", "x")], f"task {number}")
 
 
-async def test_round_trip(server: Server, prefix: str, tmp_path: Path, call: Colour) -> None:
+async def test_round_trip(server: Server, prefix: str, tmp_path: Path, call: Driver) -> None:
     """Odd ids, namespaces, wide events and copies come back on every server, sync and async.
 
     They also do under another prefix and number of partitions. The feed has one pointer for each thread.

@@ -549,7 +549,7 @@ def drive(saver: RedisStreamSaver, flow: Any, before: Callable[[Any], None]) -> 
     return saver._runner.run(watched(), "test")
 
 
-async def test_in_both_colours(on: Open) -> None:
+async def test_in_both_drivers(on: Open) -> None:
     """The async twin finds the same."""
     saver = on()
     fill(saver)

@@ -9,7 +9,7 @@ from typing import Protocol
 import pytest
 
 from saver import RedisStreamSaver
-from tests.saver.colours import Call, call_async, call_sync
+from tests.saver.drivers import Call, call_async, call_sync
 
 
 class Server(Protocol):

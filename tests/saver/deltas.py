@@ -9,7 +9,7 @@ from typing import Any
 
 from saver import RedisStreamSaver
 from tests.saver.audit import Audit
-from tests.saver.colours import Call
+from tests.saver.drivers import Call
 from tests.saver.threads import config, step, values_of
 
 

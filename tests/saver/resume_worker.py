@@ -1,4 +1,4 @@
-"""Another process that resumes an interrupted thread: `python -m tests.saver.resume_worker URL PREFIX THREAD COLOUR`.
+"""Another process that resumes an interrupted thread: `python -m tests.saver.resume_worker URL PREFIX THREAD DRIVER`.
 
 It prints the values that the graph ends with, as JSON.
 """
@@ -58,9 +58,9 @@ async def aresume(url: str, prefix: str, config: Any) -> Any:
         return await approval_graph(saver).ainvoke(Command(resume="yes"), config)
 
 
-def main(url: str, prefix: str, thread: str, colour: str) -> None:
+def main(url: str, prefix: str, thread: str, driver: str) -> None:
     config = {"configurable": {"thread_id": thread}}
-    values = asyncio.run(aresume(url, prefix, config)) if colour == "async" else resume(url, prefix, config)
+    values = asyncio.run(aresume(url, prefix, config)) if driver == "async" else resume(url, prefix, config)
     print(json.dumps(values))
 
 

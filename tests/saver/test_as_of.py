@@ -14,8 +14,8 @@ from eventlog import BeforeFirstEvent, EventGone, InvalidArgument, SignatureInva
 from projections.time_travel.past import Unavailable
 from saver import RedisStreamSaver
 from saver.history import Replayed
-from tests.saver.colours import Call
 from tests.saver.deltas import Story, edits
+from tests.saver.drivers import Call
 from tests.saver.test_differential import outline
 from tests.saver.test_graphs import delta_graph
 from tests.saver.threads import config, step

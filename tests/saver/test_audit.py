@@ -22,7 +22,7 @@ from eventlog.attribution import audit, stamp
 from eventlog.errors import InvalidArgument
 from saver import RedisStreamSaver
 from tests.saver.audit import Audit, config, put_of
-from tests.saver.colours import Call, call_sync
+from tests.saver.drivers import Call, call_sync
 from tests.servers import Server
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +42,7 @@ def stamps(server: Server, prefix: str, thread: str = "t") -> list[Any]:
 
 
 async def test_every_event_inside_is_stamped(saver: RedisStreamSaver, call: Call, server: Server, prefix: str) -> None:
-    """Puts, writes, prunings, deletions of runs and copies, in both colours; what is outside is not."""
+    """Puts, writes, prunings, deletions of runs and copies, in both drivers; what is outside is not."""
     await call(saver, "put", *put_of("t", 1))
     async with audit(**ALICE):
         await call(saver, "put", *put_of("t", 2, 1))

@@ -14,7 +14,7 @@ from redis.retry import Retry
 import projections.checkpoints.save
 from eventlog.errors import EventLogError, InvalidArgument, ValueTooLarge, ValueUnwritable
 from saver import RedisStreamSaver
-from tests.saver.colours import Call
+from tests.saver.drivers import Call
 from tests.saver.threads import config, keys_of, keys_under, length_of, step, values_of, writes_of
 from tests.servers import RunningServer, Server
 

@@ -12,7 +12,7 @@ import redis.asyncio
 from eventlog.errors import SaverClosed
 from saver import RedisStreamSaver
 from tests.saver.audit import config, number_of, put_of
-from tests.saver.colours import Call
+from tests.saver.drivers import Call
 from tests.servers import Server
 
 METHODS: dict[str, Callable[[], tuple[Any, ...]]] = {

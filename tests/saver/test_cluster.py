@@ -17,7 +17,7 @@ from redis.crc import key_slot
 from eventlog.errors import ServerError, ServerUnavailable
 from saver import RedisStreamSaver
 from tests.saver.audit import Audit, config, number_of, put_of
-from tests.saver.colours import Call
+from tests.saver.drivers import Call
 from tests.servers import Server
 
 MANY = [f"thread {number}" for number in range(24)]

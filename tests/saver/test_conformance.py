@@ -13,7 +13,7 @@ from langgraph.checkpoint.conformance import checkpointer_test, validate
 from langgraph.checkpoint.conformance.capabilities import ALL_CAPABILITIES
 
 from saver import RedisStreamSaver
-from tests.saver.colours import Call
+from tests.saver.drivers import Call
 from tests.saver.threads import config, step, writes_of
 from tests.servers import Server
 

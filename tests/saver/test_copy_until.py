@@ -10,7 +10,7 @@ import pytest
 from eventlog.errors import CorruptEntry, HistoryGone, InvalidArgument, ThreadExists, ThreadNotFound
 from saver import RedisStreamSaver
 from tests.saver.audit import Audit, config, number_of, put_of
-from tests.saver.colours import Call
+from tests.saver.drivers import Call
 from tests.servers import Server
 
 

@@ -13,7 +13,7 @@ from eventlog import codec
 from eventlog.errors import CorruptEntry, EventLogError, LogLost, NewerSchema, ThreadNotFound
 from eventlog.keys import ThreadKeys
 from saver import RedisStreamSaver
-from tests.saver.colours import Call
+from tests.saver.drivers import Call
 from tests.saver.threads import config, keys_of, keys_under, length_of, step, values_of
 from tests.servers import Client, Server
 

@@ -15,8 +15,8 @@ from eventlog.keys import ThreadKeys
 from saver import RedisStreamSaver
 from saver.json_lines import export_lines
 from tests.saver.audit import Audit
-from tests.saver.colours import Call, call_now
 from tests.saver.deltas import talk
+from tests.saver.drivers import Call, call_now
 from tests.saver.threads import config, step, values_of
 from tests.servers import Server
 

@@ -14,7 +14,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
 from saver import RedisStreamSaver
-from tests.saver.colours import Call
+from tests.saver.drivers import Call
 from tests.saver.threads import config, step
 
 NO_SEED = "no seed"

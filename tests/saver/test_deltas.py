@@ -23,8 +23,8 @@ from saver import RedisStreamSaver
 from tests.projections.steps import Steps
 from tests.proxy import Cut, Proxy
 from tests.saver.audit import Audit
-from tests.saver.colours import Call, call_sync
 from tests.saver.deltas import Story, edits, talk, text
+from tests.saver.drivers import Call, call_sync
 from tests.saver.threads import config, step, values_of
 from tests.servers import Server
 
@@ -676,8 +676,8 @@ async def test_put_without_values_between(saver: RedisStreamSaver, audit: Audit,
     assert audit.forms("t") == "KDD"
 
 
-def test_reads_and_writes_through_both_colours(one_saver: RedisStreamSaver, one_audit: Audit) -> None:
-    """Sync and async calls on one saver share what is known: a delta follows whichever colour wrote before."""
+def test_reads_and_writes_through_both_drivers(one_saver: RedisStreamSaver, one_audit: Audit) -> None:
+    """Sync and async calls on one saver share what is known: a delta follows whichever driver wrote before."""
 
     async def work() -> None:
         story = Story(call_sync, one_saver)

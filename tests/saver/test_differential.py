@@ -26,8 +26,8 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME
 
 from saver import RedisStreamSaver
-from tests.saver.colours import Call, call_async, call_now
 from tests.saver.conftest import Server
+from tests.saver.drivers import Call, call_async, call_now
 from tests.saver.strategies import (
     CHANNELS,
     METADATA_KEYS,
@@ -455,8 +455,8 @@ def _without_tuples(value: Any) -> bool:
 
 
 @pytest.mark.timeout(1200)  # finding the smallest failing history may take a while
-@pytest.mark.parametrize("colour", [SyncSubject, AsyncSubject], ids=["sync", "async"])
-def test_answers_as_the_in_memory_saver_does(server: Server, prefix: str, colour: type[Subject]) -> None:
+@pytest.mark.parametrize("driver", [SyncSubject, AsyncSubject], ids=["sync", "async"])
+def test_answers_as_the_in_memory_saver_does(server: Server, prefix: str, driver: type[Subject]) -> None:
     """Any history reads back in every form as it does from InMemorySaver."""
     numbers = itertools.count()
 
@@ -465,7 +465,7 @@ def test_answers_as_the_in_memory_saver_does(server: Server, prefix: str, colour
         def new_subject() -> Subject:
             number = next(numbers)
             options: dict[str, Any] = {"prefix": f"{prefix}-{number}", **OPTIONS[number % len(OPTIONS)]}
-            return colour(*(RedisStreamSaver.from_conn_string(server.url, **options) for _ in range(2)))
+            return driver(*(RedisStreamSaver.from_conn_string(server.url, **options) for _ in range(2)))
 
     profile = settings.get_profile(os.environ.get("MACHINE_PROFILE", "machine"))
     run_state_machine_as_test(Machine, settings=profile)

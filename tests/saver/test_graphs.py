@@ -1,4 +1,4 @@
-"""Real graphs on the saver, in both colours, beside the same graphs on InMemorySaver.
+"""Real graphs on the saver, in both drivers, beside the same graphs on InMemorySaver.
 
 Each scenario is a function of a checkpointer that returns what its user would see. It runs on both checkpointers; their
 outlines have to be equal, and the telling part is spelled out.
@@ -29,8 +29,8 @@ from typing_extensions import TypedDict
 from eventlog.errors import ValueUnwritable
 from saver import RedisStreamSaver
 from tests.saver.agents import ask, human, weather_agent
-from tests.saver.colours import Call, call_async
 from tests.saver.conftest import Server
+from tests.saver.drivers import Call, call_async
 from tests.saver.resume_worker import approval_graph
 
 pytestmark = pytest.mark.telling
@@ -289,10 +289,10 @@ async def test_resume_in_another_process(server: Server, saver: RedisStreamSaver
     """A thread that one process left waiting is resumed by another, and the first one sees how it went on."""
     graph = approval_graph(saver)
     await call(graph, "invoke", {"amount": 7, "log": []}, CONFIG)
-    colour = "async" if call is call_async else "sync"
+    driver = "async" if call is call_async else "sync"
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "tests.saver.resume_worker", server.url, prefix, "t", colour),
+        *("-m", "tests.saver.resume_worker", server.url, prefix, "t", driver),
         stdout=asyncio.subprocess.PIPE,
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},

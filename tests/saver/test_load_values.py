@@ -10,7 +10,7 @@ from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 
 from eventlog import ActivityFeed, EventGone
 from saver import RedisStreamSaver
-from tests.saver.colours import Call
+from tests.saver.drivers import Call
 from tests.saver.threads import config, follow, step
 from tests.servers import Server
 

@@ -26,8 +26,8 @@ from eventlog.errors import ServerUnavailable, ThreadExists
 from saver import RedisStreamSaver
 from tests.proxy import Cut, Proxy
 from tests.saver.audit import Audit, config, put_of, shared_value_of
-from tests.saver.colours import Call, call_async, call_sync
 from tests.saver.conftest import Server
+from tests.saver.drivers import Call, call_async, call_sync
 
 put_shared = partial(put_of, shared=True)
 """A checkpoint whose value is stored as a delta, where a saver knows another one."""
@@ -197,15 +197,15 @@ WAYS = [
         how,
         resend,
         call,
-        {"cache_bytes": 0} if (how, resend, colour) in WHOLE else {},
-        id=f"{how.name}-{'resent' if resend else 'retried'}-{colour}",
+        {"cache_bytes": 0} if (how, resend, driver) in WHOLE else {},
+        id=f"{how.name}-{'resent' if resend else 'retried'}-{driver}",
     )
     for how in Cut
     for resend in (0, 3)
-    for colour, call in (("sync", call_sync), ("async", call_async))
+    for driver, call in (("sync", call_sync), ("async", call_async))
     if how is Cut.AFTER or (resend == 0) == ((how is Cut.WITHIN) == (call is call_sync))
 ]
-"""A lost reply in every combination; for the other breaks, both colours and both who send again. Some of them without deltas."""
+"""A lost reply in every combination; for the other breaks, both drivers and both who send again. Some of them without deltas."""
 
 
 @pytest.mark.parametrize(("how", "resend", "call", "cache"), WAYS)

@@ -1,4 +1,4 @@
-"""The feed says which channels and nodes an event is about, and of writes which step and run: with real graphs, in both colours."""
+"""The feed says which channels and nodes an event is about, and of writes which step and run: with real graphs, in both drivers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from eventlog.keys import Keyspace
 from saver import RedisStreamSaver
 from saver.nodes import MOST, NOTHING, Known, KnownCheckpoints, nodes_of, writer_of
 from tests.saver.agents import ask, human, weather_agent
-from tests.saver.colours import Call, call_async
+from tests.saver.drivers import Call, call_async
 from tests.saver.threads import config, follow, step
 from tests.servers import Server
 

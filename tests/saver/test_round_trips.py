@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from saver import RedisStreamSaver
-from tests.saver.colours import Call, call_sync
+from tests.saver.drivers import Call, call_sync
 from tests.saver.threads import config, keys_of, keys_under, step, values_of
 from tests.servers import Server
 

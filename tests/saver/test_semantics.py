@@ -21,7 +21,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from eventlog.errors import ValueUnreadable
 from saver import RedisStreamSaver
 from saver.versions import next_version
-from tests.saver.colours import Call
+from tests.saver.drivers import Call
 from tests.saver.threads import config, follow, keys_of, keys_under, step, values_of, writes_of
 from tests.servers import Client, Server
 

@@ -26,7 +26,7 @@ from eventlog.errors import (
     ServerUnavailable,
 )
 from saver import RedisStreamSaver
-from tests.saver.colours import Call
+from tests.saver.drivers import Call
 from tests.saver.threads import AT_ONCE, config, keys_of, step, values_of
 from tests.servers import RunningServer, Server, free_ports
 

@@ -21,7 +21,7 @@ from saver import RedisStreamSaver
 from tests.projections.tampering import Entry, Tampering, bent, chained, later, with_field
 from tests.saver import test_graphs
 from tests.saver.audit import Audit, checkpoint_id, config, put_of
-from tests.saver.colours import Call, call_async, call_now
+from tests.saver.drivers import Call, call_async, call_now
 from tests.saver.threads import follow, step
 from tests.servers import Server
 
@@ -351,7 +351,7 @@ def test_a_thread_from_before_there_was_a_key(any_server: Server, prefix: str) -
         assert len(list(saver.list(None))) == 8
 
 
-async def test_in_both_colours(any_server: Server, prefix: str) -> None:
+async def test_in_both_drivers(any_server: Server, prefix: str) -> None:
     """The async methods refuse as well."""
     with opened(any_server, prefix) as saver, Audit(any_server.url, prefix, 1) as audit:
         fill(saver)

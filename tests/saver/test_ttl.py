@@ -13,7 +13,7 @@ from eventlog import ActivityFeed
 from eventlog.errors import EventLogError, InvalidArgument
 from eventlog.keys import ThreadKeys
 from saver import RedisStreamSaver
-from tests.saver.colours import Call
+from tests.saver.drivers import Call
 from tests.saver.threads import config, keys_of, keys_under, step, values_of
 from tests.servers import Client, Server
 

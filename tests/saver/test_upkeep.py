@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 
 from eventlog.errors import InvalidArgument, ThreadExists, ThreadNotFound
 from saver import RedisStreamSaver
-from tests.saver.colours import Call
+from tests.saver.drivers import Call
 from tests.saver.threads import config, follow, keys_of, keys_under, step, values_of, writes_of
 from tests.servers import Server
 

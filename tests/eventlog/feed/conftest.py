@@ -1,4 +1,4 @@
-"""Feeds that tests fill themselves, and the colours they are read in."""
+"""Feeds that tests fill themselves, and the drivers they are read in."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.servers import Server
 
 
 @pytest.fixture(params=["sync", "async"])
-def colour(request: pytest.FixtureRequest) -> str:
+def driver(request: pytest.FixtureRequest) -> str:
     """How members and tails are iterated over."""
     return str(request.param)
 

@@ -105,7 +105,7 @@ WORKERS: list[Worker] = []
 
 
 class Worker:
-    """A member that runs in a thread of its own, in either colour, until it is stopped; what it was handed is noted."""
+    """A member that runs in a thread of its own, in either driver, until it is stopped; what it was handed is noted."""
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class Worker:
         group: str,
         handler: Callable[[Activity], object] | None = None,
         *,
-        colour: str = "sync",
+        driver: str = "sync",
         name: str = "worker",
         client: dict[str, Any] | None = None,
         **options: Any,
@@ -131,7 +131,7 @@ class Worker:
         self._make: Callable[[ActivityFeed], Member] = lambda feed: feed.group(group).member(
             name, **{**QUICK, **options}
         )
-        self._thread = threading.Thread(target=self._arun if colour == "async" else self._run, daemon=True)
+        self._thread = threading.Thread(target=self._arun if driver == "async" else self._run, daemon=True)
         self._thread.start()
         WORKERS.append(self)
 
@@ -221,9 +221,9 @@ def in_order(handed: list[tuple[str, int]]) -> bool:
     return True
 
 
-async def take(source: Any, count: int, colour: str) -> list[Activity]:
+async def take(source: Any, count: int, driver: str) -> list[Activity]:
     """The next activities of a tail or a member, within 20 s."""
-    if colour == "sync":
+    if driver == "sync":
         found: list[Activity] = await in_thread(lambda: _take(source, count))
         return found
     return await asyncio.wait_for(_atake(source, count), 20)

@@ -34,7 +34,7 @@ class Traffic:
         self._feed = made.feed()
         self._feed.group("g").register()
         self.workers = [
-            Worker(made.url, made.prefix, "g", self._handle, colour=one, lease=1.0, name=one)
+            Worker(made.url, made.prefix, "g", self._handle, driver=one, lease=1.0, name=one)
             for one in ("sync", "async")
         ]
         self._running = [

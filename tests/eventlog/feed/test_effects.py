@@ -37,7 +37,7 @@ def counting(worker: list[Any], failing: dict[tuple[str, int], int] | None = Non
 
 
 def run(
-    made: Made, feed: ActivityFeed, url: str, colour: str, failing: dict[tuple[str, int], int] | None = None
+    made: Made, feed: ActivityFeed, url: str, driver: str, failing: dict[tuple[str, int], int] | None = None
 ) -> Worker:
     """Works everything off by a member that counts."""
     box: list[Any] = []
@@ -48,7 +48,7 @@ def run(
         made.prefix,
         "g",
         lambda activity: handle(activity),  # noqa: PLW0108 - it is made below
-        colour=colour,
+        driver=driver,
         backoff=0.01,
     )
     box.append(worker)
@@ -58,15 +58,15 @@ def run(
     return worker
 
 
-@pytest.mark.parametrize("colour", ["sync"])
-def test_once_each(made_on_each: Made, colour: str) -> None:
+@pytest.mark.parametrize("driver", ["sync"])
+def test_once_each(made_on_each: Made, driver: str) -> None:
     """Of events that fail first too: what an attempt that failed had asked for is dropped."""
     made = made_on_each
     threads = made.together(2) + made.apart(4, "other")
     with made.feed() as feed:
         for number in range(30):
             made.add(threads[number % 6])
-        run(made, feed, made.url, colour, {(threads[0], 1): 2, (threads[1], 3): 1, (threads[3], 5): 1})
+        run(made, feed, made.url, driver, {(threads[0], 1): 2, (threads[1], 3): 1, (threads[3], 5): 1})
         assert counts(made, feed.group("g")) == dict.fromkeys(threads, 5)
         assert feed.group("g").lag().handled == 30
 
@@ -79,17 +79,17 @@ def proxy(any_server: Server) -> Iterator[Proxy]:
 
 
 @pytest.mark.parametrize(
-    ("how", "every", "colour"),
+    ("how", "every", "driver"),
     [(Cut.BEFORE, 4, "sync"), (Cut.AFTER, 3, "sync"), (Cut.AFTER, 4, "async"), (Cut.WITHIN, 7, "async")],
 )
-def test_replies_that_are_lost(one: tuple[Made, ActivityFeed], proxy: Proxy, how: Cut, every: int, colour: str) -> None:
+def test_replies_that_are_lost(one: tuple[Made, ActivityFeed], proxy: Proxy, how: Cut, every: int, driver: str) -> None:
     """Whatever call is cut, each event counts once, those that fail first too."""
     made, feed = one
     threads = made.together(3)
     for number in range(12):
         made.add(threads[number % 3])
     proxy.plan(lambda number, name: how if number % every == 0 and name.startswith(b"EVAL") else None)
-    run(made, feed, proxy.url, colour, {(threads[0], 1): 1, (threads[1], 2): 2})
+    run(made, feed, proxy.url, driver, {(threads[0], 1): 1, (threads[1], 2): 2})
     assert proxy.cuts
     assert counts(made, feed.group("g")) == dict.fromkeys(threads, 4)
     assert feed.group("g").lag().handled == 12
@@ -111,7 +111,7 @@ def test_events_without_effects_count_once_too(one: tuple[Made, ActivityFeed], p
 
 
 @pytest.mark.parametrize("halfway", [False, True])
-def test_an_effect_that_is_refused(made: Made, colour: str, halfway: bool) -> None:
+def test_an_effect_that_is_refused(made: Made, driver: str, halfway: bool) -> None:
     """It counts as a failure of the handler; where others were carried out before it, the event is parked at once."""
     made.add("a")
     made.add("b")
@@ -129,7 +129,7 @@ def test_an_effect_that_is_refused(made: Made, colour: str, halfway: bool) -> No
                     worker.member.effect("INCRBY", "number", "no number")
 
         made.client.set(group.effect_keys("number")[made.partition_of("a")], "text") if not halfway else None
-        worker = Worker(made.url, made.prefix, "g", handle, colour=colour, max_attempts=2)
+        worker = Worker(made.url, made.prefix, "g", handle, driver=driver, max_attempts=2)
         eventually(group.parked)
         (parked,) = group.parked()
         assert parked.attempts == (1 if halfway else 2)

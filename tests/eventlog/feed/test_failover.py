@@ -66,38 +66,38 @@ def pair(private_server: Callable[..., RunningServer], prefix: str) -> Iterator[
     opened.close()
 
 
-@pytest.mark.parametrize(("another", "colour"), [(False, "async"), (True, "sync")])
-async def test_a_tail_that_is_ahead(pair: Pair, another: bool, colour: str) -> None:
+@pytest.mark.parametrize(("another", "driver"), [(False, "async"), (True, "sync")])
+async def test_a_tail_that_is_ahead(pair: Pair, another: bool, driver: str) -> None:
     """It notices, also if another event has taken the place; so does a check of its position; one that is not ahead goes on."""
     pair.made.add("a")
     pair.level()
     async with pair.feed() as feed:
         tail, level = feed.tail("beginning"), feed.tail("beginning")
-        await take(level, 1, colour)
+        await take(level, 1, driver)
         pair.part()
         lost = pair.made.add("a")
-        found = await take(tail, 2, colour)
+        found = await take(tail, 2, driver)
         pair.fail_over()
         if another:
             pair.made.add("b", entry_id=lost, client=pair.replica)
         with pytest.raises(PositionLost, match=lost):
-            await take(tail, 1, colour)
+            await take(tail, 1, driver)
         for position in (found[-1].position, str(tail.position)):
             with pytest.raises(PositionLost):
                 await feed.acheck(position)
         await feed.acheck(found[0].position)
         pair.made.add("c", client=pair.replica)
-        assert [one.thread_id for one in await take(level, 1 + another, colour)] == ["b", "c"][1 - another :]
+        assert [one.thread_id for one in await take(level, 1 + another, driver)] == ["b", "c"][1 - another :]
 
 
-def test_a_member_that_is_ahead(pair: Pair, colour: str) -> None:
+def test_a_member_that_is_ahead(pair: Pair, driver: str) -> None:
     """It raises once, and goes on from where the server is: what took the place of the lost events is handled too."""
     for _ in range(3):
         pair.made.add("a")
     with pair.feed() as feed:
         group = feed.group("g")
         group.register()
-        worker = Worker(pair.url, pair.made.prefix, "g", colour=colour, client=AT_ONCE)
+        worker = Worker(pair.url, pair.made.prefix, "g", driver=driver, client=AT_ONCE)
         eventually(lambda: through(group))
         pair.level()
         pair.part()
@@ -109,7 +109,7 @@ def test_a_member_that_is_ahead(pair: Pair, colour: str) -> None:
         eventually(lambda: not worker.alive)
         with pytest.raises(PositionLost):
             worker.join()
-        later = Worker(pair.url, pair.made.prefix, "g", colour=colour, client=AT_ONCE)
+        later = Worker(pair.url, pair.made.prefix, "g", driver=driver, client=AT_ONCE)
         eventually(lambda: through(group))
         later.stop()
         assert later.handed == [("b", 1), ("b", 2)]
@@ -152,7 +152,7 @@ def until_it_lost(pair: Pair, worker: Worker) -> None:
         worker.join()
 
 
-def test_a_failure_that_was_lost(pair: Pair, colour: str) -> None:
+def test_a_failure_that_was_lost(pair: Pair, driver: str) -> None:
     """The replica has the events, not that one of them failed: it is tried again all the same, in its thread's order."""
     done: list[tuple[str, int]] = []
     failed: list[int] = []
@@ -171,12 +171,12 @@ def test_a_failure_that_was_lost(pair: Pair, colour: str) -> None:
         pair.made.add("bad")
         pair.made.add("good")
         pair.made.add("bad")
-        worker = Worker(pair.url, pair.made.prefix, "g", handle, colour=colour, client=AT_ONCE, max_attempts=1)
+        worker = Worker(pair.url, pair.made.prefix, "g", handle, driver=driver, client=AT_ONCE, max_attempts=1)
         eventually(lambda: group.lag().parked == 1 and group.lag().pending == 0)
         assert (failed, done, group.lag().waiting) == ([1], [("good", 1)], 2)
         until_it_lost(pair, worker)
         assert (group.lag().waiting, group.lag().pending) == (0, 3)
-        later = Worker(pair.url, pair.made.prefix, "g", handle, colour=colour, client=AT_ONCE)
+        later = Worker(pair.url, pair.made.prefix, "g", handle, driver=driver, client=AT_ONCE)
         eventually(lambda: through(group))
         later.stop()
     assert set(done[1:]) == {("bad", 1), ("good", 1), ("bad", 2)}
@@ -211,14 +211,14 @@ def test_an_effect_that_was_lost(pair: Pair) -> None:
             assert group.lag().handled == 3
 
 
-async def test_nothing_is_lost_where_the_replica_was_level(pair: Pair, colour: str) -> None:
+async def test_nothing_is_lost_where_the_replica_was_level(pair: Pair, driver: str) -> None:
     """Members and tails go on as if nothing had been."""
     for _ in range(5):
         pair.made.add("a")
     async with pair.feed() as feed:
         tail = feed.tail("beginning")
-        await take(tail, 5, colour)
-        worker = Worker(pair.url, pair.made.prefix, "g", colour=colour, client=AT_ONCE)
+        await take(tail, 5, driver)
+        worker = Worker(pair.url, pair.made.prefix, "g", driver=driver, client=AT_ONCE)
         group = feed.group("g")
         await asyncio.to_thread(eventually, lambda: through(group))
         await asyncio.sleep(0.2)
@@ -227,7 +227,7 @@ async def test_nothing_is_lost_where_the_replica_was_level(pair: Pair, colour: s
         pair.fail_over()
         for _ in range(5):
             pair.made.add("a", client=pair.replica)
-        assert [one.sequence for one in await take(tail, 5, colour)] == [6, 7, 8, 9, 10]
+        assert [one.sequence for one in await take(tail, 5, driver)] == [6, 7, 8, 9, 10]
         await asyncio.to_thread(eventually, lambda: through(group))
         await asyncio.to_thread(worker.stop)
         assert worker.handed == [("a", number) for number in range(1, 11)]

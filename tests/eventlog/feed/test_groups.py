@@ -1,4 +1,4 @@
-"""Groups: registered, worked off by members of both colours, measured, dropped."""
+"""Groups: registered, worked off by members of both drivers, measured, dropped."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ from tests.servers import Server, connect
 pytestmark = pytest.mark.telling
 
 
-def work_off(made: Made, group: Group, colour: str = "sync", **options: Any) -> Worker:
+def work_off(made: Made, group: Group, driver: str = "sync", **options: Any) -> Worker:
     """A member that works until nothing is left, and has left."""
-    worker = Worker(made.url, made.prefix, group.name, colour=colour, **options)
+    worker = Worker(made.url, made.prefix, group.name, driver=driver, **options)
     eventually(lambda: through(group))
     worker.stop()
     return worker
 
 
-@pytest.mark.parametrize("colour", ["sync"])
-def test_a_member_works_everything_off(made_on_each: Made, colour: str) -> None:
+@pytest.mark.parametrize("driver", ["sync"])
+def test_a_member_works_everything_off(made_on_each: Made, driver: str) -> None:
     """Each event once, in order, what is there and what comes; afterwards nothing is left, and a further member gets nothing."""
     made = made_on_each
     threads = made.apart(4) + made.together(3)
@@ -57,7 +57,7 @@ def test_a_member_works_everything_off(made_on_each: Made, colour: str) -> None:
         assert (lag.pending, lag.handled, lag.members) == (40, 0, ())
         assert lag.age is not None
         assert 0 <= lag.age < 30
-        worker = Worker(made.url, made.prefix, "g", colour=colour, batch=6, name="m/1")
+        worker = Worker(made.url, made.prefix, "g", driver=driver, batch=6, name="m/1")
         eventually(lambda: len(worker.handed) == 40)
         for number in range(20):
             made.add(threads[number % 7])
@@ -72,10 +72,10 @@ def test_a_member_works_everything_off(made_on_each: Made, colour: str) -> None:
         assert {one.member for one in lag.partitions} == {None}
         assert lag.throughput > 0
         made.add("more")
-        assert [one[0] for one in work_off(made, group, colour).handed] == ["more"]
+        assert [one[0] for one in work_off(made, group, driver).handed] == ["more"]
 
 
-async def test_acknowledged_when_the_body_is_through(made: Made, colour: str) -> None:
+async def test_acknowledged_when_the_body_is_through(made: Made, driver: str) -> None:
     """By break the event in hand is left, unless it was acknowledged."""
     for _ in range(4):
         made.add("a")
@@ -83,7 +83,7 @@ async def test_acknowledged_when_the_body_is_through(made: Made, colour: str) ->
 
         async def read(count: int, acknowledge: bool) -> list[int]:
             found = []
-            if colour == "sync":
+            if driver == "sync":
 
                 def work() -> None:
                     with feed.group("g").member("m", **QUICK) as member:
@@ -185,8 +185,8 @@ def test_a_start_that_is_lost_or_trimmed(one: tuple[Made, ActivityFeed]) -> None
     assert feed.groups() == []
 
 
-@pytest.mark.parametrize("colour", ["async"])
-def test_filters(made_on_each: Made, colour: str) -> None:
+@pytest.mark.parametrize("driver", ["async"])
+def test_filters(made_on_each: Made, driver: str) -> None:
     """They are the group's, decided at the server; what they leave out is done with."""
     made = made_on_each
     with made.feed() as feed:
@@ -196,7 +196,7 @@ def test_filters(made_on_each: Made, colour: str) -> None:
             made.add(
                 "abc"[number % 3], kind="writes" if number % 2 else "checkpoint", nodes=("n",) if number < 20 else ()
             )
-        worker = work_off(made, group, colour, batch=3)
+        worker = work_off(made, group, driver, batch=3)
         assert len(worker.handed) == 10
         assert {one.kind for one in worker.activities} == {"writes"}
         assert group.lag().handled == 10
@@ -240,27 +240,27 @@ def test_groups_that_there_are_not(made: Made) -> None:
                 feed.group(bad)
 
 
-def test_dropped_under_its_member(made: Made, colour: str) -> None:
+def test_dropped_under_its_member(made: Made, driver: str) -> None:
     """The member ends with an error; registered again it begins again."""
     made.add("a")
     with made.feed() as feed:
         group = feed.group("g")
-        worker = Worker(made.url, made.prefix, "g", colour=colour)
+        worker = Worker(made.url, made.prefix, "g", driver=driver)
         eventually(lambda: worker.handed)
         feed.drop_group("g")
         eventually(lambda: not worker.alive, 5)
         with pytest.raises(GroupNotFound, match="dropped|no group"):
             worker.join()
         assert feed.groups() == []
-        assert work_off(made, group, colour).handed == [("a", 1)]
+        assert work_off(made, group, driver).handed == [("a", 1)]
 
 
-async def test_both_colours_in_one_group(made: Made) -> None:
+async def test_both_drivers_in_one_group(made: Made) -> None:
     """They share the partitions, and the work."""
     threads = made.apart(4)
     with made.feed() as feed:
         group = feed.group("g")
-        workers = [Worker(made.url, made.prefix, "g", colour=one, name=one) for one in ("sync", "async")]
+        workers = [Worker(made.url, made.prefix, "g", driver=one, name=one) for one in ("sync", "async")]
         eventually(lambda: [len(one.partitions) for one in workers] == [2, 2])
         for number in range(80):
             made.add(threads[number % 4])
@@ -274,8 +274,8 @@ async def test_both_colours_in_one_group(made: Made) -> None:
 
 
 @pytest.mark.parametrize("given", ["sync", "async"])
-async def test_connections_of_one_colour(of_either_kind: Server, prefix: str, given: str, colour: str) -> None:
-    """A member works over either kind in either colour, and keeps its leases meanwhile."""
+async def test_connections_of_one_driver(of_either_kind: Server, prefix: str, given: str, driver: str) -> None:
+    """A member works over either kind in either driver, and keeps its leases meanwhile."""
     made = Made(of_either_kind.url, prefix)
     for number in range(8):
         made.add(f"t{number}")
@@ -287,7 +287,7 @@ async def test_connections_of_one_colour(of_either_kind: Server, prefix: str, gi
         client = async_connect(of_either_kind)
         feed = ActivityFeed(async_connection=client, prefix=made.prefix)
     group = feed.group("g")
-    if colour == "sync":
+    if driver == "sync":
 
         def work() -> list[Activity]:
             with group.member("m", lease=0.3) as member:
@@ -302,7 +302,7 @@ async def test_connections_of_one_colour(of_either_kind: Server, prefix: str, gi
         found = await in_thread(work)
     else:
         async with group.member("m", lease=0.3) as member:
-            found = await take(member, 8, colour)
+            found = await take(member, 8, driver)
             await member.aacknowledge()
     assert len({one.thread_id for one in found}) == 8 == len(found)
     assert (await group.alag()).pending == 0
@@ -313,7 +313,7 @@ async def test_connections_of_one_colour(of_either_kind: Server, prefix: str, gi
     made.close()
 
 
-def test_events_that_are_gone_block_nothing(any_server: Server, prefix: str, colour: str) -> None:
+def test_events_that_are_gone_block_nothing(any_server: Server, prefix: str, driver: str) -> None:
     """A handler that lets `EventGone` escape has handled the event; a real saver's traffic, removed before it is read."""
     with (
         RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix, partitions=2) as saver,
@@ -334,14 +334,14 @@ def test_events_that_are_gone_block_nothing(any_server: Server, prefix: str, col
                 raise
 
         group = feed.group("g")
-        worker = Worker(any_server.url, prefix, "g", handle, colour=colour)
+        worker = Worker(any_server.url, prefix, "g", handle, driver=driver)
         eventually(lambda: len(worker.handed) == 10 and through(group))
         worker.stop()
         assert sorted(reasons) == ["deleted"] * 5 + ["pruned"] * 3
         assert (group.lag().handled, group.parked()) == (10, [])
 
 
-async def one_event(member: Member, colour: str, handle: Callable[[Activity], object]) -> None:
+async def one_event(member: Member, driver: str, handle: Callable[[Activity], object]) -> None:
     """Handles one event in a loop's body, within 20 s; an error ends the loop."""
 
     def loop() -> None:
@@ -358,12 +358,12 @@ async def one_event(member: Member, colour: str, handle: Callable[[Activity], ob
                 await member.aacknowledge()
                 return
 
-    await (in_thread(loop) if colour == "sync" else asyncio.wait_for(aloop(), 20))
+    await (in_thread(loop) if driver == "sync" else asyncio.wait_for(aloop(), 20))
 
 
 @pytest.mark.parametrize("acknowledge_within", [0.05, 0])
 async def test_a_loop_that_lets_event_gone_out_has_handled_it(
-    any_server: Server, prefix: str, colour: str, acknowledge_within: float
+    any_server: Server, prefix: str, driver: str, acknowledge_within: float
 ) -> None:
     """A body that raises `EventGone` ends its loop, and the next member goes on after that event."""
     with (
@@ -378,7 +378,7 @@ async def test_a_loop_that_lets_event_gone_out_has_handled_it(
         handed: list[tuple[str, str]] = []
 
         async def one_loop() -> None:
-            await one_event(group.member("m", acknowledge_within=acknowledge_within, **QUICK), colour, handle)
+            await one_event(group.member("m", acknowledge_within=acknowledge_within, **QUICK), driver, handle)
 
         def handle(activity: Activity) -> None:
             handed.append((activity.thread_id, activity.kind))
@@ -394,7 +394,7 @@ async def test_a_loop_that_lets_event_gone_out_has_handled_it(
 
 
 async def test_an_event_that_is_gone_when_it_is_retried_frees_its_thread(
-    any_server: Server, prefix: str, colour: str
+    any_server: Server, prefix: str, driver: str
 ) -> None:
     """An event that failed, and is gone at its second attempt, counts as handled; its thread goes on."""
     with (
@@ -413,7 +413,7 @@ async def test_an_event_that_is_gone_when_it_is_retried_frees_its_thread(
             activity.load()
 
         async def one_loop() -> None:
-            await one_event(group.member("m", **QUICK), colour, handle)
+            await one_event(group.member("m", **QUICK), driver, handle)
 
         with pytest.raises(ValueError, match="first attempt"):
             await one_loop()
@@ -460,12 +460,12 @@ def test_whatever_happens(
                 made.add("other", kind="writes")
             if number % 10 == 0:
                 options: dict[str, Any] = {"lease": 2.0, "max_attempts": 1000, "backoff": chance.choice([0.0, 0.005])}
-                colour = chance.choice(["sync", "async"])
+                driver = chance.choice(["sync", "async"])
                 batch = batches[len(workers) % len(batches)]
                 within = chance.choice([0.0, 0.05])
                 workers.append(
                     Worker(
-                        made.url, prefix, "g", handle, colour=colour, batch=batch, acknowledge_within=within, **options
+                        made.url, prefix, "g", handle, driver=driver, batch=batch, acknowledge_within=within, **options
                     )
                 )
             if number % 14 == 13:
@@ -483,7 +483,7 @@ def test_whatever_happens(
         feed.drop_group("g")
 
 
-def test_the_group_s_position_survives(made: Made, colour: str) -> None:
+def test_the_group_s_position_survives(made: Made, driver: str) -> None:
     """Members that come later go on where others were."""
     with made.feed() as feed:
         group = feed.group("g")
@@ -491,7 +491,7 @@ def test_the_group_s_position_survives(made: Made, colour: str) -> None:
         for turn in range(1, 4):
             for _ in range(turn):
                 made.add("a")
-            handed += work_off(made, group, colour).handed
+            handed += work_off(made, group, driver).handed
         assert handed == [("a", number) for number in range(1, 7)]
 
 

@@ -35,11 +35,11 @@ def shared_out(workers: list[Worker], wanted: list[int]) -> float:
     return eventually(lambda: shares(workers) == wanted)
 
 
-def come_and_go(made: Made, colour: str, *steps: list[int]) -> None:
+def come_and_go(made: Made, driver: str, *steps: list[int]) -> None:
     """Members join one by one, then those that joined first leave one by one: each time the shares are so, and soon."""
     workers: list[Worker] = []
     for expected in steps:
-        workers.append(Worker(made.url, made.prefix, "g", colour=colour, lease=LEASE))
+        workers.append(Worker(made.url, made.prefix, "g", driver=driver, lease=LEASE))
         assert shared_out(workers, expected) < SOON
     for expected in reversed(steps[:-1]):
         workers.pop(0).stop()
@@ -52,9 +52,9 @@ def test_leases_move(made_on_each: Made) -> None:
     come_and_go(made_on_each, "async", [4], [2, 2])
 
 
-def test_fair_shares(made: Made, colour: str) -> None:
+def test_fair_shares(made: Made, driver: str) -> None:
     """Members that come and go have equal shares in time, more members than partitions too; no partition is two's."""
-    come_and_go(made, colour, [4], [2, 2], [1, 1, 2], [1] * 4, [0, 1, 1, 1, 1])
+    come_and_go(made, driver, [4], [2, 2], [1, 1, 2], [1] * 4, [0, 1, 1, 1, 1])
 
 
 def test_traffic_goes_on_while_members_come_and_go(made: Made) -> None:
@@ -77,7 +77,7 @@ def test_traffic_goes_on_while_members_come_and_go(made: Made) -> None:
     writer.start()
     workers = []
     for number in range(6):
-        workers.append(Worker(made.url, made.prefix, "g", handle, colour=("sync", "async")[number % 2], lease=3.0))
+        workers.append(Worker(made.url, made.prefix, "g", handle, driver=("sync", "async")[number % 2], lease=3.0))
         time.sleep(0.15)
         if number % 2:
             workers.pop(0).stop()
@@ -187,13 +187,13 @@ def test_a_stopped_process_is_fenced(made: Made, process: Callable[..., subproce
     worker.stop()
 
 
-def test_a_slow_handler_keeps_its_lease(made: Made, colour: str) -> None:
+def test_a_slow_handler_keeps_its_lease(made: Made, driver: str) -> None:
     """However long it takes, against a member that wants the partition; the event is handed out once."""
     for _ in range(2):
         made.add("a")
-    slow = Worker(made.url, made.prefix, "g", lambda _: time.sleep(1.0), colour="sync", lease=0.5)
+    slow = Worker(made.url, made.prefix, "g", lambda _: time.sleep(1.0), driver="sync", lease=0.5)
     eventually(lambda: slow.handed)
-    other = Worker(made.url, made.prefix, "g", colour=colour, lease=0.5)
+    other = Worker(made.url, made.prefix, "g", driver=driver, lease=0.5)
     with made.feed() as feed:
         eventually(lambda: through(feed.group("g")))
     for one in (slow, other):
@@ -201,20 +201,20 @@ def test_a_slow_handler_keeps_its_lease(made: Made, colour: str) -> None:
     assert sorted(slow.handed + other.handed) == [("a", 1), ("a", 2)]
 
 
-def test_stopped_while_idle(made: Made, colour: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_while_idle(made: Made, driver: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Within a second, leases given back."""
     monkeypatch.setattr(delivery, "IDLE", 1.0)  # as it is in earnest
-    worker = Worker(made.url, made.prefix, "g", colour=colour, lease=30)
+    worker = Worker(made.url, made.prefix, "g", driver=driver, lease=30)
     eventually(lambda: len(worker.partitions) == 4)
     begin = time.monotonic()
     worker.stop()
     assert time.monotonic() - begin < 3
-    later = Worker(made.url, made.prefix, "g", colour=colour, lease=30)
+    later = Worker(made.url, made.prefix, "g", driver=driver, lease=30)
     assert eventually(lambda: len(later.partitions) == 4) < 10
     later.stop()
 
 
-def test_news_wake_a_member(made: Made, colour: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_news_wake_a_member(made: Made, driver: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is handed what comes when it comes, not when it looks up by itself."""
     monkeypatch.setattr(delivery, "IDLE", 60.0)
 
@@ -223,7 +223,7 @@ def test_news_wake_a_member(made: Made, colour: str, monkeypatch: pytest.MonkeyP
             assert worker.member is not None
             worker.member.stop()
 
-    worker = Worker(made.url, made.prefix, "g", handle, colour=colour)
+    worker = Worker(made.url, made.prefix, "g", handle, driver=driver)
     eventually(lambda: len(worker.partitions) == 4)
     for number in range(1, 4):
         time.sleep(0.1)
@@ -261,16 +261,16 @@ def test_what_was_lost_is_nobody_s_for_long(made: Made, goes_on: bool) -> None:
         worker.stop()
 
 
-@pytest.mark.parametrize(("how", "colour"), [("kill", "sync"), ("restart", "async")])
+@pytest.mark.parametrize(("how", "driver"), [("kill", "sync"), ("restart", "async")])
 def test_a_server_that_restarts(
-    private_server: Callable[..., RunningServer], tmp_path: Any, prefix: str, how: str, colour: str
+    private_server: Callable[..., RunningServer], tmp_path: Any, prefix: str, how: str, driver: str
 ) -> None:
     """Members wait for it and go on, without loss."""
     running = private_server("--appendonly", "yes", "--appendfsync", "always", dir=tmp_path)
     with made_feed(running.url, prefix) as (made, feed):
         for _ in range(20):
             made.add("a")
-        worker = Worker(made.url, prefix, "g", lambda _: time.sleep(0.02), colour=colour, lease=LEASE, client=AT_ONCE)
+        worker = Worker(made.url, prefix, "g", lambda _: time.sleep(0.02), driver=driver, lease=LEASE, client=AT_ONCE)
         eventually(lambda: len(worker.handed) > 5)
         getattr(running, how)()
         time.sleep(0.2)
@@ -284,12 +284,12 @@ def test_a_server_that_restarts(
 
 
 def test_stopped_while_the_server_is_away(
-    private_server: Callable[..., RunningServer], prefix: str, colour: str
+    private_server: Callable[..., RunningServer], prefix: str, driver: str
 ) -> None:
     """It ends within seconds, whatever its patience."""
     running = private_server()
     with made_feed(running.url, prefix) as (made, _):
-        worker = Worker(made.url, prefix, "g", colour=colour, client=AT_ONCE, patience=30)
+        worker = Worker(made.url, prefix, "g", driver=driver, client=AT_ONCE, patience=30)
         eventually(lambda: len(worker.partitions) == 4)
         running.kill()
         time.sleep(0.3)
@@ -299,12 +299,12 @@ def test_stopped_while_the_server_is_away(
 
 
 def test_a_server_that_takes_no_writes_for_a_while(
-    private_server: Callable[..., RunningServer], prefix: str, colour: str
+    private_server: Callable[..., RunningServer], prefix: str, driver: str
 ) -> None:
     """A primary that is a replica for a moment, as in a failover, does not end a member."""
     running = private_server()
     with made_feed(running.url, prefix) as (made, feed):
-        worker = Worker(made.url, prefix, "g", colour=colour, client=AT_ONCE, lease=0.3)
+        worker = Worker(made.url, prefix, "g", driver=driver, client=AT_ONCE, lease=0.3)
         eventually(lambda: len(worker.partitions) == 4)
         client: Any = made.client
         client.execute_command("REPLICAOF", "127.0.0.1", "1")
@@ -316,11 +316,11 @@ def test_a_server_that_takes_no_writes_for_a_while(
         assert worker.handed == [("a", 1)]
 
 
-def test_a_member_that_left_is_not_alive(made: Made, colour: str) -> None:
+def test_a_member_that_left_is_not_alive(made: Made, driver: str) -> None:
     """Nor are its keys left once the group is dropped."""
     with made.feed() as feed:
         group = feed.group("g")
-        worker = Worker(made.url, made.prefix, "g", colour=colour, **{**QUICK, "lease": 30})
+        worker = Worker(made.url, made.prefix, "g", driver=driver, **{**QUICK, "lease": 30})
         eventually(lambda: len(worker.partitions) == 4)
         worker.stop()
         assert group.lag().members == ()

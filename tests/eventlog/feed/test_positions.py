@@ -102,12 +102,12 @@ def test_a_position_of_another_prefix(one: tuple[Made, ActivityFeed]) -> None:
         feed.group("g", start=foreign).register()
 
 
-async def test_a_position_is_checked(one: tuple[Made, ActivityFeed], colour: str) -> None:
+async def test_a_position_is_checked(one: tuple[Made, ActivityFeed], driver: str) -> None:
     """Right, trimmed, lost, and lost because another event has its place."""
     made, feed = one
 
     async def check(position: Position | str) -> None:
-        if colour == "sync":
+        if driver == "sync":
             feed.check(position)
         else:
             await feed.acheck(position)

@@ -35,7 +35,7 @@ class Failing:
         return [number for name, number in self.done if name == thread]
 
 
-def test_tried_again(made: Made, colour: str) -> None:
+def test_tried_again(made: Made, driver: str) -> None:
     """With growing pauses; its thread waits, other threads of the same partition do not, and order holds."""
     bad, good = made.together(2)
     for _ in range(3):
@@ -45,7 +45,7 @@ def test_tried_again(made: Made, colour: str) -> None:
     with made.feed() as feed:
         group = feed.group("g")
         group.register()
-        worker = Worker(made.url, made.prefix, "g", handler, colour=colour, backoff=0.3)
+        worker = Worker(made.url, made.prefix, "g", handler, driver=driver, backoff=0.3)
         eventually(lambda: handler.of(good) == [1, 2, 3])
         assert handler.of(bad) == []
         eventually(lambda: (group.lag().pending, group.lag().waiting) == (0, 3))
@@ -61,8 +61,8 @@ def test_tried_again(made: Made, colour: str) -> None:
         assert group.lag().handled == 7
 
 
-@pytest.mark.parametrize("colour", ["async"])
-def test_parked_retried_and_skipped(made_on_each: Made, colour: str) -> None:
+@pytest.mark.parametrize("driver", ["async"])
+def test_parked_retried_and_skipped(made_on_each: Made, driver: str) -> None:
     """After so many attempts, with error and traceback; retry tries as often again, skip gives the event up."""
     made = made_on_each
     bad, worse, good = (*made.together(2), made.apart(4)[2])
@@ -72,7 +72,7 @@ def test_parked_retried_and_skipped(made_on_each: Made, colour: str) -> None:
     with made.feed() as feed:
         group = feed.group("g")
         group.register()
-        worker = Worker(made.url, made.prefix, "g", handler, colour=colour, max_attempts=3, name="m")
+        worker = Worker(made.url, made.prefix, "g", handler, driver=driver, max_attempts=3, name="m")
         eventually(lambda: len(group.parked()) == 2)
         assert handler.of(good) == [1, 2]
         for parked in group.parked():
@@ -96,7 +96,7 @@ def test_parked_retried_and_skipped(made_on_each: Made, colour: str) -> None:
         assert (group.parked(), group.retry(), group.skip()) == ([], 0, 0)
 
 
-def test_parked_events_outlive_their_member(made: Made, colour: str) -> None:
+def test_parked_events_outlive_their_member(made: Made, driver: str) -> None:
     """Others find them, with what waits; all are retried at once."""
     threads = [*made.together(2), *made.apart(4)]
     handler = Failing(*((thread, 1) for thread in threads))
@@ -106,11 +106,11 @@ def test_parked_events_outlive_their_member(made: Made, colour: str) -> None:
     with made.feed() as feed:
         group = feed.group("g")
         group.register()
-        worker = Worker(made.url, made.prefix, "g", handler, colour=colour, max_attempts=1)
+        worker = Worker(made.url, made.prefix, "g", handler, driver=driver, max_attempts=1)
         eventually(lambda: len(group.parked()) == len(set(threads)))
         worker.stop()
         handler.left.clear()
-        later = Worker(made.url, made.prefix, "g", handler, colour=colour)
+        later = Worker(made.url, made.prefix, "g", handler, driver=driver)
         for thread in set(threads):
             made.add(thread)
         eventually(lambda: group.lag().pending == 0)

@@ -38,9 +38,9 @@ async def feed(made: Made) -> AsyncIterator[ActivityFeed]:
         yield opened
 
 
-async def all_of(feed: ActivityFeed, start: Any, colour: str, **options: Any) -> list[Activity]:
+async def all_of(feed: ActivityFeed, start: Any, driver: str, **options: Any) -> list[Activity]:
     """What there is from a start on."""
-    return await take(feed.tail(start, follow=False, **options), 10**9, colour)
+    return await take(feed.tail(start, follow=False, **options), 10**9, driver)
 
 
 async def test_on_each_server(made_on_each: Made) -> None:
@@ -62,19 +62,19 @@ async def test_on_each_server(made_on_each: Made) -> None:
         assert {one.thread_id for one in await waiting} == set(threads)
 
 
-async def test_from_the_beginning(made: Made, feed: ActivityFeed, colour: str) -> None:
+async def test_from_the_beginning(made: Made, feed: ActivityFeed, driver: str) -> None:
     """All there is, merged by entry id, whatever the batches."""
     threads = made.apart(4)
     ids = [made.add(threads[number % 4]) for number in range(30)]
     for batch in (1, 7, 100):
-        found = await all_of(feed, "beginning", colour, batch=batch)
+        found = await all_of(feed, "beginning", driver, batch=batch)
         assert len(found) == 30
         keys = [(tuple(map(int, one.id.split("-"))), one.partition) for one in found]
         assert keys == sorted(keys)
     assert {one.id for one in found} == set(ids)
 
 
-async def test_live_from_now_on(made: Made, feed: ActivityFeed, colour: str) -> None:
+async def test_live_from_now_on(made: Made, feed: ActivityFeed, driver: str) -> None:
     """What was there is left out; what comes, comes soon."""
     threads = made.apart(4)
     for thread in threads:
@@ -89,14 +89,14 @@ async def test_live_from_now_on(made: Made, feed: ActivityFeed, colour: str) -> 
         return time.monotonic()
 
     task = asyncio.create_task(later())
-    found = await take(tail, 4, colour)
+    found = await take(tail, 4, driver)
     assert time.monotonic() - await task < 0.9
     assert sorted((one.thread_id, one.sequence) for one in found) == [(thread, 2) for thread in sorted(threads)]
     made.add(threads[0])
-    assert [one.sequence for one in await take(tail, 1, colour)] == [3]
+    assert [one.sequence for one in await take(tail, 1, driver)] == [3]
 
 
-async def test_filters(made: Made, feed: ActivityFeed, colour: str) -> None:
+async def test_filters(made: Made, feed: ActivityFeed, driver: str) -> None:
     """By kind, thread, namespace and node, each of several, and all together."""
     for thread in ("a", "b", "c"):
         made.add(thread, nodes=("n", "m"))
@@ -104,7 +104,7 @@ async def test_filters(made: Made, feed: ActivityFeed, colour: str) -> None:
         made.add(thread, kind="deleted", id="")
 
     async def wanted(**filters: Any) -> list[tuple[str, int]]:
-        found = await all_of(feed, "beginning", colour, batch=2, **filters)
+        found = await all_of(feed, "beginning", driver, batch=2, **filters)
         return sorted((one.thread_id, one.sequence) for one in found)
 
     assert await wanted(kinds="writes") == [("a", 2), ("b", 2), ("c", 2)]
@@ -118,7 +118,7 @@ async def test_filters(made: Made, feed: ActivityFeed, colour: str) -> None:
     assert await wanted(node="m", kinds="checkpoint", thread="c", namespace="") == [("c", 1)]
 
 
-async def test_a_filter_that_little_passes(made: Made, feed: ActivityFeed, colour: str) -> None:
+async def test_a_filter_that_little_passes(made: Made, feed: ActivityFeed, driver: str) -> None:
     """The position moves over what is left out, so that it is not looked at again."""
     common, rare = made.together(2)
     pipeline = made.client.pipeline()
@@ -128,11 +128,11 @@ async def test_a_filter_that_little_passes(made: Made, feed: ActivityFeed, colou
     pipeline.execute()
     made.add(rare)
     tail = feed.tail("beginning", follow=False, thread=rare)
-    (found,) = await take(tail, 10**9, colour)
+    (found,) = await take(tail, 10**9, driver)
     assert found.thread_id == rare
     made.client.xtrim(made.stream(common), maxlen=1)
-    assert await all_of(feed, found.position, colour) == []
-    assert await all_of(feed, str(tail.position), colour) == []
+    assert await all_of(feed, found.position, driver) == []
+    assert await all_of(feed, str(tail.position), driver) == []
 
 
 @given(
@@ -183,40 +183,40 @@ def test_positions_resume_without_loss_or_repetition(
         made.client.delete(*(made.keyspace.partition(number).feed for number in range(4)), made.keyspace.meta)
 
 
-async def test_trimmed_under_a_reader(made: Made, feed: ActivityFeed, colour: str) -> None:
+async def test_trimmed_under_a_reader(made: Made, feed: ActivityFeed, driver: str) -> None:
     """What was not read and is gone is an error; a reader that had read it goes on."""
     for _ in range(6):
         made.add("a")
     tail = feed.tail("beginning", batch=2)
-    (first,) = await take(tail, 1, colour)
+    (first,) = await take(tail, 1, driver)
     behind = feed.tail("beginning")
-    await take(behind, 6, colour)
+    await take(behind, 6, driver)
     await feed.atrim(0)
     with pytest.raises(PositionTrimmed, match="trimmed beyond"):
-        await take(tail, 6, colour)
+        await take(tail, 6, driver)
     with pytest.raises(PositionTrimmed):
-        await all_of(feed, str(first.position), colour)
+        await all_of(feed, str(first.position), driver)
     made.add("a")
-    assert [one.sequence for one in await take(behind, 1, colour)] == [7]
-    assert [one.sequence for one in await all_of(feed, "beginning", colour)] == [7]
+    assert [one.sequence for one in await take(behind, 1, driver)] == [7]
+    assert [one.sequence for one in await all_of(feed, "beginning", driver)] == [7]
 
 
-async def test_lost_under_a_reader(made: Made, feed: ActivityFeed, colour: str) -> None:
+async def test_lost_under_a_reader(made: Made, feed: ActivityFeed, driver: str) -> None:
     """A tail that waits at the end notices within seconds that the end is gone."""
     made.add("a")
     last = made.add("a")
     tail = feed.tail("beginning")
-    await take(tail, 2, colour)
+    await take(tail, 2, driver)
     made.client.xdel(made.stream("a"), last)
     with pytest.raises(PositionLost, match=last):
-        await asyncio.wait_for(take(tail, 1, colour), 10)
+        await asyncio.wait_for(take(tail, 1, driver), 10)
 
 
-async def test_before_anything_was_written(any_server: Server, prefix: str, colour: str) -> None:
+async def test_before_anything_was_written(any_server: Server, prefix: str, driver: str) -> None:
     """A tail of a prefix that is not used yet waits, and begins with the first event."""
     async with ActivityFeed.from_conn_string(any_server.url, prefix=prefix) as feed:
-        assert await all_of(feed, "beginning", colour) == []
-        waiting = asyncio.create_task(take(feed.tail("now"), 1, colour))
+        assert await all_of(feed, "beginning", driver) == []
+        waiting = asyncio.create_task(take(feed.tail("now"), 1, driver))
         await asyncio.sleep(0.1)
         async with RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix) as saver:
             await saver.aput(*put_of("t", 1))
@@ -224,14 +224,14 @@ async def test_before_anything_was_written(any_server: Server, prefix: str, colo
         assert (found.thread_id, found.kind, found.sequence) == ("t", "checkpoint", 1)
 
 
-async def test_a_feed_takes_the_layout_there_is(made: Made, colour: str) -> None:
+async def test_a_feed_takes_the_layout_there_is(made: Made, driver: str) -> None:
     """Another number of partitions is refused."""
     async with made.feed(partitions=5) as feed:
         with pytest.raises(LayoutMismatch, match="partitions=4"):
-            await all_of(feed, "beginning", colour)
+            await all_of(feed, "beginning", driver)
 
 
-async def test_a_saver_s_events_are_loaded(of_either_kind: Server, prefix: str, colour: str) -> None:
+async def test_a_saver_s_events_are_loaded(of_either_kind: Server, prefix: str, driver: str) -> None:
     """An activity leads to its whole event; a deleted or pruned one says so."""
     url = of_either_kind.url
     async with (
@@ -244,9 +244,9 @@ async def test_a_saver_s_events_are_loaded(of_either_kind: Server, prefix: str, 
         await saver.adelete_thread("gone")
 
         async def load(activity: Activity) -> Any:
-            return activity.load() if colour == "sync" else await activity.aload()
+            return activity.load() if driver == "sync" else await activity.aload()
 
-        found = await all_of(feed, "beginning", colour, thread="t")
+        found = await all_of(feed, "beginning", driver, thread="t")
         assert [(await load(one)).sequence for one in found] == [1, 2, 3]
         await saver.aprune(["t"])
         for one in found[:2]:
@@ -254,7 +254,7 @@ async def test_a_saver_s_events_are_loaded(of_either_kind: Server, prefix: str, 
                 await load(one)
             assert pruned.value.reason == "pruned"
         assert (await load(found[2])).sequence == 3
-        first, last = await all_of(feed, "beginning", colour, thread="gone")
+        first, last = await all_of(feed, "beginning", driver, thread="gone")
         assert (first.kind, last.kind) == ("checkpoint", "deleted")
         for one in (first, last):
             with pytest.raises(EventGone) as deleted:
@@ -266,23 +266,23 @@ async def test_a_saver_s_events_are_loaded(of_either_kind: Server, prefix: str, 
         assert again.value.reason == "deleted"
 
 
-async def test_an_expired_thread(any_server: Server, prefix: str, colour: str) -> None:
+async def test_an_expired_thread(any_server: Server, prefix: str, driver: str) -> None:
     """Its events say that it expired."""
     async with (
         RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix, ttl=0.005) as saver,
         ActivityFeed.from_conn_string(any_server.url, prefix=prefix) as feed,
     ):
         await saver.aput(*put_of("t", 1))
-        (found,) = await all_of(feed, "beginning", colour)
+        (found,) = await all_of(feed, "beginning", driver)
         await asyncio.sleep(0.4)
         with pytest.raises(EventGone) as gone:
-            found.load() if colour == "sync" else await found.aload()
+            found.load() if driver == "sync" else await found.aload()
         assert gone.value.reason == "expired"
 
 
 @pytest.mark.parametrize("given", ["sync", "async"])
-async def test_connections_of_one_colour(of_either_kind: Server, prefix: str, given: str, colour: str) -> None:
-    """A tail works over either kind of connection in either colour, as a saver does; connections given stay open."""
+async def test_connections_of_one_driver(of_either_kind: Server, prefix: str, given: str, driver: str) -> None:
+    """A tail works over either kind of connection in either driver, as a saver does; connections given stay open."""
     made = Made(of_either_kind.url, prefix)
     made.add("a")
     client: Any
@@ -292,7 +292,7 @@ async def test_connections_of_one_colour(of_either_kind: Server, prefix: str, gi
     else:
         client = async_connect(of_either_kind)
         feed = ActivityFeed(async_connection=client, prefix=made.prefix)
-    waiting = asyncio.create_task(take(feed.tail("beginning"), 2, colour))
+    waiting = asyncio.create_task(take(feed.tail("beginning"), 2, driver))
     await asyncio.sleep(0.2)
     made.add("a")
     assert [one.sequence for one in await asyncio.wait_for(waiting, 10)] == [1, 2]
@@ -309,16 +309,16 @@ async def test_connections_of_one_colour(of_either_kind: Server, prefix: str, gi
     made.close()
 
 
-async def test_a_closed_feed(made: Made, colour: str) -> None:
+async def test_a_closed_feed(made: Made, driver: str) -> None:
     """Its tails say so."""
     feed = made.feed()
     await feed.aclose()
     with pytest.raises(FeedClosed, match="the feed is closed"):
-        await all_of(feed, "beginning", colour)
+        await all_of(feed, "beginning", driver)
 
 
 async def test_a_server_that_restarts(
-    private_server: Callable[..., RunningServer], tmp_path: Any, prefix: str, colour: str
+    private_server: Callable[..., RunningServer], tmp_path: Any, prefix: str, driver: str
 ) -> None:
     """A tail waits for it, and goes on where it was."""
     running = private_server("--appendonly", "yes", "--appendfsync", "always", dir=tmp_path)
@@ -326,7 +326,7 @@ async def test_a_server_that_restarts(
         made.add("a")
         async with made.feed(**AT_ONCE) as feed:
             tail = feed.tail("beginning", patience=20)
-            await take(tail, 1, colour)
+            await take(tail, 1, driver)
 
             def again() -> None:
                 time.sleep(0.2)
@@ -337,28 +337,28 @@ async def test_a_server_that_restarts(
 
             thread = threading.Thread(target=again)
             thread.start()
-            (found,) = await asyncio.wait_for(take(tail, 1, colour), 20)
+            (found,) = await asyncio.wait_for(take(tail, 1, driver), 20)
             assert found.sequence == 2
             thread.join()
 
 
-async def test_patience_ends(private_server: Callable[..., RunningServer], prefix: str, colour: str) -> None:
+async def test_patience_ends(private_server: Callable[..., RunningServer], prefix: str, driver: str) -> None:
     """A server that stays away is an error after that time."""
     running = private_server()
     with made_feed(running.url, prefix) as (made, _):
         made.add("a")
         async with made.feed(**AT_ONCE) as feed:
             tail = feed.tail("beginning", patience=0.5)
-            await take(tail, 1, colour)
+            await take(tail, 1, driver)
             running.kill()
             begin = time.monotonic()
             with pytest.raises(ServerUnavailable):
-                await take(tail, 1, colour)
+                await take(tail, 1, driver)
             assert 0.2 < time.monotonic() - begin < 5
 
 
 async def test_many_tails_at_once(made: Made, feed: ActivityFeed) -> None:
-    """Of both colours on one feed: each sees everything."""
+    """Of both drivers on one feed: each sees everything."""
     now = feed.now()
     tails = [asyncio.create_task(take(feed.tail(now), 20, "async" if n % 2 else "sync")) for n in range(6)]
     await asyncio.sleep(0.2)

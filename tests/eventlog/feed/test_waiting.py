@@ -1,4 +1,4 @@
-"""Waiting for news of streams, on one server and on a cluster, in both colours."""
+"""Waiting for news of streams, on one server and on a cluster, in both drivers."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ def waiting(streams: list[tuple[bytes, bytes]], ms: int) -> Flow[list[bytes]]:
     return found
 
 
-async def wait(runner: Runner, colour: str, streams: list[tuple[bytes, bytes]], ms: int) -> tuple[list[bytes], float]:
+async def wait(runner: Runner, driver: str, streams: list[tuple[bytes, bytes]], ms: int) -> tuple[list[bytes], float]:
     """What has news, and the seconds that took."""
     begin = time.monotonic()
-    if colour == "sync":
+    if driver == "sync":
         found = await in_thread(lambda: runner.run(waiting(streams, ms), "streams"))
     else:
         found = await runner.arun(waiting(streams, ms), "streams")
     return found, time.monotonic() - begin
 
 
-async def test_news_of_streams(of_either_kind: Server, prefix: str, colour: str) -> None:
+async def test_news_of_streams(of_either_kind: Server, prefix: str, driver: str) -> None:
     """Entries that exist are reported at once, what comes soon after it came, nothing when the time is over."""
     made = Made(of_either_kind.url, prefix)
     threads = made.apart(4)
@@ -41,20 +41,20 @@ async def test_news_of_streams(of_either_kind: Server, prefix: str, colour: str)
     runner = Runner(connections)
     try:
         await runner.arun(_touch(made), "meta")
-        found, took = await wait(runner, colour, streams, 300)
+        found, took = await wait(runner, driver, streams, 300)
         assert found == []
         assert 0.25 < took < 3
-        task = asyncio.create_task(wait(runner, colour, streams, 9000))
+        task = asyncio.create_task(wait(runner, driver, streams, 9000))
         await asyncio.sleep(0.2)
         made.add(threads[1])
         found, took = await task
         assert found == [made.stream(threads[1])]
         assert 0.15 < took < 4
-        found, took = await wait(runner, colour, streams, 9000)
+        found, took = await wait(runner, driver, streams, 9000)
         assert found == [made.stream(threads[1])]
         assert took < 4
         streams = [(key, b"$" if key == made.stream(threads[1]) else after) for key, after in streams]
-        await asyncio.gather(*(wait(runner, colour, streams, 100) for _ in range(3)))
+        await asyncio.gather(*(wait(runner, driver, streams, 100) for _ in range(3)))
     finally:
         await connections.aclose()
         made.close()

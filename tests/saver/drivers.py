@@ -1,4 +1,4 @@
-"""One way to call a method in either colour, so that a test is written once.
+"""One way to call a method in either driver, so that a test is written once.
 
 `invoke` is called as `invoke` or as `ainvoke`, `put` as `put` or as `aput`, and so on; iterators come back as lists.
 """
