@@ -20,6 +20,7 @@ BINARIES = find_binaries()
 pytestmark = [pytest.mark.server, pytest.mark.skipif(BINARIES is None or not has_driver(), reason=ABSENT)]
 
 
+@pytest.mark.server
 def test_it_ends_with_a_killed_owner() -> None:
     """A server ends with the process that started it, and its files are removed."""
     code = (
