@@ -90,6 +90,22 @@ def test_keep_leaves_the_thread_in_the_directory(kept: tuple[str, Path]) -> None
     assert {state.get("risk") for state in states} >= {"fraud suspected", "high (118)"}
 
 
+def test_keep_says_how_to_look_at_the_thread(kept: tuple[str, Path]) -> None:
+    """The printed lines of Python start a server whose URL `agentlog` takes."""
+    output, path = kept
+    lines = re.findall(r"^    ((?:from|server) .*)$", output, re.MULTILINE)
+    code = "\n".join([*lines, "input()"])
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as opened:
+        assert opened.stdout is not None
+        url = opened.stdout.readline().strip()
+        with RedisStreamSaver.from_conn_string(url) as saver:
+            assert [thread.thread_id for thread in saver.threads()] == [thread_in(output)]
+        opened.communicate("\n")
+    assert repr(str(path)) in lines[1]
+
+
 def test_output_is_plain_where_there_is_no_terminal(kept: tuple[str, Path]) -> None:
     """There are no escape sequences, and no line is wider than 120 columns."""
     output, _ = kept

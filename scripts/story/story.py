@@ -215,13 +215,22 @@ def _conclude(stage: Stage, options: argparse.Namespace, seconds: float) -> None
     stage.console.print()
     stage.say(f"{len(stage.events)} events, 4 processes of the agent, {seconds:.1f} s.")
     if options.keep:
-        stage.say(f"Thread {stage.thread} is kept: RedisStreamSaver.embedded({options.keep!r})")
+        _say_how_to_open(stage, options.keep)
     elif options.url:
         stage.say(
             f"Thread {stage.thread} is on your server: RedisStreamSaver.from_conn_string(url), or, with REDIS_URL set, "
             f".venv/bin/agentlog log {stage.thread}"
         )
     stage.console.print(conclusion(stage.failures))
+
+
+def _say_how_to_open(stage: Stage, path: str) -> None:
+    """Print the lines that start a server on the kept thread, unfolded so that they can be copied."""
+    stage.say(f"Thread {stage.thread} is kept. To look at it, start its server in .venv/bin/python:")
+    stage.console.print("    from langgraph.checkpoint.redis_streams import EmbeddedServer", soft_wrap=True)
+    stage.console.print(f"    server = EmbeddedServer({path!r}); print(server.url)", soft_wrap=True, markup=False)
+    stage.say("While that Python runs, use the URL that it prints:")
+    stage.console.print(f"    .venv/bin/agentlog log {stage.thread} --url URL", soft_wrap=True)
 
 
 if __name__ == "__main__":
