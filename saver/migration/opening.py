@@ -118,7 +118,11 @@ def _own(url: str, serde: SerializerProtocol | None) -> Iterator[BaseCheckpointS
     with closing(Connections.from_url(bare)) as connections:
         keyspace = Runner(connections).run(open_keyspace(prefix, None), "the source")
     if keyspace is None:
-        raise InvalidArgument(f"Nothing was written under prefix {prefix!r} of the source. Add ?prefix=... to its URL.")
+        raise InvalidArgument(
+            f"RedisStreamSaver wrote nothing under prefix {prefix!r} of the source. For another prefix, add ?prefix=... to its "
+            "URL. No URL reads the threads of langgraph-checkpoint-redis (RedisSaver): pass that saver and the thread ids to "
+            "migrate(source, saver, threads=[...]) in Python."
+        )
     with RedisStreamSaver.from_conn_string(bare, prefix=prefix, partitions=keyspace.partitions, serde=serde) as saver:
         yield saver
 

@@ -210,7 +210,8 @@ def test_migrate_from_another_prefix(agentlog: Agentlog) -> None:
         ("postgresql://user:secret@127.0.0.1:1/db", "cannot be read"),
         ("valkey://127.0.0.1:1", "cannot be read"),
         ("plainredis://127.0.0.1:1", "cannot be read"),
-        ("redis://SERVER?prefix=nobodys", "Nothing was written"),
+        ("redis://SERVER?prefix=nobodys", "RedisStreamSaver wrote nothing under prefix 'nobodys'"),
+        ("redis://SERVER?prefix=nobodys", "No URL reads the threads of langgraph-checkpoint-redis (RedisSaver)"),
     ],
 )
 def test_unusable_sources(agentlog: Agentlog, tmp_path: Path, source: str, words: str) -> None:
