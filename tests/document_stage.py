@@ -23,7 +23,17 @@ from tests.documents import Block, Command, agree, commands
 from tests.servers import RunningServer, free_ports, launch_cluster, preferred_binary
 
 ROOT = Path(__file__).parent.parent
-PROGRAMS = ("agentlog", "export", "python", "pytest", "head", "openssl", "scripts/demo --url", "scripts/demo --keep")
+PROGRAMS = (
+    "agentlog",
+    "export",
+    "python",
+    "pytest",
+    "head",
+    "openssl",
+    "sha256sum",
+    "scripts/demo --url",
+    "scripts/demo --keep",
+)
 """Commands of `sh` blocks that are run; of a `console` block all are."""
 PATIENCE = 100
 THREAD = re.compile(r"refund-desk-[0-9a-f]{8}")
