@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -79,6 +80,19 @@ def _has_target(path: Path, target: str) -> bool:
     name, _, anchor = target.partition("#")
     file = path.parent / name if name else path
     return file.exists() and (not anchor or anchor in anchors(file.read_text()))
+
+
+def test_every_file_that_the_tests_document_names_exists() -> None:
+    """The table of `tests/README.md` names every test file, and each named file or folder exists."""
+    named = set(re.findall(r"`([\w./*]+)`", (ROOT / "tests/README.md").read_text()))
+    files = {path.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")}
+    folders = {Path(one).relative_to("tests") for one in named if one.startswith("tests/") and "." not in one}
+    assert all((ROOT / "tests" / folder).is_dir() for folder in folders)
+    tests = {one for one in named if one.startswith("test_")}
+    assert tests <= {file.stem for file in files}
+    assert {file.stem for file in files if not any(file.is_relative_to(one) for one in folders)} - tests == set()
+    missing = [one for one in named if one.endswith(".py") and not list((ROOT / "tests").rglob(one))]
+    assert [one for one in missing if not (ROOT / one).exists()] == []
 
 
 # The reader of documents
