@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any, Literal
 
-__all__ = ["Change", "applied", "differences", "same"]
+__all__ = ["Change", "differences", "same"]
 
 What = Literal["added", "removed", "changed", "inserted", "appended", "deleted"]
 
@@ -28,7 +28,7 @@ DEEPEST = 50
 class Change:
     """One change.
 
-    The changes of a list come in an order in which `applied` can carry them out one by one.
+    The changes of a list come in an order in which they can be carried out one by one.
     """
 
     path: tuple[Any, ...]
@@ -54,36 +54,6 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Cha
     Channels that were removed or changed come first, in the order of `before`, then those that were added.
     """
     return list(_of_dicts((), before, after, 0))
-
-
-def applied(before: Mapping[str, Any], changes: Sequence[Change]) -> dict[str, Any]:
-    """Returns the values that changes make of other values, which stay as they are."""
-    return {**_carried_out(dict(before), [(change.path, change) for change in changes])}
-
-
-def _carried_out(value: Any, changes: Sequence[tuple[tuple[Any, ...], Change]]) -> Any:
-    position = 0
-    while position < len(changes):
-        path, change = changes[position]
-        if len(path) > 1:
-            some = [(path[1:], change)]
-            while position + len(some) < len(changes) and changes[position + len(some)][0][:1] == path[:1]:
-                following, later = changes[position + len(some)]
-                if len(following) == 1:
-                    break
-                some.append((following[1:], later))
-            inner = value[path[0]]
-            value[path[0]] = _carried_out(dict(inner) if isinstance(inner, dict) else list(inner), some)
-            position += len(some)
-            continue
-        if change.what in {"removed", "deleted"}:
-            del value[path[0]]
-        elif change.what in {"inserted", "appended"}:
-            value.insert(path[0], change.after)
-        else:
-            value[path[0]] = change.after
-        position += 1
-    return value
 
 
 def same(one: Any, other: Any) -> bool:

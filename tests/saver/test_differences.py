@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage
 
-from saver.differences import Change, applied, differences, same
+from saver.differences import Change, differences, same
 
 scalars = st.none() | st.booleans() | st.integers(-2, 2) | st.floats() | st.text("ab", max_size=2)
 named = st.builds(lambda name, text: HumanMessage(text, id=name), st.sampled_from("pqrstu"), st.text("ab", max_size=2))
@@ -22,6 +23,36 @@ values = st.recursive(
     max_leaves=20,
 )
 states = st.dictionaries(st.sampled_from("abcd"), values | st.lists(named, max_size=10), max_size=4)
+
+
+def applied(before: Mapping[str, Any], changes: Sequence[Change]) -> dict[str, Any]:
+    """The values that changes make of other values, which stay as they are."""
+    return {**_carried_out(dict(before), [(change.path, change) for change in changes])}
+
+
+def _carried_out(value: Any, changes: Sequence[tuple[tuple[Any, ...], Change]]) -> Any:
+    position = 0
+    while position < len(changes):
+        path, change = changes[position]
+        if len(path) > 1:
+            some = [(path[1:], change)]
+            while position + len(some) < len(changes) and changes[position + len(some)][0][:1] == path[:1]:
+                following, later = changes[position + len(some)]
+                if len(following) == 1:
+                    break
+                some.append((following[1:], later))
+            inner = value[path[0]]
+            value[path[0]] = _carried_out(dict(inner) if isinstance(inner, dict) else list(inner), some)
+            position += len(some)
+            continue
+        if change.what in {"removed", "deleted"}:
+            del value[path[0]]
+        elif change.what in {"inserted", "appended"}:
+            value.insert(path[0], change.after)
+        else:
+            value[path[0]] = change.after
+        position += 1
+    return value
 
 
 @given(before=states, after=states)
