@@ -260,6 +260,9 @@ _PORT = "check that host and port are those of a Redis server"
 _BULK = "raise the server's proto-max-bulk-len, or keep large data elsewhere"
 _NODE = "the server is a node of a cluster; use redis+cluster://host:port or RedisCluster"
 _NO_CLUSTER = "the server is not a cluster (use redis://), or the user lacks CLUSTER SLOTS"
+_DISK = "the server cannot persist; fix its disk or its save settings"
+_REPLICAS = "bring back the replicas that min-replicas-to-write asks for"
+_SENTINEL = "a Sentinel answers there; use redis+sentinel://"
 _LOAD = "check the server's load, socket_timeout, and whether it speaks TLS (rediss://)"
 
 _RULES: tuple[tuple[type[Exception], tuple[str, ...], type[EventLogError], str], ...] = (
@@ -283,18 +286,8 @@ _RULES: tuple[tuple[type[Exception], tuple[str, ...], type[EventLogError], str],
     (rx.ResponseError, ("READONLY",), ServerReadOnly, _PRIMARY),
     (rx.ResponseError, ("LOADING",), ServerLoading, _LOADED),
     (rx.ResponseError, ("MASTERDOWN",), ServerUnavailable, "connect to the primary"),
-    (
-        rx.ResponseError,
-        ("MISCONF",),
-        ServerMisconfigured,
-        "the server cannot persist; fix its disk or its save settings",
-    ),
-    (
-        rx.ResponseError,
-        ("NOREPLICAS",),
-        ServerUnavailable,
-        "bring back the replicas that min-replicas-to-write asks for",
-    ),
+    (rx.ResponseError, ("MISCONF",), ServerMisconfigured, _DISK),
+    (rx.ResponseError, ("NOREPLICAS",), ServerUnavailable, _REPLICAS),
     (rx.ResponseError, ("NOPERM", "The user executing the script", "ACL failure"), AccessDenied, _RIGHTS),
     (rx.ResponseError, ("NOAUTH", "HELLO must be called", "WRONGPASS"), AuthenticationFailed, _PASSWORD),
     (rx.ResponseError, ("CLUSTERDOWN",), ServerUnavailable, _SLOTS),
@@ -302,12 +295,7 @@ _RULES: tuple[tuple[type[Exception], tuple[str, ...], type[EventLogError], str],
     (rx.ResponseError, ("BUSY",), ServerUnavailable, "another script blocks the server; wait, or SCRIPT KILL it"),
     (rx.ResponseError, ("invalid bulk length",), ValueTooLarge, _BULK),
     (rx.ResponseError, ("WRONGTYPE",), CorruptEntry, "a key has another type; give the saver a prefix of its own"),
-    (
-        rx.ResponseError,
-        ("unknown command 'EVAL",),
-        ServerMisconfigured,
-        "a Sentinel answers there; use redis+sentinel://",
-    ),
+    (rx.ResponseError, ("unknown command 'EVAL",), ServerMisconfigured, _SENTINEL),
     (rx.ResponseError, ("unknown command 'SENTINEL",), ServerMisconfigured, "no Sentinel answers there; use redis://"),
     (rx.ResponseError, ("DB index is out of range",), ServerMisconfigured, "name a database that the server has"),
     (rx.InvalidResponse, ("",), ServerMisconfigured, _PORT),
