@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
 from typing import Any
 
@@ -23,7 +24,7 @@ from eventlog.errors import (
     ServerUnavailable,
     translate,
 )
-from eventlog.flow import Batch, Begin, Call, Command, Emit, Finish, Flow, Script
+from eventlog.flow import Batch, Begin, Call, Command, Emit, Finish, Flow, Script, blocking, collected
 from eventlog.transport import steps
 from eventlog.transport.drivers import Runner
 
@@ -69,12 +70,12 @@ class OneClient:
     async_client = sync_client
 
 
-def run(client: Client, flow: Flow[Any]) -> Any:
+def run(client: Client, flow: Flow[Any], take: Any = id) -> Any:
     """Runs a flow on a client, in the driver that the client has."""
     runner = Runner(OneClient(client))  # type: ignore[arg-type]
     if isinstance(client, AsyncClient):
-        return asyncio.run(runner.arun(flow, "thread '1'"))
-    return runner.run(flow, "thread '1'")
+        return asyncio.run(runner.arun(flow, "thread '1'", take))
+    return runner.run(flow, "thread '1'", take)
 
 
 def once(request: Any) -> Flow[Any]:
@@ -202,3 +203,53 @@ def test_a_call_goes_on_while_the_flow_does(kind: type[Client]) -> None:
     client = type("Knowing", (kind,), {"answer": answer})()
     assert run(client, flow()) == (b"done", b"between")
     assert {words[-1] for words in client.asked} >= {b"k", b"a", b"b"}
+
+
+@both
+def test_work_that_blocks_leaves_the_event_loop_free(kind: type[Client]) -> None:
+    """It runs in the caller's thread, or beside the event loop; items go to the caller's thread."""
+    taken: list[tuple[str, threading.Thread]] = []
+
+    def flow() -> Flow[bool]:
+        yield Emit("item")
+        return (yield from blocking(threading.current_thread)) is threading.current_thread()
+
+    in_this_thread = run(kind(), flow(), lambda item: taken.append((item, threading.current_thread())))
+    assert in_this_thread is (kind is Client)
+    assert taken == [("item", threading.current_thread())]
+
+
+@both
+@pytest.mark.parametrize("where", ["work", "take"])
+def test_an_error_outside_of_a_flow_ends_it(kind: type[Client], where: str) -> None:
+    """An error of work, or of the function that takes items, is raised as it is, and the flow cleans up before."""
+    steps = []
+
+    def fail(_: object = None) -> None:
+        raise OSError(where)
+
+    def flow() -> Flow[None]:
+        try:
+            if where == "work":
+                yield from blocking(fail)
+            yield Emit("item")
+        finally:
+            steps.append("closed")
+
+    with pytest.raises(OSError, match=where):
+        run(kind(), flow(), fail)
+    assert steps == ["closed"]
+
+
+@both
+def test_items_are_collected(kind: type[Client]) -> None:
+    """A flow may take the items of another, whose requests and errors pass through."""
+
+    def items() -> Flow[None]:
+        yield Emit((yield Command("GET", b"k")))
+        try:
+            yield Command("GET", b"k")
+        except EventLogError as error:
+            yield Emit(type(error))
+
+    assert run(kind(b"1", rx.ReadOnlyError()), collected(items())) == [b"1", ServerReadOnly]
