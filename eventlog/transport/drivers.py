@@ -15,6 +15,7 @@ import contextlib
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextvars import copy_context
 from typing import Any, NamedTuple, TypeVar
 
 import redis
@@ -33,7 +34,7 @@ from eventlog.transport.sharing import SLOTS, ClientClosed, SharedCalls, can_sha
 from eventlog.transport.steps import finish, finish_async
 from eventlog.transport.waiting import StreamWaits
 
-__all__ = ["Runner"]
+__all__ = ["Runner", "in_own_thread"]
 
 T = TypeVar("T")
 Take = Callable[[Any], object]
@@ -53,6 +54,18 @@ class _Ways(NamedTuple):
     short: Any = None
     """`KeptConnections` or `SharedCalls`."""
     waits: StreamWaits | None = None
+
+
+async def in_own_thread(work: Callable[[], T]) -> T:
+    """The result of a function that may block, called in a thread of its own.
+
+    The function may wait for code that needs the loop's shared threads, so it takes none of them.
+    """
+    executor = concurrent.futures.ThreadPoolExecutor(1)
+    try:
+        return await asyncio.get_running_loop().run_in_executor(executor, copy_context().run, work)
+    finally:
+        executor.shutdown(wait=False)
 
 
 class Runner:
@@ -104,12 +117,12 @@ class Runner:
     async def arun(self, flow: Flow[T], subject: str, take: Take = _refuse) -> T:
         """The result of `flow`, on the running loop; errors name the `subject`.
 
-        `take` is called on the loop. Work that may block is done in threads.
+        `take` is called on the loop. Work that may block is done in threads of its own.
         """
         found, result = await self._aadvance(flow, subject)
         while found:
             with _closing_on_error(flow):
-                await asyncio.to_thread(result) if isinstance(result, Work) else take(result)
+                await in_own_thread(result) if isinstance(result, Work) else take(result)
             found, result = await self._aadvance(flow, subject)
         return result  # type: ignore[no-any-return]
 

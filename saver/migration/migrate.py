@@ -13,19 +13,22 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 
 from eventlog.attribution import audit
 from eventlog.errors import EventLogError, InvalidArgument
 from eventlog.flow import Emit, Flow, blocking, collected
+from eventlog.transport.drivers import in_own_thread
 from saver.configs import thread_id_of
 from saver.migration.sources import Name, Placed, names_in, source_of
 from saver.saver import RedisStreamSaver
 from saver.translation import config_of
 
 __all__ = ["Difference", "Migrated", "Progress", "acompare", "amigrate", "compare", "migrate"]
+
+T = TypeVar("T")
 
 PAGE = 20
 """Checkpoints that are compared at once."""
@@ -172,7 +175,7 @@ def _run(migration: _Migration, progress: ProgressCallback | None) -> Migrated:
 
 
 async def _arun(migration: _Migration, progress: ProgressCallback | None) -> Migrated:
-    for thread in await asyncio.to_thread(migration.find_threads):
+    for thread in await in_own_thread(migration.find_threads):
         flow = migration.migrate_thread(thread)
         await migration.target._runner.arun(flow, f"thread {thread!r}", progress or _ignore)
     return migration.done

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -416,6 +417,25 @@ async def test_any_other_async_saver(one_saver: RedisStreamSaver) -> None:
     assert len(steps) == done.checkpoints + done.compared
     with pytest.raises(TypeError, match="amigrate"):
         migrate(other, one_saver)
+
+
+async def test_a_source_that_answers_by_threads(one_saver: RedisStreamSaver) -> None:
+    """A source may need the loop's shared threads to answer, however few there are: a migration waits in none of them."""
+    inner = InMemorySaver()
+    fill(inner)
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+
+    class Other(BaseCheckpointSaver[Any]):
+        async def alist(self, *args: Any, **options: Any) -> AsyncIterator[Any]:
+            for found in await asyncio.to_thread(lambda: list(inner.list(*args, **options))):
+                yield found
+
+        async def aget_tuple(self, config: Any) -> Any:
+            return await asyncio.to_thread(inner.get_tuple, config)
+
+    done = await asyncio.wait_for(amigrate(Other(serde=inner.serde), one_saver), 60)
+    assert done.ok, done.differences
+    assert done.threads == 5
 
 
 def test_another_thread_of_the_same_id_is_left_alone(one_saver: RedisStreamSaver) -> None:
