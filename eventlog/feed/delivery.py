@@ -339,7 +339,11 @@ class Delivery:
         words = [self._encoded, partition.token, partition.stamp, stamp, *words]
         shared, own = partition.keys.shared, partition.keys
         keys = [shared.positions, own.state, own.held, own.failures, own.due, shared.feed, shared.trimmed]
-        raw = yield Call(SETTLE, [*keys, *effect_keys], words, then=then)
+        try:
+            raw = yield Call(SETTLE, [*keys, *effect_keys], words, then=then)
+        except BaseException:  # the server may have carried it out, so it is sent again before anything is handed out
+            work.settle_at = -inf
+            raise
         reply = Settled.of(raw) if then is None else Settled.of(*raw)
         if reply.refused:
             raise self._refused(reply)

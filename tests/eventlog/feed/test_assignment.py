@@ -313,3 +313,23 @@ def test_a_settlement_is_repeated_word_for_word(outcome: Outcome) -> None:
         repeated.send([b"ok", [], [], -1])
     assert (hand.state, bench.assignment.in_hand) == (EventState.DONE, None)
     assert hand.partition.settled == "1-0"
+
+
+def test_a_settlement_before_a_fetch_is_repeated_too() -> None:
+    """After a reply that was lost nothing is handed out until the same call is sent again."""
+    bench = Bench()
+    delivery = Delivery(
+        Keyspace("p", 4), "g", Filters(), bench.leases, loader=bench.assignment._loader, batch=1, max_attempts=3,
+        backoff=random.expovariate, acknowledge_within=1e6,
+    )  # fmt: skip
+    bench.assignment = delivery.assignment
+    bench.gain(0, at=Leased(b"ok", waiting=frozenset({"w"})))
+    bench.read(0, pointer(1), pointer(2), pointer(3), schedule=Schedule([b"w"]))
+    assert bench.assignment.finish_and_ready() is not None
+    assert bench.assignment.finish_in_memory()
+    lost = delivery.next()
+    sent = next(lost)
+    with pytest.raises(ServerUnavailable):
+        lost.throw(ServerUnavailable("the connection was cut"))
+    assert bench.assignment.finish_and_ready() is None
+    assert next(delivery.next()) == sent
