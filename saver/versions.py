@@ -7,7 +7,7 @@ are greater than those of this module. A thread that has their form keeps it, so
 
 from __future__ import annotations
 
-from math import floor
+from math import floor, inf, nextafter
 from secrets import randbits, token_urlsafe
 from typing import TypeVar
 
@@ -36,9 +36,11 @@ def next_version(current: V | None) -> V | str | float:
                     return following
         base, _, counted = current.rpartition("~")
         if base and (count := _count(counted)) is not None:
-            return f"{base}~{_written(_OWN, count + 1)}"
+            following = f"{base}~{_written(_OWN, count + 1)}"
+            if following > current:
+                return following
         return f"{current}~{_written(_OWN, 1)}"
-    return floor(current) + 1 + randbits(20) / 2**20
+    return max(floor(current) + 1 + randbits(20) / 2**20, nextafter(current, inf))
 
 
 def _written(form: str, count: int) -> str:

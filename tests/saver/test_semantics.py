@@ -261,6 +261,16 @@ def test_versions_rise(on: Open) -> None:
     assert version.startswith("     20000.")
 
 
+@pytest.mark.parametrize("current", ["a~9999999999.Zk3_aQ", 2**53, 1_767_225_600_000_000_000, 1e17, -1e17], ids=repr)
+def test_versions_that_others_made_rise(on: Open, current: Any) -> None:
+    """A version without room for one more, or with more digits than a float, has a greater one after it."""
+    saver = on()
+    for _ in range(20):
+        following: Any = saver.get_next_version(current, None)
+        assert following > current
+        current = following
+
+
 def test_versions_of_forks_differ(on: Open) -> None:
     """Two forks from one version do not give the same version to different values."""
     saver = on()
