@@ -85,7 +85,7 @@ def moment_of(
         return when
     subject = f"Thread {thread!r:.100}: {field}" if thread else field
     if isinstance(when, datetime):
-        if when.tzinfo is None:
+        if when.utcoffset() is None:
             raise InvalidArgument(f"{subject} {when!r} has no time zone; pass e.g. datetime.now(timezone.utc).")
         return _at(when)
     if isinstance(when, int) and not isinstance(when, bool):
@@ -122,6 +122,8 @@ def parsed_time(text: str, zone: Zone, now: datetime | None = None) -> datetime 
     try:
         if _DURATION.fullmatch(text):
             return (now or datetime.now(timezone.utc)) - duration_of(text)
+        if "\0" in text:  # Python 3.11 ignores it at the end
+            return None
         found = datetime.fromisoformat(re.sub("[Zz]$", "+00:00", text))
         if found.tzinfo is None and zone != "local":
             return found.replace(tzinfo=timezone.utc) if zone == "utc" else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone, tzinfo
 from typing import Any
 
 import pytest
@@ -27,6 +27,16 @@ def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     monkeypatch.undo()
     time.tzset()
+
+
+class ZoneWithoutOffset(tzinfo):
+    """A zone that leaves its datetimes naive."""
+
+    def utcoffset(self, dt: datetime | None) -> None:
+        """None, as for a naive datetime."""
+        return
+
+    tzname = dst = utcoffset
 
 
 def place(moment: Moment) -> tuple[Any, ...]:
@@ -66,6 +76,8 @@ def test_a_time_without_a_zone_needs_one_that_holds(berlin: None) -> None:
             moment_of(naive, "until", thread="t")
     with pytest.raises(InvalidArgument, match=r"Thread 't': until .* has no time zone; pass"):
         moment_of(NOW.replace(tzinfo=None), "until", thread="t")
+    with pytest.raises(InvalidArgument, match=r"Thread 't': until .* has no time zone; pass"):
+        moment_of(NOW.replace(tzinfo=ZoneWithoutOffset()), "until", thread="t")
     assert moment_of("2026-01-31T12:00:00", zone="utc").ms == NOW_MS
     assert moment_of("2026-01-31", zone="utc").ms == NOW_MS - 12 * 3_600_000
     assert moment_of("2026-01-31T13:00:00", zone="local").ms == NOW_MS
@@ -73,7 +85,23 @@ def test_a_time_without_a_zone_needs_one_that_holds(berlin: None) -> None:
 
 @pytest.mark.parametrize(
     "bad",
-    ["", "latest", "5-1", "-5", "@", "@x", "1-", "9" * 18, "٣", "30x", "0s", "99999999w", "2026-13-01", b"\xff"],
+    [
+        "",
+        "latest",
+        "5-1",
+        "-5",
+        "@",
+        "@x",
+        "1-",
+        "9" * 18,
+        "٣",
+        "30x",
+        "0s",
+        "99999999w",
+        "2026-13-01",
+        b"\xff",
+        "2026-01-31T12:00:00Z\0",
+    ],
 )
 def test_any_other_text_is_one_error(bad: str | bytes) -> None:
     """The error names the thread, the field, and the accepted forms."""
