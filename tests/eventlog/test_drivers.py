@@ -15,6 +15,7 @@ from eventlog.errors import (
     AccessDenied,
     AuthenticationFailed,
     EventLogError,
+    NoSyncConnection,
     PoolExhausted,
     ServerFailedCommand,
     ServerLoading,
@@ -253,3 +254,54 @@ def test_items_are_collected(kind: type[Client]) -> None:
             yield Emit(type(error))
 
     assert run(kind(b"1", rx.ReadOnlyError()), collected(items())) == [b"1", ServerReadOnly]
+
+
+def test_a_call_begun_where_no_thread_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call is carried out at once where no thread can be started, as while Python ends."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def flow() -> Flow[Any]:
+        begun = yield Begin(Call(SCRIPT, [b"k"], []))
+        return (yield Finish(begun))
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert run(Client(b"done"), flow()) == b"done"
+
+
+@pytest.mark.server  # a loop opens a socket pair
+@pytest.mark.parametrize("end", ["stop", "cancel"])
+def test_a_loop_that_ends_during_a_sync_call(end: str) -> None:
+    """A sync call over an async connection says so if the connection's loop stops, or ends its tasks."""
+    loop = asyncio.new_event_loop()
+    asked = threading.Event()
+
+    class Silent(AsyncClient):
+        async def execute_command(self, *_: Any) -> Any:
+            asked.set()
+            await asyncio.sleep(3600)
+
+    class OnLoop(OneClient):
+        home_loop = loop  # type: ignore[assignment]
+
+    def cancel_all() -> None:
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+
+    def end_loop() -> None:
+        asked.wait(20)
+        loop.call_soon_threadsafe(cancel_all if end == "cancel" else loop.stop)
+
+    threads = [threading.Thread(target=work) for work in (loop.run_forever, end_loop)]
+    for thread in threads:
+        thread.start()
+    with pytest.raises(NoSyncConnection, match="ended during a sync call"):
+        Runner(OnLoop(Silent())).run(once(Command("GET", b"k")), "thread '1'")  # type: ignore[arg-type]
+    if end == "cancel":
+        loop.call_soon_threadsafe(loop.stop)
+    for thread in threads:
+        thread.join()
+    cancel_all()
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()

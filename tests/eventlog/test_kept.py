@@ -185,6 +185,21 @@ def test_closing_closes_what_is_kept(any_server: Server) -> None:
         assert open_files() == before
 
 
+def test_a_connection_to_be_replaced(any_server: Server) -> None:
+    """A kept connection that redis-py marks goes back to its pool, which reconnects it."""
+    connections = Connections.from_url(any_server.url)
+    runner = Runner(connections)
+    assert echo(runner) == b"x"
+    (connection,) = runner._sync_ways().short._idle
+    if not hasattr(connection, "mark_for_reconnect"):
+        pytest.skip("this version of redis-py does not mark connections")
+    connection.mark_for_reconnect()
+    assert echo(runner) == b"x"
+    assert runner._sync_ways().short._idle == []
+    assert echo(runner) == b"x"
+    connections.close()
+
+
 def test_after_a_fork(any_server: Server) -> None:
     """A child opens connections of its own; the parent's go on as before."""
     connections = Connections.from_url(any_server.url)

@@ -48,6 +48,7 @@ ADD = script("redis.call('RPUSH', KEYS[1], ARGV[1]) return ARGV[1]")
 ADD_TOO = script("redis.call('RPUSH', KEYS[1], ARGV[1]) return {ARGV[1]}")
 MARK = script("redis.call('SADD', KEYS[1], ARGV[1]) return ARGV[1]")
 ECHO = script("return ARGV[1]")
+REFUSED = script("return redis.error_reply('READONLY not yet')")
 REFUSED_ONCE = script(
     "if redis.call('INCR', KEYS[1]) == 1 then return redis.error_reply('READONLY not yet') end return ARGV[1]"
 )
@@ -425,6 +426,32 @@ async def test_a_reply_that_the_policy_retries(any_server: Server, prefix: str, 
         )
     assert replies == [b"%d" % number for number in range(20)]
     assert len(batches) < 10
+
+
+async def test_a_reply_that_the_policy_retries_for_good(any_server: Server, prefix: str) -> None:
+    """A call and the command after it are repeated together; an error that stays reaches its caller."""
+    policy = Retry(NoBackoff(), 2, supported_errors=(rx.ConnectionError, rx.TimeoutError, rx.ReadOnlyError))
+    async with calling(any_server.url, prefix, retry=policy) as caller:
+        key = caller.key("k")
+        then = Command("STRLEN", key)
+        call = Call(REFUSED_ONCE, [key], [b"x"], shared=True, then=then)
+        reply, length = await caller.runner.arun(once(call), "k")
+        assert (reply, length >= 0) == (b"x", True)
+        with pytest.raises(ServerReadOnly):
+            await caller(REFUSED, "k")
+
+
+def test_an_error_that_cannot_be_copied() -> None:
+    """Callers of a batch share an error whose constructor takes other arguments."""
+
+    class Odd(Exception):
+        def __init__(self, one: int, two: int) -> None:
+            super().__init__(one + two)
+
+    error = Odd(1, 2)
+    assert sharing._copy_of(error) is error
+    copied = sharing._copy_of(rx.TimeoutError("slow"))
+    assert str(copied) == "slow"
 
 
 # Cancelled callers

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eventlog import signing
 from eventlog.errors import InvalidArgument, MissingExtra, SignatureInvalid
 from eventlog.framing import counted, split_counted
 from eventlog.signing import FORGED, UNSIGNED, Signer, SigningKey, seal_of
@@ -93,6 +94,17 @@ def test_what_a_writer_has_seen(key: SigningKey) -> None:
     ]
 
 
+def test_a_writer_remembers_the_latest_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signer forgets the threads that it noted longest ago, and ignores replies that name no entry."""
+    monkeypatch.setattr(signing, "SEEN", 2)
+    signer = Signer(SigningKey.hmac(SECRET))
+    for thread in (b"t", b"u", b"t", b"v"):
+        signer.note(thread, b"5-0", b"digest")
+    signer.note(b"w", b"", None)
+    seals = {thread: seal_of(signer.sign(thread, FIELDS))[0] for thread in (b"t", b"u", b"v", b"w")}
+    assert {thread for thread, seal in seals.items() if seal and seal.seen} == {b"t", b"v"}
+
+
 @pytest.mark.server
 def test_a_forked_process_is_a_writer_of_its_own() -> None:
     """Else its counts would be used twice."""
@@ -125,7 +137,9 @@ def test_halves_of_a_key() -> None:
         assert half.key.name == signer.key.name
         with pytest.raises(InvalidArgument, match="cannot sign"):
             half.sign(b"t", FIELDS)
-    assert not Signer(signer.key.public()).key.can_sign
+    half_key = signer.key.public()
+    assert not half_key.can_sign
+    assert half_key.public() is half_key
     with pytest.raises(InvalidArgument, match="public half"):
         SigningKey.hmac(SECRET).public()
 
