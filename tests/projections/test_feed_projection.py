@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -136,3 +138,45 @@ def test_a_fold_from_zero_does_not_begin_behind_what_was_trimmed(
     with pytest.raises(PositionTrimmed):
         Counts(tmp_path / "empty.db").catch_up(feed)
     assert folded.catch_up(feed) == 0
+
+
+class InMemory(FeedProjection):
+    """Threads in the order of their events, in a list; its fold is a coroutine function."""
+
+    partial = True
+
+    def __init__(self) -> None:
+        self.kept: object = None
+        self.threads: list[str] = []
+
+    def position(self) -> Any:
+        return self.kept
+
+    async def fold(self, activities: Sequence[Activity], position: Position) -> None:
+        await asyncio.sleep(0)
+        self.threads += [activity.thread_id for activity in activities]
+        self.kept = position
+
+
+async def test_a_coroutine_function_follows(any_server: Server, prefix: str) -> None:
+    """An async projection whose store is partial begins with the oldest activity left, and folds as activities come."""
+    projection = InMemory()
+    async with (
+        RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix) as saver,
+        ActivityFeed.from_conn_string(any_server.url, prefix=prefix) as feed,
+    ):
+        await saver.aput(config("gone"), *step({"a": 1}))
+        await feed.atrim(0)
+        following = asyncio.create_task(projection.afollow(feed, until=lambda: len(projection.threads) == 2))
+        for thread in ("first", "second"):
+            await saver.aput(config(thread), *step({"a": 1}))
+        await asyncio.wait_for(following, 20)
+    assert projection.threads == ["first", "second"]
+
+
+def test_a_position_of_another_type(any_server: Server, prefix: str) -> None:
+    """A store's position is a `Position`, its text, or None."""
+    projection = InMemory()
+    projection.kept = 7
+    with ActivityFeed.from_conn_string(any_server.url, prefix=prefix) as feed, pytest.raises(TypeError, match="int"):
+        projection.catch_up(feed)
