@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventlog.errors import InvalidArgument
-from eventlog.framing import ordered, unordered
+from eventlog.framing import counted, ordered, split_counted, unordered
 from eventlog.keys import Keyspace, checkpoint_sort_key, split_sort_key, split_value_name, value_name, version_key
 
 ids = st.text(st.sampled_from("\0\x01a:*{}\U0001f600é"), max_size=6) | st.text(max_size=12)
@@ -26,6 +26,22 @@ def test_ordered_ends_itself(one: str, rest: str) -> None:
     """The bytes after an ordered part are separated from it."""
     following = rest.encode().replace(b"\xff", b"") + b"1"
     assert (one.encode(), following) == unordered(ordered(one.encode()) + following)
+
+
+@given(st.lists(ids.map(str.encode), max_size=5))
+def test_counted_parts_come_back(parts: list[bytes]) -> None:
+    """Bytes that consist of counted parts are split into the same parts."""
+    assert split_counted(b"".join(map(counted, parts))) == parts
+
+
+@pytest.mark.parametrize(
+    ("wrong", "problem"),
+    [(b":a", "no length"), (b"-1:a", "no length"), (b"2:a", "shorter"), (b"1:a2:b", "shorter"), (b"1", "not found")],
+)
+def test_other_bytes_are_no_counted_parts(wrong: bytes, problem: str) -> None:
+    """A length that is missing, or that leads past the end, is an error."""
+    with pytest.raises(ValueError, match=problem):
+        split_counted(wrong)
 
 
 @given(ids, ids)

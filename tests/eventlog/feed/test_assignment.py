@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import random
+import time
 from typing import Any
 
 import pytest
 
 from eventlog import CorruptEntry, Keyspace, ServerUnavailable
-from eventlog.feed.activity import Filters
+from eventlog.feed.activity import Filters, fingerprint_of
 from eventlog.feed.assignment import STAY, AssignedPartition, Assignment, Backlog, InHand
 from eventlog.feed.delivery import Delivery
 from eventlog.feed.leases import Gained, Leases, Lost
@@ -191,7 +192,8 @@ def test_an_effect_binds_its_event() -> None:
     bench.assignment.add_effect("set", "k", ["v"])
     assert bench.in_hand().state is EventState.BOUND
     assert not bench.assignment.finish_in_memory()
-    assert [effect[::2] for effect in bench.assignment.effects] == [("SET", ["v"])]
+    keys = bench.assignment.partitions[0].keys
+    assert bench.assignment.effects == [("SET", keys.effects + b"k", ["v"])]
     bench.assignment.let_go()
     assert bench.assignment.effects == []
 
@@ -207,6 +209,57 @@ def test_an_entry_that_cannot_be_decoded() -> None:
     assert one.state is PartitionState.BEHIND
     assert (one.stretch.end.offset.id, one.stretch.end.n) == ("1-0", 1)
     assert bench.assignment.reached(one).offset.id == "1-0"
+
+
+def test_an_entry_after_filtered_ones_that_cannot_be_decoded() -> None:
+    """The position counts the entries that the filters left out, and names the last pointer that was handed out."""
+    bench = Bench()
+    one = bench.gain(0, at=Leased(b"ok", Offset("3-0", "print"), 3))
+    first, filtered, wrong = pointer(4), pointer(7), (b"9-0", [b"what", b"ever"])
+    bench.read(0, (*first, 1), (*filtered, 4), (*wrong, 6))
+    for _ in range(2):
+        bench.assignment.finish_and_ready()
+    assert bench.in_hand().n == 7
+    start = one.stretch.start
+    with pytest.raises(CorruptEntry, match="9-0"):
+        bench.assignment.finish_and_ready()
+    assert one.stretch.start == start
+    assert one.stretch.end == (Offset("7-0", fingerprint_of(filtered[1]).decode()), 7)
+    assert one.stretch.is_drained()
+    assert bench.assignment.reached(one) == one.stretch.end
+
+
+def test_a_first_entry_that_cannot_be_decoded() -> None:
+    """The position stays where the batch began."""
+    bench = Bench()
+    one = bench.gain(0, at=Leased(b"ok", Offset("3-0", "print"), 3))
+    bench.read(0, (b"4-0", [b"what", b"ever"]), pointer(5))
+    with pytest.raises(CorruptEntry, match="4-0"):
+        bench.assignment.finish_and_ready()
+    assert one.stretch.start == one.stretch.end == (Offset("3-0", "print"), 3)
+    assert one.stretch.is_drained()
+    assert not bench.assignment.is_ready
+    assert bench.assignment.reached(one) is STAY
+
+
+def test_finishing_in_memory() -> None:
+    """A fresh event is counted without a round trip, and is due to be settled within the given time."""
+    bench = Bench(0)
+    one = bench.assignment.partitions[0]
+    assert bench.assignment.finish_in_memory()
+    bench.read(0, pointer(1), pointer(2))
+    before = time.monotonic()
+    for number in (1, 2):
+        bench.assignment.next_ready()
+        hand = bench.in_hand()
+        assert bench.assignment.finish_in_memory()
+        assert (hand.state, bench.assignment.in_hand) == (EventState.DONE, None)
+        assert (one.unsettled.handled, one.unsettled.last) == (number, hand)
+    assert before + 1e6 <= bench.assignment.settle_at <= time.monotonic() + 1e6
+    assert bench.assignment.is_unsettled(one)
+    first = bench.assignment.settle_at
+    bench.assignment.finish_and_ready()
+    assert bench.assignment.settle_at == first
 
 
 @pytest.mark.parametrize("pointers", [[pointer(1), pointer(2)], [pointer(1)]])
