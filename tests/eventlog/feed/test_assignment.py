@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import random
 import time
+from collections import deque
+from math import inf
 from typing import Any
 
 import pytest
 
-from eventlog import CorruptEntry, Keyspace, ServerUnavailable
+from eventlog import CorruptEntry, InvalidArgument, Keyspace, ServerUnavailable
 from eventlog.feed.activity import Filters, fingerprint_of
 from eventlog.feed.assignment import STAY, AssignedPartition, Assignment, Backlog, InHand
 from eventlog.feed.delivery import Delivery
@@ -260,6 +262,119 @@ def test_finishing_in_memory() -> None:
     first = bench.assignment.settle_at
     bench.assignment.finish_and_ready()
     assert bench.assignment.settle_at == first
+
+
+def test_the_fast_path_notes_when_to_settle() -> None:
+    """The oldest event that is finished sets the time."""
+    bench = Bench(0)
+    bench.read(0, pointer(1), pointer(2), pointer(3))
+    bench.assignment.finish_and_ready()
+    assert bench.assignment.settle_at == inf
+    before = time.monotonic()
+    bench.assignment.finish_and_ready()
+    first = bench.assignment.settle_at
+    assert before + 1e6 <= first <= time.monotonic() + 1e6
+    bench.assignment.finish_and_ready()
+    assert bench.assignment.settle_at == first
+    assert bench.assignment.since_backlog == 3
+
+
+def test_news_and_a_backlog_end_the_fast_path() -> None:
+    """Each alone leads to the round trips, and the event stays in hand until then."""
+    bench = Bench(0)
+    bench.read(0, pointer(1), pointer(2))
+    bench.assignment.finish_and_ready()
+    hand = bench.in_hand()
+    bench.leases.news.append(Lost(1, b"t"))
+    assert bench.assignment.finish_and_ready() is None
+    bench.assignment.hear()
+    bench.assignment.backlog = Backlog(hand.partition, b"a", deque(), 1)
+    assert bench.assignment.finish_and_ready() is None
+    assert bench.in_hand() is hand
+    assert bench.assignment.next_waiting() is None
+    assert bench.assignment.backlog is None
+    assert bench.assignment.finish_and_ready() is not None
+
+
+def test_an_effect_needs_an_event_in_hand() -> None:
+    """Without one it is refused."""
+    with pytest.raises(InvalidArgument, match="event in hand"):
+        Bench(0).assignment.add_effect("set", "k", ["v"])
+
+
+def test_an_event_that_joins_moves_the_position() -> None:
+    """At once, and it has to be settled in time, although it is not handed out."""
+    bench = Bench()
+    one = bench.gain(0, at=Leased(b"ok", waiting=frozenset({"a"})))
+    bench.read(0, pointer(1), pointer(2, "b"))
+    before = time.monotonic()
+    bench.assignment.next_ready()
+    assert bench.assignment.reached(one).offset.id == "1-0"
+    assert before + 1e6 <= bench.assignment.settle_at <= time.monotonic() + 1e6
+    assert (one.unsettled.handled, bench.assignment.since_backlog) == (0, 1)
+
+
+def test_a_lease_that_was_taken_again() -> None:
+    """News of an earlier lease changes nothing."""
+    bench = Bench()
+    bench.leases.tokens[0] = b"later"
+    bench.leases.news.append(Gained(0, b"earlier", Leased(b"ok")))
+    bench.assignment.hear()
+    assert not bench.assignment.partitions
+
+
+@pytest.mark.parametrize(("more", "after"), [(True, PartitionState.BEHIND), (False, PartitionState.CAUGHT_UP)])
+def test_a_page_without_events(more: bool, after: PartitionState) -> None:
+    """The position moves to its end, and the partition is read on only if more may follow."""
+    bench = Bench(0)
+    one = bench.assignment.partitions[0]
+    before = time.monotonic()
+    page = Page([], Offset("5-0", "print"), 4, more)
+    bench.assignment.take_in(one, page, Schedule([b"a"], 7.0))
+    assert (one.state, bench.assignment.is_ready) == (after, False)
+    assert bench.assignment.reached(one) == (Offset("5-0", "print"), 4)
+    assert list(one.due) == [b"a"]
+    assert before + 7 <= one.next_due <= time.monotonic() + 7
+
+
+def test_an_event_in_hand_that_waited_holds_no_position_back() -> None:
+    """Its entry of the feed was passed when it began to wait."""
+    bench = Bench()
+    one = bench.gain(0, at=Leased(b"ok", waiting=frozenset({"a"})))
+    bench.read(0, pointer(1), pointer(2))
+    assert bench.handed() == []
+    bench.assignment.backlog = Backlog(one, b"a", deque(one.unsettled.joined[1:2]), 1)
+    bench.assignment.next_waiting()
+    assert bench.in_hand().n == 0
+    assert bench.assignment.reached(one).offset.id == "2-0"
+
+
+def test_an_event_in_hand_holds_back_its_own_partition_only() -> None:
+    """The position of another partition moves to the end of its batch."""
+    bench = Bench(0, 1)
+    first, second = bench.assignment.partitions.values()
+    bench.read(0, pointer(1))
+    bench.read(1, pointer(1))
+    bench.assignment.finish_and_ready()
+    bench.assignment.finish_and_ready()
+    assert bench.in_hand().partition is second
+    assert bench.assignment.reached(first).offset == Offset("1-0", "print")
+    assert bench.assignment.reached(second) is STAY
+
+
+@pytest.mark.parametrize(("partition", "thread", "dropped"), [(0, b"a", True), (0, b"b", False), (1, b"a", False)])
+def test_a_failure_drops_the_backlog_of_its_thread(partition: int, thread: bytes, dropped: bool) -> None:
+    """What was fetched of other threads is still handed out; the failed thread is due after the delay."""
+    bench = Bench(0, 1)
+    one = bench.assignment.partitions[0]
+    bench.read(0, pointer(1))
+    bench.assignment.next_ready()
+    backlog = Backlog(bench.assignment.partitions[partition], thread, deque([b"x"]), 1)
+    bench.assignment.backlog = backlog
+    before = time.monotonic()
+    bench.assignment.note_failed(bench.in_hand(), 3.0)
+    assert bench.assignment.backlog is (None if dropped else backlog)
+    assert before + 3 <= one.next_due <= time.monotonic() + 3
 
 
 @pytest.mark.parametrize("pointers", [[pointer(1), pointer(2)], [pointer(1)]])
