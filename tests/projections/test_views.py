@@ -10,7 +10,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from eventlog.errors import LogLost
 from saver import RedisStreamSaver
 from tests.projections.conftest import Open
-from tests.saver.audit import Audit, config, number_of, put_of, value_of
+from tests.saver.audit import Audit, checkpoint_id, config, number_of, put_of, value_of
 
 
 def test_a_value_that_comes_late(saver: RedisStreamSaver, audit: Audit) -> None:
@@ -72,3 +72,83 @@ def test_reading_gives_no_end_to_a_thread_that_had_none(on: Open, audit: Audit, 
         assert audit.client.pttl(key) == -1
     assert audit.client.zrange(keys.shared.expiries, 0, -1) == [b""]
     assert (audit.client.pttl(keys.head(namespace.encode())) == -1) is (namespace == "")
+
+
+def head_of(audit: Audit, thread: str, namespace: str = "") -> dict[bytes, bytes]:
+    """The fields of a head."""
+    found: dict[bytes, bytes] = audit.client.hgetall(audit.keyspace.thread(thread.encode()).head(namespace.encode()))
+    return found
+
+
+@pytest.mark.parametrize("namespace", ["", "sub"])
+@pytest.mark.parametrize("shared", [False, True])
+def test_each_put_moves_the_head(saver: RedisStreamSaver, audit: Audit, namespace: str, shared: bool) -> None:
+    """A head follows its checkpoints, and has their writes, also those that came first."""
+    keys = audit.keyspace.thread(b"t")
+    for number in range(1, 5):
+        early = number % 2
+        if early:
+            saver.put_writes(config("t", number, namespace), [("n", "early")], "task 1")
+        saver.put(*put_of("t", number, number - 1 or None, namespace=namespace, shared=shared))
+        head = head_of(audit, "t", namespace)
+        assert head[b"id"].decode() == checkpoint_id(number)
+        assert head[b"at"] == audit.client.xrevrange(keys.log, count=1)[0][0]
+        assert [name for name in head if name[:1] == b"!"] == [b"!1"] * early
+        assert head[b"w"] == b"%d" % early
+        for again in range(2):  # a repeated call changes nothing
+            saver.put_writes(config("t", number, namespace), [("n", "late")], "task 2")
+            assert head_of(audit, "t", namespace)[b"w"] == b"%d" % (early + 1), again
+        assert b"!%d" % (early + 1) in head_of(audit, "t", namespace)
+    audit.check("t")
+
+
+def test_a_checkpoint_that_comes_late_and_the_head(saver: RedisStreamSaver, audit: Audit) -> None:
+    """Without values it leaves the head of the newer one; with values, or as another form of the newest, it drops it."""
+    saver.put(*put_of("t", 5))
+    newest = head_of(audit, "t")
+    late = put_of("t", 3)
+    saver.put(late[0], {**late[1], "channel_values": {}}, late[2], {})
+    assert head_of(audit, "t") == newest
+    saver.put(*put_of("t", 2))
+    assert head_of(audit, "t") == {}
+    saver.put(*put_of("t", 6, 5))
+    assert head_of(audit, "t") == {}
+    assert number_of(saver.get_tuple(config("t"))) == 6
+    assert head_of(audit, "t")[b"id"].decode() == checkpoint_id(6)
+    saver.put(*put_of("t", 6, 2))
+    assert head_of(audit, "t") == {}
+    found = saver.get_tuple(config("t"))
+    assert found is not None
+    assert found.parent_config == config("t", 2)
+    audit.check("t")
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_checkpoint_that_is_replaced(saver: RedisStreamSaver, audit: Audit, number: int) -> None:
+    """Of a checkpoint that is put in two forms the last one is listed, once; the same call again changes nothing."""
+    for each in (1, 2, 3):
+        saver.put(*put_of("t", each, each - 1 or None))
+    for again in range(2):
+        saver.put(*put_of("t", number, 9))
+        assert len(audit.check("t")) == 4, again
+    assert [number_of(found) for found in saver.list(config("t"))] == [3, 2, 1]
+    (found,) = (one for one in saver.list(config("t")) if number_of(one) == number)
+    assert found.parent_config == config("t", 9)
+
+
+def test_a_write_that_is_repeated(saver: RedisStreamSaver, audit: Audit) -> None:
+    """The first ordinary write of a task counts, the last special one; calls that change nothing are not stored."""
+    saver.put(*put_of("t", 1))
+    here = config("t", 1)
+    for value in ("first", "second"):
+        saver.put_writes(here, [("n", value)], "task")
+    for value in ("one", "one", "two", "two", "one"):
+        saver.put_writes(here, [("__error__", value)], "task")
+    found = saver.get_tuple(here)
+    assert found is not None
+    assert sorted(found.pending_writes or []) == [("task", "__error__", "one"), ("task", "n", "first")]
+    assert audit.kinds("t") == ["checkpoint", *["writes"] * 4]
+    assert audit.feed("t") == [
+        (b"t", b"1", b"checkpoint", b"", checkpoint_id(1).encode(), b"r"),
+        *((b"t", b"%d" % number, b"writes", b"", checkpoint_id(1).encode(), b"") for number in range(2, 6)),
+    ]
