@@ -107,7 +107,8 @@ def test_a_checkpoint_that_comes_late_and_the_head(saver: RedisStreamSaver, audi
     saver.put(*put_of("t", 5))
     newest = head_of(audit, "t")
     late = put_of("t", 3)
-    saver.put(late[0], {**late[1], "channel_values": {}}, late[2], {})
+    empty: Any = {**late[1], "channel_values": {}}
+    saver.put(late[0], empty, late[2], {})
     assert head_of(audit, "t") == newest
     saver.put(*put_of("t", 2))
     assert head_of(audit, "t") == {}

@@ -292,7 +292,6 @@ def test_news_and_a_backlog_end_the_fast_path() -> None:
     assert bench.assignment.finish_and_ready() is None
     assert bench.in_hand() is hand
     assert bench.assignment.next_waiting() is None
-    assert bench.assignment.backlog is None
     assert bench.assignment.finish_and_ready() is not None
 
 
