@@ -153,3 +153,40 @@ def test_a_write_that_is_repeated(saver: RedisStreamSaver, audit: Audit) -> None
         (b"t", b"1", b"checkpoint", b"", checkpoint_id(1).encode(), b"r"),
         *((b"t", b"%d" % number, b"writes", b"", checkpoint_id(1).encode(), b"") for number in range(2, 6)),
     ]
+
+
+def test_a_head_keeps_nothing_of_earlier_values(saver: RedisStreamSaver, audit: Audit) -> None:
+    """Wherever values become deltas, keyframes or short ones, and versions are changed or whole, a rebuilt head is the same."""
+    key = audit.keyspace.thread(b"t").head(b"")
+    channels = [f"channel {number}" for number in range(20)]
+    versions: dict[str, Any] = {}
+    seen = set()
+    for number in range(1, 25):
+        changed = channels if number % 9 == 1 else channels[:2]
+        put = put_of("t", number, number - 1 or None, channels=changed, shared=number % 6 != 0)
+        versions |= put[3]
+        if number % 4 == 0:
+            saver.put_writes(config("t", number), [("n", "early")], "task")
+        checkpoint: Any = {**put[1], "channel_versions": dict(versions)}
+        saver.put(put[0], checkpoint, put[2], put[3])
+        head = head_of(audit, "t")
+        seen |= {name[:1] for name in head}
+        audit.client.delete(key)
+        assert saver.get_tuple(config("t")) is not None
+        assert head_of(audit, "t") == head
+        audit.client.delete(key)
+        audit.client.hset(key, mapping=head)
+    assert {b"+", b"#", b"=", b"b", b"!"} <= seen
+    assert audit.changed_versions("t") > 10
+
+
+def test_a_head_that_outlived_its_log(saver: RedisStreamSaver, audit: Audit) -> None:
+    """The first checkpoint of a namespace replaces it whole."""
+    key = audit.keyspace.thread(b"t").head(b"")
+    audit.client.hset(key, mapping={"id": "c", "at": "1-0", "w": 3, "!3": "x", "=old": "K", "#n": "1:1-0:checksum"})
+    saver.put(*put_of("t", 1))
+    head = head_of(audit, "t")
+    assert not {b"!3", b"=old", b"#n"} & head.keys()
+    audit.client.delete(key)
+    assert number_of(saver.get_tuple(config("t"))) == 1
+    assert head_of(audit, "t") == head
