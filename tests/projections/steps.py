@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from eventlog.flow import Begin, Call, Flow, Request
-from projections.transfer.blocking import carry_out
 from saver import RedisStreamSaver
 
 T = TypeVar("T")
@@ -26,9 +25,9 @@ class Steps:
         return self.saver._runner.run(self._watched(flow, before), "test", id)
 
     def items(self, flow: Flow[None], before: Callable[[Request], object] | None = None) -> list[Any]:
-        """What `flow` emits, apart from its work on files, which is done."""
+        """What `flow` emits."""
         self.requests = []
-        return list(carry_out(self.saver._runner, self._watched(flow, before), "test", None))
+        return list(self.saver._runner.iterate(self._watched(flow, before), "test"))
 
     def pruning(self, *threads: str, keep: int | None = None) -> Flow[None]:
         """What `prune` does."""

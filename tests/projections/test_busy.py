@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -35,17 +35,17 @@ def _few_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def other(on: Open) -> Iterator[Callable[[], None]]:
+def other(on: Open) -> Callable[[], object]:
     """Another writer, who puts one more checkpoint on thread t with each call."""
     saver, numbers = on(), count(1)
     for _ in range(4):
         saver.put(*put_of("t", next(numbers)))
-    return lambda: saver.put(*put_of("t", next(numbers))) and None
+    return lambda: saver.put(*put_of("t", next(numbers)))
 
 
-def before(script: str, act: Callable[[], object]) -> Callable[[Request], None]:
+def before(script: str, act: Callable[[], object]) -> Callable[[Request], object]:
     """Acts before each call of a script."""
-    return lambda request: act() and None if is_call(request, script) else None
+    return lambda request: act() if is_call(request, script) else None
 
 
 def newest(saver: RedisStreamSaver) -> int:
@@ -53,14 +53,14 @@ def newest(saver: RedisStreamSaver) -> int:
     return number_of(saver.get_tuple(config("t")))
 
 
-def test_pruning(saver: RedisStreamSaver, steps: Steps, other: Callable[[], None]) -> None:
+def test_pruning(saver: RedisStreamSaver, steps: Steps, other: Callable[[], object]) -> None:
     """A removal whose plan is outdated each time removes nothing."""
     with pytest.raises(ThreadBusy, match="'t' was written to each time"):
         steps.run(steps.pruning("t"), before("remove_checkpoints", other))
     assert len(list(saver.list(config("t")))) == 7
 
 
-def test_an_index_that_is_deleted_each_time(steps: Steps, audit: Audit, other: Callable[[], None]) -> None:
+def test_an_index_that_is_deleted_each_time(steps: Steps, audit: Audit, other: Callable[[], object]) -> None:
     """A read that has to rebuild the index each time gives up."""
     keys = audit.keyspace.thread(b"t")
     flow = read_checkpoint(keys, "", checkpoint_id(1))
@@ -69,7 +69,7 @@ def test_an_index_that_is_deleted_each_time(steps: Steps, audit: Audit, other: C
 
 
 def test_a_log_that_is_pruned_each_time(
-    saver: RedisStreamSaver, steps: Steps, audit: Audit, other: Callable[[], None]
+    saver: RedisStreamSaver, steps: Steps, audit: Audit, other: Callable[[], object]
 ) -> None:
     """A rebuild whose log is pruned each time leaves the index as it is, and nothing staged."""
 
@@ -85,7 +85,7 @@ def test_a_log_that_is_pruned_each_time(
 
 @pytest.mark.parametrize("script", ["newest", "store_head"])
 def test_views_that_change_each_time(
-    saver: RedisStreamSaver, steps: Steps, audit: Audit, other: Callable[[], None], script: str
+    saver: RedisStreamSaver, steps: Steps, audit: Audit, other: Callable[[], object], script: str
 ) -> None:
     """A rebuild whose order is deleted, or whose head is outdated each time, gives up."""
     keys = audit.keyspace.thread(b"t")
@@ -96,7 +96,7 @@ def test_views_that_change_each_time(
     assert saver.check("t").ok
 
 
-def test_a_head_that_is_outdated_each_time(steps: Steps, audit: Audit, other: Callable[[], None]) -> None:
+def test_a_head_that_is_outdated_each_time(steps: Steps, audit: Audit, other: Callable[[], object]) -> None:
     """A check does not report a difference of a head that it could not read twice."""
     keys = audit.keyspace.thread(b"t")
 
@@ -112,7 +112,7 @@ def test_a_copy(
     saver: RedisStreamSaver,
     steps: Steps,
     audit: Audit,
-    other: Callable[[], None],
+    other: Callable[[], object],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A copy of a thread that is pruned each time stores nothing."""
@@ -129,7 +129,7 @@ def test_a_copy(
     assert saver.get_tuple(config("copy")) is None
 
 
-def test_a_copy_to_a_thread_without_index(saver: RedisStreamSaver, audit: Audit, other: Callable[[], None]) -> None:
+def test_a_copy_to_a_thread_without_index(saver: RedisStreamSaver, audit: Audit, other: Callable[[], object]) -> None:
     """The target exists although its index is gone, which is rebuilt to find out."""
     saver.put(*put_of("copy", 9))
     audit.client.delete(audit.keyspace.thread(b"copy").index)
@@ -138,7 +138,7 @@ def test_a_copy_to_a_thread_without_index(saver: RedisStreamSaver, audit: Audit,
     assert saver.check("copy").ok
 
 
-def test_a_feed_that_is_trimmed_each_time(steps: Steps, audit: Audit, other: Callable[[], None]) -> None:
+def test_a_feed_that_is_trimmed_each_time(steps: Steps, audit: Audit, other: Callable[[], object]) -> None:
     """A fold of a feed that is trimmed each time it was read gives up."""
 
     def trim(request: Request) -> None:
@@ -152,11 +152,11 @@ def test_a_feed_that_is_trimmed_each_time(steps: Steps, audit: Audit, other: Cal
 
 def exported(steps: Steps, audit: Audit, path: Path) -> Path:
     """Thread t in a file."""
-    steps.items(export_file(audit.keyspace, ["t"], path, overwrite=False))
+    steps.run(export_file(audit.keyspace, ["t"], path, overwrite=False))
     return path
 
 
-def importing(audit: Audit, path: Path) -> Flow[None]:
+def importing(audit: Audit, path: Path) -> Flow[Any]:
     """Imports a file."""
     wanted = yield from import_.check_file(path, None)
     yield from import_.import_file(audit.keyspace, path, wanted, ttl=0)
@@ -164,7 +164,7 @@ def importing(audit: Audit, path: Path) -> Flow[None]:
 
 @pytest.mark.parametrize("how", ["views", "stage"])
 def test_an_import(
-    saver: RedisStreamSaver, steps: Steps, audit: Audit, other: Callable[[], None], tmp_path: Path, how: str
+    saver: RedisStreamSaver, steps: Steps, audit: Audit, other: Callable[[], object], tmp_path: Path, how: str
 ) -> None:
     """An import gives up if the index of its target is deleted each time, or if its staged keys have expired."""
     path = exported(steps, audit, tmp_path / "file")
@@ -182,11 +182,11 @@ def test_an_import(
 
     message = "within ten minutes" if how == "stage" else "again and again"
     with pytest.raises(ThreadBusy, match=message):
-        steps.items(importing(audit, path), before("import_log", act))
+        steps.run(importing(audit, path), before("import_log", act))
 
 
 def test_an_archive(
-    saver: RedisStreamSaver, steps: Steps, audit: Audit, other: Callable[[], None], tmp_path: Path, monkeypatch: Any
+    saver: RedisStreamSaver, steps: Steps, audit: Audit, other: Callable[[], object], tmp_path: Path, monkeypatch: Any
 ) -> None:
     """A thread that is written to between the steps of its removal says how far it got."""
     monkeypatch.setattr(archive, "AT_ONCE", 1)
@@ -198,5 +198,5 @@ def test_an_archive(
 
     with pytest.raises(ThreadBusy, match="1 checkpoints were removed"):
         flow = saver._operations.archive_thread(saver.serde, "t", tmp_path / "file", keep_last=1, delete=False)
-        steps.items(flow, before("remove_checkpoints", write))
+        steps.run(flow, before("remove_checkpoints", write))
     assert newest(saver) == 5

@@ -214,7 +214,7 @@ def entry_of(event: Event, number: int, previous: bytes) -> tuple[bytes, list[by
 def test_a_whole_chain() -> None:
     """It counts checkpoints, notes the first removal that is contradicted, and refuses the first break."""
     whole = WholeChain("t")
-    body = {"checkpoint": {}, "metadata": {}}
+    body: dict[str, Any] = {"checkpoint": {}, "metadata": {}}
     for number in (1, 2):
         event = CheckpointSaved("", f"c{number}", None, {}, body, {})
         assert whole.add(*entry_of(event, number, whole.digest)).event == event
