@@ -1,6 +1,7 @@
-"""Which of servers times drivers are run: on the quick server and the cluster both drivers of a test, on the others one, in turn.
+"""Select which tests run with both drivers, sync and async.
 
-The scripts, which is where servers differ, are the same for both. `--all-drivers` runs them all.
+On the quick server and the cluster, a test runs with both. On other servers it runs with one of them, in turn, because servers
+differ only in the scripts, which both drivers share. `--all-drivers` selects everything.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ import pytest
 from tests.servers import preferred_binary, server_name
 
 _DRIVERS = ("sync", "async")
-_FIXTURES = ("call", "driver")
-"""What the parameter is called."""
+_PARAMETERS = ("call", "driver")
+"""Names of the parameters that choose a driver."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The option."""
-    parser.addoption("--all-drivers", action="store_true", help="run both drivers of every test on every server")
+    """Add the option."""
+    parser.addoption("--all-drivers", action="store_true", help="run every test with both drivers on every server")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out the other driver."""
+    """Leave out tests whose twin with the other driver runs."""
     if config.getoption("all_drivers"):
         return
     whole = {server_name(preferred_binary()), "cluster"}
@@ -35,7 +36,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _drivers(items: Iterable[pytest.Item]) -> dict[str, set[str]]:
-    """The drivers that each test comes in, on each server."""
+    """Return the drivers of each test on each server."""
     found: dict[str, set[str]] = {}
     for item in items:
         driver, name = _name_of(item)
@@ -45,15 +46,16 @@ def _drivers(items: Iterable[pytest.Item]) -> dict[str, set[str]]:
 
 
 def _name_of(item: pytest.Item) -> tuple[str | None, str]:
-    """A test's driver, None if it has none, and what it is called without."""
+    """Return the driver of a test, None if it has none, and the test's name without it."""
     callspec = getattr(item, "callspec", None)
     if callspec is None:
         return None, item.nodeid
     driver, rest = None, []
     for name, value in sorted(callspec.params.items()):
         plain = isinstance(value, (str, int, float, type(None)))
-        text = repr(value) if plain else getattr(value, "__name__", type(value).__name__)  # the same in every worker
-        if name in _FIXTURES:
+        # The text is the same in every worker, without addresses.
+        text = repr(value) if plain else getattr(value, "__name__", type(value).__name__)
+        if name in _PARAMETERS:
             driver = "async" if "async" in text.lower() else "sync"
         else:
             rest.append(f"{name}={text}")

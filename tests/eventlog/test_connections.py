@@ -180,7 +180,7 @@ def test_nothing_given() -> None:
     ],
 )
 def test_wrong_kinds(given: dict[str, Any], remedy: str) -> None:
-    """Whatever is no connection of the right driver is refused by the argument's name, with the remedy."""
+    """An argument that is no connection of its driver is refused by name, with the remedy."""
     with pytest.raises(TypeError, match=remedy):
         Connections(**given)
 
@@ -246,7 +246,7 @@ def test_given_clients_are_used_as_they_are(url: str) -> None:
 
 
 def test_given_pools(url: str) -> None:
-    """A pool given is the pool used, in either driver, and is left open."""
+    """A given pool is used by its driver, and is left open."""
     pool = redis.BlockingConnectionPool.from_url(url, max_connections=2)
     connections = Connections(pool)
     client: Any = connections.sync_client()
@@ -289,7 +289,7 @@ def test_from_url_opens_blocking_pools_that_retry(driver: str) -> None:
 
 
 def test_a_retry_policy_serves_both_drivers() -> None:
-    """A retry policy given beside the URL is turned into each driver's own kind."""
+    """A retry policy given with the URL is converted for each driver."""
     policy = redis.retry.Retry(redis.backoff.ConstantBackoff(2), 5)
     connections = Connections.from_url("redis://h", retry=policy)
 

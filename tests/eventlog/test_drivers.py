@@ -72,7 +72,7 @@ class OneClient:
 
 
 def run(client: Client, flow: Flow[Any], take: Any = id) -> Any:
-    """Runs a flow on a client, in the driver that the client has."""
+    """Run a flow on a client, with the driver of the client."""
     runner = Runner(OneClient(client))  # type: ignore[arg-type]
     if isinstance(client, AsyncClient):
         return asyncio.run(runner.arun(flow, "thread '1'", take))

@@ -126,7 +126,7 @@ def test_repr_hides_credentials() -> None:
     "options", [{"decode_responses": True}, {"connection_class": object}, {"connection_pool": object()}]
 )
 def test_options_that_do_not_go_with_a_url(options: dict[str, Any]) -> None:
-    """Options that would damage values, or serve one driver only, are refused."""
+    """Options that would damage values, or serve only one driver, are refused."""
     with pytest.raises(InvalidArgument, match="To fix it"):
         parse_address("redis://h", options)
 

@@ -1,6 +1,6 @@
-"""One way to call a method in either driver, so that a test is written once.
+"""Call a method with either driver, so that one test covers both.
 
-`invoke` is called as `invoke` or as `ainvoke`, `put` as `put` or as `aput`, and so on; iterators come back as lists.
+`put` is called as `put` or as `aput`, `invoke` as `invoke` or as `ainvoke`. Iterators come back as lists.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def stamps(server: Server, prefix: str, thread: str = "t") -> list[Any]:
 
 
 async def test_every_event_inside_is_stamped(saver: RedisStreamSaver, call: Call, server: Server, prefix: str) -> None:
-    """Puts, writes, prunings, deletions of runs and copies, in both drivers; what is outside is not."""
+    """Puts, writes, prunings, deletions of runs and copies, with both drivers; what is outside is not."""
     await call(saver, "put", *put_of("t", 1))
     async with audit(**ALICE):
         await call(saver, "put", *put_of("t", 2, 1))

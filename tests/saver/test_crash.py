@@ -211,7 +211,7 @@ async def _once_more(call: Call, saver: RedisStreamSaver, method: str, *argument
 
 
 async def test_a_restart_goes_unnoticed_by_waiting_calls(private_server: Launch, tmp_path: Path, prefix: str) -> None:
-    """With redis-py's own retries, calls of both drivers that meet a crashed server wait for it and then succeed, once each."""
+    """With redis-py's own retries, sync and async calls that meet a crashed server wait for it and then succeed, once each."""
     server, put_of = private_server(*DURABLE, dir=tmp_path), put_shared
     back = asyncio.Event()
     async with RedisStreamSaver.from_conn_string(server.url, prefix=prefix) as saver:

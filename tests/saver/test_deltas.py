@@ -677,7 +677,7 @@ async def test_put_without_values_between(saver: RedisStreamSaver, audit: Audit,
 
 
 def test_reads_and_writes_through_both_drivers(one_saver: RedisStreamSaver, one_audit: Audit) -> None:
-    """Sync and async calls on one saver share what is known: a delta follows whichever driver wrote before."""
+    """Sync and async calls on one saver share what is known: a delta may follow a write of the other driver."""
 
     async def work() -> None:
         story = Story(call_sync, one_saver)

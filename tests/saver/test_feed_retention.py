@@ -49,7 +49,7 @@ def told(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 async def test_puts_trim_as_they_go(server: Server, prefix: str, audit: Audit, call: Call) -> None:
-    """The first put, and those five seconds after the last trimming, in either driver; writes count too; logs keep everything."""
+    """The first put, and those five seconds after the last trimming, with either driver; writes count too; logs keep everything."""
     saver, clock = trimming_saver(server, prefix, 2)
     feed = audit.keyspace.partition(0).feed
     async with saver:

@@ -1,4 +1,4 @@
-"""Real graphs on the saver, in both drivers, beside the same graphs on InMemorySaver.
+"""Real graphs on the saver, with both drivers, compared with InMemorySaver.
 
 Each scenario is a function of a checkpointer that returns what its user would see. It runs on both checkpointers; their
 outlines have to be equal, and the telling part is spelled out.

@@ -1,4 +1,4 @@
-"""The feed says which channels and nodes an event is about, and of writes which step and run: with real graphs, in both drivers."""
+"""The feed says which channels and nodes an event is about, and of writes which step and run: with real graphs and both drivers."""
 
 from __future__ import annotations
 

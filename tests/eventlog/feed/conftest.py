@@ -1,4 +1,4 @@
-"""Feeds that tests fill themselves, and the drivers they are read in."""
+"""Feeds that tests fill themselves, and the drivers that read them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.servers import Server
 
 @pytest.fixture(params=["sync", "async"])
 def driver(request: pytest.FixtureRequest) -> str:
-    """How members and tails are iterated over."""
+    """Return the driver with which members and tails are read."""
     return str(request.param)
 
 

@@ -105,7 +105,7 @@ WORKERS: list[Worker] = []
 
 
 class Worker:
-    """A member that runs in a thread of its own, in either driver, until it is stopped; what it was handed is noted."""
+    """A member that runs in a thread, with either driver, and notes the events that it gets."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Groups: registered, worked off by members of both drivers, measured, dropped."""
+"""Groups: registered, worked off by sync and async members, measured, dropped."""
 
 from __future__ import annotations
 
@@ -275,7 +275,7 @@ async def test_both_drivers_in_one_group(made: Made) -> None:
 
 @pytest.mark.parametrize("given", ["sync", "async"])
 async def test_connections_of_one_driver(of_either_kind: Server, prefix: str, given: str, driver: str) -> None:
-    """A member works over either kind in either driver, and keeps its leases meanwhile."""
+    """A member works over either kind of connection with either driver, and keeps its leases meanwhile."""
     made = Made(of_either_kind.url, prefix)
     for number in range(8):
         made.add(f"t{number}")

@@ -282,7 +282,7 @@ async def test_an_expired_thread(any_server: Server, prefix: str, driver: str) -
 
 @pytest.mark.parametrize("given", ["sync", "async"])
 async def test_connections_of_one_driver(of_either_kind: Server, prefix: str, given: str, driver: str) -> None:
-    """A tail works over either kind of connection in either driver, as a saver does; connections given stay open."""
+    """A tail works over either kind of connection with either driver, as a saver does; connections given stay open."""
     made = Made(of_either_kind.url, prefix)
     made.add("a")
     client: Any
@@ -358,7 +358,7 @@ async def test_patience_ends(private_server: Callable[..., RunningServer], prefi
 
 
 async def test_many_tails_at_once(made: Made, feed: ActivityFeed) -> None:
-    """Of both drivers on one feed: each sees everything."""
+    """Readers with both drivers on one feed each see everything."""
     now = feed.now()
     tails = [asyncio.create_task(take(feed.tail(now), 20, "async" if n % 2 else "sync")) for n in range(6)]
     await asyncio.sleep(0.2)

@@ -1,4 +1,4 @@
-"""Waiting for news of streams, on one server and on a cluster, in both drivers."""
+"""Waiting for news of streams, on one server and on a cluster, with both drivers."""
 
 from __future__ import annotations
 
