@@ -121,12 +121,14 @@ class Delivery:
         failure, delay = hand.retry
         settled = yield from self._conclude(hand, Outcome.FAILED)
         if settled is None:
-            return
-        work.note_failed(hand, delay)
+            following = "left to the member that has the lease now"
+        else:
+            work.note_failed(hand, delay)
+            following = "parked" if delay == inf else f"to be tried again in {delay:.1f} s"
         log.warning(
             "Group %r: handling event %s of thread %r failed (attempt %d of %d): %s; %s",
             self._group, activity.event_id, activity.thread_id, activity.attempt, self._max_attempts, failure.error,
-            "parked" if delay == inf else f"to be tried again in {delay:.1f} s",
+            following,
         )  # fmt: skip
 
     def settle(self) -> Flow[None]:

@@ -32,9 +32,14 @@ def ask(client: Any, request: Request) -> Any:
 
 async def ask_async(client: Any, request: Request) -> Any:
     """The reply to a request, from an asyncio client."""
+    return await finish_async(patiently(partial(_initialized, client, request), asyncio.sleep))
+
+
+def _initialized(client: Any, request: Request) -> Steps:
+    """The steps of a request, after those that initialize an asyncio cluster client."""
     if isinstance(client, RedisCluster):
-        await client.initialize()  # or concurrent first calls would close each other's connections
-    return await finish_async(patiently(partial(_BY_TYPE[type(request)], client, request), asyncio.sleep))
+        yield client.initialize()  # or concurrent first calls would close each other's connections
+    return (yield from _BY_TYPE[type(request)](client, request))
 
 
 def _call(client: Any, call: Call) -> Steps:

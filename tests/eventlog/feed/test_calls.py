@@ -21,55 +21,55 @@ def unused(any_server: Server, prefix: str) -> Iterator[ActivityFeed]:
         yield feed
 
 
-async def call(colour: str, owner: object, name: str, *arguments: Any) -> Any:
+async def call(driver: str, owner: object, name: str, *arguments: Any) -> Any:
     """The result of a method, or of its async form."""
-    if colour == "sync":
+    if driver == "sync":
         return await in_thread(lambda: getattr(owner, name)(*arguments))
     outcome = getattr(owner, f"a{name}")(*arguments)
     assert inspect.isawaitable(outcome)
     return await outcome
 
 
-async def test_a_group_s_life(one: tuple[Made, ActivityFeed], colour: str) -> None:
+async def test_a_group_s_life(one: tuple[Made, ActivityFeed], driver: str) -> None:
     """Each call has both forms: register, lag, parked, retry, skip, effect_keys, groups, drop_group."""
     made, feed = one
     group = feed.group("g")
     first, second = made.apart(2)
     made.add(first)
     made.add(second)
-    await call(colour, group, "register")
-    assert (await call(colour, group, "lag")).pending == 2
+    await call(driver, group, "register")
+    assert (await call(driver, group, "lag")).pending == 2
     for _ in range(2):
         with pytest.raises(ZeroDivisionError), group.member("m", max_attempts=1, **QUICK) as member:
             next(member)
             _ = 1 / 0
-    assert {one.thread_id for one in await call(colour, group, "parked")} == {first, second}
-    assert await call(colour, group, "retry", first) == 1
-    assert await call(colour, group, "retry", first) == 0
-    assert await call(colour, group, "skip") == 1
-    assert len(set(await call(colour, group, "effect_keys", "k"))) == 4
-    assert [one.name for one in await call(colour, feed, "groups")] == ["g"]
-    await call(colour, feed, "drop_group", "g")
-    assert await call(colour, feed, "groups") == []
+    assert {one.thread_id for one in await call(driver, group, "parked")} == {first, second}
+    assert await call(driver, group, "retry", first) == 1
+    assert await call(driver, group, "retry", first) == 0
+    assert await call(driver, group, "skip") == 1
+    assert len(set(await call(driver, group, "effect_keys", "k"))) == 4
+    assert [one.name for one in await call(driver, feed, "groups")] == ["g"]
+    await call(driver, feed, "drop_group", "g")
+    assert await call(driver, feed, "groups") == []
 
 
-async def test_positions(one: tuple[Made, ActivityFeed], colour: str) -> None:
+async def test_positions(one: tuple[Made, ActivityFeed], driver: str) -> None:
     """`now`, `check`, `wait_beyond` and `trim` have both forms."""
     made, feed = one
-    before = await call(colour, feed, "now")
-    assert not await call(colour, feed, "wait_beyond", before, 0.01)
+    before = await call(driver, feed, "now")
+    assert not await call(driver, feed, "wait_beyond", before, 0.01)
     made.add("a")
-    assert await call(colour, feed, "wait_beyond", before, 10)
-    await call(colour, feed, "check", before)
-    after = await call(colour, feed, "now")
+    assert await call(driver, feed, "wait_beyond", before, 10)
+    await call(driver, feed, "check", before)
+    after = await call(driver, feed, "now")
     assert after != before
     assert len(after) == 4
-    assert (await call(colour, feed, "trim", 0)).entries == 1
-    await call(colour, feed, "check", after)
+    assert (await call(driver, feed, "trim", 0)).entries == 1
+    await call(driver, feed, "check", after)
     with pytest.raises(PositionTrimmed, match="beginning"):
-        await call(colour, feed, "check", before)
+        await call(driver, feed, "check", before)
     with pytest.raises(InvalidArgument, match="trim needs a bound"):
-        await call(colour, feed, "trim", None)
+        await call(driver, feed, "trim", None)
 
 
 def test_a_start_before_the_trimmed_part(one: tuple[Made, ActivityFeed]) -> None:
@@ -82,15 +82,15 @@ def test_a_start_before_the_trimmed_part(one: tuple[Made, ActivityFeed]) -> None
             next(iter(feed.tail(start)))
 
 
-async def test_an_unused_prefix(unused: ActivityFeed, colour: str) -> None:
+async def test_an_unused_prefix(unused: ActivityFeed, driver: str) -> None:
     """There are no groups and no news, and calls that need the layout say that nothing was written."""
-    assert await call(colour, unused, "groups") == []
-    assert not await call(colour, unused, "wait_beyond", Position({}), 0.01)
+    assert await call(driver, unused, "groups") == []
+    assert not await call(driver, unused, "wait_beyond", Position({}), 0.01)
     with pytest.raises(GroupNotFound):
-        await call(colour, unused, "drop_group", "g")
+        await call(driver, unused, "drop_group", "g")
     for owner, name in ((unused, "now"), (unused.group("g"), "register")):
         with pytest.raises(InvalidArgument, match="Nothing was written"):
-            await call(colour, owner, name)
+            await call(driver, owner, name)
 
 
 @pytest.mark.parametrize(

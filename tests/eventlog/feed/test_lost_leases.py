@@ -21,8 +21,8 @@ def take_lease(made: Made, thread: str) -> None:
     made.client.hset(state, mapping={"token": "another", "until": "0"})
 
 
-def test_a_failure_after_the_lease_was_lost(made: Made, colour: str) -> None:
-    """The failure is not recorded, since another member may have the event; it comes again as a first attempt."""
+def test_a_failure_after_the_lease_was_lost(made: Made, driver: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The failure is logged, and not recorded, since another member may have the event; it is a first attempt again."""
     made.add("a")
 
     def handle(_: Activity) -> None:
@@ -31,10 +31,11 @@ def test_a_failure_after_the_lease_was_lost(made: Made, colour: str) -> None:
             raise ValueError
 
     with made.feed() as feed:
-        worker = Worker(made.url, made.prefix, "g", handle, colour=colour)
+        worker = Worker(made.url, made.prefix, "g", handle, driver=driver)
         eventually(lambda: through(feed.group("g")))
         worker.stop()
         assert [one.attempt for one in worker.activities] == [1, 1]
+    assert [record.getMessage() for record in caplog.records if "left to the member" in record.getMessage()]
 
 
 def test_reading_on_after_the_lease_was_lost(one: tuple[Made, ActivityFeed]) -> None:
@@ -143,7 +144,7 @@ def test_a_registration_that_was_cut_short(one: tuple[Made, ActivityFeed]) -> No
     assert group.lag().pending == 1
 
 
-async def test_a_server_that_is_down(private_server: Callable[..., RunningServer], prefix: str, colour: str) -> None:
+async def test_a_server_that_is_down(private_server: Callable[..., RunningServer], prefix: str, driver: str) -> None:
     """A member that cannot join raises; one that cannot leave logs it, and the body's own error is raised."""
     running = private_server()
     with made_feed(running.url, prefix) as (made, _):
@@ -152,7 +153,7 @@ async def test_a_server_that_is_down(private_server: Callable[..., RunningServer
             member = feed.group("g").member("m", patience=0, **QUICK)
 
             async def body() -> None:
-                if colour == "sync":
+                if driver == "sync":
                     with member:
                         running.kill()
                         raise ZeroDivisionError
@@ -164,12 +165,12 @@ async def test_a_server_that_is_down(private_server: Callable[..., RunningServer
                 await body()
             for _ in range(2):  # it is free again after it could not join
                 with pytest.raises(ServerUnavailable):
-                    await join(member, colour)
+                    await join(member, driver)
 
 
-async def join(member: Member, colour: str) -> None:
+async def join(member: Member, driver: str) -> None:
     """Joins, sync or async."""
-    if colour == "sync":
+    if driver == "sync":
         with member:
             pass
     else:
@@ -177,9 +178,9 @@ async def join(member: Member, colour: str) -> None:
             pass
 
 
-def test_stopped_before_the_first_write(any_server: Server, prefix: str, colour: str) -> None:
+def test_stopped_before_the_first_write(any_server: Server, prefix: str, driver: str) -> None:
     """A member that waits for the first write under its prefix ends when it is stopped."""
-    worker = Worker(any_server.url, prefix, "g", colour=colour)
+    worker = Worker(any_server.url, prefix, "g", driver=driver)
     worker.stop()
     assert worker.handed == []
 
