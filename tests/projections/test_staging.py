@@ -92,7 +92,7 @@ def test_pages_are_folded_as_in_python(client: Any, pages: list[list[tuple[int, 
     client.unlink(*one.keys)
 
 
-@pytest.mark.parametrize("count", [0, 1, 498, 499, 500, 501, 999, 1000, 1001, 2500])
+@pytest.mark.parametrize("count", [0, 1, 498, 499, 500, 501, 999, 1000, 1001, 4500])
 def test_pages_of_any_size(client: Any, count: int) -> None:
     """More values and members than a command takes are written in several; the page again changes nothing."""
     one = Staged(client)

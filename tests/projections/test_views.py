@@ -190,3 +190,24 @@ def test_a_head_that_outlived_its_log(saver: RedisStreamSaver, audit: Audit) -> 
     audit.client.delete(key)
     assert number_of(saver.get_tuple(config("t"))) == 1
     assert head_of(audit, "t") == head
+
+
+@pytest.mark.parametrize("other", [{}, {"cache_bytes": 0}, {"compress_above": 64}])
+def test_a_head_that_two_savers_move(on: Open, audit: Audit, other: dict[str, Any]) -> None:
+    """Where a value does not continue the head's chain there is no head; any other head is as rebuilt."""
+    savers = on(), on(**other)
+    key = audit.keyspace.thread(b"t").head(b"")
+    dropped = 0
+    for number in range(1, 21):
+        writer = savers[number % 5 in {2, 3}]
+        writer.put(*put_of("t", number, number - 1 or None, channels=["x", "y"], shared=True))
+        head = head_of(audit, "t")
+        audit.client.delete(key)
+        assert number_of(on().get_tuple(config("t"))) == number
+        if head:
+            assert head_of(audit, "t") == head
+            audit.client.delete(key)
+            audit.client.hset(key, mapping=head)
+        dropped += not head
+    assert 0 < dropped < 20
+    audit.check("t")
