@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import io
+import random
 import uuid
 from typing import Any
 
 import cbor2
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -180,6 +183,148 @@ def test_the_content_digest_covers_every_byte(fields: list[bytes], data: st.Data
     """Moving a byte over a border between fields changes the digest."""
     other = data.draw(st.lists(st.binary(max_size=6), min_size=1, max_size=6))
     assert (fields == other) == (codec.content_digest(fields) == codec.content_digest(other))
+
+
+DEEP: Any = None
+for _ in range(codec.DEEPEST + 3):
+    DEEP = [DEEP]
+
+
+@pytest.mark.parametrize("bad", [(1,), {1: 2}, 2**64, -(2**64) - 1, "\ud800", {"\ud800": 1}, DEEP])
+@pytest.mark.parametrize(
+    "wrapped", [lambda bad: [1, bad], lambda bad: {"a": "\xe9", "b": bad}, lambda bad: [[{"a": [bad]}]]]
+)
+def test_one_part_that_is_not_plain(bad: Any, wrapped: Any) -> None:
+    """It is found inside lists and dicts, at any depth."""
+    assert codec.is_plain(wrapped("\xe9")) is True
+    assert codec.is_plain(wrapped(bad)) is False
+
+
+def test_the_deepest_envelope() -> None:
+    """It is plain, and can be read back; a level more is left to the serializer."""
+    assert not codec.is_plain(DEEP[0])
+    assert codec.is_plain(DEEP[0][0])
+    assert codec.decode(codec.encode(DEEP[0][0])) == DEEP[0][0]
+
+
+def test_items_of_a_file_in_turn() -> None:
+    """Each item of a sequence is read, and no byte after it; tags and rubbish are refused."""
+    file = io.BytesIO(codec.encode([1, "a"]) + codec.encode({"b": b"c"}) + b"rest")
+    assert codec.decode_next(file) == [1, "a"]
+    assert codec.decode_next(file) == {"b": b"c"}
+    assert file.read() == b"rest"
+    for wrong, problem in ((b"", "is not CBOR"), (b"\x9f\xff", "is not CBOR"), (cbor2.dumps(uuid.UUID(int=7)), "tag")):
+        with pytest.raises(Malformed, match=problem):
+            codec.decode_next(io.BytesIO(wrong))
+    with pytest.raises(Malformed, match="tag"):
+        codec.decode_next(io.BytesIO(cbor2.dumps(cbor2.CBORTag(4242, 1))))
+
+
+def test_an_error_of_a_file_is_passed_on() -> None:
+    """A typed error that the file raises is not taken for damage."""
+
+    class Failing(io.BytesIO):
+        def read(self, *_: Any) -> bytes:
+            raise CorruptEntry("the file ends")
+
+    with pytest.raises(CorruptEntry, match="the file ends"):
+        codec.decode_next(Failing())
+
+
+@pytest.mark.parametrize("size", [0, 9, 10, 2047, 2048, 2049, 100_000])
+def test_the_form_of_framed_fields(size: int) -> None:
+    """The digests of all logs depend on it."""
+    field = b"x" * size
+    assert codec.framed([b"ab", field]) == b"2,%d,;ab%b" % (size, field)
+    assert codec.framed([]) == b";"
+
+
+def test_the_forms_of_pieces() -> None:
+    """The forms that logs have, byte by byte."""
+    assert codec.encode_keyframe("msgpack", b"data", b"checksum") == b"K7:msgpackchecksumdata"
+    assert codec.encode_delta(b"12-0", b"v1", b"checksumCHECKSUMedits") == b"D\x00\x084:12-0v1checksumCHECKSUMedits"
+    assert codec.encode_write("n\xe9", "json", b"data") == b"3:n\xc3\xa94:jsondata"
+    assert codec.decode_write(b"3:n\xc3\xa94:jsondata") == ("n\xe9", "json", b"data")
+    assert codec.check_in(b"K7:msgpackchecksumdata") == b"checksum"
+    assert codec.check_in(b"D\x00\x084:12-0v1checksumCHECKSUMedits") == b"CHECKSUM"
+    assert codec.check_in(b"E") == bytes(8)
+    assert codec.checksum_of(b"") == bytes.fromhex("2d06800538d394c2")
+    assert codec.base_of(b"D\x00\x064:12-0") == (b"12-0", b"")
+
+
+@pytest.mark.parametrize(
+    ("read", "piece", "problem"),
+    [
+        (codec.check_in, b"K1:abcdefgh", "ends before its checksum"),
+        (codec.check_in, b"D\x00\x00" + bytes(15), "ends before its checksum"),
+        (codec.split_keyframe, b"K1:abcdefgh", "ends before its checksum"),
+        (codec.split_keyframe, b"K1:\xff12345678", "not UTF-8"),
+        (codec.split_keyframe, b"K5:ab", "ends inside"),
+        (codec.split_keyframe, b"Kab", "lacks the length"),
+        (codec.split_keyframe, b"K-1:ab12345678", "ends inside"),
+        (codec.split_keyframe, b"K000000000001:a12345678", "lacks the length"),
+        (codec.base_of, b"D\x00\x054:12-0", "without a base"),
+        (codec.base_of, b"D\x00\x074:12-0", "without a base"),
+        (codec.decode_write, b"1:a1:", "ends inside"),
+        (codec.decode_write, b"1:\xff1:a", "not UTF-8"),
+        (codec.decode_texts, b"\xa0", "not a list of texts"),
+        (codec.decode_texts, b"\x82\x61a\x01", "not a list of texts"),
+        (codec.decompressed, b"k1:a12345678no zstd", "cannot be read|without a size"),
+        (codec.decompressed, b"k1:a12345678" + zstandard.ZstdCompressor().compress(b"x" * 99)[:-1], "cannot be read"),
+        (
+            codec.decompressed,
+            b"k1:a12345678" + zstandard.ZstdCompressor(write_content_size=False).compress(b"x"),
+            "without a size",
+        ),
+        (
+            codec.decompressed,
+            b"k1:a12345678\x28\xb5\x2f\xfd\xa0" + (2**30 + 1).to_bytes(4, "little") + b"\x01\x00\x00",
+            "than a server takes",
+        ),
+    ],
+)  # fmt: skip
+def test_pieces_that_are_damaged(read: Any, piece: bytes, problem: str) -> None:
+    """The error says where they end or differ."""
+    with pytest.raises(Malformed, match=problem):
+        read(piece)
+
+
+def test_the_shortest_pieces() -> None:
+    """Parts may be empty, and lengths have as many as eleven digits."""
+    assert codec.split_keyframe(b"K0:12345678") == ("", 11)
+    assert codec.split_keyframe(b"K00000000001:a12345678") == ("a", 22)
+    assert codec.check_in(b"K0:12345678") == b"12345678"
+    assert codec.check_in(b"D\x00\x00" + bytes(8) + b"12345678") == b"12345678"
+    assert codec.decode_texts(codec.encode(["a", "b"])) == ["a", "b"]
+    assert codec.paired([b"a", b"b", b"c", b"d"]) == {b"a": b"b", b"c": b"d"}
+    with pytest.raises(ValueError, match="zip"):
+        codec.paired([b"a", b"b", b"c"])
+
+
+NOISE = random.Random(1).randbytes(40_000)
+
+
+def test_what_is_compressed() -> None:
+    """A piece is compressed if it is longer than the threshold and shrinks by a tenth."""
+    short = codec.encode_keyframe("x", b"a" * 100, b"checksum")
+    assert codec.compressed(short, len(short)) is None
+    made = codec.compressed(short, len(short) - 1)
+    assert made is not None
+    assert (made[:12], codec.decompressed(made)) == (b"k1:xchecksum", short)
+    delta = codec.encode_delta(b"1-0", b"v", b"c" * 16 + b"a" * 100)
+    made = codec.compressed(delta, 0)
+    assert made is not None
+    assert (made[: codec.delta_start(delta) + 16], codec.decompressed(made)) == (b"d" + delta[1:25], delta)
+    for data, worth in (
+        (NOISE[:100], False),
+        (NOISE, False),
+        (NOISE[:1000] + b"a" * 80, False),
+        (NOISE[:1000] + b"a" * 200, True),
+        (b"a" * 20_000 + NOISE[:16_000], True),
+        (b"a" * 16_000 + NOISE[:8_000] + b"a" * 8_000, False),
+    ):
+        piece = codec.encode_keyframe("x", data, b"checksum")
+        assert (codec.compressed(piece, 0) is not None) == worth
 
 
 GOOD = entry(encode_event(WritesSaved("", "c", "t", "", (Write(0, "ch", "msgpack", b"\x01"),))))
