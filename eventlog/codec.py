@@ -320,4 +320,6 @@ def decode_next(file: Any) -> Any:
     except (Malformed, EventLogError):
         raise
     except (cbor2.CBORError, ValueError, TypeError, RecursionError, MemoryError, OverflowError) as error:
+        if isinstance(error.__cause__, (EventLogError, OSError)):  # the file's own error, raised within a string
+            raise error.__cause__ from None
         raise Malformed(f"is not CBOR: {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 from hashlib import sha256
 from typing import Any
 
@@ -74,6 +75,29 @@ def test_every_truncation_is_refused() -> None:
     """A file that is cut off anywhere is refused as truncated."""
     data = encoded(SMALL)
     assert {refused(data[:size]) for size in range(len(data))} == {"truncated"}
+
+
+def test_a_truncation_within_a_large_value_is_one_too() -> None:
+    """A file that ends within a value is truncated, and not damaged."""
+    data = encoded([("a", [[b"n", b"1", b"d", random.Random(0).randbytes(100_000)]], [])])
+    for size in (60_000, 90_000):
+        with pytest.raises(ExportUnreadable) as found:
+            read(data[:size])
+        assert found.value.reason == "truncated"
+
+
+def test_an_error_of_the_file_is_raised_as_it_is() -> None:
+    """A disk that fails within a large value does not look like a damaged export."""
+    data = encoded([("a", [[b"n", b"1", b"d", random.Random(0).randbytes(100_000)]], [])])
+
+    class Failing(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            if self.tell() > 60_000:
+                raise OSError("the disk failed")
+            return super().read(size)
+
+    with pytest.raises(OSError, match="the disk failed"):
+        list(Reader(Failing(data)))
 
 
 def test_every_changed_bit_is_refused() -> None:
