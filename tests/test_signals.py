@@ -64,3 +64,27 @@ def test_agentlog_honours_an_ignored_sigint(
             assert process.wait(20) == 0
         finally:
             process.kill()
+
+
+@pytest.mark.server
+def test_a_signal_that_raises_does_not_crash_the_packing() -> None:
+    """A handler that raises while calls are packed raises in Python, and the process goes on."""
+    code = """
+import random, signal
+from eventlog.flow import Call, Command, Script
+from eventlog.transport.wire import pack
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, interrupt)
+call = Call(Script("s", b"", ""), [b"k"] * 9, [7] * 500, then=Command("XRANGE", b"k", [7] * 500))
+for _ in range(500):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 1e-3))
+        while True:
+            pack(call, whole=False)
+    except KeyboardInterrupt:
+        pass
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60, check=True)

@@ -18,7 +18,7 @@ from eventlog.connect.given import is_cluster
 from eventlog.flow import Batch, Call, Command, Request, Wait, load_script
 from eventlog.transport.steps import Steps, finish, finish_async, patiently
 from eventlog.transport.waiting import block_for, keys_in, xread
-from eventlog.transport.wire import settled, words
+from eventlog.transport.wire import command_words, settled, words
 
 __all__ = ["ask", "ask_async"]
 
@@ -63,7 +63,7 @@ def _pair(client: Any, call: Call, then: Command, *, whole: bool) -> Steps:
         return reply, (yield client.execute_command(*words(following, whole=whole)))
     pipeline = client.pipeline(transaction=False)
     pipeline.execute_command(*words(call, whole=whole))
-    pipeline.execute_command(then.name, then.key, *then.arguments)
+    pipeline.execute_command(*command_words(then))
     reply = settled((yield pipeline.execute(raise_on_error=False)))
     if isinstance(reply, Exception):
         raise reply
@@ -71,13 +71,13 @@ def _pair(client: Any, call: Call, then: Command, *, whole: bool) -> Steps:
 
 
 def _command(client: Any, command: Command) -> Steps:
-    return (yield client.execute_command(command.name, command.key, *command.arguments))
+    return (yield client.execute_command(*command_words(command)))
 
 
 def _batch(client: Any, batch: Batch) -> Steps:
     pipeline = client.pipeline(transaction=False)
     for command in batch.commands:
-        pipeline.execute_command(command.name, command.key, *command.arguments)
+        pipeline.execute_command(*command_words(command))
     return (yield pipeline.execute())
 
 

@@ -34,7 +34,7 @@ import redis.exceptions as rx
 from eventlog.flow import Call, Script
 from eventlog.transport.kept import is_to_be_replaced
 from eventlog.transport.steps import Steps, finish_async, patiently
-from eventlog.transport.wire import Wire, pack, replies_of, words
+from eventlog.transport.wire import Wire, command_words, pack, replies_of, words
 
 __all__ = ["ClientClosed", "SharedCalls", "can_share"]
 
@@ -278,7 +278,7 @@ class SharedCalls:
         try:
             reply = await self._client.execute_command(*words(one.call, whole=True))
             if (then := one.call.then) is not None:
-                reply = reply, await self._client.execute_command(then.name, then.key, *then.arguments)
+                reply = reply, await self._client.execute_command(*command_words(then))
         except (rx.RedisError, OSError) as error:
             self._end(one, error=error)
         else:

@@ -43,7 +43,7 @@ def block_for(client: Any, ms: int) -> int:
 def xread(streams: Iterable[tuple[bytes, bytes]], ms: int) -> list[Any]:
     """The command that waits for an entry after the given id of each stream."""
     keys, ids = zip(*streams, strict=True)
-    return ["XREAD", "COUNT", 1, "BLOCK", ms, "STREAMS", *keys, *ids]
+    return ["XREAD", "COUNT", "1", "BLOCK", str(ms), "STREAMS", *keys, *ids]
 
 
 def keys_in(reply: Any) -> list[bytes]:

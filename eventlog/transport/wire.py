@@ -8,29 +8,41 @@ reconnecting, health checks, Sentinel and push messages keep working.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import hiredis
 import redis.exceptions as rx
 
-from eventlog.flow import Call
+from eventlog.flow import Argument, Call, Command
 
-__all__ = ["Wire", "pack", "replies_of", "settled", "words"]
+__all__ = ["Wire", "command_words", "pack", "replies_of", "settled", "words"]
 
 
 def words(call: Call, *, whole: bool) -> tuple[Any, ...]:
     """A call as a command, with the script whole or by its digest."""
     head = ("EVAL", call.script.source) if whole else ("EVALSHA", call.script.sha)
-    return (*head, len(call.keys), *call.keys, *call.arguments)
+    return (*head, b"%d" % len(call.keys), *call.keys, *_without_numbers(call.arguments))
+
+
+def command_words(command: Command) -> tuple[Any, ...]:
+    """A command with its key and arguments."""
+    return (command.name, command.key, *_without_numbers(command.arguments))
+
+
+def _without_numbers(arguments: Iterable[Argument]) -> Iterator[bytes | str]:
+    """Arguments with numbers as bytes.
+
+    hiredis crashes on an int if the handler of a signal raises an exception just then, as it does at Ctrl-C.
+    """
+    return (b"%d" % one if isinstance(one, int) else one for one in arguments)
 
 
 def pack(call: Call, *, whole: bool) -> bytes:
     """A call, and the command after it, as the server reads them."""
     packed: bytes = hiredis.pack_command(words(call, whole=whole))
     if call.then is not None:
-        then: tuple[Any, ...] = (call.then.name, call.then.key, *call.then.arguments)
-        packed += hiredis.pack_command(then)
+        packed += hiredis.pack_command(command_words(call.then))
     return packed
 
 
