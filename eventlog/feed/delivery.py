@@ -241,8 +241,7 @@ class Delivery:
         asked = [(feed, one.stretch.end.offset.id.encode()) for feed, one in streams.items()]
         news = yield Wait(asked, max(1, int(seconds * 1000)))
         for feed in news:
-            if feed in streams:
-                streams[feed].became(Happened.RUNG)
+            streams[feed].became(Happened.RUNG)
 
     # Waiting events.
 

@@ -143,5 +143,5 @@ class Tail:
         except EventLogError:  # the reads that follow raise it if it lasts
             news = []
             yield Pause(0.05)
-        for number in [numbers[key] for key in news if key in numbers] or stretches:
+        for number in [numbers[key] for key in news] or stretches:
             stretches[number].more = True

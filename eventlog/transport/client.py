@@ -43,15 +43,16 @@ def _initialized(client: Any, request: Request) -> Steps:
 
 
 def _call(client: Any, call: Call) -> Steps:
-    for whole in (False, True):
-        try:
-            if call.then is None:
-                return (yield client.execute_command(*words(call, whole=whole)))
-            return (yield from _pair(client, call, call.then, whole=whole))
-        except rx.NoScriptError:
-            if whole:
-                raise
-    raise AssertionError
+    try:
+        return (yield from _attempt(client, call, whole=False))
+    except rx.NoScriptError:
+        return (yield from _attempt(client, call, whole=True))
+
+
+def _attempt(client: Any, call: Call, *, whole: bool) -> Steps:
+    if call.then is None:
+        return (yield client.execute_command(*words(call, whole=whole)))
+    return (yield from _pair(client, call, call.then, whole=whole))
 
 
 def _pair(client: Any, call: Call, then: Command, *, whole: bool) -> Steps:
