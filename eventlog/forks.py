@@ -24,5 +24,5 @@ def _renew() -> None:
         thing._begin_process()
 
 
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch - only Windows, where nothing forks, has no such function
     os.register_at_fork(after_in_child=_renew)

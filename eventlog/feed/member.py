@@ -381,7 +381,8 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
 
 
 _STOPPED_BY_SIGTERM: WeakSet[Member] = WeakSet()
-if hasattr(os, "register_at_fork"):  # a child that a handler forks is no member
+# A child that a handler forks is no member.
+if hasattr(os, "register_at_fork"):  # pragma: no branch - only Windows, where nothing forks, has no such function
     os.register_at_fork(after_in_child=_STOPPED_BY_SIGTERM.clear)
 
 

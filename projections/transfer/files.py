@@ -21,7 +21,7 @@ from projections.transfer.reader import Reader
 
 try:
     import fcntl
-except ImportError:  # without such locks, two exports to one file at once go unnoticed
+except ImportError:  # pragma: no cover - on Windows; without such locks, two exports to one file at once go unnoticed
     fcntl = None  # type: ignore[assignment]
 
 __all__ = ["ExportFile", "Name", "PartFile", "WrittenThread", "read_file"]
