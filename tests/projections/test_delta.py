@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import struct
 from typing import Any
 
 import ormsgpack
@@ -217,3 +218,49 @@ def test_another_base_is_refused() -> None:
         with pytest.raises(Malformed):
             apply_all(base, deltas)
     assert apply_all(BASE, []) == BASE
+
+
+def of_edits(base: bytes, result: bytes, *edits: tuple[int, int, bytes]) -> bytes:
+    """A delta that is put together by hand."""
+    packed_edits = [struct.pack(">III", start, removed, len(added)) + added for start, removed, added in edits]
+    return b"".join([checksum_of(base), checksum_of(result), *packed_edits])
+
+
+def test_the_form_of_a_delta() -> None:
+    """Starts count in the base, whatever the edits before added or removed; edits may touch each other."""
+    base, result = b"0123456789", b"AB1256xyz89"
+    assert apply_delta(base, of_edits(base, result, (0, 1, b"AB"), (3, 2, b""), (7, 1, b"xyz"))) == result
+    assert apply_delta(b"abcd", of_edits(b"abcd", b"XYd", (0, 2, b"X"), (2, 1, b"Y"))) == b"XYd"
+    assert apply_delta(b"ab", of_edits(b"ab", b"abc", (2, 0, b"c"))) == b"abc"
+
+
+@pytest.mark.parametrize(
+    ("result", "edits"),
+    [
+        (b"0Y2", [(1, 1, b"Y"), (0, 0, b"")]),
+        (b"0XY", [(1, 2, b"XY"), (2, 1, b"Y")]),
+        (b"012X", [(2, 2, b"2X")]),
+        (b"012X", [(4, 0, b"X")]),
+    ],
+    ids=["order", "overlap", "removes past the end", "starts past the end"],
+)
+def test_edits_out_of_bounds(result: bytes, edits: list[tuple[int, int, bytes]]) -> None:
+    """They are refused, even if the result were right."""
+    with pytest.raises(Malformed, match="out of bounds"):
+        apply_delta(b"012", of_edits(b"012", result, *edits))
+
+
+def test_a_comparison_of_the_ends_alone() -> None:
+    """Without a search, values that share an end have a delta, and others have none."""
+    drawn = random.Random(4)
+    body, other = drawn.randbytes(4_000), drawn.randbytes(500)
+    for current in (body + other, other + body):
+        delta = make_delta(body, current, search=False)
+        assert delta is not None
+        assert len(delta) < 600
+        assert apply_delta(body, delta) == current
+    inside = other[:10] + body + other[:10]
+    assert make_delta(body, inside, search=False) is None
+    found = make_delta(body, inside)
+    assert found is not None
+    assert apply_delta(body, found) == inside

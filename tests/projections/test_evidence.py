@@ -11,7 +11,7 @@ from eventlog.codec import content_digest
 from projections.integrity.chain import Chain, Link
 from projections.integrity.evidence import Evidence
 from projections.integrity.feed_evidence import Announced
-from projections.integrity.findings import Findings
+from projections.integrity.findings import Finding, Findings, Verified
 from projections.integrity.log_end import LogState
 
 
@@ -133,3 +133,15 @@ def test_a_log_that_is_gone() -> None:
     assert (finding.kind, finding.entry_id, finding.sequence) == ("truncated", "0-0", 0)
     assert finding.message == "The log is gone, but the index knows of number 4"
     assert list(judged([], state._replace(index_sequence=0), ANNOUNCED._replace(behind=(4, "1-0"), sequence=0))) == []
+
+
+def test_a_result_as_plain_data() -> None:
+    """It begins with the thread, and ends with the findings."""
+    finding = Finding("altered", "1-0", 1, "Entry 1-0 differs")
+    plain = Verified("t", 2, 1, "1-0", "digest", 3, 4, (finding,)).as_dict()
+    assert list(plain)[:2] == ["thread_id", "sound"]
+    assert plain == {
+        "thread_id": "t", "sound": False, "entries": 2, "sequence": 1, "entry_id": "1-0", "digest": "digest", "removed": 3,
+        "signed": 4, "unchecked": 0,
+        "findings": [{"kind": "altered", "entry_id": "1-0", "sequence": 1, "message": "Entry 1-0 differs"}],
+    }  # fmt: skip

@@ -211,3 +211,15 @@ def test_a_head_that_two_savers_move(on: Open, audit: Audit, other: dict[str, An
         dropped += not head
     assert 0 < dropped < 20
     audit.check("t")
+
+
+def test_writes_that_begin_a_thread_that_had_expired(saver: RedisStreamSaver, on: Open, audit: Audit) -> None:
+    """Its expiry is forgotten: early writes wait for a day, which is no time to live."""
+    keys = audit.keyspace.thread(b"t")
+    on(ttl=10).put(*put_of("t", 1))
+    audit.client.delete(keys.log, *audit.views("t"))
+    audit.client.zadd(keys.shared.expiries, {b"tt": 1})
+    saver.put_writes(config("t", 2), [("n", 1)], "task")
+    assert audit.client.zrange(keys.shared.expiries, 0, -1) == [b""]
+    assert 86_000_000 < audit.client.pttl(keys.log) <= 86_400_000
+    audit.check("t")
