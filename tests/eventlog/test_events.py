@@ -250,6 +250,8 @@ def test_the_forms_of_pieces() -> None:
     assert codec.check_in(b"E") == bytes(8)
     assert codec.checksum_of(b"") == bytes.fromhex("2d06800538d394c2")
     assert codec.base_of(b"D\x00\x064:12-0") == (b"12-0", b"")
+    long = codec.encode_delta(b"12-0", b"v" * 300, b"checksumCHECKSUM")
+    assert (codec.delta_start(long), codec.base_of(long)) == (309, (b"12-0", b"v" * 300))
 
 
 @pytest.mark.parametrize(
@@ -299,6 +301,16 @@ def test_the_shortest_pieces() -> None:
     assert codec.paired([b"a", b"b", b"c", b"d"]) == {b"a": b"b", b"c": b"d"}
     with pytest.raises(ValueError, match="zip"):
         codec.paired([b"a", b"b", b"c"])
+
+
+def test_the_integers_that_cbor_restores() -> None:
+    """Those of 64 bits and a sign; others are bignums, which are tags."""
+    for number in (-(2**64), 2**64 - 1):
+        assert codec.is_plain(number)
+        assert codec.is_plain([number])
+        assert codec.decode(codec.encode(number)) == number
+    assert not codec.is_plain(2**64)
+    assert not codec.is_plain(-(2**64) - 1)
 
 
 NOISE = random.Random(1).randbytes(40_000)
