@@ -7,10 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from saver.cli.app import Options, command
+from saver.cli.display import counted, showing_progress
 from saver.cli.export import usable
 from saver.cli.key_files import KeyFiles, signer_of
 from saver.cli.output import BadInput
-from saver.cli.story import counted, showing_progress
 from saver.cli.with_langgraph import open_saver
 
 __all__ = ["archive"]

@@ -15,7 +15,7 @@ from projections.registry.listing import list_threads
 from saver.cli import output
 from saver.cli.app import Options, command
 from saver.cli.arguments import AllThreads, ThreadNames, chosen
-from saver.cli.story import ShowProgress, counted, showing_progress
+from saver.cli.display import ShowProgress, counted, showing_progress
 
 __all__ = ["check", "of_each_thread"]
 

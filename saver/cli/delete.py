@@ -9,7 +9,7 @@ from projections.checkpoints.deletion import delete_thread
 from projections.integrity.log_end import log_end
 from saver.cli.app import Options, command
 from saver.cli.arguments import ThreadNames, Yes, agreed
-from saver.cli.story import counted
+from saver.cli.display import counted
 
 __all__ = ["delete"]
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from projections.log.pages import entry_order
-from saver.cli import output, story
+from saver.cli import display, output
 from saver.cli.app import Options, command
 from saver.cli.arguments import STATE, Full, Namespace, ThreadName
 from saver.cli.thread_log import opened
@@ -45,7 +45,7 @@ def diff(
         output.json_line({**states, "changes": [output.change_object(one) for one in changes]})
         return code
     output.note(f"From {first.checkpoint_id} to {last.checkpoint_id}:")
-    story.write_changes(changes, full=full, indent="")
+    display.write_changes(changes, full=full, indent="")
     if not changes:
         output.note("There is no difference.")
     return code

@@ -14,8 +14,8 @@ from projections.transfer.progress import reporting
 from saver.cli import output, with_langgraph
 from saver.cli.app import Options, command
 from saver.cli.arguments import chosen
+from saver.cli.display import counted, showing_progress
 from saver.cli.output import BadInput
-from saver.cli.story import counted, showing_progress
 
 __all__ = ["export", "usable"]
 

@@ -9,8 +9,8 @@ from eventlog.feed.groups import GroupInfo
 from eventlog.feed.position import Position
 from saver.cli import output
 from saver.cli.app import Options, command
+from saver.cli.display import rendered, table_of
 from saver.cli.output import time_text
-from saver.cli.story import rendered, table_of
 
 __all__ = ["groups"]
 

@@ -8,8 +8,8 @@ import typer
 
 from saver.cli.app import Options, command
 from saver.cli.arguments import ThreadOptions
+from saver.cli.display import counted, showing_progress
 from saver.cli.export import usable
-from saver.cli.story import counted, showing_progress
 from saver.cli.with_langgraph import open_saver
 
 __all__ = ["import_"]

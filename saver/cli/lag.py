@@ -18,8 +18,8 @@ from eventlog.feed.groups import Group, Lag, PartitionLag
 from saver.cli import output
 from saver.cli.app import Command, Options, command
 from saver.cli.arguments import GroupName, seconds
+from saver.cli.display import age_text, console, is_terminal, rendered, table_of
 from saver.cli.output import time_text
-from saver.cli.story import age_text, console, is_terminal, rendered, table_of
 from saver.cli.tail import ending_on_sigterm
 
 __all__ = ["lag", "lag_object"]

@@ -10,8 +10,8 @@ from eventlog.errors import EventLogError
 from saver.cli import output, with_langgraph
 from saver.cli.app import Options, command
 from saver.cli.arguments import ThreadOptions
+from saver.cli.display import counted, showing_progress
 from saver.cli.output import BadInput
-from saver.cli.story import counted, showing_progress
 from saver.migration.opening import SOURCES
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from eventlog.feed.groups import Group, Parked
 from saver.cli import output
 from saver.cli.app import Options, command
 from saver.cli.arguments import GroupName
+from saver.cli.display import table_with_more
 from saver.cli.output import time_text
-from saver.cli.story import table_with_more
 
 __all__ = ["AllParked", "ParkedThreads", "parked", "unpark"]
 

@@ -14,7 +14,7 @@ from saver.cli import output
 from saver.cli.app import Options, command
 from saver.cli.arguments import AllThreads, ThreadNames, chosen
 from saver.cli.check import of_each_thread
-from saver.cli.story import counted, showing_progress
+from saver.cli.display import counted, showing_progress
 
 __all__ = ["rebuild"]
 

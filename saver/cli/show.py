@@ -17,8 +17,8 @@ from projections.values.stored import StoredCheckpoint
 from saver.cli import output
 from saver.cli.app import Options, command
 from saver.cli.arguments import STATE, Full, Namespace, NoValues, ThreadName, typed_moment
+from saver.cli.display import MOST, brief, value_lines
 from saver.cli.output import BadInput, plain_data, time_text
-from saver.cli.story import MOST, brief, value_lines
 from saver.cli.thread_log import ThreadLog, opened
 
 __all__ = ["show"]

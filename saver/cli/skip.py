@@ -5,8 +5,8 @@ from __future__ import annotations
 from eventlog.feed.groups import Group
 from saver.cli.app import Options, command
 from saver.cli.arguments import GroupName, Yes, agreed, chosen
+from saver.cli.display import counted
 from saver.cli.parked import AllParked, ParkedThreads, unpark
-from saver.cli.story import counted
 
 __all__ = ["skip"]
 

@@ -23,8 +23,8 @@ from projections.time_travel.moment import parsed_time
 from saver.cli import output
 from saver.cli.app import Options, command
 from saver.cli.arguments import Limit
+from saver.cli.display import KIND_STYLES, Field, Lines
 from saver.cli.output import BadInput, time_text
-from saver.cli.story import KIND_STYLES, Field, Lines
 
 __all__ = ["ending_on_sigterm", "tail"]
 

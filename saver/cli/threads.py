@@ -13,8 +13,8 @@ from projections.time_travel.moment import parsed_time
 from saver.cli import output
 from saver.cli.app import Options, command
 from saver.cli.arguments import Limit
+from saver.cli.display import Field, Lines, size_text
 from saver.cli.output import BadInput, time_text
-from saver.cli.story import Field, Lines, size_text
 
 __all__ = ["threads"]
 

@@ -24,10 +24,10 @@ from projections.time_travel.past import Past, State
 from projections.time_travel.replay import replay
 from projections.values.pieces import assemble
 from projections.values.stored import StoredCheckpoint
-from saver.cli import output, story
+from saver.cli import display, output
 from saver.cli.app import Options
+from saver.cli.display import Field, Lines, brief
 from saver.cli.output import plain_data, time_text
-from saver.cli.story import Field, Lines, brief
 from saver.cli.thread_log import ThreadLog
 from saver.differences import Change, differences
 from saver.nodes import NOTHING, SENDS, Known, nodes_of, targets, writer_of
@@ -308,5 +308,5 @@ class RowWriter:
         cells = [time, str(row.recorded.sequence), row.kind, step, source, row.checkpoint_id or ""]
         cells += [", ".join(row.nodes), ", ".join(row.channels), row.namespace or "", row.notes()]
         notes = "red" if row.errors else "magenta" if row.interrupts else ""
-        self._lines.write(cells, kind=story.KIND_STYLES.get(row.kind, ""), notes=notes)
-        story.write_changes(row.changes or (), full=self._full)
+        self._lines.write(cells, kind=display.KIND_STYLES.get(row.kind, ""), notes=notes)
+        display.write_changes(row.changes or (), full=self._full)

@@ -12,8 +12,8 @@ from eventlog.feed.trimming import HeldBack
 from projections.time_travel.moment import duration_of
 from saver.cli import output
 from saver.cli.app import Options, command
+from saver.cli.display import age_text, rendered, table_of
 from saver.cli.output import BadInput
-from saver.cli.story import age_text, rendered, table_of
 
 __all__ = ["trim"]
 

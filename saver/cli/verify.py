@@ -19,9 +19,9 @@ from projections.registry.read import known_threads
 from saver.cli import output
 from saver.cli.app import Options, command
 from saver.cli.arguments import AllThreads, ThreadNames, chosen
+from saver.cli.display import Field, Lines, counted
 from saver.cli.key_files import KeyFiles, signer_of
 from saver.cli.output import BadInput
-from saver.cli.story import Field, Lines, counted
 
 __all__ = ["verify"]
 

@@ -14,8 +14,8 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from saver import cli
 from saver.cli import run
 from saver.cli.arguments import seconds
+from saver.cli.display import MOST_ITEMS, age_text, brief, size_text, value_lines
 from saver.cli.output import DEEPEST, Unknown, Unreadable, plain_data
-from saver.cli.story import MOST_ITEMS, age_text, brief, size_text, value_lines
 from saver.cli.values import Carried, CarriedWhole, carrying_serializer
 
 
