@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from eventlog.errors import InvalidArgument
@@ -22,6 +22,8 @@ def test_ordered_sorts_as_text_does(one: str, other: str) -> None:
 
 
 @given(ids, ids)
+@example("\0", "a")
+@example("\0\0", "")
 def test_ordered_ends_itself(one: str, rest: str) -> None:
     """The bytes after an ordered part are separated from it."""
     following = rest.encode().replace(b"\xff", b"") + b"1"
