@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Any
 
@@ -17,6 +16,7 @@ from eventlog import signing
 from eventlog.errors import InvalidArgument, MissingExtra, SignatureInvalid
 from eventlog.framing import counted, split_counted
 from eventlog.signing import FORGED, UNSIGNED, Signer, SigningKey, seal_of
+from tests.forks import in_child
 
 SECRET = b"a secret of sixteen bytes or more"
 FIELDS = [b"k", b"writes", b"v", b"1", b"e", b"envelope"]
@@ -109,18 +109,15 @@ def test_a_writer_remembers_the_latest_threads(monkeypatch: pytest.MonkeyPatch) 
 def test_a_forked_process_is_a_writer_of_its_own() -> None:
     """Else its counts would be used twice."""
     signer = Signer(SigningKey.hmac(SECRET))
-    read, write = os.pipe()
-    child = os.fork()
-    if not child:
+
+    def writer() -> bytes:
         seal, _ = seal_of(signer.sign(b"t", FIELDS))
-        os.write(write, seal.writer if seal else b"")
-        os._exit(0)
-    os.waitpid(child, 0)
-    mine, _ = seal_of(signer.sign(b"t", FIELDS))
-    assert mine is not None
-    assert os.read(read, 8) != mine.writer
-    os.close(read)
-    os.close(write)
+        assert seal is not None
+        return seal.writer
+
+    theirs = in_child(writer)
+    assert len(theirs) == 8
+    assert theirs != writer()
 
 
 def test_halves_of_a_key() -> None:
