@@ -600,17 +600,16 @@ def test_a_killed_import_is_made_again(any_server: Server, prefix: str, tmp_path
             bench.saver.delete_thread(thread)
         code = (
             "import sys; from saver import RedisStreamSaver\n"
+            "def show(*one): print(*one, flush=True); one[0] == 't7' and sys.stdin.read()\n"
             f"with RedisStreamSaver.from_conn_string({any_server.url!r}, prefix={prefix!r}, partitions=2) as saver:\n"
-            f"    saver.import_threads({str(tmp_path / 'e')!r}, progress=lambda *one: print(*one, flush=True))\n"
+            f"    saver.import_threads({str(tmp_path / 'e')!r}, progress=show)\n"
         )
-        process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("t7 "):
-                process.kill()
-                break
-        process.stdout.close()
-        process.wait()
+        with subprocess.Popen(
+            [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            assert any(line.startswith("t7 ") for line in process.stdout)
+            process.kill()
         done = bench.saver.import_threads(tmp_path / "e")
         assert done.threads + done.present == 20
         assert done.threads > 0
