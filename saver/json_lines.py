@@ -65,7 +65,7 @@ class _LinesFile(PartFile):
     def __init__(
         self, keyspace: Keyspace, translator: Translator | None, path: Name, *, overwrite: bool, damaged: bool
     ) -> None:
-        super().__init__(path, overwrite=overwrite)
+        super().__init__(path, overwrite=overwrite, resume=False)
         self._keyspace = keyspace
         self._translator = translator
         self._damaged = damaged

@@ -157,20 +157,19 @@ def export_file(
 ) -> Flow[Exported]:
     """Writes threads, or all threads, to a file that can be imported, as `export_to` describes."""
     header = Header(int(time.time() * 1000), keyspace.prefix, package_version())
-    file = ExportFile(path, header, overwrite=overwrite, unchecked=damaged)
-    return (yield from export_to(file, keyspace, threads, damaged=damaged, resume=resume))
+    file = ExportFile(path, header, overwrite=overwrite, resume=resume and not damaged)
+    return (yield from export_to(file, keyspace, threads, damaged=damaged))
 
 
 def export_to(
-    file: PartFile, keyspace: Keyspace, threads: Sequence[str] | None, *, damaged: bool, resume: bool = True
+    file: PartFile, keyspace: Keyspace, threads: Sequence[str] | None, *, damaged: bool
 ) -> Flow[Exported]:
     """Writes threads, or all threads, to a file.
 
     Emits the work on the file, and `Progress`.
-    The file is written as its path with ".part" after it, and renamed when it is whole and on the disk. With `resume`, the part of
-    an earlier export of the same prefix is continued after those of its threads whose logs have not moved on. An export of all
-    threads leaves out threads that are deleted before their turn, and threads whose logs are damaged or gone, which `Exported`
-    names. With `damaged`, logs are written unchecked.
+    The file has another name until it is whole and on the disk. The part of an earlier export of the same prefix may be continued
+    after those of its threads whose logs are still the same. An export of all threads leaves out threads that are deleted before
+    their turn, and threads whose logs are damaged or gone, which `Exported` names. With `damaged`, logs are written unchecked.
 
     Raises `FileTaken`, and as `export_thread`.
     """
@@ -178,7 +177,7 @@ def export_to(
         yield from blocking(file.check)
         found = yield from _threads_to_export(keyspace, threads, damaged=damaged)
         written = yield from blocking(file.open_written)
-        kept = (yield from _unchanged(found, written, damaged=damaged)) if resume else []
+        kept = yield from _unchanged(found, written)
         yield from blocking(file.resume, kept)
         done = {one.head.thread: one.head.entries for one in kept}
         left_out = []
@@ -202,22 +201,30 @@ def export_to(
     return Exported(len(done), sum(done.values()), tuple(left_out))
 
 
-def _unchanged(
-    threads: Iterable[ThreadKeys], written: Sequence[WrittenThread], *, damaged: bool
-) -> Flow[Sequence[WrittenThread]]:
+def _unchanged(threads: Iterable[ThreadKeys], written: Sequence[WrittenThread]) -> Flow[Sequence[WrittenThread]]:
     """The written threads before the first that has to be written again.
 
-    That is a thread that is not wanted, or whose log has moved on. One round trip each.
+    That is a thread that is not wanted, or one that is not as it is on the server. Its entries are a chain, so they are those of
+    the server if both end with the same digest. Two round trips each.
     """
     wanted = {keys.thread.decode(): keys for keys in threads}
-    for number, (head, _) in enumerate(written):
-        try:
-            end = (yield from log_end(wanted[head.thread], damaged=damaged)) if head.thread in wanted else None
-        except (CorruptEntry, LogLost):
-            end = None
-        if end is None or end.digest != head.digest.encode():
+    for number, (head, last, _) in enumerate(written):
+        keys = wanted.get(head.thread)
+        if keys is None or not (yield from _has_log(keys, head, last)):
             return written[:number]
     return written
+
+
+def _has_log(keys: ThreadKeys, head: ThreadHead, last: bytes) -> Flow[bool]:
+    """Whether a thread's log ends as a file says, and has the same number of entries and the same runs."""
+    try:
+        end = yield from log_end(keys)
+    except (CorruptEntry, LogLost):
+        return False
+    if end is None or (end.entry_id, end.entries, end.digest) != (last, head.entries, head.digest.encode()):
+        return False
+    runs = yield from known_runs(keys)
+    return tuple(run.decode() for run in runs) == head.runs
 
 
 def package_version() -> str:

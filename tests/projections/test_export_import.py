@@ -321,7 +321,7 @@ class Written(ExportFile):
     """A file that tells what is done to it."""
 
     def __init__(self) -> None:
-        super().__init__("nowhere", Header(0, "", ""), overwrite=False, unchecked=False)
+        super().__init__("nowhere", Header(0, "", ""), overwrite=False, resume=False)
         self.calls: list[str] = []
         self.entry_ids: list[bytes] = []
 
@@ -721,7 +721,7 @@ def test_damaged_threads(any_server: Server, prefix: str, tmp_path: Path) -> Non
         for thread, number in (("cut", 2), ("hole", 1)):
             client.xdel(logs[thread], client.xrange(logs[thread])[number][0])
         client.delete(logs["gone"])
-        client.xadd(logs["odd"], {b"what": b"\xff"})
+        client.xadd(logs["odd"], {b"what": b"\xff"}, id="9999999999999-0")  # by itself the server may end an id with -1
         done = saver.export_threads(tmp_path / "all")
         assert (done.threads, done.entries) == (1, 3)
         assert [one.thread for one in done.left_out] == ["cut", "gone", "hole", "odd"]
