@@ -126,6 +126,7 @@ class PartFile(ABC):
             if self._is_at(self._part):  # else another process has just finished it, and given it its name
                 return self._file
             self._file.close()
+            self._file = None
         self._refuse_part("is created and removed again and again")
 
     def _create_or_open(self) -> int | None:
@@ -353,11 +354,11 @@ def read_file(path: Name) -> Generator[Item]:
     Raises `ExportUnreadable`, and OSError.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | _BINARY | _NO_WAIT)
+        opened = open(path, "rb", opener=lambda name, flags: os.open(name, flags | _NO_WAIT))  # noqa: PTH123 - has an opener
     except ValueError as error:
         raise _impossible(path, error) from error
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    with opened as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise ExportUnreadable(f"File {str(path)!r} is no regular file. {REMEDIES['foreign']}", "foreign")
         yield from Reader(file, f"File {str(path)!r}")
 
