@@ -161,9 +161,7 @@ def export_file(
     return (yield from export_to(file, keyspace, threads, damaged=damaged))
 
 
-def export_to(
-    file: PartFile, keyspace: Keyspace, threads: Sequence[str] | None, *, damaged: bool
-) -> Flow[Exported]:
+def export_to(file: PartFile, keyspace: Keyspace, threads: Sequence[str] | None, *, damaged: bool) -> Flow[Exported]:
     """Writes threads, or all threads, to a file.
 
     Emits the work on the file, and `Progress`.

@@ -127,7 +127,7 @@ class PartFile(ABC):
                 return self._file
             self._file.close()
             self._file = None
-        self._refuse_part("is created and removed again and again")
+        raise self._part_refused("is created and removed again and again")
 
     def _create_or_open(self) -> int | None:
         """A descriptor of the part, None if it was removed meanwhile."""
@@ -141,7 +141,7 @@ class PartFile(ABC):
         except FileNotFoundError:
             return None
         except OSError as error:  # a link, a pipe without a writer, a directory, or a file that others own
-            self._refuse_part(f"cannot be opened ({error.strerror})", error)
+            raise self._part_refused(f"cannot be opened ({error.strerror})") from error
         found = os.fstat(descriptor)
         problem = ""
         if not stat.S_ISREG(found.st_mode):
@@ -154,7 +154,7 @@ class PartFile(ABC):
             os.fchmod(descriptor, PRIVATE)
         if problem:
             os.close(descriptor)
-            self._refuse_part(problem)
+            raise self._part_refused(problem)
         return descriptor
 
     @abstractmethod
@@ -269,10 +269,10 @@ class PartFile(ABC):
             "overwrite=True."
         )
 
-    def _refuse_part(self, problem: str, cause: Exception | None = None) -> NoReturn:
-        raise FileTaken(
+    def _part_refused(self, problem: str) -> FileTaken:
+        return FileTaken(
             f"File {str(self.part)!r}, which is to become the export, exists and {problem}. Move it away, or name another file."
-        ) from cause
+        )
 
 
 class ExportFile(PartFile):
@@ -304,8 +304,8 @@ class ExportFile(PartFile):
         try:
             for item in reader:
                 if isinstance(item, Header) and item.prefix != self._header.prefix:
-                    self._refuse_part(f"is the part of an export of prefix {item.prefix!r}")
-                elif isinstance(item, ThreadHead):
+                    raise self._part_refused(f"is the part of an export of prefix {item.prefix!r}")
+                if isinstance(item, ThreadHead):
                     head, chain = item, WholeChain(item.thread)
                 elif isinstance(item, Entry):
                     chain.add(*item)
@@ -315,12 +315,12 @@ class ExportFile(PartFile):
                         break
                     found.append(WrittenThread(head, chain.last, reader.state))
                 elif isinstance(item, Trailer):
-                    self._refuse_part("is a whole export")
+                    raise self._part_refused("is a whole export")
         except CorruptEntry:  # a log that was made up, or one of another version
             return found
         except ExportUnreadable as error:
             if not reader.state.offset:
-                self._refuse_part("has something else in it", error)
+                raise self._part_refused("has something else in it") from error
         return found
 
     def resume(self, kept: Sequence[WrittenThread]) -> None:  # noqa: D102
@@ -354,7 +354,7 @@ def read_file(path: Name) -> Generator[Item]:
     Raises `ExportUnreadable`, and OSError.
     """
     try:
-        opened = open(path, "rb", opener=lambda name, flags: os.open(name, flags | _NO_WAIT))  # noqa: PTH123 - has an opener
+        opened = open(path, "rb", opener=lambda name, flags: os.open(name, flags | _NO_WAIT))  # noqa: SIM115 - see below
     except ValueError as error:
         raise _impossible(path, error) from error
     with opened as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import stat
@@ -15,7 +16,6 @@ import pytest
 import zstandard
 
 from eventlog.errors import ExportUnreadable, FileTaken, InvalidArgument
-from projections.transfer import files
 from projections.transfer.encoder import Encoder
 from projections.transfer.files import ExportFile, PartFile, read_file
 from projections.transfer.format import Entry, Header, ThreadHead
@@ -279,14 +279,15 @@ def test_a_part_that_another_process_finishes(
 ) -> None:
     """A part that gets its name between being opened and being locked is left alone."""
     interrupted(threads, tmp_path / "e")
-    flock, moved = files.fcntl.flock, []
+    flock = fcntl.flock
+    moved: list[Path] = []
 
     def finish(descriptor: int, operation: int) -> None:
         if not moved:
             moved.append((tmp_path / "e.part").rename(tmp_path / "other"))
         flock(descriptor, operation)
 
-    monkeypatch.setattr(files.fcntl, "flock", finish)
+    monkeypatch.setattr(fcntl, "flock", finish)
     before = (tmp_path / "e.part").read_bytes()
     assert threads.export_threads(tmp_path / "e").threads == 2
     assert moved[0].read_bytes() == before
