@@ -91,13 +91,14 @@ class EmbeddedServer:
     The constructor starts it, and blocks until it answers: some tenths of a second, longer with much data. `close`,
     the exit of the process, or its death ends the server.
 
-    `path` is the directory for the data, which is made if it does not exist. None keeps the data in a temporary
+    `path` is the directory for the data, which is made if it does not exist. It must belong to this user, and nobody
+    else may write to it. Its mode becomes 0700 if it holds nothing but the server's files. None keeps the data in a temporary
     directory until `close`. An acknowledged write outlives this process. The server syncs the disk once a second,
     so a power cut may cost a second of writes. A forked child may use the `url`, but does not own the server, which
     ends with the process that made it.
 
     Raises `MissingExtra` without the extra `embedded`, `PathInUse` if an embedded server is open on `path`,
-    `InvalidArgument` if `path` cannot be used, and `ServerUnavailable`, with the end of the server's log, if the
+    `InvalidArgument` if `path` cannot be used safely or holds what the server never writes, and `ServerUnavailable`, with the end of the server's log, if the
     server does not start.
     """
 

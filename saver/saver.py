@@ -466,7 +466,8 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         is encrypted in the file. `projections/transfer/format.py` describes the format.
 
         The file gets its name when it is whole and on the disk; until then it ends in ".part". The same call
-        continues an interrupted export after the threads that have not changed since.
+        continues an interrupted export after the threads that have not changed since, which are checked again. Only
+        this user can read the file, and links are not followed.
 
         A damaged log is an error if its thread is named, and is otherwise left out and reported in the result's
         `left_out`. With `damaged` such logs are written as they are, as evidence, which importing refuses.
@@ -474,8 +475,8 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         `progress` is called with a thread, the events done, and their number. The async form works on the file in
         threads, and calls `progress` on the event loop. One round trip per 200 events or 4 MiB, and a few per thread.
         Memory: such a page.
-        Raises `FileTaken` if the file exists and `overwrite` is not set, `ThreadNotFound`, `CorruptEntry`,
-        `LogLost`, and OSError if the file cannot be written.
+        Raises `FileTaken` if the file exists and `overwrite` is not set, or if its part is not one of this user's
+        exports, `ThreadNotFound`, `CorruptEntry`, `LogLost`, and OSError if the file cannot be written.
         """
         flow = self._operations.export_threads(path, thread_ids, overwrite=overwrite, damaged=damaged)
         return self._runner.run(flow, f"export to {str(path)!r}", reporting(progress))

@@ -40,8 +40,8 @@ def export(
     """Writes threads to a file.
 
     It writes their logs, checked and complete. It only reads from the server. Run again after an interruption, it
-    continues after the threads that are already written. Encrypted values stay encrypted. With --all, exit code 1 if
-    damaged logs were left out.
+    continues after the threads that are already written. Encrypted values stay encrypted. Only you can read the file.
+    With --all, exit code 1 if damaged logs were left out.
     """
     *threads, file = names
     wanted = chosen(threads, every=every, how="Pass their ids before the file, or --all.")

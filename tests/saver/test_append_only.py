@@ -53,7 +53,7 @@ def check_folder(folder: Path) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ("MODULE", "LOAD", "/tmp/evil.so"),  # noqa: S108 - never loaded
+        ("MODULE", "LOAD", "/tmp/evil.so"),
         ("module", "loadex", "evil.so"),
         ("EVAL", "return 1", "0"),
         ("EVALSHA", "0" * 40, "0"),
@@ -82,7 +82,9 @@ def test_other_commands_are_refused(check: Callable[..., None], words: tuple[str
     places = (evil, SAFE + evil, command("MULTI") + evil + command("EXEC"), HEADER + END + evil, SAFE + evil + SAFE[:9])
     for data in places:
         for kind in ("incr", "base"):
-            with pytest.raises(InvalidArgument, match=r"appendonly\.aof\.1\..*at byte.*Nothing was loaded.*another path"):
+            with pytest.raises(
+                InvalidArgument, match=r"appendonly\.aof\.1\..*at byte.*Nothing was loaded.*another path"
+            ):
                 check(data, kind)
 
 
@@ -142,7 +144,9 @@ def test_a_last_command_that_was_cut_short(check: Callable[..., None]) -> None:
 )
 def test_other_manifests_are_refused(tmp_path: Path, line: str) -> None:
     """A manifest names files of the folder only, and has nothing else in it."""
-    (tmp_path / "appendonly.aof.manifest").write_text(LINE.format(n=1, kind="base", ending="rdb", letter="b") + line + "\n")
+    (tmp_path / "appendonly.aof.manifest").write_text(
+        LINE.format(n=1, kind="base", ending="rdb", letter="b") + line + "\n"
+    )
     with pytest.raises(InvalidArgument, match=r"appendonly\.aof\.manifest' has a line"):
         check_folder(tmp_path)
 
@@ -194,7 +198,19 @@ def test_snapshots_of_other_versions_are_refused(check: Callable[..., None], hea
 
 def test_a_snapshot_that_is_not_whole(check: Callable[..., None]) -> None:
     """Each cut of a snapshot, and each length that is none, is damage."""
-    whole = HEADER + FIELD + b"\xfe\0\xfb\1\0\xfc" + bytes(8) + b"\4" + text(b"k") + b"\1" + text(b"a") + b"\xc2" + bytes(4) + END
+    whole = (
+        HEADER
+        + FIELD
+        + b"\xfe\0\xfb\1\0\xfc"
+        + bytes(8)
+        + b"\4"
+        + text(b"k")
+        + b"\1"
+        + text(b"a")
+        + b"\xc2"
+        + bytes(4)
+        + END
+    )
     check(whole, "base", "rdb")
     for size in range(len(HEADER), len(whole)):
         with pytest.raises(ServerUnavailable, match="damaged"):
@@ -229,7 +245,7 @@ def rewrite(client: redis.Redis) -> None:
         time.sleep(0.01)
 
 
-def write_everything(client: redis.Redis) -> None:
+def write_everything(client: Any) -> None:
     """Values of each type, small and large, and commands that servers write in another form."""
     run: Any = client.execute_command
     many = [f"{number:040}" for number in range(700)]
@@ -258,7 +274,9 @@ def write_everything(client: redis.Redis) -> None:
     client.xdel("stream", client.xrange("stream")[5][0])
     client.xadd("gone", {"a": 1}, id="1-1")
     client.xdel("gone", "1-1")
-    client.eval("redis.call('SET', KEYS[1], ARGV[1]) redis.call('INCRBYFLOAT', KEYS[2], 1.5)", 2, "by script", "float", "v")
+    client.eval(
+        "redis.call('SET', KEYS[1], ARGV[1]) redis.call('INCRBYFLOAT', KEYS[2], 1.5)", 2, "by script", "float", "v"
+    )
     with client.pipeline() as pipe:
         pipe.lpop("list").spop("set").getdel("small").rename("middle", "renamed")
         pipe.execute()
