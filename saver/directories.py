@@ -15,7 +15,7 @@ import re
 import stat
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,8 +34,8 @@ __all__ = [
     "open_file",
     "open_folder",
     "release",
-    "socket_base",
     "sweep",
+    "temporary_base",
     "temporary_directory",
     "unusable",
 ]
@@ -43,9 +43,6 @@ __all__ = [
 PREFIX = "redis-streams-"
 ATTEMPTS = 10
 """Times that a temporary directory is made, if others remove it at once."""
-
-SOCKET_BASE_BYTES = 75
-"""The longest base of a socket's path. Some systems allow 103 bytes for the whole path, and the rest takes 25."""
 
 _OURS = re.compile(
     r"(owner|server|temporary)\.lock|server\.log|appendonlydir|appendonly\.aof.*|temp-.*\.(aof|rdb|manifest)"
@@ -169,16 +166,24 @@ def _make_private(path: Path, descriptor: int) -> None:
             f"other users can read it, and it has more than the server's files, such as {min(foreign)!r}",
             "choose a directory for the server alone, or change the mode of this one to 700",
         )
-    os.fchmod(descriptor, 0o700)
+    try:
+        os.fchmod(descriptor, 0o700)
+    except OSError as error:
+        raise unusable(path, error) from error
+    if os.fstat(descriptor).st_mode & 0o077:
+        raise _unsafe(path, "its file system keeps no permissions", "choose a directory on another file system")
 
 
 def open_file(directory: Directory, name: str) -> int:
     """A descriptor of a file to read and write, which is made if it does not exist.
 
-    Raises `InvalidArgument` for anything but a regular file of this user with one name, and OSError.
+    Raises `InvalidArgument` for anything but a regular file of this user with one name.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
-    descriptor = os.open(name, flags, 0o600, dir_fd=directory.descriptor)
+    try:
+        descriptor = os.open(name, flags, 0o600, dir_fd=directory.descriptor)
+    except OSError as error:
+        raise unusable(directory.path / name, error) from error
     problem = _problem(os.fstat(descriptor))
     if problem:
         os.close(descriptor)
@@ -204,14 +209,11 @@ def check_contents(directory: Directory) -> None:
     """
     for name in filter(_OURS.fullmatch, _names(directory.descriptor)):
         _check_entry(directory, name, is_folder=name == FOLDER)
-    with contextlib.suppress(FileNotFoundError):
-        folder = open_folder(directory)
-        try:
-            os.fchmod(folder, 0o700)
-            for name in _names(folder):
-                _check_entry(Directory(directory.path / FOLDER, folder), name, is_folder=False)
-        finally:
-            os.close(folder)
+    with open_folder(directory) as folder:
+        if folder is not None:
+            os.fchmod(folder.descriptor, 0o700)
+            for name in _names(folder.descriptor):
+                _check_entry(folder, name, is_folder=False)
 
 
 def _check_entry(directory: Directory, name: str, *, is_folder: bool) -> None:
@@ -228,15 +230,30 @@ def _check_entry(directory: Directory, name: str, *, is_folder: bool) -> None:
         raise _unsafe(directory.path / name, problem, "remove it, or choose another directory")
 
 
-def open_folder(directory: Directory) -> int:
-    """A descriptor of the folder of the append-only file."""
-    return os.open(FOLDER, _FOLDER_FLAGS, dir_fd=directory.descriptor)
+@contextlib.contextmanager
+def open_folder(directory: Directory) -> Iterator[Directory | None]:
+    """The folder of the append-only file, None if there is none."""
+    path = directory.path / FOLDER
+    try:
+        descriptor = os.open(FOLDER, _FOLDER_FLAGS, dir_fd=directory.descriptor)
+    except FileNotFoundError:
+        yield None
+        return
+    except OSError as error:
+        raise unusable(path, error) from error
+    try:
+        yield Directory(path, descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def temporary_directory(base: str, undo: contextlib.ExitStack) -> Directory:
     """A new directory that `undo` removes, and `sweep` if this process cannot."""
     for _ in range(ATTEMPTS):
-        path = tempfile.mkdtemp(prefix=PREFIX, dir=base)
+        try:
+            path = tempfile.mkdtemp(prefix=PREFIX, dir=base)
+        except OSError as error:  # a full disk
+            raise unusable(base, error) from error
         with contextlib.ExitStack() as failed:
             descriptor = keep(os.open(path, _FOLDER_FLAGS))
             failed.callback(release, descriptor)
@@ -276,18 +293,22 @@ def _sweep_one(path: str) -> None:
             remove(descriptor, path)
 
 
-def socket_base() -> str:
-    """A short path for directories with sockets, in which nobody else can replace them.
+def temporary_base(longest: int | None = None) -> str:
+    """The path in which temporary directories are made, since nobody else can replace them there.
+
+    Args:
+        longest: most bytes of the path, if they are limited.
 
     Raises `InvalidArgument` if there is none.
+
     """
     chosen = tempfile.gettempdir()
     for base in (chosen, os.environ.get("XDG_RUNTIME_DIR", ""), "/tmp", "/dev/shm"):  # noqa: S108 - mkdtemp's directory is private
-        if base and len(os.fsencode(base)) <= SOCKET_BASE_BYTES and _is_safe(base):
+        if base and (longest is None or len(os.fsencode(base)) <= longest) and _is_safe(base):
             return base
     raise InvalidArgument(
-        f"The embedded server has no place for its socket: {chosen!r} is too long, cannot be written to, or other users can "
-        "replace it. To fix it: set TMPDIR to a short path of a directory of your own."
+        f"The embedded server has no place for its temporary files: {chosen!r} is too long, cannot be written to, or other users "
+        "can replace it. To fix it: set TMPDIR to a short path of a directory of your own."
     )
 
 

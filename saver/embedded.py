@@ -21,7 +21,6 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -31,7 +30,7 @@ from typing import final
 from urllib.parse import quote
 
 from eventlog.errors import MissingExtra, PathInUse, ServerUnavailable
-from saver.append_only import FOLDER, check_append_only
+from saver.append_only import check_append_only
 from saver.directories import (
     Directory,
     check_contents,
@@ -40,8 +39,8 @@ from saver.directories import (
     open_file,
     open_folder,
     release,
-    socket_base,
     sweep,
+    temporary_base,
     temporary_directory,
     unusable,
 )
@@ -65,6 +64,9 @@ LOG = "server.log"
 OWNER_LOCK = "owner.lock"
 SERVER_LOCK = "server.lock"
 LOG_LINES = 12
+
+SOCKET_BASE_BYTES = 75
+"""The longest base of a socket's path. Some systems allow 103 bytes for the whole path, and the rest takes 25."""
 
 SETTINGS = (
     *("--port", "0"),
@@ -92,14 +94,14 @@ class EmbeddedServer:
     the exit of the process, or its death ends the server.
 
     `path` is the directory for the data, which is made if it does not exist. It must belong to this user, and nobody
-    else may write to it. Its mode becomes 0700 if it holds nothing but the server's files. None keeps the data in a temporary
-    directory until `close`. An acknowledged write outlives this process. The server syncs the disk once a second,
-    so a power cut may cost a second of writes. A forked child may use the `url`, but does not own the server, which
-    ends with the process that made it.
+    else may write to it. Its mode becomes 0700 if it holds nothing but the server's files. None keeps the data in a
+    temporary directory until `close`. An acknowledged write outlives this process. The server syncs the disk once a
+    second, so a power cut may cost a second of writes. A forked child may use the `url`, but does not own the server,
+    which ends with the process that made it.
 
     Raises `MissingExtra` without the extra `embedded`, `PathInUse` if an embedded server is open on `path`,
-    `InvalidArgument` if `path` cannot be used safely or holds what the server never writes, and `ServerUnavailable`, with the end of the server's log, if the
-    server does not start.
+    `InvalidArgument` if `path` cannot be used, is not safe, or holds data that the server never writes, and
+    `ServerUnavailable` if its data is damaged, or, with the end of the server's log, if the server does not start.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
@@ -107,7 +109,7 @@ class EmbeddedServer:
         self._owner = os.getpid()
         self._closing = threading.Lock()
         with contextlib.ExitStack() as undo:
-            bases = tempfile.gettempdir(), socket_base()
+            bases = temporary_base(), temporary_base(SOCKET_BASE_BYTES)
             sweep(bases)
             self._directory = temporary_directory(bases[0], undo) if path is None else open_directory(path, undo)
             self.path = self._directory.path
@@ -200,7 +202,7 @@ def _lock_owner(directory: Directory, undo: contextlib.ExitStack) -> None:
             f"{str(directory.path)!r} is open in the embedded server of {_locker(directory, OWNER_LOCK)}. "
             "To fix it: close it first, choose another path, or open one EmbeddedServer(path) and share its url."
         ) from error
-    except OSError as error:
+    except OSError as error:  # a file system without locks
         raise unusable(directory.path, error) from error
     undo.callback(release, descriptor)
     os.ftruncate(descriptor, 0)
@@ -299,14 +301,9 @@ def _start_guard(
 
 
 def _check_data(directory: Directory) -> None:
-    try:
-        folder = open_folder(directory)
-    except FileNotFoundError:
-        return
-    try:
-        check_append_only(folder, directory.path / FOLDER)
-    finally:
-        os.close(folder)
+    with open_folder(directory) as folder:
+        if folder is not None:
+            check_append_only(folder.descriptor, folder.path)
 
 
 def _stop(guard: subprocess.Popen[bytes], writer: int) -> None:

@@ -99,11 +99,11 @@ def test_listens_on_a_private_socket_only(tmp_path: Path) -> None:
 def test_without_path_everything_is_removed_on_close(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server without a path leaves nothing behind, whether closed or its owner killed."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(embedded, "socket_base", lambda: "/tmp")
     with EmbeddedServer() as server, connect(server) as client:
         client.set("k", "v")
         directory, path = server.path, Path(server.url.removeprefix("unix://"))
         assert directory.parent == tmp_path
+        assert path.parent.parent == tmp_path
         assert path.exists()
     assert list(tmp_path.iterdir()) == []
     assert not path.parent.exists()

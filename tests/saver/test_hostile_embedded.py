@@ -19,7 +19,7 @@ import redis
 
 from eventlog.errors import InvalidArgument, ServerUnavailable
 from saver import directories, embedded
-from saver.directories import Directory, socket_base, sweep, temporary_directory
+from saver.directories import Directory, sweep, temporary_base, temporary_directory
 from saver.embedded import EmbeddedServer
 from saver.guard import MARK
 
@@ -248,6 +248,10 @@ def test_a_file_that_is_planted_between_check_and_use(tmp_path: Path, monkeypatc
         with pytest.raises(InvalidArgument, match="symbolic links"):
             EmbeddedServer(tmp_path)
         (tmp_path / name).unlink()
+    (tmp_path / "appendonlydir").rename(tmp_path / "away")
+    (tmp_path / "appendonlydir").symlink_to(tmp_path / "away")
+    with pytest.raises(InvalidArgument, match="appendonlydir"):
+        EmbeddedServer(tmp_path)
     assert target.read_text() == "notes"
 
 
@@ -281,7 +285,7 @@ def test_temporary_files_of_a_server_that_ends(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("above", [False, True])
-def test_sockets_are_not_where_others_can_replace_them(
+def test_temporary_files_are_not_where_others_can_replace_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, above: bool
 ) -> None:
     """A directory that others write to serves only with the sticky bit; else another one is taken, or none."""
@@ -289,22 +293,50 @@ def test_sockets_are_not_where_others_can_replace_them(
         place = Path(base) / "tmp" if above else Path(base)
         place.mkdir(exist_ok=True)
         monkeypatch.setattr(tempfile, "tempdir", str(place))
-        assert socket_base() == str(place)
+        assert temporary_base() == str(place)
         Path(base).chmod(0o1777)
-        assert socket_base() == str(place)
+        assert temporary_base() == str(place)
         Path(base).chmod(0o777)
-        assert socket_base() != str(place)
+        assert temporary_base() != str(place)
         runtime = Path(tempfile.mkdtemp(dir=tmp_path))
-        monkeypatch.setattr(directories, "SOCKET_BASE_BYTES", 200)
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
-        assert socket_base() == str(runtime)
-        with EmbeddedServer(tmp_path / "db") as server:
-            assert str(server._socket).startswith(str(runtime))
-        monkeypatch.setattr(directories, "SOCKET_BASE_BYTES", 0)
+        assert temporary_base() == str(runtime)
+        assert temporary_base(8) == "/tmp"
+        with EmbeddedServer() as server:
+            assert server.path.parent == runtime
+        monkeypatch.setattr(embedded, "SOCKET_BASE_BYTES", 0)
         with pytest.raises(InvalidArgument, match=f"{place}' is too long.*set TMPDIR"):
             EmbeddedServer(tmp_path / "db")
-        monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "nowhere"))
-        assert not directories._is_safe(str(tmp_path / "nowhere"))
+    assert not directories._is_safe(str(tmp_path / "nowhere"))
+
+
+def test_a_full_disk(bases: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A temporary directory that cannot be made is reported with its place."""
+
+    def refuse(**_: Any) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    with pytest.raises(InvalidArgument, match=f"{bases}'.*No space left"):
+        EmbeddedServer()
+
+
+@pytest.mark.parametrize("error", [None, PermissionError(1, "Operation not permitted")])
+def test_a_file_system_without_permissions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception | None
+) -> None:
+    """A directory that cannot be closed to others is refused."""
+
+    def ignore(*_: int) -> None:
+        if error is not None:
+            raise error
+
+    path = tmp_path / "db"
+    path.mkdir()
+    path.chmod(0o755)
+    monkeypatch.setattr(os, "fchmod", ignore)
+    with pytest.raises(InvalidArgument, match="keeps no permissions" if error is None else "not permitted"):
+        EmbeddedServer(path)
 
 
 # What is left
