@@ -293,6 +293,26 @@ def test_a_part_that_another_process_finishes(
     assert moved[0].read_bytes() == before
 
 
+def test_a_part_that_another_process_writes(tmp_path: Path) -> None:
+    """Two exports to one file at once would mix their threads, so the second is refused."""
+    first, second = (ExportFile(tmp_path / "e", Header(0, "", ""), overwrite=False, resume=True) for _ in range(2))
+    for one in (first, second):
+        one.check()
+    first.open_part()
+    with pytest.raises(FileTaken, match=r"e\.part' is being written by another process.*name another file"):
+        second.open_part()
+    second.close()
+    first.close()
+
+
+def test_a_thread_of_a_part_that_is_lost_since(threads: RedisStreamSaver, audit: Audit, tmp_path: Path) -> None:
+    """A thread that only the part still has is not taken for one of the server: the export names it."""
+    interrupted(threads, tmp_path / "e")
+    audit.client.delete(audit.keyspace.thread(b"a").log)
+    assert [one.thread for one in threads.export_threads(tmp_path / "e").left_out] == ["a"]
+    assert [item.thread for item in read_file(tmp_path / "e") if isinstance(item, ThreadHead)] == ["b"]
+
+
 def test_a_part_that_never_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A name that others create and remove all the time is given up."""
     file = ExportFile(tmp_path / "e", Header(0, "", ""), overwrite=False, resume=True)
