@@ -22,6 +22,8 @@ __all__ = ["ALLOWED", "FOLDER", "check_append_only"]
 
 FOLDER = "appendonlydir"
 MANIFEST = "appendonly.aof.manifest"
+LONGEST_MANIFEST = 65536
+"""Bytes after which a manifest is cut, and refused: it has a line per file, and usually two."""
 
 ALLOWED = frozenset(
     b"""
@@ -90,7 +92,7 @@ def _check_file(folder: int, path: Path) -> None:
 def _read(folder: int, name: str) -> bytes:
     descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder)
     with os.fdopen(descriptor, "rb") as file:
-        return file.read()
+        return file.read(LONGEST_MANIFEST)
 
 
 _REMEDY = (

@@ -137,6 +137,7 @@ def test_a_last_command_that_was_cut_short(check: Callable[..., None]) -> None:
         'file "appendonly.aof.1.incr.aof" seq 1 type i',
         "file appendonly.aof.manifest seq 1 type b",
         "#" + "x" * 200,
+        "file appendonly.aof.1.incr.aof seq 1 type i\n" * 2000,
         "*1 x file appendonly.aof.1.incr.aof seq 1 type i",
         "",
         "file appendonly.aof.1.incr.aof seq 1 type i\r",
