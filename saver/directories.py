@@ -100,7 +100,7 @@ def open_directory(path: str | os.PathLike[str], undo: contextlib.ExitStack) -> 
     if not os.fspath(path):
         raise InvalidArgument("The path is empty. To fix it: name a directory, or pass None for a temporary one.")
     try:
-        _check_links(Path(os.path.abspath(path)))  # noqa: PTH100 - `resolve` would follow the links
+        _check_links(Path(path).absolute())  # with each "..", which may come after a link
         directory = Path(path).resolve()
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = keep(os.open(directory, _FOLDER_FLAGS))

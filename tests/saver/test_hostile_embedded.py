@@ -187,7 +187,12 @@ def test_a_link_of_another_user(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "db")
     assert holds(tmp_path / "link")
     os.chown(tmp_path / "link", NOBODY, NOBODY, follow_symlinks=False)
-    for path in (tmp_path / "link", tmp_path / "link" / "within", tmp_path / "x" / ".." / "link"):
+    for path in (
+        tmp_path / "link",
+        tmp_path / "link" / "within",
+        tmp_path / "x" / ".." / "link",
+        tmp_path / "link" / ".." / "db",
+    ):
         (tmp_path / "x").mkdir(exist_ok=True)
         with pytest.raises(InvalidArgument, match=f"link': user {NOBODY} made this link"):
             EmbeddedServer(path)
