@@ -251,20 +251,26 @@ def temporary_directory(base: str, undo: contextlib.ExitStack) -> Directory:
     """A new directory that `undo` removes, and `sweep` if this process cannot."""
     for _ in range(ATTEMPTS):
         try:
-            path = tempfile.mkdtemp(prefix=PREFIX, dir=base)
+            with contextlib.ExitStack() as failed:
+                path = tempfile.mkdtemp(prefix=PREFIX, dir=base)
+                failed.callback(_remove_empty, path)
+                descriptor = keep(os.open(path, _FOLDER_FLAGS))
+                failed.callback(release, descriptor)
+                flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+                lock = keep(os.open(MARK, flags, 0o600, dir_fd=descriptor))
+                failed.callback(release, lock)
+                if _locked(lock) and os.fstat(lock).st_nlink:  # else another process is sweeping it away
+                    failed.callback(remove, descriptor, path)
+                    undo.push(failed.pop_all())
+                    return Directory(Path(path), descriptor, lock)
         except OSError as error:  # a full disk
             raise unusable(base, error) from error
-        with contextlib.ExitStack() as failed:
-            descriptor = keep(os.open(path, _FOLDER_FLAGS))
-            failed.callback(release, descriptor)
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-            lock = keep(os.open(MARK, flags, 0o600, dir_fd=descriptor))
-            failed.callback(release, lock)
-            if _locked(lock) and os.fstat(lock).st_nlink:  # else another process is sweeping it away
-                failed.callback(remove, descriptor, path)
-                undo.push(failed.pop_all())
-                return Directory(Path(path), descriptor, lock)
     raise unusable(base, "directories that are made there are removed at once")
+
+
+def _remove_empty(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.rmdir(path)  # noqa: PTH106
 
 
 def _locked(descriptor: int) -> bool:

@@ -318,12 +318,13 @@ def test_temporary_files_are_not_where_others_can_replace_them(
 def test_a_full_disk(bases: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A temporary directory that cannot be made is reported with its place."""
 
-    def refuse(**_: Any) -> str:
+    def refuse(*_: Any, **__: Any) -> str:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
-    with pytest.raises(InvalidArgument, match=f"{bases}'.*No space left"):
-        EmbeddedServer()
+    for module, name in ((directories, "_locked"), (tempfile, "mkdtemp")):
+        monkeypatch.setattr(module, name, refuse)
+        with pytest.raises(InvalidArgument, match=f"{bases}'.*No space left"):
+            EmbeddedServer()
 
 
 @pytest.mark.parametrize("error", [None, PermissionError(1, "Operation not permitted")])
