@@ -222,18 +222,19 @@ class PartFile(ABC):
                 os.close(directory)
 
     def _give_name(self) -> None:
-        part, name = self._at(self._part), self._at(self._name)
-        if not self._overwrite:
-            try:  # unlike a rename, a link never replaces a file that has appeared since the check
-                os.link(part, name, src_dir_fd=self._folder, dst_dir_fd=self._folder, follow_symlinks=False)
-            except FileExistsError:
+        part, name, folder = self._at(self._part), self._at(self._name), self._folder
+        if self._overwrite:
+            os.replace(part, name, src_dir_fd=folder, dst_dir_fd=folder)
+            return
+        try:  # unlike a rename, a link never replaces a file that has appeared since the check
+            os.link(part, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+        except FileExistsError:
+            if not self._is_at(self._name):  # else a network file system lost the reply
                 self._refuse_existing()
-            except (OSError, NotImplementedError):  # a file system without hard links
-                pass
-            else:
-                os.unlink(part, dir_fd=self._folder)
-                return
-        os.replace(part, name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+        except (OSError, NotImplementedError):  # a file system without hard links
+            os.replace(part, name, src_dir_fd=folder, dst_dir_fd=folder)
+            return
+        os.unlink(part, dir_fd=folder)
 
     def close(self) -> None:
         """Closes the part. It is left on the disk if the next export continues it."""

@@ -261,6 +261,21 @@ def test_a_file_system_without_hard_links(
     assert [one.name for one in tmp_path.iterdir()] == ["e"]
 
 
+def test_a_lost_reply_of_a_network_file_system(
+    threads: RedisStreamSaver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that was given, though the reply says otherwise, counts."""
+    link = os.link
+
+    def lose(*names: Any, **options: Any) -> None:
+        link(*names, **options)
+        raise FileExistsError
+
+    monkeypatch.setattr(os, "link", lose)
+    threads.export_threads(tmp_path / "e")
+    assert [one.name for one in tmp_path.iterdir()] == ["e"]
+
+
 def test_a_part_that_is_replaced_meanwhile(threads: RedisStreamSaver, tmp_path: Path) -> None:
     """If another user puts a file in the place of the part, the export fails and says so."""
 
