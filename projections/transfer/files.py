@@ -136,6 +136,9 @@ class PartFile(ABC):
             return os.open(self._at(self._part), flags | os.O_CREAT | os.O_EXCL, PRIVATE, dir_fd=self._folder)
         except FileExistsError:
             pass
+        except OSError as error:
+            error.filename = str(self.part)  # the system was given the last part only
+            raise
         try:
             descriptor = os.open(self._at(self._part), flags | _NO_WAIT, dir_fd=self._folder)
         except FileNotFoundError:

@@ -231,6 +231,14 @@ def test_what_is_no_file_is_not_replaced(threads: RedisStreamSaver, tmp_path: Pa
     assert [one.name for one in tmp_path.iterdir()] == ["pipe"]
 
 
+def test_an_error_names_the_whole_path(threads: RedisStreamSaver, tmp_path: Path) -> None:
+    """Errors of the system have the path of the file, though it was looked up in an open directory."""
+    path = tmp_path / ("x" * 253)
+    with pytest.raises(OSError, match="too long") as caught:
+        threads.export_threads(path)
+    assert caught.value.filename == f"{path}.part"
+
+
 def test_a_file_that_appears_meanwhile_stays(
     threads: RedisStreamSaver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -105,6 +105,15 @@ def test_an_append_only_file_of_old_servers(tmp_path: Path) -> None:
         EmbeddedServer(tmp_path)
 
 
+def test_other_planted_files_are_not_read(tmp_path: Path) -> None:
+    """Neither a file of settings nor one of users nor a snapshot beside the append-only file counts."""
+    tmp_path.chmod(0o700)
+    for name in ("valkey.conf", "redis.conf", "users.acl", "nodes.conf", "dump.rdb", "appendonly.aof.manifest"):
+        (tmp_path / name).write_text(f"loadmodule {tmp_path}/evil.so\n")
+    fill(tmp_path)
+    assert holds(tmp_path)
+
+
 def test_commands_that_are_missing(tmp_path: Path) -> None:
     """What could not be loaded again cannot be done in the first place."""
     with EmbeddedServer(tmp_path) as server, redis.Redis.from_url(server.url) as client:
