@@ -120,14 +120,12 @@ def _check_commands(data: mmap.mmap, at: int, path: Path) -> None:
     while at < size:
         start = at
         end = find(b"\r\n", at, at + _LINE)
-        count = data[at + 1 : end]
-        if end < 0 or data[at] != 0x2A or not count.isdigit():  # an asterisk
+        if end < 0 or data[at] != 0x2A or not (count := data[at + 1 : end]).isdigit():  # an asterisk
             return _check_cut(data, start, at, path)
         at = end + 2
         for number in range(int(count)):
             end = find(b"\r\n", at, at + _LINE)
-            length = data[at + 1 : end]
-            if end < 0 or data[at] != 0x24 or not length.isdigit():  # a dollar sign
+            if end < 0 or data[at] != 0x24 or not (length := data[at + 1 : end]).isdigit():  # a dollar sign
                 return _check_cut(data, start, at, path)
             at, stop = end + 2, end + 2 + int(length)
             if not number:
