@@ -47,6 +47,8 @@ __all__ = [
     "ThreadBusy",
     "ThreadExists",
     "ThreadNotFound",
+    "TypeNotAllowed",
+    "ValueNotEncrypted",
     "ValueTooLarge",
     "ValueUnreadable",
     "ValueUnwritable",
@@ -241,6 +243,24 @@ class ValueUnreadable(ServerError, ValueError):
     """The serializer cannot read a value; use those that wrote it.
 
     These are its key, its serializer, or a type that cannot be imported here.
+    """
+
+
+class TypeNotAllowed(ValueUnreadable):
+    """A value holds types that may not be revived; allow them if they are yours.
+
+    `types` has their modules and names. Nothing of them was imported or called. The message has the line to add.
+    """
+
+    def __init__(self, message: str, types: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(message)
+        self.types = types
+
+
+class ValueNotEncrypted(ValueUnreadable):
+    """The serializer encrypts, but a value is not encrypted; it was not deserialized.
+
+    Accept such values if they were written before encryption was switched on.
     """
 
 

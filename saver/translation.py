@@ -29,7 +29,14 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from eventlog.attribution import stamp
 from eventlog.codec import Keyframe, is_plain
-from eventlog.errors import CorruptEntry, InvalidArgument, ValueUnreadable, ValueUnwritable
+from eventlog.errors import (
+    CorruptEntry,
+    InvalidArgument,
+    TypeNotAllowed,
+    ValueNotEncrypted,
+    ValueUnreadable,
+    ValueUnwritable,
+)
 from eventlog.events import CheckpointSaved, Write, WritesSaved
 from eventlog.keys import text, version_key
 from projections.checkpoints.ancestry import Ancestry
@@ -38,6 +45,7 @@ from projections.values.pieces import StoredValue
 from projections.values.stored import PendingWrite, StoredCheckpoint
 from projections.values.versions import MANY, Versions, checksum_of_versions
 from saver.configs import Address
+from saver.serializer import StrictSerializer
 
 __all__ = ["Translator", "config_of", "copied", "metadata_text"]
 
@@ -52,12 +60,18 @@ _FOREIGN = "foreign"
 
 
 class Translator:
-    """Translates with one serializer."""
+    """Translates with one serializer.
 
-    def __init__(self, serde: SerializerProtocol) -> None:
+    If the serializer encrypts, values that are not encrypted are refused, or accepted with `accept_plaintext`.
+    """
+
+    def __init__(self, serde: SerializerProtocol, *, accept_plaintext: bool = False) -> None:
         self.serde = serde
-        self._plain = type(serde) is JsonPlusSerializer
+        self._plain = type(serde) in (JsonPlusSerializer, StrictSerializer)
         """Whether the serializer is known not to encrypt."""
+        self._refuses_plaintext = not accept_plaintext and (
+            isinstance(serde, EncryptedSerializer) or hasattr(serde, "cipher")
+        )
 
     def checkpoint_saved(
         self,
@@ -275,6 +289,12 @@ class Translator:
 
     def _load_beside(self, subject: str, body: Mapping[str, Any], part: str) -> dict[str, Any]:
         stored = body.get(part)
+        if (
+            self._refuses_plaintext
+            and isinstance(stored, dict)
+            and not (part == "checkpoint" and stored.keys() <= set(_CLEAR))
+        ):
+            raise _not_encrypted(subject, part)
         if isinstance(stored, list) and [str, bytes] == [type(item) for item in stored]:
             stored = self._load(subject, part, Keyframe(*stored))
         if not isinstance(stored, dict):
@@ -284,13 +304,25 @@ class Translator:
         return stored
 
     def _load(self, subject: str, what: str, value: Keyframe | StoredValue) -> Any:
+        if self._refuses_plaintext and "+" not in value.type:
+            raise _not_encrypted(subject, what)
         try:
             return self.serde.loads_typed((value.type, value.data))
+        except TypeNotAllowed as error:
+            raise TypeNotAllowed(f"{subject}: the serializer refuses {what!r}: {error}", error.types) from error
         except Exception as error:
             raise ValueUnreadable(
                 f"{subject}: the serializer cannot read {what!r} of type {value.type!r}: {error}. Pass the serde (and key) that "
                 "wrote it."
             ) from error
+
+
+def _not_encrypted(subject: str, what: str) -> ValueNotEncrypted:
+    return ValueNotEncrypted(
+        f"{subject}: {what!r} is not encrypted, but the serializer encrypts. It was not deserialized. If it was written before "
+        "encryption was switched on, open the saver with accept_plaintext=True; otherwise restore the log from an export or a "
+        "backup."
+    )
 
 
 def copied(seen: Mapping[str, Any]) -> dict[str, Any]:

@@ -87,6 +87,8 @@ __all__ = [
     "ThreadExists",
     "ThreadNotFound",
     "Trimmed",
+    "TypeNotAllowed",
+    "ValueNotEncrypted",
     "ValueTooLarge",
     "ValueUnreadable",
     "ValueUnwritable",
