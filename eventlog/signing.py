@@ -37,6 +37,7 @@ from eventlog.codec import content_digest
 from eventlog.errors import InvalidArgument, MissingExtra, SignatureInvalid
 from eventlog.forks import renew_after_fork
 from eventlog.framing import counted, split_counted
+from eventlog.key_forms import encoded, key_form
 
 __all__ = ["FORGED", "UNSIGNED", "Examined", "Seal", "Signer", "SigningKey", "seal_of"]
 
@@ -60,17 +61,23 @@ class SigningKey:
         self.verify: Callable[[bytes, bytes], bool] = verify
         """Whether a signature of some bytes is of this key."""
         self._public: SigningKey | None = None
+        self._as_public: frozenset[str] = frozenset()
+        """Of a secret: the names of the Ed25519 keys, if any, whose public half it is, or stands for as text."""
 
     @classmethod
     def hmac(cls, secret: bytes) -> SigningKey:
         """HMAC-SHA-256 with a secret of 16 bytes or more.
 
-        Raises `InvalidArgument` for a shorter one.
+        Raises `InvalidArgument` for a shorter one, and for a key file in the place of a secret.
         """
         if not isinstance(secret, (bytes, bytearray)):
             raise TypeError(f"A secret must be bytes, not {type(secret).__name__}.")
         if len(secret) < 16:
             raise InvalidArgument("A secret must have 16 bytes or more; make one with secrets.token_bytes(32).")
+        if form := key_form(bytes(secret)):
+            raise InvalidArgument(
+                f"That is a key in the form {form}, not a secret. Others may know it, and could forge. {_EXPECTED}"
+            )
         keyed = hmac.new(bytes(secret), digestmod="sha256")
 
         def sign(data: bytes) -> bytes:
@@ -79,7 +86,9 @@ class SigningKey:
             return made.digest()
 
         name = sha256(b"name of a secret" + sha256(bytes(secret)).digest()).hexdigest()[:12]
-        return cls(name, sign, lambda signature, data: hmac.compare_digest(signature, sign(data)))
+        made = cls(name, sign, lambda signature, data: hmac.compare_digest(signature, sign(data)))
+        made._as_public = frozenset(map(_public_name, (bytes(secret), *encoded(bytes(secret)))))
+        return made
 
     @classmethod
     def ed25519(cls, private: Any) -> SigningKey:
@@ -113,7 +122,7 @@ class SigningKey:
                 return False
             return True
 
-        return cls(sha256(raw).hexdigest()[:12], None, verify)
+        return cls(_public_name(raw), None, verify)
 
     @property
     def can_sign(self) -> bool:
@@ -184,9 +193,17 @@ class Signer:
     def __init__(self, key: SigningKey, accepted: Iterable[SigningKey] = ()) -> None:
         self.key = key
         self.keys = {one.name: one for one in (key, *accepted)}
+        if public := self._taken_for_secrets() & self.keys.keys():
+            raise InvalidArgument(
+                f"A secret is the public half of key {min(public)!r}. Everyone who has that half could forge. {_EXPECTED}"
+            )
         self._begin_process()
         renew_after_fork(self)
         self._seen: OrderedDict[bytes, tuple[bytes, bytes]] = OrderedDict()
+
+    def _taken_for_secrets(self) -> frozenset[str]:
+        """The names of the Ed25519 keys whose public halves the secrets might be."""
+        return frozenset().union(*(one._as_public for one in self.keys.values()))
 
     def _begin_process(self) -> None:
         """Become a new writer, in a forked process as well."""
@@ -238,7 +255,10 @@ class Signer:
             return Examined(None, UNSIGNED, f"{where} is not signed")
         key = self.keys.get(seal.key)
         if key is None:
-            return Examined(seal, FORGED, f"{where} is signed with key {seal.key!r}, which is not accepted")
+            message = f"{where} is signed with key {seal.key!r}, which is not accepted"
+            if seal.key in self._taken_for_secrets():
+                message += f": its public half was passed as a secret. {_EXPECTED}"
+            return Examined(seal, FORGED, message)
         if not key.verify(seal.signature, seal.signed(thread, content_digest(rest))):
             message = f"{where} does not have the content that was signed, or was signed for another thread"
             return Examined(seal, FORGED, message)
@@ -256,6 +276,10 @@ class Signer:
         return found.seal
 
 
+_EXPECTED = (
+    "For Ed25519 pass SigningKey.ed25519(private) to sign, or SigningKey.ed25519_public(public) to verify. For HMAC pass a secret "
+    "that nobody else knows, such as secrets.token_bytes(32)."
+)
 _REMEDY = (
     "It was not deserialized. If the key was changed, pass the previous one in accepted_keys; otherwise verify the thread, "
     "and restore its log from an export or a backup."
@@ -264,6 +288,11 @@ _BEGIN_SIGNED = (
     "It was not deserialized. A thread that began without a signing_key is read by a saver without one; continue in a new "
     "thread. If the thread was signed from its beginning, verify it, and restore its log from an export or a backup."
 )
+
+
+def _public_name(raw: bytes) -> str:
+    """The name of the Ed25519 key whose public half has these bytes."""
+    return sha256(raw).hexdigest()[:12]
 
 
 def _signed(thread: bytes, content: str, parts: bytes) -> bytes:

@@ -88,8 +88,15 @@ def _cache_of(cache_bytes: int, compress_above: int | None) -> ValueCache:
 
 
 def _signer_of(key: SigningKey | bytes | None, accepted: Iterable[SigningKey]) -> Signer | None:
+    accepted = list(accepted)
     if key is not None:
-        return Signer(SigningKey.hmac(key) if isinstance(key, (bytes, bytearray)) else key, accepted)
-    if list(accepted):
+        key = SigningKey.hmac(key) if isinstance(key, (bytes, bytearray)) else key
+        for name, one in (("signing_key", key), *(("each of accepted_keys", one) for one in accepted)):
+            if not isinstance(one, SigningKey):
+                raise TypeError(
+                    f"{name} must be a SigningKey, not {type(one).__name__}; make one with SigningKey.ed25519 or hmac."
+                )
+        return Signer(key, accepted)
+    if accepted:
         raise InvalidArgument("accepted_keys go with a signing_key; an auditor passes a public half as signing_key.")
     return None
