@@ -87,8 +87,8 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
             number}`. None, the default, keeps all. Trimming never takes what a consumer group still needs, and never trims thread
             logs. Puts trim each partition every five seconds or 500 puts, in one more round trip.
         signing_key: a `SigningKey`, or a secret of 16 bytes or more for HMAC, but no key file. The saver signs the events that it
-            appends, and checks signatures before it deserializes anything. Reads then go to the log, in a few round trips, and not to heads. A
-            thread is signed from its beginning or not at all.
+            appends, and checks signatures before it deserializes anything. Reads then go to the log, in a few round trips, and not
+            to heads. A thread is signed from its beginning or not at all.
         accepted_keys: further keys whose signatures are accepted, such as earlier keys or those of other writers.
 
     Raises:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from contextlib import suppress
 from importlib import import_module
 from itertools import islice
@@ -29,7 +29,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 from typing_extensions import Self
 
-from eventlog.errors import TypeNotAllowed
+from eventlog.errors import InvalidArgument, TypeNotAllowed
 
 __all__ = ["TRUSTED", "StrictSerializer", "takes_allowlist"]
 
@@ -62,6 +62,8 @@ _MOST_NAMED = 10
 """Types that one error names."""
 _MOST_TEXT = 200
 _MOST_NOTED = 1000
+_PLAIN = (type(None), bool, int, float, str, bytes, list, tuple, dict)
+"""Types that are written without a name."""
 
 log = logging.getLogger("saver.serializer")
 
@@ -74,8 +76,8 @@ class StrictSerializer(JsonPlusSerializer):
 
     def __init__(self, allowed: Iterable[tuple[str, ...] | type] = ()) -> None:
         super().__init__(allowed_msgpack_modules=None)
-        self._allowed = TRUSTED | _named(allowed)
-        self._written: set[type] = set()
+        self._allowed = {*TRUSTED, *_named(allowed)}
+        self._written: set[type] = set(_PLAIN)
 
     def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
         """Returns form and bytes, as LangGraph's serializer does.
@@ -86,7 +88,7 @@ class StrictSerializer(JsonPlusSerializer):
         form, data = super().dumps_typed(obj)
         if form == "msgpack" and not self._written.issuperset(types := _types_at_the_top(obj)):
             if len(self._written) > _MOST_NOTED:
-                self._written.clear()
+                self._written = set(_PLAIN)
             self._written |= types
             reading = _Reading(self._allowed, makes=False)
             with suppress(ValueError):
@@ -102,10 +104,10 @@ class StrictSerializer(JsonPlusSerializer):
 
         LangGraph's serializer returns a copy here. This one is shared on purpose: a graph compiles with a saver, and the
         same saver must read what the graph wrote. So must the server of LangGraph, which wraps savers.
+
+        Raises `InvalidArgument` for anything but classes and pairs of module and name.
         """
-        extra = _named(extra_allowlist)
-        if not extra <= self._allowed:
-            self._allowed = self._allowed | extra
+        self._allowed.update(_named(extra_allowlist))
         return self
 
     def loads_typed(self, data: tuple[str, bytes]) -> Any:
@@ -138,7 +140,7 @@ class _Reading:
 
     __slots__ = ("allowed", "failure", "makes", "refused")
 
-    def __init__(self, allowed: frozenset[tuple[str, ...]], *, makes: bool = True) -> None:
+    def __init__(self, allowed: Set[tuple[str, ...]], *, makes: bool = True) -> None:
         self.allowed = allowed
         self.makes = makes
         self.refused: dict[tuple[str, str], None] = {}
@@ -150,7 +152,10 @@ class _Reading:
             value = decode()
         except Exception as error:  # noqa: BLE001 - any error of a decoder or a constructor
             if not self.refused:
-                raise (self.failure or error) from None
+                failure = self.failure or error
+                if isinstance(failure, ValueError):
+                    raise failure from None
+                raise ValueError(f"a part of it is malformed ({type(failure).__name__}: {failure})") from failure
         if self.refused:
             raise TypeNotAllowed(
                 "it holds types that this saver may not revive, and nothing of them was imported or called. If your application "
@@ -245,7 +250,15 @@ def _array(kind: str, shape: list[int], order: Any, data: bytes) -> Any:
 
 
 def _named(types: Iterable[tuple[str, ...] | type]) -> frozenset[tuple[str, ...]]:
-    return frozenset((one.__module__, one.__name__) if isinstance(one, type) else tuple(one) for one in types)
+    return frozenset(map(_name, types))
+
+
+def _name(one: tuple[str, ...] | type) -> tuple[str, ...]:
+    if isinstance(one, type):
+        return one.__module__, one.__name__
+    if isinstance(one, (tuple, list)) and [type(part) for part in one] == [str, str]:
+        return tuple(one)
+    raise InvalidArgument(f"A type is allowed as a class or as ('module', 'Name'), not as {one!r:.{_MOST_TEXT}}.")
 
 
 def _types_at_the_top(value: Any) -> set[type]:
