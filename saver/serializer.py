@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Set
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from importlib import import_module
 from itertools import islice
@@ -140,7 +140,7 @@ class _Reading:
 
     __slots__ = ("allowed", "failure", "makes", "refused")
 
-    def __init__(self, allowed: Set[tuple[str, ...]], *, makes: bool = True) -> None:
+    def __init__(self, allowed: set[tuple[str, ...]], *, makes: bool = True) -> None:
         self.allowed = allowed
         self.makes = makes
         self.refused: dict[tuple[str, str], None] = {}
