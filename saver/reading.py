@@ -90,7 +90,10 @@ class Reading(OperationsBase):
         ancestries = yield from self.checked(
             read_ancestry(self.keys_of(address.thread_id), address.namespace or "", address.checkpoint_id, channels)
         )
-        return {channel: translator.delta_history(address.thread_id, found) for channel, found in ancestries.items()}
+        return {
+            channel: translator.delta_history(address.thread_id, channel, found)
+            for channel, found in ancestries.items()
+        }
 
     def threads(self, since: datetime | None, limit: int | None) -> Flow[None]:
         """Emits the threads, the last active first."""

@@ -640,7 +640,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         """
         return cast("str", next_version(current))
 
-    def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> Self:
+    def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...] | type]) -> Self:
         """Returns a saver that may revive these types too: pairs of module and name, or classes.
 
         A `StrictSerializer`, the default, adds the types, and this saver is returned. LangGraph calls this with the types of
@@ -649,7 +649,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         """
         if not takes_allowlist(self.serde):
             return self
-        return cast("Self", super().with_allowlist(extra_allowlist))
+        return cast("Self", super().with_allowlist(cast("Collection[tuple[str, ...]]", extra_allowlist)))
 
 
 def _subject(config: Any) -> str:

@@ -266,12 +266,12 @@ class Translator:
         counters = self.metadata(thread_id, event.checkpoint_id, event.body).get(_DELTA_COUNTERS)
         return list(counters) if isinstance(counters, Mapping) else []
 
-    def delta_history(self, thread_id: str, ancestry: Ancestry) -> DeltaChannelHistory:
+    def delta_history(self, thread_id: str, channel: str, ancestry: Ancestry) -> DeltaChannelHistory:
         """Returns the history of one delta channel as LangGraph replays it."""
         subject = f"thread {thread_id!r}"
         history = DeltaChannelHistory(writes=self._writes(subject, ancestry.writes))
         if ancestry.seed is not None:
-            history["seed"] = self._load(subject, "seed", ancestry.seed)
+            history["seed"] = self._load(subject, channel, ancestry.seed)
         return history
 
     def value(self, thread_id: str, channel: str, value: Keyframe | StoredValue) -> Any:
