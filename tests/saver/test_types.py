@@ -132,7 +132,7 @@ class Planting(JsonPlusSerializer):
 def plant(server: Server, prefix: str, where: str) -> None:
     """Writes a thread of two checkpoints and a write, of which one part is hostile."""
     hostile = {name: "HOSTILE" if name == where else "harmless" for name in ("value", "write")}
-    described = {"HOSTILE": 1} if where == "metadata" else {}
+    described: dict[str, Any] = {"HOSTILE": 1} if where == "metadata" else {}
     with RedisStreamSaver.from_conn_string(server.url, prefix=prefix, serde=Planting()) as saver:
         first = step({"x": hostile["value"]}, run_id="run", **described)
         named = saver.put(THREAD, *first)
@@ -144,7 +144,7 @@ async def read_all(saver: RedisStreamSaver, server: Server, prefix: str, call: C
     """What every reading call gives: its error, or None."""
     with ActivityFeed.from_conn_string(server.url, prefix=prefix) as feed:
         activities = list(feed.tail("beginning", follow=False))
-    calls = {
+    calls: dict[str, Any] = {
         "get_tuple": partial(call, saver, "get_tuple", THREAD),
         "list": partial(call, saver, "list", THREAD),
         "list all": partial(call, saver, "list", None),
