@@ -1,6 +1,6 @@
 """The default serializer: LangGraph's, but it makes objects of listed types only.
 
-LangGraph's serializer imports any module that stored data names, and calls any constructor. Whoever can write to Redis
+LangGraph's serializer imports any module that stored data names, and calls any constructor. A person who can write to Redis
 could so run code in a reader. Its own strict mode returns the plain parts of an object whose type is not listed, so that a
 state silently has another type. This serializer writes the same bytes, and differs in what it reads:
 

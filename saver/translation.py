@@ -320,8 +320,8 @@ class Translator:
 def _not_encrypted(subject: str, what: str) -> ValueNotEncrypted:
     return ValueNotEncrypted(
         f"{subject}: {what!r} is not encrypted, but the serializer encrypts. It was not deserialized. If it was written before "
-        "encryption was switched on, open the saver with accept_plaintext=True (agentlog: without LANGGRAPH_AES_KEY); otherwise restore the log from an export or a "
-        "backup."
+        "encryption was switched on, open the saver with accept_plaintext=True (agentlog: without LANGGRAPH_AES_KEY); "
+        "otherwise restore the log from an export or a backup."
     )
 
 

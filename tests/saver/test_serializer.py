@@ -112,7 +112,7 @@ class Partly:
 
 
 class Moment(datetime.datetime):
-    """A datetime of one's own kind."""
+    """A datetime of another kind."""
 
 
 OWN = [Color, Order, Point, Pair, Changed, Moment, Partly]
