@@ -58,6 +58,8 @@ TRUSTED = SAFE_MSGPACK_TYPES | {(module, name) for module, names in _DATA.items(
 _READ = ormsgpack.OPT_NON_STR_KEYS
 _SINGLE, _POSITIONAL, _KEYWORDS, _METHOD, _PYDANTIC_V1, _PYDANTIC_V2, _ARRAY, _SNAPSHOT = range(8)
 """Codes of msgpack's extensions, as LangGraph numbers them."""
+_HOMES = {"pathlib._local": "pathlib"}
+"""Modules whose types have another home in other versions of Python: 3.13 alone has `pathlib._local`."""
 _MOST_NAMED = 10
 """Types that one error names."""
 _MOST_TEXT = 200
@@ -205,6 +207,7 @@ class _Reading:
     def _made(self, module: Any, name: Any, make: Callable[[Any], Any]) -> Any:
         if not isinstance(module, str) or not isinstance(name, str):
             raise ValueError("it names a type by something other than text")  # noqa: TRY004 - data, not an argument
+        module = _HOMES.get(module, module)
         if (module, name) not in self.allowed:
             self.refused[module, name] = None
         if self.refused or not self.makes:

@@ -69,9 +69,7 @@ class Translator:
         self.serde = serde
         self._plain = type(serde) in (JsonPlusSerializer, StrictSerializer)
         """Whether the serializer is known not to encrypt."""
-        self._refuses_plaintext = not accept_plaintext and (
-            isinstance(serde, EncryptedSerializer) or hasattr(serde, "cipher")
-        )
+        self._refuses_plaintext = not accept_plaintext and _encrypts(serde)
 
     def checkpoint_saved(
         self,
@@ -315,6 +313,11 @@ class Translator:
                 f"{subject}: the serializer cannot read {what!r} of type {value.type!r}: {error}. Pass the serde (and key) that "
                 "wrote it."
             ) from error
+
+
+def _encrypts(serde: SerializerProtocol) -> bool:
+    """Whether a serializer is LangGraph's encrypting one, or has a cipher and marks its types with it in the same way."""
+    return isinstance(serde, EncryptedSerializer) or (hasattr(serde, "cipher") and "+" in serde.dumps_typed(None)[0])
 
 
 def _not_encrypted(subject: str, what: str) -> ValueNotEncrypted:

@@ -35,6 +35,7 @@ from langchain_core.messages import (
     ToolMessage,
 )
 from langchain_core.prompt_values import ChatPromptValue
+from langgraph._internal import _serde
 from langgraph.checkpoint.serde import jsonplus
 from langgraph.checkpoint.serde._msgpack import SAFE_MSGPACK_TYPES
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
@@ -46,7 +47,7 @@ from pydantic import BaseModel, SecretStr, field_validator
 
 from eventlog.errors import InvalidArgument, TypeNotAllowed
 from saver.options import SaverOptions, serializer_of
-from saver.serializer import TRUSTED, StrictSerializer, takes_allowlist
+from saver.serializer import TRUSTED, StrictSerializer, _ask_for_the_types_of_schemas, takes_allowlist
 
 TRUSTING = JsonPlusSerializer(allowed_msgpack_modules=True)
 WHEN = datetime.datetime(2024, 2, 29, 12, 30, tzinfo=datetime.timezone.utc)
@@ -292,6 +293,12 @@ def test_other_forms_are_errors(value: Any, says: str) -> None:
         StrictSerializer().loads_typed(("msgpack", ormsgpack.packb([value])))
 
 
+def test_paths_of_another_python() -> None:
+    """Python 3.13 writes another module for them."""
+    written = ormsgpack.packb(ext(1, "pathlib._local", "PosixPath", ["/", "a"]))
+    assert StrictSerializer().loads_typed(("msgpack", written)) == pathlib.Path("/a")
+
+
 def test_depth_is_an_error() -> None:
     """A value within itself many thousand times does not end the process."""
     value: Any = 1
@@ -408,6 +415,18 @@ def test_types_that_were_written_are_forgotten_in_time() -> None:
     for n in range(2500):
         strict.dumps_typed(type(f"Text{n}", (str,), {})("a"))
     assert len(strict._written) < 1100
+
+
+def test_without_langgraph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LangGraph is not a dependency: without it, or without its flag, there is nothing to ask."""
+    monkeypatch.setattr(_serde, "STRICT_MSGPACK_ENABLED", False)
+    _ask_for_the_types_of_schemas()
+    assert _serde.STRICT_MSGPACK_ENABLED
+    monkeypatch.delattr(_serde, "STRICT_MSGPACK_ENABLED")
+    _ask_for_the_types_of_schemas()
+    assert not hasattr(_serde, "STRICT_MSGPACK_ENABLED")
+    monkeypatch.setitem(sys.modules, "langgraph._internal", None)
+    _ask_for_the_types_of_schemas()
 
 
 def test_which_serializers_take_an_allow_list() -> None:

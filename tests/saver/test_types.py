@@ -230,6 +230,7 @@ async def test_types_of_schemas(any_server: Server, prefix: str, call: Call, sch
                 graph = graph_of(schema, FULL, checkpointer)
                 await call(graph, "invoke", {"turns": 10}, config("t"))
                 states.append(await call(graph, "get_state", config("t")))
+                assert graph.checkpointer is checkpointer
             assert values_of(await call(saver, "get_tuple", config("t")))["turns"] == 11 * (turn + 1)
     for ours, theirs in zip(states[::2], states[1::2], strict=True):
         assert ours.values == theirs.values
@@ -405,6 +406,38 @@ def test_types_under_encryption(any_server: Server, prefix: str) -> None:
         graph = graph_of(ModelState, FULL, saver)
         graph.invoke({"turns": 1}, config("u"))
         assert graph.get_state(config("u")).values["order"] == Order(name="a")
+
+
+class Marking:
+    """A serializer of another maker with a cipher, which marks its types, or does not."""
+
+    def __init__(self, mark: str) -> None:
+        self.cipher = "reversed"
+        self.mark = mark
+
+    def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
+        """Returns bytes in another order."""
+        form, data = StrictSerializer().dumps_typed(obj)
+        return form + self.mark, data[::-1]
+
+    def loads_typed(self, data: tuple[str, bytes]) -> Any:
+        """Returns the value."""
+        return StrictSerializer().loads_typed((data[0].removesuffix(self.mark), data[1][::-1]))
+
+
+async def test_ciphers_of_other_makers(any_server: Server, prefix: str, call: Call) -> None:
+    """If they mark what they encrypt as LangGraph's does, the mark is needed. Otherwise nothing can be told, and all is read."""
+    open_saver = partial(RedisStreamSaver.from_conn_string, any_server.url, prefix=prefix)
+    for mark, thread in (("+reversed", "marked"), ("", "unmarked")):
+        with open_saver(serde=Marking(mark)) as saver:
+            named = saver.put(config(thread), *step({"x": [1]}, note="kept"))
+            found = await call(saver, "get_tuple", config(thread))
+            assert (values_of(found), found.metadata["note"]) == ({"x": [1]}, "kept")
+            if mark:
+                with open_saver() as other:
+                    other.put_writes(named, [("x", "planted")], "task")
+                with pytest.raises(ValueNotEncrypted):
+                    await call(saver, "get_tuple", config(thread))
 
 
 def test_flags_that_are_none(any_server: Server) -> None:
