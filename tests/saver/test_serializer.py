@@ -421,7 +421,7 @@ def test_without_langgraph(monkeypatch: pytest.MonkeyPatch) -> None:
     """LangGraph is not a dependency: without it, or without its flag, there is nothing to ask."""
     monkeypatch.setattr(_serde, "STRICT_MSGPACK_ENABLED", False)
     _ask_for_the_types_of_schemas()
-    assert _serde.STRICT_MSGPACK_ENABLED
+    assert vars(_serde)["STRICT_MSGPACK_ENABLED"] is True
     monkeypatch.delattr(_serde, "STRICT_MSGPACK_ENABLED")
     _ask_for_the_types_of_schemas()
     assert not hasattr(_serde, "STRICT_MSGPACK_ENABLED")
