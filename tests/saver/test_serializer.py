@@ -156,6 +156,7 @@ COMMON: list[Any] = [
     AgentFinish(return_values={"a": 1}, log="l"),
     ChatPromptValue(messages=[HumanMessage("a")]),
     Send("node", {"x": HumanMessage("a")}),
+    Send("node", 1, timeout=30),
     Command(update={"a": 1}, resume="yes", goto=["b"]),
     Interrupt(value={"ask": "?"}, id="i"),
     Overwrite([1]),
@@ -262,6 +263,13 @@ def test_nothing_else_is_imported_or_called(kind: str, trap: pathlib.Path) -> No
             StrictSerializer(OWN).loads_typed(("msgpack", ormsgpack.packb(value)))
     assert not trap.exists()
     assert "trapped" not in sys.modules
+
+
+def test_a_refused_type_before_a_damaged_part() -> None:
+    """The refused type is the error, since it may be why the rest makes no sense."""
+    damaged = [ext(0, "trapped", "Trap", 1), ormsgpack.Ext(99, b"")]
+    with pytest.raises(TypeNotAllowed):
+        StrictSerializer().loads_typed(("msgpack", ormsgpack.packb(damaged)))
 
 
 def test_the_trap_works(trap: pathlib.Path) -> None:
