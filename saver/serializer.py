@@ -17,6 +17,7 @@ import json
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import fields, is_dataclass
 from importlib import import_module
 from itertools import islice
 from typing import Any
@@ -67,6 +68,9 @@ _MOST_NOTED = 1000
 _PLAIN = (type(None), bool, int, float, str, bytes, list, tuple, dict)
 """Types that are written without a name."""
 
+_Allowed = dict[tuple[str, ...], "type | None"]
+"""Allowed types by module and name, with the class where it is known."""
+
 log = logging.getLogger("saver.serializer")
 
 
@@ -74,11 +78,12 @@ class StrictSerializer(JsonPlusSerializer):
     """LangGraph's serializer, which revives listed types only. The default of a saver.
 
     `allowed` are types beyond `TRUSTED`: classes, or pairs of module and name. The saver's `with_allowlist` adds to them.
+    A class within a class or a function has no name by which it could be imported, and must be passed as a class.
     """
 
     def __init__(self, allowed: Iterable[tuple[str, ...] | type] = ()) -> None:
         super().__init__(allowed_msgpack_modules=None)
-        self._allowed = {*TRUSTED, *_named(allowed)}
+        self._allowed: _Allowed = {**dict.fromkeys(TRUSTED), **_named(allowed)}
         self._written: set[type] = set(_PLAIN)
 
     def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
@@ -109,7 +114,8 @@ class StrictSerializer(JsonPlusSerializer):
 
         Raises `InvalidArgument` for anything but classes and pairs of module and name.
         """
-        self._allowed.update(_named(extra_allowlist))
+        extra = _named(extra_allowlist)
+        self._allowed.update({name: found for name, found in extra.items() if found or name not in self._allowed})
         return self
 
     def loads_typed(self, data: tuple[str, bytes]) -> Any:
@@ -142,7 +148,7 @@ class _Reading:
 
     __slots__ = ("allowed", "failure", "makes", "refused")
 
-    def __init__(self, allowed: set[tuple[str, ...]], *, makes: bool = True) -> None:
+    def __init__(self, allowed: _Allowed, *, makes: bool = True) -> None:
         self.allowed = allowed
         self.makes = makes
         self.refused: dict[tuple[str, str], None] = {}
@@ -207,17 +213,17 @@ class _Reading:
     def _made(self, module: Any, name: Any, make: Callable[[Any], Any]) -> Any:
         if not isinstance(module, str) or not isinstance(name, str):
             raise ValueError("it names a type by something other than text")  # noqa: TRY004 - data, not an argument
-        module = _HOMES.get(module, module)
-        if (module, name) not in self.allowed:
-            self.refused[module, name] = None
+        written = module, name
+        if written not in self.allowed:
+            self.refused[written] = None
         if self.refused or not self.makes:
             return None
         try:
-            return make(getattr(import_module(module), name))
+            return make(self.allowed[written] or getattr(import_module(_HOMES.get(module, module)), name))
         except Exception as error:
             raise ValueError(
-                f"an object of type {module}.{name} cannot be made again ({type(error).__name__}: {error}). A type must be at the "
-                "top of its module and take what it was written with"
+                f"an object of type {module}.{name} cannot be made again ({type(error).__name__}: {error}). A type must take what "
+                "it was written with, and be at the top of its module or be allowed as a class"
             ) from error
 
 
@@ -226,6 +232,15 @@ def _send(found: Any, value: Any) -> Any:
     if len(value) == 3 and found.__module__ == "langgraph.types" and found.__name__ == "Send":
         return found(value[0], value[1], timeout=value[2])
     return found(*value)
+
+
+def _keywords(found: Any, value: Any) -> Any:
+    """Returns what takes arguments by name. Fields of a dataclass that its constructor does not take are set afterwards."""
+    late = [one.name for one in fields(found) if not one.init and one.name in value] if is_dataclass(found) else []
+    made = found(**{name: item for name, item in value.items() if name not in late})
+    for name in late:
+        object.__setattr__(made, name, value[name])
+    return made
 
 
 def _pydantic(found: Any, value: Any, unchecked: str) -> Any:
@@ -239,7 +254,7 @@ def _pydantic(found: Any, value: Any, unchecked: str) -> Any:
 _MAKERS: Mapping[int, Callable[[Any, Any], Any]] = {
     _SINGLE: lambda found, value: found(value),
     _POSITIONAL: _send,
-    _KEYWORDS: lambda found, value: found(**value),
+    _KEYWORDS: _keywords,
     _METHOD: lambda found, value: found.fromisoformat(value),
     _PYDANTIC_V1: lambda found, value: _pydantic(found, value, "construct"),
     _PYDANTIC_V2: lambda found, value: _pydantic(found, value, "model_construct"),
@@ -252,8 +267,8 @@ def _array(kind: str, shape: list[int], order: Any, data: bytes) -> Any:
     return np.frombuffer(data, dtype=np.dtype(kind)).reshape(shape, order=order)
 
 
-def _named(types: Iterable[tuple[str, ...] | type]) -> frozenset[tuple[str, ...]]:
-    return frozenset(map(_name, types))
+def _named(types: Iterable[tuple[str, ...] | type]) -> _Allowed:
+    return {_name(one): one if isinstance(one, type) else None for one in types}
 
 
 def _name(one: tuple[str, ...] | type) -> tuple[str, ...]:

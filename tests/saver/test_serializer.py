@@ -103,6 +103,26 @@ class Outer:
 
         x: int = 1
 
+    class Kind(Enum):
+        """Another."""
+
+        A = 1
+
+    class Model(BaseModel):
+        """One more."""
+
+        x: int
+
+
+@dataclasses.dataclass(init=False)
+class Later:
+    """A class whose constructor takes another name than is written."""
+
+    x: int
+
+    def __init__(self, given: int) -> None:
+        self.x = given
+
 
 @dataclasses.dataclass
 class Partly:
@@ -209,13 +229,26 @@ def test_a_model_whose_rules_changed() -> None:
     assert StrictSerializer(OWN).loads_typed(written) == Changed.model_construct(name="a")
 
 
-@pytest.mark.parametrize("value", [Outer.Inner(), Partly(1)], ids=["within a class", "not of the constructor"])
+@pytest.mark.parametrize("value", [Outer.Inner(), Later(1)], ids=["within a class", "another constructor"])
 def test_what_cannot_be_made_again_is_an_error(value: Any) -> None:
     """LangGraph's serializer returns its parts, so that a state has another type without a word."""
     written = TRUSTING.dumps_typed([value])
     assert type(TRUSTING.loads_typed(written)[0]) is dict
     with pytest.raises(ValueError, match="cannot be made again"):
-        StrictSerializer([type(value)]).loads_typed(written)
+        StrictSerializer([(__name__, type(value).__name__)]).loads_typed(written)
+
+
+@pytest.mark.parametrize("value", [Outer.Inner(2), Partly(1), Outer.Kind.A, Outer.Model(x=1)])
+def test_what_langgraph_does_not_make_again(value: Any) -> None:
+    """A class within a class that is allowed as a class, and a dataclass with fields beyond its constructor, come back whole."""
+    if isinstance(value, Partly):
+        value.y = 7
+    written = TRUSTING.dumps_typed([value])
+    assert TRUSTING.loads_typed(written) != [value]
+    strict = StrictSerializer([type(value)])
+    assert strict.loads_typed(written) == [value]
+    strict.with_msgpack_allowlist([(__name__, type(value).__name__)])  # as LangGraph hands it over, again and again
+    assert strict.loads_typed(written) == [value]
 
 
 def ext(code: int, *parts: Any) -> Any:
