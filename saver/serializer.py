@@ -192,7 +192,7 @@ class _Reading:
         module, name, value, *method = parts
         if code == _METHOD and method != ["fromisoformat"]:
             raise ValueError(f"it calls the method {method!r:.{_MOST_TEXT}} of {module!r:.{_MOST_TEXT}}")
-        return self._made(module, name, lambda found: _MAKERS[code](found, value))
+        return self._made(module, name, _MAKERS[code], value)
 
     def constructor(self, found: dict[str, Any]) -> Any:
         """Returns the object of a JSON object, which is a plain one in most cases.
@@ -208,9 +208,9 @@ class _Reading:
             raise ValueError("it names a type by something other than text")
         *module, name = SERIALIZABLE_MAPPING.get(tuple(path), path) if kind == 1 else path
         arguments, keywords = found.get("args") or (), found.get("kwargs") or {}
-        return self._made(".".join(module), name, lambda made: made(*arguments, **keywords))
+        return self._made(".".join(module), name, lambda made, _: made(*arguments, **keywords), None)
 
-    def _made(self, module: Any, name: Any, make: Callable[[Any], Any]) -> Any:
+    def _made(self, module: Any, name: Any, make: Callable[[Any, Any], Any], value: Any) -> Any:
         if not isinstance(module, str) or not isinstance(name, str):
             raise ValueError("it names a type by something other than text")  # noqa: TRY004 - data, not an argument
         written = module, name
@@ -219,7 +219,8 @@ class _Reading:
         if self.refused or not self.makes:
             return None
         try:
-            return make(self.allowed[written] or getattr(import_module(_HOMES.get(module, module)), name))
+            found = self.allowed[written] or getattr(import_module(_HOMES.get(module, module)), name)
+            return make(found, value)
         except Exception as error:
             raise ValueError(
                 f"an object of type {module}.{name} cannot be made again ({type(error).__name__}: {error}). A type must take what "
