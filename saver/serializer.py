@@ -102,7 +102,8 @@ class StrictSerializer(JsonPlusSerializer):
                 ormsgpack.unpackb(data, ext_hook=reading.extension, option=_READ)
             if reading.refused:
                 log.warning(
-                    "A value was written that this saver will refuse to read. %s", _line_to_add(reading.refused)
+                    "A value was written that this saver will refuse to read. Allow its types: %s",
+                    _line_to_add(reading.refused),
                 )
         return form, data
 
@@ -222,9 +223,10 @@ class _Reading:
             found = self.allowed[written] or getattr(import_module(_HOMES.get(module, module)), name)
             return make(found, value)
         except Exception as error:
+            said = f"{type(error).__name__}: {str(error)[:_MOST_TEXT]!r}"
             raise ValueError(
-                f"an object of type {module}.{name} cannot be made again ({type(error).__name__}: {error}). A type must take what "
-                "it was written with, and be at the top of its module or be allowed as a class"
+                f"an object of type {module}.{name} cannot be made again ({said}). A type must take what it was written with, and "
+                "be at the top of its module or be allowed as a class"
             ) from error
 
 

@@ -29,6 +29,7 @@ from typing_extensions import TypedDict
 from eventlog import ActivityFeed
 from eventlog.errors import TypeNotAllowed, ValueNotEncrypted
 from saver import RedisStreamSaver, StrictSerializer
+from saver.migration.migrate import migrate
 from tests.saver.agents import ScriptedModel, human
 from tests.saver.drivers import Call
 from tests.saver.threads import config, follow, step, values_of, writes_of
@@ -392,6 +393,19 @@ async def test_threads_from_before_encryption(any_server: Server, prefix: str, c
         assert writes_of(found) == [("task", "x", "written")]
         with pytest.raises(ValueNotEncrypted, match="'checkpoint' is not encrypted"):
             await call(saver, "list", config("t"))
+
+
+def test_a_copy_encrypts(any_server: Server, prefix: str) -> None:
+    """Threads from before encryption are copied with all of their history, and the copy needs no plaintext."""
+    open_saver = partial(RedisStreamSaver.from_conn_string, any_server.url)
+    with open_saver(prefix=f"{prefix}old") as old, open_saver(prefix=f"{prefix}new", serde=aes()) as new:
+        first = step({"x": ["a"]}, note="old")
+        named = old.put(config("t"), *first)
+        named = old.put(named, *follow(first, {"x": ["b"]}, note="old"))
+        old.put_writes(named, [("x", "c")], "task")
+        assert migrate(old, new).differing == 0
+        assert [values_of(found)["x"] for found in new.list(config("t"))] == [["b"], ["a"]]
+        assert writes_of(new.get_tuple(config("t"))) == [("task", "x", "c")]
 
 
 def test_types_under_encryption(any_server: Server, prefix: str) -> None:
