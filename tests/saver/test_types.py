@@ -440,7 +440,7 @@ class Marking:
 
 
 async def test_ciphers_of_other_makers(any_server: Server, prefix: str, call: Call) -> None:
-    """If they mark what they encrypt as LangGraph's does, the mark is needed. Otherwise nothing can be told, and all is read."""
+    """If they mark what they encrypt as LangGraph's does, the mark is needed. Otherwise all is read."""
     open_saver = partial(RedisStreamSaver.from_conn_string, any_server.url, prefix=prefix)
     for mark, thread in (("+reversed", "marked"), ("", "unmarked")):
         with open_saver(serde=Marking(mark)) as saver:
