@@ -246,12 +246,27 @@ def _keywords(found: Any, value: Any) -> Any:
     return made
 
 
-def _pydantic(found: Any, value: Any, unchecked: str) -> Any:
-    """Returns a model, without validation where it refuses what it once was, as LangGraph does."""
+def _model(found: Any, value: Any) -> Any:
+    """Returns a model, also one that is written by its fields' names and made by their aliases.
+
+    A model that refuses what it once was comes back without validation, as from LangGraph, but never with parts of another type.
+    """
+    with suppress(Exception):  # any error of a validator
+        return found(**value) if isinstance(value, dict) else found(value)
+    try:
+        return found.model_validate(value, by_name=True)
+    except Exception:  # noqa: BLE001 - also a Pydantic that does not know `by_name`
+        made = found.model_construct(**value)
+        made.model_dump(warnings="error")
+        return made
+
+
+def _early_model(found: Any, value: Any) -> Any:
+    """Returns a model of Pydantic 1."""
     try:
         return found(**value)
     except Exception:  # noqa: BLE001 - any error of a validator
-        return getattr(found, unchecked)(**value)
+        return found.construct(**value)
 
 
 _MAKERS: Mapping[int, Callable[[Any, Any], Any]] = {
@@ -259,8 +274,8 @@ _MAKERS: Mapping[int, Callable[[Any, Any], Any]] = {
     _POSITIONAL: _send,
     _KEYWORDS: _keywords,
     _METHOD: lambda found, value: found.fromisoformat(value),
-    _PYDANTIC_V1: lambda found, value: _pydantic(found, value, "construct"),
-    _PYDANTIC_V2: lambda found, value: _pydantic(found, value, "model_construct"),
+    _PYDANTIC_V1: _early_model,
+    _PYDANTIC_V2: _model,
 }
 
 

@@ -43,7 +43,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 from langgraph.store.base import Item
 from langgraph.types import Command, Interrupt, Overwrite, Send
-from pydantic import BaseModel, SecretStr, field_validator
+from pydantic import BaseModel, Field, RootModel, SecretStr, field_validator
 
 from eventlog.errors import InvalidArgument, TypeNotAllowed
 from saver.options import SaverOptions, serializer_of
@@ -71,12 +71,27 @@ class Changed(BaseModel):
     """A model that refuses what it once was, as after a change of its rules."""
 
     name: str
+    order: Order | None = None
 
     @field_validator("name")
     @classmethod
     def never(cls, value: str) -> str:
         """Refuses all."""
         raise ValueError(value)
+
+
+class Nested(BaseModel):
+    """A model whose constructor takes another name than it has."""
+
+    order: Order = Field(alias="theOrder")
+
+
+class Tags(RootModel[list[str]]):
+    """A model around a list."""
+
+
+class Named(RootModel[dict[str, Order]]):
+    """A model around a dictionary."""
 
 
 @dataclasses.dataclass
@@ -224,9 +239,34 @@ def test_own_types() -> None:
 
 
 def test_a_model_whose_rules_changed() -> None:
-    """It comes back without validation, as from LangGraph's serializer."""
-    written = TRUSTING.dumps_typed(Changed.model_construct(name="a"))
-    assert StrictSerializer(OWN).loads_typed(written) == Changed.model_construct(name="a")
+    """It comes back without validation, as from LangGraph's serializer, if its parts have the right types."""
+    strict = StrictSerializer([*OWN, Nested])
+    plain = Changed.model_construct(name="a", order=None)
+    assert strict.loads_typed(TRUSTING.dumps_typed(plain)) == plain
+    nested = TRUSTING.dumps_typed(Changed.model_construct(name="a", order=Order(name="b")))
+    assert type(TRUSTING.loads_typed(nested).order) is dict
+    with pytest.raises(ValueError, match="Changed cannot be made again"):
+        strict.loads_typed(nested)
+
+
+def test_models_of_other_shapes() -> None:
+    """One with aliases keeps the models in it, and one around a list stays what it is. LangGraph returns dicts and a list."""
+    strict = StrictSerializer([*OWN, Nested, Tags, Named])
+    for value in (Nested(theOrder=Order(name="a")), Tags(["a"]), Named({"a": Order(name="b")})):
+        assert strict.loads_typed(TRUSTING.dumps_typed(value)) == value
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="Pydantic 1 does not work there")
+def test_models_of_pydantic_1() -> None:
+    """They come back, without validation where it fails."""
+    from pydantic.v1 import BaseModel as EarlyModel
+
+    class Early(EarlyModel):
+        name: str
+
+    strict = StrictSerializer([Early])
+    for value in (Early(name="a"), Early.construct(name=["not", "text"])):
+        assert strict.loads_typed(TRUSTING.dumps_typed(value)) == value
 
 
 @pytest.mark.parametrize("value", [Outer.Inner(), Later(1)], ids=["within a class", "another constructor"])
