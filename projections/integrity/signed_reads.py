@@ -23,7 +23,7 @@ from projections.log.signatures import Names
 from projections.values.pieces import Pieces
 from projections.values.stored import Ancestor, View
 
-__all__ = ["check_ancestors", "check_bare", "check_views", "read_signed"]
+__all__ = ["check_ancestors", "check_bare", "check_views"]
 
 READ_NAMED = load_script("projections/integrity/read_named")
 AT_ONCE = 50
@@ -122,16 +122,6 @@ class _Entries:
         own = [part for name, value in signed.items() if name[:1] == b"!" for part in (name, value)]
         self.require(entry_id, (signed.get(b"t"), signed.get(b"a"), own) == (task, path, fields))
         self.require(entry_id, self.named(entry_id) == checkpoint)
-
-
-def read_signed(keys: ThreadKeys, entry_ids: Sequence[bytes]) -> Flow[list[list[bytes]]]:
-    """The fields of some entries, their signatures checked.
-
-    A round trip per 50 entries. Raises `SignatureInvalid`, or `CorruptEntry` if the log lacks an entry.
-    """
-    entries = _Entries(keys)
-    yield from entries.fetch(entry_ids)
-    return [entries.flat[entry_id] for entry_id in entry_ids]
 
 
 def check_views(keys: ThreadKeys, views: Sequence[View], pieces: Pieces) -> Flow[None]:

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, unquote
 
 from eventlog.errors import CallerError
+from eventlog.printable import printable as plain
 from saver.differences import Change
 
 __all__ = [
@@ -97,13 +98,6 @@ def drop_output() -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
-
-
-def plain(text: str) -> str:
-    r"""Text with escapes such as `\x1b` for characters that cannot be printed."""
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def line(text: str) -> None:
