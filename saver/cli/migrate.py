@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from eventlog.errors import EventLogError
+from eventlog.printable import word
 from saver.cli import output, with_langgraph
 from saver.cli.app import Options, command
 from saver.cli.arguments import ThreadOptions
@@ -79,9 +80,9 @@ def _report(options: Options, done: Migrated) -> None:
 
 
 def _difference(one: Difference) -> str:
-    where = f"thread {one.thread_id}"
+    where = f"thread {word(one.thread_id)}"
     if one.namespace:
-        where += f", namespace {one.namespace}"
+        where += f", namespace {word(one.namespace)}"
     if one.checkpoint_id:
-        where += f", checkpoint {one.checkpoint_id}"
+        where += f", checkpoint {word(one.checkpoint_id)}"
     return f"{where}: {one.what}"

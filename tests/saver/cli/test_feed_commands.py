@@ -49,7 +49,7 @@ def test_tail_prints_a_line_for_each_activity(agentlog: Agentlog) -> None:
         assert one.kind in reported
         assert {"1": "1", STEERING: ESCAPED, long: long}[one.thread_id] in reported
         assert "messages" in reported
-        words = [ESCAPED if one.thread_id == STEERING else one.thread_id, one.kind, str(one.step)]
+        words = [repr(STEERING) if one.thread_id == STEERING else one.thread_id, one.kind, str(one.step)]
         assert reported.split() == [reported[:24], *words, ",".join(one.nodes) or "-", "-", "messages"]
     first, second = done.lines[:2]
     assert first.index("checkpoint") == second.index("writes")
