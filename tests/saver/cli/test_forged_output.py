@@ -91,13 +91,18 @@ def test_interrupts_and_errors_forge_no_stamps(agentlog: Agentlog) -> None:
     assert interrupt.endswith('interrupt: "ok?; actor=root"')
 
 
+def named(thread: str, **metadata: str) -> Any:
+    """A config with metadata."""
+    return {**config(thread), "metadata": metadata}
+
+
 def test_the_source_of_an_actor_is_shown(agentlog: Agentlog) -> None:
     """An actor of the config's metadata is marked in log and show, and JSON has the source of each."""
     with RedisStreamSaver.from_conn_string(agentlog.url, prefix=agentlog.prefix) as saver:
         first = step({"n": 1})
-        saver.put({**config("42"), "metadata": {"actor": "root", "reason": "mine"}}, *first)
+        saver.put(named("42", actor="root", reason="mine"), *first)
         with audit(actor="ann"):
-            saver.put({**config("43"), "metadata": {"actor": "root"}}, *first)
+            saver.put(named("43", actor="root"), *first)
     (line,) = agentlog("log", "42").lines
     assert line.endswith("actor=root; actor_source=metadata; reason=mine; reason_source=metadata")
     assert agentlog("log", "42", "--json").objects[0]["audit"] == {
