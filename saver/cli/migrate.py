@@ -9,7 +9,7 @@ import typer
 from eventlog.errors import EventLogError
 from eventlog.printable import word
 from saver.cli import output, with_langgraph
-from saver.cli.app import Options, command
+from saver.cli.app import Options, command, url_in
 from saver.cli.arguments import ThreadOptions
 from saver.cli.display import counted, showing_progress
 from saver.cli.output import BadInput
@@ -23,18 +23,28 @@ __all__ = ["migrate"]
 
 @command(
     "agentlog migrate --from sqlite:///checkpoints.sqlite --url redis://localhost:6379/0",
-    "agentlog migrate --from postgresql://user@host/db --thread 42",
+    "agentlog migrate --from-file source-url --url-file target-url --thread 42",
     "agentlog migrate --from valkey://localhost:6379 --verify-only --json",
 )
 def migrate(
     options: Options,
     *,
     source: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--from", metavar="SOURCE", help=f"The saver to copy from: {', '.join(SOURCES)}.", show_default=False
         ),
-    ],
+    ] = None,
+    source_file: Annotated[
+        str | None,
+        typer.Option(
+            "--from-file",
+            metavar="FILE",
+            help="A file whose one line is the SOURCE, with its password.",
+            show_default=False,
+            callback=url_in("--from-file"),
+        ),
+    ] = None,
     thread: ThreadOptions = None,
     verify_only: Annotated[bool, typer.Option("--verify-only", help="Compare, and copy nothing.")] = False,
 ) -> int:
@@ -43,6 +53,9 @@ def migrate(
     Run again, it completes an interrupted copy. The source is only read. Exit code 1 if there is a difference.
     """
     options.server()
+    source = source_file or source
+    if source is None:
+        raise BadInput("copy from where? Pass --from SOURCE or --from-file FILE.")
     try:
         with showing_progress() as show:
 
