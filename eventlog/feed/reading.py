@@ -8,6 +8,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TypeVar, Union
 
 from eventlog.errors import (
+    CorruptEntry,
     EventGone,
     EventLogError,
     InvalidArgument,
@@ -95,7 +96,14 @@ def ends_of(keyspace: Keyspace, partitions: list[int]) -> Flow[dict[int, Ends]]:
     offsets = {}
     for number in partitions:
         keys = keyspace.partition(number)
-        offsets[number] = Ends.of((yield Call(ENDS, [keys.feed, keys.trimmed], [])))
+        reply = yield Call(ENDS, [keys.feed, keys.trimmed], [])
+        try:
+            offsets[number] = Ends.of(reply)
+        except ValueError as error:
+            raise CorruptEntry(
+                f"{keys.trimmed.decode()!r}, or an entry of {keys.feed.decode()!r}, was not written by this package ({error}). "
+                "Restore the feed from a backup."
+            ) from error
     return offsets
 
 

@@ -16,7 +16,7 @@ from eventlog.codec import EMPTY, Malformed, base_of, counted_part, is_delta, pa
 from eventlog.errors import CorruptEntry, SignatureInvalid
 from eventlog.events import decode_versions
 from eventlog.flow import Call, Flow, load_script
-from eventlog.keys import ThreadKeys, split_sort_key, value_name
+from eventlog.keys import ThreadKeys, value_name
 from projections.integrity.verify import verify_thread
 from projections.log.pages import scan_log
 from projections.log.signatures import Names
@@ -91,7 +91,7 @@ class _Entries:
 
     def check_envelope(self, sort_key: bytes, envelope: bytes) -> None:
         """Checks that an envelope is that of an entry, and agrees with its sort key."""
-        namespace, checkpoint_id, entry_id = split_sort_key(sort_key)
+        namespace, checkpoint_id, entry_id = self.keys.split_sort_key(sort_key)
         self.require(entry_id, envelope == self.field(entry_id, b"e"))
         self.require(entry_id, (namespace, checkpoint_id) == self.named(entry_id))
 
@@ -133,7 +133,7 @@ def check_views(keys: ThreadKeys, views: Sequence[View], pieces: Pieces) -> Flow
     if keys.signer is None or not views:
         return
     entries = _Entries(keys)
-    yield from entries.fetch_bases(view.entry_id for view in views)
+    yield from entries.fetch_bases([keys.split_sort_key(view.sort_key)[2] for view in views])
     yield from entries.fetch([*pieces.entry_ids(), *(writes[0] for view in views for writes in view.writes)])
     absent: set[tuple[str, bytes]] = set()
     for view in views:
@@ -179,7 +179,7 @@ def check_bare(keys: ThreadKeys, views: Sequence[Sequence[bytes]]) -> Flow[None]
     if keys.signer is None or not views:
         return
     entries = _Entries(keys)
-    yield from entries.fetch(split_sort_key(sort_key)[2] for _, sort_key in views)
+    yield from entries.fetch([keys.split_sort_key(sort_key)[2] for _, sort_key in views])
     for envelope, sort_key in views:
         entries.check_envelope(sort_key, envelope)
 
