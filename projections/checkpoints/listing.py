@@ -19,7 +19,7 @@ from eventlog.framing import ordered
 from eventlog.keys import Keyspace, ThreadKeys, checkpoint_sort_key
 from projections.checkpoints.read import damaged, decode_view
 from projections.integrity.signed_reads import check_bare, check_views
-from projections.log.index import call, check_log, is_of_a_view, rebuild_index
+from projections.log.index import call, check_log, is_of_a_view, mend, rebuild_index
 from projections.values.pieces import Pieces
 from projections.values.stored import StoredCheckpoint, View, decode_envelope
 
@@ -202,15 +202,35 @@ def _matching(keys: ThreadKeys, bare: Iterable[_Bare], matches: Matches) -> Iter
 
 def _read_whole(keys: ThreadKeys, arguments: Sequence[Argument]) -> Flow[tuple[list[_Found], int]]:
     """A page of whole checkpoints, and whether there may be more."""
-    _, replied, flat, versions, more = yield from call(keys, READ_PAGE, [1, PAGE_BYTES, *arguments])
+    _, replied, flat, versions, more = yield from _read_page(keys, [1, PAGE_BYTES, *arguments])
     views, pieces = [View(*one) for one in replied], Pieces(flat, versions)
     yield from check_views(keys, views, pieces)
     return [_Found(keys, view, pieces, *keys.split_sort_key(view.sort_key)[:2]) for view in views], more
 
 
+def _read_page(keys: ThreadKeys, arguments: Sequence[Argument]) -> Flow[list[Any]]:
+    """The reply of `read_page.lua`; the order is rebuilt if it names something that is no checkpoint."""
+    reply = yield from call(keys, READ_PAGE, arguments)
+    error = _malformed(keys, (one[-1] for one in reply[1]))
+    if error is not None:
+        yield from mend(keys, error)
+        reply = yield from call(keys, READ_PAGE, arguments)
+    return reply
+
+
+def _malformed(keys: ThreadKeys, sort_keys: Iterable[bytes]) -> CorruptEntry | None:
+    """The error for the first of some sort keys that is none."""
+    try:
+        for sort_key in sort_keys:
+            keys.split_sort_key(sort_key)
+    except CorruptEntry as error:
+        return error
+    return None
+
+
 def _read_bare(keys: ThreadKeys, arguments: Sequence[Argument]) -> Flow[tuple[list[_Bare], int]]:
     """A page of envelopes, and whether there may be more."""
-    _, replied, _, _, more = yield from call(keys, READ_PAGE, [0, PAGE_BYTES, *arguments])
+    _, replied, _, _, more = yield from _read_page(keys, [0, PAGE_BYTES, *arguments])
     bare = [_Bare(*one) for one in replied]
     yield from check_bare(keys, bare)
     return bare, more
@@ -304,6 +324,9 @@ def _newest_of(keys: ThreadKeys, members: Any) -> Flow[dict[str, str]]:
     """The newest checkpoint id by namespace, from a thread's reply of `newest.lua`."""
     if members == 0:
         yield from rebuild_index(keys)
+        (members,) = yield Call(NEWEST, [keys.order, keys.log], [])
+    elif (error := _malformed(keys, (member[1:] for member in members))) is not None:
+        yield from mend(keys, error)
         (members,) = yield Call(NEWEST, [keys.order, keys.log], [])
     if not members:
         yield from check_log(keys)

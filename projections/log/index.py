@@ -32,7 +32,7 @@ from projections.log.signatures import Names, signed_page
 from projections.log.staging import StagedIndex, staged_keys
 from projections.values.versions import Versions, overlaid
 
-__all__ = ["call", "check_log", "is_of_a_view", "log_lost", "rebuild_index", "scan"]
+__all__ = ["call", "check_log", "is_of_a_view", "log_lost", "mend", "rebuild_index", "scan"]
 
 CHECK_LOG = load_script("projections/log/check_log")
 STORE_INDEX = load_script("projections/log/store_index")
@@ -76,7 +76,7 @@ def call(
         except ServerFailedCommand as error:
             if mended or not is_of_a_view(error):
                 raise
-            yield from _mend(keys, error)
+            yield from mend(keys, error)
             mended = True
             continue
         if then is not None:
@@ -85,7 +85,7 @@ def call(
         if status == b"stale":
             yield from _rebuild_stale(keys)
         elif status == b"gone" and not mended:  # perhaps only the index says so
-            yield from _mend(keys, _entry_gone(keys, reply))
+            yield from mend(keys, _entry_gone(keys, reply))
             mended = True
         elif status in _ERRORS:
             raise _ERRORS[status](keys, reply)
@@ -104,7 +104,7 @@ def is_of_a_view(error: ServerError) -> bool:
     return "user_script" in str(error) and "WRONGTYPE" not in str(error)
 
 
-def _mend(keys: ThreadKeys, error: EventLogError) -> Flow[None]:
+def mend(keys: ThreadKeys, error: EventLogError) -> Flow[None]:
     """Rebuilds index and order from the log, after an error that they may have caused.
 
     Raises `CorruptEntry` if the log is damaged, and the error itself if nothing can be written.

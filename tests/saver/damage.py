@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from threading import Timer
 from typing import Any
@@ -13,7 +14,6 @@ from eventlog.connect.connections import Connections
 from eventlog.signing import SigningKey
 from projections.integrity.feed_evidence import announced
 from projections.maintenance.check_registry import check_registry
-from projections.maintenance.rebuild import rebuild_thread
 from projections.registry.rebuild import rebuild_registry
 from saver import RedisStreamSaver
 from tests.saver.audit import config, put_of
@@ -23,10 +23,24 @@ KEY = SigningKey.hmac(b"k" * 32)
 RUN = "run"
 BAD = (b"", b"\xff\xfe", b"x", b"-1", b"9" * 400, b"1.5", b"9223372036854775808")
 """Values that no field of a hash or a stream has."""
-MEMBERS = (b"\xff\xfe", b"x", b"t", b"t\xff", b"t9:\xff", b"r9:x", b"r1:x\xff", b"c", b"c\xff\0\xff\0\xff", b"w\0", b"h\0\0x", b"\0", b"t" * 70_000)
+MEMBERS = (
+    b"\xff\xfe",
+    b"x",
+    b"t",
+    b"t\xff",
+    b"t9:\xff",
+    b"r9:x",
+    b"r1:x\xff",
+    b"c",
+    b"c\xff\0\xff\0\xff",
+    b"w\0",
+    b"h\0\0x",
+    b"\0",
+    b"t" * 70_000,
+)
 SCORES = (b"inf", b"-inf", b"-1", b"1e300", b"1.5")
 
-Damage = Callable[[], None]
+Damage = Callable[[], object]
 
 
 class Patient:
@@ -42,7 +56,8 @@ class Patient:
 
     def keys(self) -> list[bytes]:
         """All keys of the prefix."""
-        return sorted([*self.client.scan_iter(f"{{{self.prefix}:*", count=1000), *self.client.scan_iter(f"{self.prefix}:*", count=1000)])
+        patterns = (f"{{{self.prefix}:*", f"{self.prefix}:*")
+        return sorted(key for pattern in patterns for key in self.client.scan_iter(pattern, count=1000))
 
     def saver(self, **options: Any) -> RedisStreamSaver:
         """A saver with nothing in its caches."""
@@ -78,7 +93,7 @@ class Patient:
                         raise ValueError("no")
             feed.trim(2)
             with group.member("m", max_attempts=1, stop_on_sigterm=False) as member:
-                for activity in member:
+                for _ in member:
                     member.stop()
             feed.trim(4)
 
@@ -87,10 +102,9 @@ def damages(patient: Patient, key: bytes) -> Iterator[tuple[str, Damage]]:
     """What can be done to a key, each with a name."""
     client = patient.client
     kind = client.type(key).decode()
-    other = "list" if kind != "list" else "hash"
-    yield "gone", lambda: client.delete(key)
-    yield "a text", lambda: (client.delete(key), client.set(key, b"\xff"))
-    yield f"a {other}", lambda: (client.delete(key), client.rpush(key, b"\xff"))
+    yield "gone", partial(client.delete, key)
+    yield "a text", partial(_replace, client, key, "SET", b"\xff")
+    yield "a list", partial(_replace, client, key, "RPUSH", b"\xff")
     if kind == "hash":
         yield from _of_a_hash(client, key)
     elif kind == "zset":
@@ -99,47 +113,55 @@ def damages(patient: Patient, key: bytes) -> Iterator[tuple[str, Damage]]:
         yield from _of_a_stream(client, key)
 
 
+def _replace(client: Any, key: bytes, command: str, *arguments: bytes) -> None:
+    client.delete(key)
+    client.execute_command(command, key, *arguments)
+
+
 def _of_a_hash(client: Any, key: bytes) -> Iterator[tuple[str, Damage]]:
     for field, value in client.hgetall(key).items():
-        yield f"without {field!r}", lambda field=field: client.hdel(key, field)
-        for bad in (*BAD, value[: len(value) // 2], value + b"x", value[:-1] + b"\xff"):
-            yield f"{field!r} = {bad!r:.30}", lambda field=field, bad=bad: client.hset(key, field, bad)
+        yield f"without {field!r}", partial(client.hdel, key, field)
+        for bad in _bad(value):
+            yield f"{field!r} = {bad!r:.30}", partial(client.hset, key, field, bad)
     for field in (b"", b"\xff", b"v", b"v\xff\xff", b"=\xff", b"!x", b"!1", b"+1:n", b"#n", b"x" * 70_000):
-        yield f"more {field!r:.30}", lambda field=field: client.hset(key, field, b"\xff")
+        yield f"more {field!r:.30}", partial(client.hset, key, field, b"\xff")
+
+
+def _bad(value: bytes) -> tuple[bytes, ...]:
+    return (*BAD, value[: len(value) // 2], value + b"x", value[:-1] + b"\xff")
 
 
 def _of_a_sorted_set(client: Any, key: bytes) -> Iterator[tuple[str, Damage]]:
     for member, _ in client.zrange(key, 0, -1, withscores=True):
-        yield f"without {member!r}", lambda member=member: client.zrem(key, member)
-        for made in {member[: len(member) // 2], member + b"\xff", member[:-1]} - {member}:
-            yield f"{member!r} -> {made!r}", lambda member=member, made=made: (client.zrem(key, member), client.zadd(key, {made: 0}))
+        yield f"without {member!r}", partial(client.zrem, key, member)
+        for made in sorted({member[: len(member) // 2], member + b"\xff", member[:-1]} - {member}):
+            yield f"{member!r} -> {made!r}", partial(_rename, client, key, member, made)
         for score in SCORES:
-            yield f"{member!r} at {score!r}", lambda member=member, score=score: client.execute_command("ZADD", key, score, member)
+            yield f"{member!r} at {score!r}", partial(client.execute_command, "ZADD", key, score, member)
     for member in MEMBERS:
         for score in (b"0", b"1e300"):
-            yield f"more {member!r:.30} at {score!r}", lambda member=member, score=score: client.execute_command("ZADD", key, score, member)
+            yield f"more {member!r:.30} at {score!r}", partial(client.execute_command, "ZADD", key, score, member)
+
+
+def _rename(client: Any, key: bytes, member: bytes, made: bytes) -> None:
+    client.zrem(key, member)
+    client.zadd(key, {made: 0})
 
 
 def _of_a_stream(client: Any, key: bytes) -> Iterator[tuple[str, Damage]]:
     entries = client.xrange(key)
     for entry_id, fields in entries:
-        yield f"without {entry_id!r}", lambda entry_id=entry_id: client.xdel(key, entry_id)
+        yield f"without {entry_id!r}", partial(client.xdel, key, entry_id)
         for field, value in fields.items():
-            for bad in (*BAD, value[: len(value) // 2], value + b"x", value[:-1] + b"\xff"):
-                damaged = {**fields, field: bad}
-                yield (
-                    f"{entry_id!r} {field!r:.20} = {bad!r:.20}",
-                    lambda entry_id=entry_id, damaged=damaged: _rewrite(client, key, entries, entry_id, damaged),
-                )
+            for bad in _bad(value):
+                name = f"{entry_id!r} {field!r:.20} = {bad!r:.20}"
+                yield name, partial(_rewrite, client, key, entries, entry_id, {**fields, field: bad})
             less = {name: one for name, one in fields.items() if name != field}
-            yield (
-                f"{entry_id!r} without {field!r:.20}",
-                lambda entry_id=entry_id, less=less: _rewrite(client, key, entries, entry_id, less),
-            )
+            yield f"{entry_id!r} without {field!r:.20}", partial(_rewrite, client, key, entries, entry_id, less)
     for more in ({b"\xff": b"\xff"}, {b"n": b"x"}, {b"n": b"9", b"d": b"\xff"}, {b"thread": b"\xff"}, {b"": b""}):
-        yield f"more {more!r}", lambda more=more: client.xadd(key, more)
-    yield "a late entry", lambda: client.xadd(key, {b"n": b"9"}, id="18446744073709551615-1")
-    yield "odd ids", lambda: client.xadd(key, entries[-1][1], id=entries[-1][0].partition(b"-")[0] + b"-7")
+        yield f"more {more!r}", partial(client.xadd, key, more)
+    yield "a late entry", partial(client.xadd, key, {b"n": b"9"}, id="18446744073709551615-1")
+    yield "an odd id", partial(client.xadd, key, entries[-1][1], id=entries[-1][0].partition(b"-")[0] + b"-7")
 
 
 def _rewrite(client: Any, key: bytes, entries: Any, changed: bytes, fields: Mapping[bytes, bytes]) -> None:
@@ -170,11 +192,9 @@ def _until_idle(_: Patient, __: Any, feed: ActivityFeed, ___: Any) -> None:
 
 def _loaded(_: Patient, saver: RedisStreamSaver, feed: ActivityFeed, __: Path) -> None:
     for activity in feed.tail("beginning", follow=False):
-        for load in (activity.load, lambda activity=activity: saver.load_values(activity)):
-            try:
+        for load in (activity.load, partial(saver.load_values, activity)):
+            with suppress(EventLogError):
                 load()
-            except EventLogError:
-                pass
 
 
 READS: dict[str, Operation] = {
@@ -195,7 +215,9 @@ READS: dict[str, Operation] = {
     "announced": _flow(lambda keyspace: announced(keyspace, None)),
     "export": lambda _, saver, __, path: saver.export_threads(path / "all", overwrite=True),
     "export one": lambda _, saver, __, path: saver.export_threads(path / "one", ["t"], overwrite=True),
-    "export damaged": lambda _, saver, __, path: saver.export_threads(path / "bad", ["t"], overwrite=True, damaged=True),
+    "export damaged": lambda _, saver, __, path: saver.export_threads(
+        path / "bad", ["t"], overwrite=True, damaged=True
+    ),
     "tail": lambda _, __, feed, ___: list(feed.tail("beginning", follow=False)),
     "filtered tail": lambda _, __, feed, ___: list(feed.tail("beginning", follow=False, node="n", kinds="writes")),
     "load": _loaded,
