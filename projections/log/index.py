@@ -107,12 +107,17 @@ def is_of_a_view(error: ServerError) -> bool:
 def mend(keys: ThreadKeys, error: EventLogError) -> Flow[None]:
     """Rebuilds index and order from the log, after an error that they may have caused.
 
-    Raises `CorruptEntry` if the log is damaged, and the error itself if nothing can be written.
+    Raises `CorruptEntry` if the log is damaged, or if nothing can be written.
     """
     try:
         yield from rebuild_index(keys)
     except (AccessDenied, ServerReadOnly):
-        raise error from None
+        if isinstance(error, CorruptEntry):
+            raise error from None
+        raise CorruptEntry(
+            f"The index or the order of thread {keys.thread.decode()!r} is damaged, and cannot be rebuilt here ({error}) Rebuild "
+            "the thread as a user who may write, or read it by get_tuple_as_of and replay, which need no index."
+        ) from error
 
 
 def _rebuild_stale(keys: ThreadKeys) -> Flow[None]:

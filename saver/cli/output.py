@@ -126,7 +126,8 @@ def note(text: str) -> None:
 
 def complain(text: str, url: str | None = None) -> None:
     """Write an error to stderr in one line, without passwords."""
-    note("agentlog: " + " ".join(redacted(text, url).split()))
+    lines = redacted(text, url).splitlines()  # blanks stay, since an id may have several
+    note("agentlog: " + " ".join(filter(None, map(str.strip, lines))))
 
 
 def fail(error: BaseException, url: str | None = None) -> int:

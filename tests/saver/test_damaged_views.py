@@ -20,7 +20,7 @@ from saver import RedisStreamSaver
 from tests.saver.audit import config, put_of
 from tests.saver.damage import READS, WRITES, Patient, damages
 from tests.saver.threads import keys_of
-from tests.servers import Server
+from tests.servers import Server, connect
 
 EVERY = int(os.environ.get("DAMAGE_EVERY", "19"))
 """One damage of so many is tried. DAMAGE_EVERY=1 tries each, with one operation; that takes some minutes."""
@@ -227,3 +227,46 @@ def test_a_foreign_position_holds_trimming_back_by_name(any_server: Server, pref
     with patient.feed() as feed:
         assert [one.group for one in feed.trim(0).held_back] == ["\N{REPLACEMENT CHARACTER}"]
     patient.client.close()
+
+
+def test_foreign_members_of_the_trimmed_part_are_left_out(
+    any_server: Server, prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The registry is folded without them when a view is missing, and a warning names the key."""
+    patient = Patient(any_server, prefix)
+    keys = patient.keyspace.partition(0)
+    patient.client.zadd(keys.past_threads, {b"t\xff": 1, b"x": 1, b"tu": -5})
+    patient.client.zadd(keys.past_runs, {b"t": 0, b"tx:": 0, b"t9:u": 0, b"t99999999999999999999999:u": 0})
+    patient.client.delete(keys.threads, keys.runs)
+    connections = Connections(patient.client)
+    with caplog.at_level(logging.WARNING, "projections.registry"):
+        found = Runner(connections, "test").run(check_registry(patient.keyspace, 0), "test")
+    assert ["missing" in one.what for one in found] == [True, True]
+    assert caplog.text.count("trimmed:threads has") == 3
+    assert caplog.text.count("trimmed:runs has") == 4
+    with patient.saver() as saver:
+        assert {one.thread_id for one in saver.threads()} == {"e", "t", "u"}
+    patient.client.close()
+
+
+def test_a_reader_without_rights_is_sent_to_a_writer(any_server: Server, prefix: str) -> None:
+    """Where a damaged order cannot be rebuilt, the error names the thread, and who can rebuild it."""
+    with any_server.client() as client:
+        client.execute_command("ACL", "SETUSER", prefix, "on", ">secret", "~*", "+@all", "-@write", "+eval", "+evalsha")
+        try:
+            with RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix, partitions=1) as saver:
+                saver.put(*put_of("t", 1))
+                saver.put(*put_of("t", 2, 1))
+            keys = keys_of(prefix, "t", 1)
+            for made in (b"c\0\x01\0x", b"c\0\x01", b"c\0x"):
+                client.zadd(keys.order, {made: 0})
+                reader = connect(any_server.url, username=prefix, password="secret")
+                with (
+                    reader,
+                    RedisStreamSaver(reader, prefix=prefix, partitions=1) as auditor,
+                    pytest.raises(CorruptEntry, match=r"(?s)'t'.*Rebuild the thread"),
+                ):
+                    list(auditor.list(config("t")))
+                client.zrem(keys.order, made)
+        finally:
+            client.execute_command("ACL", "DELUSER", prefix)
