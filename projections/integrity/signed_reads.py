@@ -17,6 +17,7 @@ from eventlog.errors import CorruptEntry, SignatureInvalid
 from eventlog.events import decode_versions
 from eventlog.flow import Call, Flow, load_script
 from eventlog.keys import ThreadKeys, value_name
+from eventlog.printable import printable
 from projections.integrity.verify import verify_thread
 from projections.log.pages import scan_log
 from projections.log.signatures import Names
@@ -47,9 +48,10 @@ class _Entries:
             replies = yield Call(READ_NAMED, [self.keys.log], some)
             for entry_id, flat in zip(some, replies, strict=True):
                 if not flat:
+                    named = printable(entry_id.decode(errors="replace"))[:99]
                     raise CorruptEntry(
-                        f"The log of thread {self.keys.thread.decode()!r} lacks entry {entry_id.decode(errors='replace')}. Restore "
-                        "the log from a backup, or delete the thread."
+                        f"The log of thread {self.keys.thread.decode()!r} lacks entry {named}. Restore the log from a backup, or "
+                        "delete the thread."
                     )
                 yield from self._names.check(entry_id, flat)
                 self.flat[entry_id] = flat

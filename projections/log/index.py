@@ -26,6 +26,7 @@ from eventlog.errors import (
 from eventlog.events import CheckpointSaved, HistoryPruned, Recorded, RunsDeleted, decode_entry
 from eventlog.flow import Argument, Call, Command, Flow, Script, load_script
 from eventlog.keys import ThreadKeys
+from eventlog.printable import printable
 from projections.log.fold import Index, settle
 from projections.log.pages import SCAN, SCAN_BYTES, SCAN_LOG, Entry, has_entry, pages_of
 from projections.log.signatures import Names, signed_page
@@ -141,9 +142,10 @@ def log_lost(keys: ThreadKeys, _: object = None) -> LogLost:
 
 
 def _entry_gone(keys: ThreadKeys, reply: list[Any]) -> CorruptEntry:
+    named = printable(reply[1].decode(errors="replace"))[:99]
     return CorruptEntry(
-        f"The log of thread {keys.thread.decode()!r} lacks entry {reply[1].decode(errors='replace')}, or an entry that it needs, "
-        "which was not removed by this package. Restore the log from a backup, or delete the thread."
+        f"The log of thread {keys.thread.decode()!r} lacks entry {named}, or an entry that it needs, which was not removed by this "
+        "package. Restore the log from a backup, or delete the thread."
     )
 
 

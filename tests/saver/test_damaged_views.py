@@ -163,6 +163,22 @@ def test_a_damaged_order_is_rebuilt(three: RedisStreamSaver, server: Server, mad
     assert len(list(three.list(config("b")))) == 2
 
 
+@pytest.mark.parametrize("checkpoint_id", [b"z\xff", b"\x01\xff"], ids=["newest", "oldest"])
+@pytest.mark.parametrize("filtered", [False, True])
+def test_a_checkpoint_id_that_is_no_text_is_mended(
+    three: RedisStreamSaver, server: Server, checkpoint_id: bytes, *, filtered: bool
+) -> None:
+    """The order names a real entry under another id: lists of one thread and of all rebuild the order, and are right."""
+    keys = keys_of(three._operations.keyspace.prefix, "b", 1)
+    wanted: Any = {"filter": {"run_id": "r"}} if filtered else {}
+    with server.client() as client:
+        entry_id = client.xrange(keys.log)[0][0]
+        for where, number in ((config("b"), 2), (None, 6)):
+            client.zadd(keys.order, {b"c\0" + checkpoint_id + b"\0" + entry_id: 0})
+            assert len(list(three.list(where, **wanted))) == number
+            assert client.zcard(keys.order) == 3
+
+
 @pytest.mark.parametrize("value", [b"", b"x", b"\xff\xfe", b"1-0", b"9" * 400])
 def test_an_index_that_names_no_entry_is_rebuilt(three: RedisStreamSaver, server: Server, value: bytes) -> None:
     """The log has the values, so reads are right."""
