@@ -130,12 +130,17 @@ class EventGone(CallerError, LookupError):
     """The event of a feed's pointer no longer exists; skip the pointer.
 
     `reason` is "pruned" if the thread exists without the event, otherwise "expired" or "deleted". An expired thread
-    counts as deleted once its partition has forgotten it.
+    counts as deleted once its partition has forgotten it. `thread_id` and `event_id` name the event of a pointer that was
+    loaded; they are None where no pointer was.
     """
 
-    def __init__(self, message: str, reason: str = "deleted") -> None:
+    def __init__(
+        self, message: str, reason: str = "deleted", *, thread_id: str | None = None, event_id: str | None = None
+    ) -> None:
         super().__init__(message)
         self.reason = reason
+        self.thread_id = thread_id
+        self.event_id = event_id
 
 
 class BeforeFirstEvent(CallerError, LookupError):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from eventlog.errors import InvalidArgument
+from eventlog.errors import CorruptEntry, InvalidArgument
 from eventlog.framing import counted, ordered, unordered
 
 if TYPE_CHECKING:
@@ -164,6 +164,16 @@ class ThreadKeys:
         """Note for the signer that the thread was deleted."""
         if self.signer is not None:
             self.signer.forget(self.thread)
+
+    def split_sort_key(self, member: bytes) -> tuple[str, str, bytes]:
+        """Namespace, checkpoint id and entry id in a sort key of the order. Raises `CorruptEntry`."""
+        try:
+            return split_sort_key(member)
+        except ValueError as error:
+            raise CorruptEntry(
+                f"Thread {self.thread.decode()!r}: {self.order.decode()!r} has {member!r:.100}, which this package does not write. "
+                "Rebuild the thread's views: saver.rebuild, or agentlog rebuild."
+            ) from error
 
     def head(self, namespace: bytes) -> bytes:
         """The hash of a namespace's latest checkpoint, with values and pending writes."""

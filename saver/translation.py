@@ -342,17 +342,30 @@ def config_of(thread_id: str, namespace: str, checkpoint_id: str) -> RunnableCon
 
 
 def metadata_text(thread_id: str, metadata: Mapping[str, Any], key: str) -> str:
-    """Returns a value of metadata as text, the form that it has in the feed."""
+    """Returns a value of metadata as text, the form that it has in the feed.
+
+    Raises `InvalidArgument` for a value without a text.
+    """
     value = metadata.get(key)
-    written = "" if value is None else str(value)
+    written = "" if value is None else _written(thread_id, key, value)
     if not written.isascii():
         text(f"Thread {thread_id!r}: metadata {key!r}", written)
     return written
 
 
 def _names_another(metadata: Mapping[str, Any], thread_id: str) -> bool:
-    """Whether metadata names another thread than this."""
-    return "thread_id" in metadata and str(metadata["thread_id"]) != thread_id
+    """Whether metadata names another thread than this. Raises `InvalidArgument`."""
+    return "thread_id" in metadata and _written(thread_id, "thread_id", metadata["thread_id"]) != thread_id
+
+
+def _written(thread_id: str, key: str, value: object) -> str:
+    """A value of metadata as `str` writes it; raises `InvalidArgument` where that fails."""
+    try:
+        return str(value)
+    except Exception as error:
+        raise InvalidArgument(
+            f"Thread {thread_id!r}: metadata {key!r} has no text, since str() raised {type(error).__name__}. Pass a text."
+        ) from error
 
 
 def _checked_name(channel: object) -> str:

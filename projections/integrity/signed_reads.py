@@ -16,14 +16,15 @@ from eventlog.codec import EMPTY, Malformed, base_of, counted_part, is_delta, pa
 from eventlog.errors import CorruptEntry, SignatureInvalid
 from eventlog.events import decode_versions
 from eventlog.flow import Call, Flow, load_script
-from eventlog.keys import ThreadKeys, split_sort_key, value_name
+from eventlog.keys import ThreadKeys, value_name
+from eventlog.printable import printable
 from projections.integrity.verify import verify_thread
 from projections.log.pages import scan_log
 from projections.log.signatures import Names
 from projections.values.pieces import Pieces
 from projections.values.stored import Ancestor, View
 
-__all__ = ["check_ancestors", "check_bare", "check_views", "read_signed"]
+__all__ = ["check_ancestors", "check_bare", "check_views"]
 
 READ_NAMED = load_script("projections/integrity/read_named")
 AT_ONCE = 50
@@ -47,9 +48,10 @@ class _Entries:
             replies = yield Call(READ_NAMED, [self.keys.log], some)
             for entry_id, flat in zip(some, replies, strict=True):
                 if not flat:
+                    named = printable(entry_id.decode(errors="replace"))[:99]
                     raise CorruptEntry(
-                        f"The log of thread {self.keys.thread.decode()!r} lacks entry {entry_id.decode(errors='replace')}. Restore "
-                        "the log from a backup, or delete the thread."
+                        f"The log of thread {self.keys.thread.decode()!r} lacks entry {named}. Restore the log from a backup, or "
+                        "delete the thread."
                     )
                 yield from self._names.check(entry_id, flat)
                 self.flat[entry_id] = flat
@@ -91,7 +93,7 @@ class _Entries:
 
     def check_envelope(self, sort_key: bytes, envelope: bytes) -> None:
         """Checks that an envelope is that of an entry, and agrees with its sort key."""
-        namespace, checkpoint_id, entry_id = split_sort_key(sort_key)
+        namespace, checkpoint_id, entry_id = self.keys.split_sort_key(sort_key)
         self.require(entry_id, envelope == self.field(entry_id, b"e"))
         self.require(entry_id, (namespace, checkpoint_id) == self.named(entry_id))
 
@@ -124,16 +126,6 @@ class _Entries:
         self.require(entry_id, self.named(entry_id) == checkpoint)
 
 
-def read_signed(keys: ThreadKeys, entry_ids: Sequence[bytes]) -> Flow[list[list[bytes]]]:
-    """The fields of some entries, their signatures checked.
-
-    A round trip per 50 entries. Raises `SignatureInvalid`, or `CorruptEntry` if the log lacks an entry.
-    """
-    entries = _Entries(keys)
-    yield from entries.fetch(entry_ids)
-    return [entries.flat[entry_id] for entry_id in entry_ids]
-
-
 def check_views(keys: ThreadKeys, views: Sequence[View], pieces: Pieces) -> Flow[None]:
     """Checks checkpoints that a script read from the log.
 
@@ -143,7 +135,7 @@ def check_views(keys: ThreadKeys, views: Sequence[View], pieces: Pieces) -> Flow
     if keys.signer is None or not views:
         return
     entries = _Entries(keys)
-    yield from entries.fetch_bases(view.entry_id for view in views)
+    yield from entries.fetch_bases([keys.split_sort_key(view.sort_key)[2] for view in views])
     yield from entries.fetch([*pieces.entry_ids(), *(writes[0] for view in views for writes in view.writes)])
     absent: set[tuple[str, bytes]] = set()
     for view in views:
@@ -189,7 +181,7 @@ def check_bare(keys: ThreadKeys, views: Sequence[Sequence[bytes]]) -> Flow[None]
     if keys.signer is None or not views:
         return
     entries = _Entries(keys)
-    yield from entries.fetch(split_sort_key(sort_key)[2] for _, sort_key in views)
+    yield from entries.fetch([keys.split_sort_key(sort_key)[2] for _, sort_key in views])
     for envelope, sort_key in views:
         entries.check_envelope(sort_key, envelope)
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from eventlog.errors import ThreadNotFound
 from eventlog.flow import Flow
 from eventlog.keys import Keyspace, ThreadKeys
+from eventlog.printable import word
 from eventlog.transport.drivers import Runner
 from projections.maintenance.check import Checked, Difference, check_thread
 from projections.maintenance.check_registry import check_registry
@@ -81,9 +82,8 @@ def _report(options: Options, checked: Checked | None, differences: Sequence[Dif
     """Write the differences of a thread, or of the registry (None)."""
     if not options.json:
         for one in differences:
-            output.line(
-                f"registry: {one.what}" if checked is None else f"thread {checked.thread_id}: {one.view}: {one.what}"
-            )
+            where = "registry" if checked is None else f"thread {word(checked.thread_id)}: {one.view}"
+            output.line(f"{where}: {one.what}")
     elif checked is not None or differences:
         output.json_line(_object(checked, differences))
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from eventlog.printable import word
 from projections.log.pages import entry_order
 from saver.cli import display, output
 from saver.cli.app import Options, command
@@ -44,7 +45,7 @@ def diff(
         states = {"before": first.checkpoint_id, "after": last.checkpoint_id}
         output.json_line({**states, "changes": [output.change_object(one) for one in changes]})
         return code
-    output.note(f"From {first.checkpoint_id} to {last.checkpoint_id}:")
+    output.note(f"From {word(first.checkpoint_id)} to {word(last.checkpoint_id)}:")
     display.write_changes(changes, full=full, indent="")
     if not changes:
         output.note("There is no difference.")

@@ -19,11 +19,12 @@ from eventlog.feed.feed import ActivityFeed
 from eventlog.feed.position import Position
 from eventlog.feed.reading import Start
 from eventlog.feed.tail import Tail
+from eventlog.printable import word
 from projections.time_travel.moment import parsed_time
 from saver.cli import output
 from saver.cli.app import Options, command
 from saver.cli.arguments import Limit
-from saver.cli.display import KIND_STYLES, Field, Lines
+from saver.cli.display import KIND_STYLES, Field, Lines, names_of
 from saver.cli.output import BadInput, time_text
 
 __all__ = ["ending_on_sigterm", "tail"]
@@ -133,8 +134,9 @@ def _show(options: Options) -> Callable[[Activity], None]:
 
     def show(activity: Activity) -> None:
         step = "" if activity.step is None else str(activity.step)
-        names = [",".join(activity.nodes), activity.namespace, ",".join(activity.channels)]
-        cells = [time_text(activity.time, local=options.local), activity.thread_id, activity.kind, step, *names]
+        names = [names_of(activity.nodes, ","), word(activity.namespace), names_of(activity.channels, ",")]
+        time = time_text(activity.time, local=options.local)
+        cells = [time, word(activity.thread_id), word(activity.kind), step, *names]
         lines.write(cells, kind=KIND_STYLES.get(activity.kind, ""))
 
     return show
