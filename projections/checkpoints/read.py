@@ -99,8 +99,8 @@ def _read_signed(keys: ThreadKeys, arguments: list[Argument], heads: list[bytes]
     found = Found.in_reply((yield from call(keys, READ, arguments, heads)))
     if found is None:
         return None
-    yield from check_views(keys, [found.view], found.pieces)
-    keys.note(found.last, found.digest)
+    known = yield from check_views(keys, [found.view], found.pieces)
+    keys.note(found.last, found.digest, known)
     return decode_view(keys, found.view, found.pieces)
 
 

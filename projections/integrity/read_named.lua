@@ -1,8 +1,9 @@
 -- Reads some entries of a log whole.
 --
+-- Preludes: projections/log/log_ends.
 -- KEYS: 1 log.
 -- ARGV: entry ids.
--- Reply: the fields of each entry, {} if the log does not have it.
+-- Reply: the seals of the log's first and last entry, '' for none; the fields of each entry, {} if the log does not have it.
 -- Guarantees: only reads.
 
 local LOG = KEYS[1]
@@ -11,4 +12,4 @@ for i, entry_id in ipairs(ARGV) do
   local entry = redis.call('XRANGE', LOG, entry_id, entry_id)[1]
   out[i] = entry and entry[2] or {}
 end
-return out
+return { seals_of(LOG), out }

@@ -17,6 +17,7 @@ from eventlog.errors import CorruptEntry, SignatureInvalid
 from eventlog.events import decode_versions
 from eventlog.flow import Call, Flow, load_script
 from eventlog.keys import ThreadKeys, split_sort_key, value_name
+from eventlog.signing import Known
 from projections.integrity.verify import verify_thread
 from projections.log.pages import scan_log
 from projections.log.signatures import Names
@@ -37,21 +38,21 @@ class _Entries:
         self.keys = keys
         self.flat: dict[bytes, list[bytes]] = {}
         self._fields: dict[bytes, dict[bytes, bytes]] = {}
-        self._names = Names(keys)
+        self.names = Names(keys)
 
     def fetch(self, wanted: Iterable[bytes]) -> Flow[None]:
         """Fetches entries that were not fetched yet."""
         missing = [entry_id for entry_id in dict.fromkeys(wanted) if entry_id not in self.flat]
         for first in range(0, len(missing), AT_ONCE):
             some = missing[first : first + AT_ONCE]
-            replies = yield Call(READ_NAMED, [self.keys.log], some)
+            self.names.ends, replies = yield Call(READ_NAMED, [self.keys.log], some)
             for entry_id, flat in zip(some, replies, strict=True):
                 if not flat:
                     raise CorruptEntry(
                         f"The log of thread {self.keys.thread.decode()!r} lacks entry {entry_id.decode(errors='replace')}. Restore "
                         "the log from a backup, or delete the thread."
                     )
-                yield from self._names.check(entry_id, flat)
+                yield from self.names.check(entry_id, flat)
                 self.flat[entry_id] = flat
                 self._fields[entry_id] = paired(flat[4:])
 
@@ -134,14 +135,14 @@ def read_signed(keys: ThreadKeys, entry_ids: Sequence[bytes]) -> Flow[list[list[
     return [entries.flat[entry_id] for entry_id in entry_ids]
 
 
-def check_views(keys: ThreadKeys, views: Sequence[View], pieces: Pieces) -> Flow[None]:
-    """Checks checkpoints that a script read from the log.
+def check_views(keys: ThreadKeys, views: Sequence[View], pieces: Pieces) -> Flow[Known | None]:
+    """Checks checkpoints that a script read from the log, and returns the life for `ThreadKeys.note`.
 
     A round trip per 50 entries that they come from, and one per base of their versions. None if the thread has no signer.
     Raises `SignatureInvalid` or `CorruptEntry`.
     """
     if keys.signer is None or not views:
-        return
+        return None
     entries = _Entries(keys)
     yield from entries.fetch_bases(view.entry_id for view in views)
     yield from entries.fetch([*pieces.entry_ids(), *(writes[0] for view in views for writes in view.writes)])
@@ -164,6 +165,7 @@ def check_views(keys: ThreadKeys, views: Sequence[View], pieces: Pieces) -> Flow
             entries.check_writes(writes, (namespace, checkpoint_id))
     if absent:
         yield from _check_absent(keys, absent)
+    return entries.names.known
 
 
 def _check_absent(keys: ThreadKeys, absent: set[tuple[str, bytes]]) -> Flow[None]:

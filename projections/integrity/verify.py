@@ -6,7 +6,8 @@ Theory of operation.
    account for gaps.
 2. `evidence.py` compares the log with what is known of it elsewhere: index, stream, feed, and digests that were exported.
 3. With keys, `seals.py` checks the signatures. Every entry is signed, for this thread or for the thread that it was copied from, by
-   a writer that uses each of its numbers once. Each entry that a writer had seen is still there, or was removed by order.
+   a writer that uses each of its numbers once, and in one life of the thread. Each entry that a writer had seen is still there, or
+   was removed by order.
 
 A log that agents write to is verified up to its end when verifying began. If there are findings and the log has changed meanwhile
 (pruned, deleted, started over), it is verified once more.
@@ -35,7 +36,7 @@ from projections.integrity.findings import Findings, Verified, text_of
 from projections.integrity.log_end import LogState, log_end, log_state
 from projections.integrity.seals import Seals
 from projections.log.pages import READ_ENTRIES, entry_order, pages_of
-from projections.log.signatures import sources_of
+from projections.log.signatures import Source, sources_of
 
 __all__ = ["Verification", "verify_thread"]
 
@@ -52,7 +53,7 @@ class Verification:
     Memory: the findings, and what `Chain` and `Seals` keep.
     """
 
-    def __init__(self, thread: str, signer: Signer | None = None, copied: Sequence[tuple[int, bytes]] = ()) -> None:
+    def __init__(self, thread: str, signer: Signer | None = None, copied: Sequence[Source] = ()) -> None:
         self.thread = thread
         self.findings = Findings()
         self.chain = Chain(self.findings.find)
@@ -102,6 +103,7 @@ class Verification:
             0 if self.seals is None else self.seals.right,
             tuple(self.findings),
             self.unchecked,
+            0 if self.seals is None else self.seals.unmarked,
         )
 
 

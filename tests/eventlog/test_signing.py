@@ -19,6 +19,7 @@ from eventlog.framing import counted, split_counted
 from eventlog.signing import FORGED, UNSIGNED, Signer, SigningKey, seal_of
 
 SECRET = b"a secret of sixteen bytes or more"
+LIFE = b"8 bytes!"
 FIELDS = [b"k", b"writes", b"v", b"1", b"e", b"envelope"]
 KEYS = [lambda: SigningKey.hmac(SECRET), lambda: SigningKey.ed25519(bytes(range(32)))]
 
@@ -42,11 +43,11 @@ def test_what_is_signed_is_accepted(key: SigningKey) -> None:
         signer.check(b"t", b"1-0", FIELDS)
 
 
-@pytest.mark.parametrize("part", range(6))
-def test_every_part_of_a_seal_is_signed(key: SigningKey, part: int) -> None:
-    """The key's name, the writer and its count, what it had seen, and the signature itself."""
+@pytest.mark.parametrize(("life", "part"), [*((LIFE, part) for part in range(8)), *((b"", part) for part in range(6))])
+def test_every_part_of_a_seal_is_signed(key: SigningKey, life: bytes, part: int) -> None:
+    """Version and life, the key's name, the writer and its count, what it had seen, and the signature itself."""
     signer = Signer(key)
-    signer.note(b"t", b"5-0", b"digest")
+    signer.note(b"t", b"5-0", b"digest", life)
     fields = signer.sign(b"t", FIELDS)
     told = split_counted(fields[-1])
     told[part] = told[part][:-1] + b"7"
@@ -83,7 +84,7 @@ def test_a_second_seal_does_not_hide_the_first(key: SigningKey) -> None:
 def test_what_a_writer_has_seen(key: SigningKey) -> None:
     """Is in the next seal of that thread, until the thread is deleted; counts rise over all threads."""
     signer = Signer(key)
-    signer.note(b"t", b"5-0", b"digest")
+    signer.note(b"t", b"5-0", b"digest", LIFE)
     seals = [seal_of(signer.sign(thread, FIELDS))[0] for thread in (b"t", b"u")]
     signer.forget(b"t")
     seals.append(seal_of(signer.sign(b"t", FIELDS))[0])
@@ -99,8 +100,8 @@ def test_a_writer_remembers_the_latest_threads(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(signing, "SEEN", 2)
     signer = Signer(SigningKey.hmac(SECRET))
     for thread in (b"t", b"u", b"t", b"v"):
-        signer.note(thread, b"5-0", b"digest")
-    signer.note(b"w", b"", None)
+        signer.note(thread, b"5-0", b"digest", LIFE)
+    signer.note(b"w", b"", None, LIFE)
     seals = {thread: seal_of(signer.sign(thread, FIELDS))[0] for thread in (b"t", b"u", b"v", b"w")}
     assert {thread for thread, seal in seals.items() if seal and seal.seen} == {b"t", b"v"}
 

@@ -571,7 +571,7 @@ def log_of(count: int, signer: Signer | None = None) -> list[Entry]:
         digest = link(digest, entry_id, number, content_digest(fields))
         entries.append((entry_id, [b"n", b"%d" % number, b"d", digest, *fields]))
         if signer is not None:
-            signer.note(b"t", entry_id, digest)
+            signer.note(b"t", entry_id, digest, signer.known(b"t").life)
     return entries
 
 
