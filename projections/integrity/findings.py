@@ -8,7 +8,15 @@ from typing import Any, Literal
 __all__ = ["Finding", "Findings", "Kind", "Verified", "text_of"]
 
 Kind = Literal[
-    "altered", "missing", "reordered", "inserted", "truncated", "rolled back", "repeated", "changed", "removed",
+    "altered",
+    "missing",
+    "reordered",
+    "inserted",
+    "truncated",
+    "rolled back",
+    "repeated",
+    "changed",
+    "removed",
     "other life",
 ]
 

@@ -1,6 +1,6 @@
 """Checks the signatures of a thread's entries as they are read.
 
-A copy keeps the signatures of its source. So an entry is checked under the id of the thread that it was signed for. All entries that
+A copy keeps the signatures of its source. So an entry is checked under the id of the thread that it was signed for. The entries that
 were signed for the thread itself must be of one life (`eventlog.signing`).
 """
 
@@ -23,7 +23,9 @@ __all__ = ["OLDER", "CopiedSeals", "Names", "Source", "learn", "signed_page", "s
 
 OTHER_LIFE = "was signed in another life of the thread: before it was deleted and written again, or after"
 NOT_COPIED = "was signed for the source of this copy, and is not among the entries that were copied"
-OLDER = "began under an older version, without the mark of a life: entries of an earlier life of that thread are not found"
+OLDER = (
+    "began under an older version, without the mark of a life: entries of an earlier life of that thread are not found"
+)
 _REMEDY = "It was not deserialized. Verify the thread, and restore its log from an export or a backup."
 
 

@@ -84,9 +84,7 @@ READS: dict[str, Callable[[RedisStreamSaver], Any]] = {
     "by id": lambda saver: call_now(saver, "get_tuple", config("t", 8)),
     "list": lambda saver: call_now(saver, "list", config("t")),
     "list of all": lambda saver: call_now(saver, "list", None),
-    "delta history": lambda saver: call_now(
-        saver, "get_delta_channel_history", config=config("t"), channels=["n"]
-    ),
+    "delta history": lambda saver: call_now(saver, "get_delta_channel_history", config=config("t"), channels=["n"]),
     "as of": lambda saver: call_now(saver, "get_tuple_as_of", config("t"), 16),
     "replay": lambda saver: [one.state for one in saver.replay("t")],
     "prune": lambda saver: saver.prune(["t"], keep_last=2),
