@@ -1,7 +1,7 @@
 """Checks the signatures of a thread's entries as they are read.
 
-A copy keeps the signatures of its source. So an entry is checked under the id of the thread that it was signed for. The entries that
-were signed for the thread itself must be of one life (`eventlog.signing`).
+A copy keeps the signatures of its source. So an entry is checked under the id of the thread that it was signed for. The entries
+that were signed for the thread itself must be of one life (`eventlog.signing`).
 """
 
 from __future__ import annotations

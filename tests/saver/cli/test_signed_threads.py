@@ -20,7 +20,9 @@ SECRET = "a secret of sixteen bytes or more"
 
 
 @pytest.fixture(params=["hmac in the environment", "public half of ed25519"])
-def key(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[SigningKey, list[str]]:
+def key(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[SigningKey, list[str]]:
     """A key to sign with, and the words that give commands what verifies it."""
     if request.param.startswith("hmac"):
         monkeypatch.setenv("AGENTLOG_KEY", SECRET)
@@ -120,7 +122,11 @@ def test_states_before_what_is_not_signed_are_shown(agentlog: Agentlog, key: tup
     signing, with_key = key
     fill(agentlog, signing, "t")
     tamper(agentlog, "t", ALTERED["wrongly signed"][1])
-    for words in (["show", "t", "--at", "4"], ["diff", "t", "@2", "@4"], ["replay", "t", "--until", "4", "--speed", "9999x"]):
+    for words in (
+        ["show", "t", "--at", "4"],
+        ["diff", "t", "@2", "@4"],
+        ["replay", "t", "--until", "4", "--speed", "9999x"],
+    ):
         done = agentlog(*words, "--json", *with_key)
         assert (done.code, {one["signature"] for one in done.objects}) == (0, {"right"}), done.err
     assert agentlog("show", "t", checkpoint_id(2), *with_key).code == 0
@@ -207,9 +213,7 @@ def test_exports_of_all_leave_out_what_is_not_signed(
     assert {json.loads(line)["thread"] for line in (tmp_path / "lines").read_text().splitlines()} == {"t"}
 
 
-def test_events_of_another_life_are_marked_and_refused(
-    agentlog: Agentlog, key: tuple[SigningKey, list[str]]
-) -> None:
+def test_events_of_another_life_are_marked_and_refused(agentlog: Agentlog, key: tuple[SigningKey, list[str]]) -> None:
     """As the finding says."""
     signing, with_key = key
     fill(agentlog, signing, "t")
