@@ -209,7 +209,8 @@ def save_writes(keys: ThreadKeys, event: WritesSaved, *, ttl: int, about: About)
         packed = _packed(keys, [encode_event(part) for part in spread], knowledge)
         status, *saved = yield from call(keys, SAVE_WRITES, [*arguments, *packed], heads, shared=True)
         if status == b"ok":
-            keys.note(*saved, knowledge)
+            entry_id, digest = saved
+            keys.note(entry_id, digest, knowledge)
         if status != b"unseen":
             return
         learn(keys, saved)

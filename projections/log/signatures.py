@@ -121,13 +121,14 @@ class Names:
 
     def _problem(self, seal: Seal, source: Source | None) -> str:
         """The reason to refuse an entry that is signed all right, "" if there is none."""
-        if source is not None:
-            return "" if source.has(seal) else NOT_COPIED
+        if source is not None and not source.has(seal):
+            return NOT_COPIED
         if self.life is None:
             self.life = seal.life
         ends = (self.ends or ())[1 if self.copied else 0 :]  # the first entry of a copy is the source's
         lives = {self.life, *filter(None, map(life_of, ends))}
-        return OTHER_LIFE if lives != {seal.life} else ""
+        own = seal.life if source is None else self.life  # of a copied entry that of the record which lists it
+        return OTHER_LIFE if lives != {own} else ""
 
 
 def source_at(copied: Iterable[Source], entry_id: bytes) -> Source | None:

@@ -102,7 +102,8 @@ def copy_thread(
                 "Delete it first, or copy to another id."
             )
         if status == b"ok":
-            target.note(*stored, known)
+            entry_id, digest = stored
+            target.note(entry_id, digest, known)
         if status != b"moved":
             return
     raise ThreadBusy(

@@ -288,6 +288,25 @@ def test_an_altered_source_is_not_copied(on: Open, audit: Audit) -> None:
     assert saver.verify("copy").sound
 
 
+def test_a_copy_of_an_earlier_life_does_not_enter_a_later_one(on: Open, audit: Audit) -> None:
+    """With the event that ended it: neither its own events nor the copied ones are read."""
+    tampering = Tampering(audit.client, audit.keyspace.thread(b"t"))
+    saver = on()
+    fill(saver, "s", range(1, 3))
+    saver.copy_thread("s", "t")
+    copied = tampering.entries()
+    saver.delete_thread("t")
+    fill(saver, numbers=range(3, 6))
+    present = tampering.entries()
+    moved = [(later(copied, at), flat) for at, (_, flat) in enumerate(present, 1)]
+    tampering.write(chained([*copied, *moved]))
+    audit.forget_views("t")
+    assert "other life" in kinds(on().verify("t"))
+    for number in (None, 1, 4):
+        with pytest.raises(SignatureInvalid, match="another life"):
+            on().get_tuple(config("t", number))
+
+
 @pytest.mark.parametrize("seals", [{"x": [1]}, {"": ["1"]}, [1], {"00": 1}], ids=str)
 def test_a_copy_that_lists_no_seals_is_refused(on: Open, audit: Audit, key: SigningKey, seals: Any) -> None:
     """An end of a copy whose list has another form counts as none."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization as forms
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from eventlog.signing import SigningKey
+from eventlog.signing import Known, SigningKey
 from saver import RedisStreamSaver
+from saver.cli.marks import Marks
 from tests.projections.tampering import Entry, Tampering, bent, chained, later
 from tests.saver.audit import Audit, checkpoint_id, config, put_of
 from tests.saver.cli.commands import Agentlog, put
@@ -69,7 +71,7 @@ COMMANDS = {
     "replay": ["replay", "t", "--speed", "9999x"],
     "export": ["export", "t", "FILE"],
     "export lines": ["export", "t", "FILE", "--jsonl", "--values"],
-    "archive": ["archive", "t", "FILE"],
+    "archive": ["archive", "t", "FILE"],  # before a public half, which cannot sign the removal, is refused
 }
 
 
@@ -90,8 +92,6 @@ def test_commands_refuse_what_is_not_signed(
     fill(agentlog, signing, "t")
     file = tmp_path / "file"
     given = [str(file) if word == "FILE" else word for word in words]
-    if words[0] == "archive" and signing.sign is not None and with_key:
-        pytest.skip("a public half cannot sign the removal")
     tamper(agentlog, "t", change)
     done = agentlog(*given, *form, *with_key)
     assert (done.code, done.out, file.exists()) == (1, "", False), (done, kind)
@@ -100,7 +100,7 @@ def test_commands_refuse_what_is_not_signed(
     assert "agentlog verify" in done.err or "erify the thread" in done.err
 
 
-@pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
+@pytest.mark.parametrize("words", [words for name, words in COMMANDS.items() if name != "archive"], ids=" ".join)
 def test_commands_take_what_is_signed(
     agentlog: Agentlog, key: tuple[SigningKey, list[str]], tmp_path: Path, words: list[str]
 ) -> None:
@@ -108,8 +108,6 @@ def test_commands_take_what_is_signed(
     signing, with_key = key
     fill(agentlog, signing, "t")
     given = [str(tmp_path / "file") if word == "FILE" else word for word in words]
-    if words[0] == "archive" and with_key:
-        pytest.skip("a public half cannot sign the removal")
     done = agentlog(*given, *with_key)
     assert (done.code, done.err.count("agentlog:")) == (0, 0), done.err
     if words[0] in ("show", "diff", "replay"):
@@ -163,19 +161,16 @@ def test_log_without_a_key_marks_nothing(agentlog: Agentlog) -> None:
 
 def test_log_leaves_out_what_was_appended_since(agentlog: Agentlog, monkeypatch: pytest.MonkeyPatch) -> None:
     """An event that came after the log was verified has no mark, so it is not shown."""
-    from saver.cli import log
-
     signing = SigningKey.hmac(SECRET.encode())
     monkeypatch.setenv("AGENTLOG_KEY", SECRET)
     fill(agentlog, signing, "t")
-    made = log.Marks
 
-    def late(*given: object) -> object:
-        marks = made(*given)  # type: ignore[arg-type]
+    def late(*given: Any) -> Marks:
+        marks = Marks(*given)
         fill(agentlog, signing, "t")
         return marks
 
-    monkeypatch.setattr(log, "Marks", late)
+    monkeypatch.setattr("saver.cli.log.Marks", late)
     assert len(agentlog("log", "t", "--json").objects) == 8
 
 
@@ -232,8 +227,6 @@ def test_verify_says_which_threads_an_older_version_began(
     agentlog: Agentlog, key: tuple[SigningKey, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are unchanged, and a note says what is not found in them."""
-    from eventlog.signing import Known
-
     signing, with_key = key
     with monkeypatch.context() as patched:
         patched.setattr(Known, "begun", classmethod(lambda cls, *seen: cls(b"", *seen)))
