@@ -196,6 +196,8 @@ def export_to(
         found = yield from _threads_to_export(keyspace, threads, damaged=damaged)
         written = yield from blocking(file.open_written)
         kept = (yield from _unchanged(found, written, damaged=damaged)) if resume else []
+        if keyspace.signer is not None and not damaged:
+            kept = yield from _signed(keyspace, kept)
         yield from blocking(file.resume, kept)
         done = {one.head.thread: one.head.entries for one in kept}
         left_out = []
@@ -233,6 +235,15 @@ def _unchanged(
         except (CorruptEntry, LogLost):
             end = None
         if end is None or end.digest != head.digest.encode():
+            return written[:number]
+    return written
+
+
+def _signed(keyspace: Keyspace, written: Sequence[WrittenThread]) -> Flow[Sequence[WrittenThread]]:
+    """The written threads before the first that has to be written again, since it is not signed as it should be."""
+    for number, (head, *_) in enumerate(written):
+        found = yield from verify_thread(keyspace.thread(head.thread.encode()), expected={head.sequence: head.digest})
+        if not found.sound:
             return written[:number]
     return written
 

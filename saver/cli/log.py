@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from eventlog.errors import CorruptEntry
 from saver.cli import output
 from saver.cli.app import Options, command
 from saver.cli.arguments import Full, Limit, Namespace, NoValues, Since, ThreadName, Until, bounds
@@ -58,15 +59,19 @@ def log(
     with opened(options, thread) as thread_log:
         marks = Marks(thread_log, signer)
         writer = RowWriter(options, full=full)
-        for row in rows_of(thread_log, after, last, namespace=namespace, patch=patch, values=not no_values):
-            if marks.last is not None and row.recorded.sequence > marks.last:
-                break  # it was appended since the log was verified
-            if not kind or row.kind in kind:
-                marks.mark(row)
-                writer.write(row)
-                shown += 1
-                if shown == limit:
-                    break
+        try:
+            for row in rows_of(thread_log, after, last, namespace=namespace, patch=patch, values=not no_values):
+                if marks.last is not None and row.recorded.sequence > marks.last:
+                    break  # it was appended since the log was verified
+                if not kind or row.kind in kind:
+                    marks.mark(row)
+                    writer.write(row)
+                    shown += 1
+                    if shown == limit:
+                        break
+        except CorruptEntry:
+            marks.report()
+            raise
         if not shown:
             output.note(f"Thread {thread!r} has no such events: see agentlog log without options.")
         return marks.report()

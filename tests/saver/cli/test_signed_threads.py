@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +12,14 @@ import pytest
 from cryptography.hazmat.primitives import serialization as forms
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from eventlog.keys import Keyspace
 from eventlog.signing import Known, SigningKey
+from projections.transfer.export import export_file
+from projections.transfer.files import read_file
+from projections.transfer.format import ThreadHead
 from saver import RedisStreamSaver
 from saver.cli.marks import Marks
+from tests.projections.steps import Steps, is_call
 from tests.projections.tampering import Entry, Tampering, bent, chained, later
 from tests.saver.audit import Audit, checkpoint_id, config, put_of
 from tests.saver.cli.commands import Agentlog, put
@@ -152,6 +158,21 @@ def test_log_marks_what_is_not_signed(
     assert agentlog("log", "t", "--limit", "1", *with_key).code == 1
 
 
+def test_log_reports_marks_and_damage(agentlog: Agentlog, key: tuple[SigningKey, list[str]]) -> None:
+    """Of a log that cannot be read to its end: both, with the exit code of the damage."""
+    signing, with_key = key
+    fill(agentlog, signing, "t")
+
+    def altered(entries: list[Entry]) -> list[Entry]:
+        return [*entries[:3], unsigned(entries[3]), *entries[4:6], (entries[6][0], [*entries[6][1][:4], b"k", b"odd"])]
+
+    tamper(agentlog, "t", altered)
+    done = agentlog("log", "t", "--json", *with_key)
+    assert (done.code, [one["signature"] for one in done.objects][3]) == (3, "unsigned")
+    assert "not signed as it should be" in done.err
+    assert "of thread 't'" in done.err
+
+
 def test_log_without_a_key_marks_nothing(agentlog: Agentlog) -> None:
     """A log that is not signed is as ever."""
     put(agentlog.url, agentlog.prefix, "1")
@@ -206,6 +227,30 @@ def test_exports_of_all_leave_out_what_is_not_signed(
     done = agentlog("export", "--all", str(tmp_path / "lines"), "--jsonl", *with_key)
     assert done.code == 1
     assert {json.loads(line)["thread"] for line in (tmp_path / "lines").read_text().splitlines()} == {"t"}
+
+
+def test_a_part_that_was_begun_without_a_key_is_checked(
+    agentlog: Agentlog, key: tuple[SigningKey, list[str]], tmp_path: Path
+) -> None:
+    """An export with a key does not continue after threads that are not signed."""
+    signing, with_key = key
+    put(agentlog.url, agentlog.prefix, "a")
+    fill(agentlog, signing, "b", "t")
+    path = tmp_path / "file"
+
+    def fail(request: Any) -> None:
+        if is_call(request, "read_entries") and request.keys[0].endswith(b":t"):
+            raise KeyboardInterrupt
+
+    with RedisStreamSaver.from_conn_string(agentlog.url, prefix=agentlog.prefix) as saver:
+        keyspace = Keyspace(agentlog.prefix, 16)
+        for _ in range(2):
+            with contextlib.suppress(KeyboardInterrupt):
+                Steps(saver).run(export_file(keyspace, None, path, overwrite=False), fail)
+    done = agentlog("export", "--all", str(path), "--json", *with_key)
+    (reported,) = done.objects
+    assert (done.code, reported["threads"], [one["thread"] for one in reported["left_out"]]) == (1, 2, ["a"])
+    assert {item.thread for item in read_file(path) if isinstance(item, ThreadHead)} == {"b", "t"}
 
 
 def test_events_of_another_life_are_marked_and_refused(agentlog: Agentlog, key: tuple[SigningKey, list[str]]) -> None:
