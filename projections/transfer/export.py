@@ -96,9 +96,8 @@ def export_thread(keys: ThreadKeys, file: PartFile, *, damaged: bool = False) ->
 def _is_signed(keys: ThreadKeys, end: LogEnd) -> Flow[bool]:
     """Whether a log still has this end; then it was verified. Raises `SignatureInvalid`."""
     found = yield from verify_thread(keys, expected={end.sequence: end.digest.decode(errors="replace")})
-    for one in found.findings:
-        if one.kind not in ("changed", "removed"):
-            raise SignatureInvalid(f"Thread {keys.thread.decode()!r}: {one.message}. {_NOT_EXPORTED}")
+    if not found.sound and (yield from _still_has(keys, end)):
+        raise SignatureInvalid(f"Thread {keys.thread.decode()!r}: {found.findings[0].message}. {_NOT_EXPORTED}")
     return found.sound
 
 

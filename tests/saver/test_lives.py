@@ -15,12 +15,17 @@ from eventlog.chain import link
 from eventlog.codec import content_digest
 from eventlog.errors import SignatureInvalid, ThreadBusy
 from eventlog.events import ThreadCopied, decode_entry, encode_event
+from eventlog.flow import Request
 from eventlog.keys import Keyspace
 from eventlog.signing import Known, Signer, SigningKey, seal_of
 from projections.integrity.findings import Verified
 from projections.log.index import rebuild_index
+from projections.transfer.copy import copy_thread
+from projections.transfer.export import export_file
+from projections.transfer.files import read_file
+from projections.transfer.format import ThreadHead
 from saver import RedisStreamSaver
-from tests.projections.steps import Steps
+from tests.projections.steps import Steps, is_call
 from tests.projections.tampering import Entry, Tampering, chained, later, with_field
 from tests.saver.audit import Audit, config, put_of
 from tests.saver.drivers import call_now
@@ -272,7 +277,7 @@ def test_what_ends_a_copy_names_the_source_its_life_and_its_seals(on: Open, audi
         assert len(list(on().list(config(thread)))) > 1
 
 
-def test_an_altered_source_is_not_copied(on: Open, audit: Audit) -> None:
+def test_an_altered_source_is_not_copied(on: Open, audit: Audit, any_server: Server, prefix: str) -> None:
     """A copy would list what was altered as its own; its beginning, before the alteration, can be copied."""
     tampering = Tampering(audit.client, audit.keyspace.thread(b"t"))
     earlier, present = two_lives(on, tampering)
@@ -281,6 +286,10 @@ def test_an_altered_source_is_not_copied(on: Open, audit: Audit) -> None:
     saver = on()
     with pytest.raises(SignatureInvalid, match="Nothing was copied"):
         saver.copy_thread("t", "copy")
+    with RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix, partitions=1) as plain:
+        fill(plain, "plain")
+    with pytest.raises(SignatureInvalid, match="Thread 'plain': Entry .* is not signed. Nothing was copied"):
+        saver.copy_thread("plain", "copy")
     tampering.write(chained([*present[:8], with_field(present[8], b"g", b"nothing"), *present[9:]]))
     with pytest.raises(SignatureInvalid, match="Nothing was copied"):
         saver.copy_thread("t", "copy")
@@ -305,6 +314,49 @@ def test_a_copy_of_an_earlier_life_does_not_enter_a_later_one(on: Open, audit: A
     for number in (None, 1, 4):
         with pytest.raises(SignatureInvalid, match="another life"):
             on().get_tuple(config("t", number))
+
+
+def test_threads_that_begin_again_meanwhile(on: Open, tmp_path: Path) -> None:
+    """A copy and an export that verify a log, which then is another one, take that."""
+    for what in ("copy", "export"):
+        saver, other = on(), on()
+        fill(saver)
+        steps, keyspace = Steps(saver), saver._operations.keyspace
+
+        def again(request: Request, other: RedisStreamSaver = other) -> None:
+            if is_call(request, "log_state") and len(list(other.list(config("t")))) == 8:
+                other.delete_thread("t")
+                fill(other, numbers=range(1, 4))
+
+        if what == "copy":
+            steps.run(copy_thread(keyspace, keyspace.thread(b"t"), keyspace.thread(b"copy"), ttl=0), again)
+            assert (saver.verify("copy").sound, saver.verify("copy").entries) == (True, 7)
+        else:
+            steps.run(export_file(keyspace, ["t"], tmp_path / "file", overwrite=False), again)
+            assert [item.entries for item in read_file(tmp_path / "file") if isinstance(item, ThreadHead)] == [6]
+        saver.delete_thread("t")
+
+
+def test_ends_of_copies_that_are_none(on: Open, audit: Audit, key: SigningKey) -> None:
+    """One that was signed for another thread, and one that the end of a later copy does not list, lead nowhere."""
+    saver = on()
+    fill(saver, "s", range(1, 3))
+    saver.copy_thread("s", "u")
+    saver.copy_thread("u", "t")
+    tampering = Tampering(audit.client, audit.keyspace.thread(b"t"))
+    entries = tampering.entries()
+    (_, ends_u), (_, ends_t) = entries[-2:]
+    another = Signer(key).sign(b"u", seal_of(ends_u)[1][4:], Known.begun(entries[-3][0], entries[-3][1][3]))
+    for forged in (
+        [*entries[:-2], (entries[-2][0], [*ends_u[:4], *another]), entries[-1]],
+        [*entries[:-1], (entries[-1][0], ends_u)],
+        [*entries[:-2], (entries[-2][0], ends_t), (entries[-1][0], ends_u)],
+    ):
+        tampering.write(chained(forged))
+        audit.forget_views("t")
+        assert not on().verify("t").sound
+        with pytest.raises(SignatureInvalid):
+            on().get_tuple(config("t"))
 
 
 @pytest.mark.parametrize("seals", [{"x": [1]}, {"": ["1"]}, [1], {"00": 1}], ids=str)
