@@ -45,7 +45,9 @@ class _Entries:
         missing = [entry_id for entry_id in dict.fromkeys(wanted) if entry_id not in self.flat]
         for first in range(0, len(missing), AT_ONCE):
             some = missing[first : first + AT_ONCE]
-            self.names.ends, replies = yield Call(READ_NAMED, [self.keys.log], some)
+            asked = b"" if self.names.ends is not None else b"ends"
+            ends, replies = yield Call(READ_NAMED, [self.keys.log], [asked, *some])
+            self.names.ends = ends if asked else self.names.ends
             for entry_id, flat in zip(some, replies, strict=True):
                 if not flat:
                     raise CorruptEntry(
