@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from eventlog.codec import Malformed
-from eventlog.errors import CorruptEntry, EventLogError, LogLost
+from eventlog.errors import CorruptEntry, EventLogError, LogLost, SignatureInvalid
 from eventlog.flow import Argument, Command, Flow, load_script
 from eventlog.framing import ordered
 from eventlog.keys import ThreadKeys, checkpoint_sort_key
@@ -20,6 +20,8 @@ __all__ = ["READ", "STORE_HEAD", "Found", "damaged", "decode_view", "read_checkp
 
 READ = load_script("projections/checkpoints/read_checkpoint")
 STORE_HEAD = load_script("projections/checkpoints/store_head")
+ATTEMPTS = 20
+"""Attempts to check what was read before the log moves on."""
 
 
 class Found(NamedTuple):
@@ -95,11 +97,23 @@ def read_checkpoint(
 
 
 def _read_signed(keys: ThreadKeys, arguments: list[Argument], heads: list[bytes]) -> Flow[StoredCheckpoint | None]:
-    """A checkpoint from the log, after checking every entry that it comes from."""
-    found = Found.in_reply((yield from call(keys, READ, arguments, heads)))
-    if found is None:
-        return None
-    known = yield from check_views(keys, [found.view], found.pieces)
+    """A checkpoint from the log, after checking every entry that it comes from.
+
+    It is read again if the log has moved on, since entries may have been removed before they were checked.
+    """
+    refused_at = b""
+    for attempts_left in range(ATTEMPTS, 0, -1):
+        found = Found.in_reply((yield from call(keys, READ, arguments, heads)))
+        if found is None:
+            return None
+        try:
+            known = yield from check_views(keys, [found.view], found.pieces)
+        except (CorruptEntry, SignatureInvalid):
+            if found.digest == refused_at or attempts_left == 1:
+                raise
+            refused_at = found.digest
+            continue
+        break
     keys.note(found.last, found.digest, known)
     return decode_view(keys, found.view, found.pieces)
 

@@ -13,7 +13,7 @@ import pytest
 from eventlog import codec
 from eventlog.chain import link
 from eventlog.codec import content_digest
-from eventlog.errors import SignatureInvalid, ThreadBusy
+from eventlog.errors import CorruptEntry, SignatureInvalid, ThreadBusy
 from eventlog.events import ThreadCopied, decode_entry, encode_event
 from eventlog.flow import Request
 from eventlog.keys import Keyspace
@@ -335,6 +335,50 @@ def test_threads_that_begin_again_meanwhile(on: Open, tmp_path: Path) -> None:
             steps.run(export_file(keyspace, ["t"], tmp_path / "file", overwrite=False), again)
             assert [item.entries for item in read_file(tmp_path / "file") if isinstance(item, ThreadHead)] == [6]
         saver.delete_thread("t")
+
+
+def test_logs_that_move_on_before_they_are_checked(on: Open) -> None:
+    """A read that meets a prune or a new life in between reads again, rather than report damage."""
+    saver, other = on(), on()
+    fill(saver)
+    steps = Steps(saver)
+    done: list[str] = []
+
+    def meddle(request: Request) -> None:
+        if is_call(request, "read_named") and len(done) < 2:
+            done.append("pruned" if not done else "deleted")
+            if len(done) == 1:
+                other.prune(["t"], keep_last=2)
+                other.put(*put_of("t", 9, 8))
+            else:
+                other.delete_thread("t")
+                fill(other, numbers=range(1, 4))
+
+    reading = saver._operations.get_tuple(saver.serde, config("t", 3))
+    found = steps.run(reading, meddle)
+    assert found is None
+    assert done == ["pruned"]
+    found = steps.run(saver._operations.get_tuple(saver.serde, config("t")), meddle)
+    assert found is not None
+    assert found.metadata["step"] == 3
+    saver.put(*put_of("t", 4, 3))
+    assert saver.verify("t").sound
+
+
+def test_a_log_that_always_moves_on_is_refused_in_the_end(on: Open) -> None:
+    """With the last error."""
+    saver, other = on(), on()
+    fill(saver, numbers=range(1, 3))
+    steps = Steps(saver)
+
+    def meddle(request: Request) -> None:
+        if is_call(request, "read_named"):
+            other.delete_thread("t")
+            fill(other, numbers=range(1, 3))
+
+    with pytest.raises((CorruptEntry, SignatureInvalid), match="'t'"):
+        steps.run(saver._operations.get_tuple(saver.serde, config("t")), meddle)
+    assert len(steps.calls("read_named")) == 20
 
 
 def test_ends_of_copies_that_are_none(on: Open, audit: Audit, key: SigningKey) -> None:
