@@ -101,21 +101,21 @@ def _read_signed(keys: ThreadKeys, arguments: list[Argument], heads: list[bytes]
 
     It is read again if the log has moved on, since entries may have been removed before they were checked.
     """
-    refused_at = b""
-    for attempts_left in range(ATTEMPTS, 0, -1):
+    refused_at, attempts = b"", 0
+    while True:
+        attempts += 1
         found = Found.in_reply((yield from call(keys, READ, arguments, heads)))
         if found is None:
             return None
         try:
             known = yield from check_views(keys, [found.view], found.pieces)
         except (CorruptEntry, SignatureInvalid):
-            if found.digest == refused_at or attempts_left == 1:
+            if found.digest == refused_at or attempts == ATTEMPTS:
                 raise
             refused_at = found.digest
-            continue
-        break
-    keys.note(found.last, found.digest, known)
-    return decode_view(keys, found.view, found.pieces)
+        else:
+            keys.note(found.last, found.digest, known)
+            return decode_view(keys, found.view, found.pieces)
 
 
 def remember(cache: ValueCache, keys: ThreadKeys, stored: StoredCheckpoint) -> None:

@@ -378,7 +378,7 @@ def test_a_log_that_always_moves_on_is_refused_in_the_end(on: Open) -> None:
 
     with pytest.raises((CorruptEntry, SignatureInvalid), match="'t'"):
         steps.run(saver._operations.get_tuple(saver.serde, config("t")), meddle)
-    assert len(steps.calls("read_named")) == 20
+    assert len(steps.calls("read_checkpoint")) == 20
 
 
 def test_ends_of_copies_that_are_none(on: Open, audit: Audit, key: SigningKey) -> None:
