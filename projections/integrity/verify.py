@@ -9,8 +9,8 @@ Theory of operation.
    a writer that uses each of its numbers once, and in one life of the thread. Each entry that a writer had seen is still there, or
    was removed by order.
 
-A log that agents write to is verified up to its end when verifying began. If there are findings and the log has changed meanwhile
-(pruned, deleted, started over), it is verified once more.
+A log that agents write to is verified up to its end when verifying began. If there are findings and the log or its feed has changed
+meanwhile (pruned, deleted, started over), it is verified once more.
 
 Verifying does not prove these:
 
@@ -126,15 +126,22 @@ def verify_thread(
         ThreadNotFound: the thread has no log, and the feed knows of none that should be there.
 
     """
-    thread = keys.thread.decode()
-    for attempt in range(ATTEMPTS):
-        if attempt or known is None:
-            known = (yield from announced(keys.keyspace, [thread])).get(thread)
+    if known is None:
+        known = yield from _announced(keys)
+    for _ in range(ATTEMPTS):
         before = yield from log_state(keys)
         found = yield from _verified(keys, before, known, expected or {})
-        if found.sound or (yield from log_state(keys)) == before:
+        if found.sound:
+            break
+        known, earlier = (yield from _announced(keys)), known
+        if known == earlier and (yield from log_state(keys)) == before:
             break
     return found
+
+
+def _announced(keys: ThreadKeys) -> Flow[Announced | None]:
+    thread = keys.thread.decode()
+    return (yield from announced(keys.keyspace, [thread])).get(thread)
 
 
 def _verified(keys: ThreadKeys, state: LogState, feed: Announced | None, kept: Mapping[int, str]) -> Flow[Verified]:
