@@ -33,7 +33,7 @@ from saver.translation import Translator
 
 __all__ = ["export_lines", "plain_data"]
 
-_BESIDE = ("values", "writes", "body", "idempotency_key", "check", "base", "parts")
+_BESIDE = ("values", "writes", "body", "idempotency_key", "check", "base", "parts", "seals")
 
 
 def export_lines(

@@ -18,6 +18,7 @@ from eventlog.events import decode_versions
 from eventlog.flow import Call, Flow, load_script
 from eventlog.keys import ThreadKeys, value_name
 from eventlog.printable import printable
+from eventlog.signing import Known
 from projections.integrity.verify import verify_thread
 from projections.log.pages import scan_log
 from projections.log.signatures import Names
@@ -38,14 +39,16 @@ class _Entries:
         self.keys = keys
         self.flat: dict[bytes, list[bytes]] = {}
         self._fields: dict[bytes, dict[bytes, bytes]] = {}
-        self._names = Names(keys)
+        self.names = Names(keys)
 
     def fetch(self, wanted: Iterable[bytes]) -> Flow[None]:
         """Fetches entries that were not fetched yet."""
         missing = [entry_id for entry_id in dict.fromkeys(wanted) if entry_id not in self.flat]
         for first in range(0, len(missing), AT_ONCE):
             some = missing[first : first + AT_ONCE]
-            replies = yield Call(READ_NAMED, [self.keys.log], some)
+            asked = b"" if self.names.ends is not None else b"ends"
+            ends, replies = yield Call(READ_NAMED, [self.keys.log], [asked, *some])
+            self.names.ends = ends if asked else self.names.ends
             for entry_id, flat in zip(some, replies, strict=True):
                 if not flat:
                     named = printable(entry_id.decode(errors="replace"))[:99]
@@ -53,7 +56,7 @@ class _Entries:
                         f"The log of thread {self.keys.thread.decode()!r} lacks entry {named}. Restore the log from a backup, or "
                         "delete the thread."
                     )
-                yield from self._names.check(entry_id, flat)
+                yield from self.names.check(entry_id, flat)
                 self.flat[entry_id] = flat
                 self._fields[entry_id] = paired(flat[4:])
 
@@ -126,14 +129,24 @@ class _Entries:
         self.require(entry_id, self.named(entry_id) == checkpoint)
 
 
-def check_views(keys: ThreadKeys, views: Sequence[View], pieces: Pieces) -> Flow[None]:
-    """Checks checkpoints that a script read from the log.
+def read_signed(keys: ThreadKeys, entry_ids: Sequence[bytes]) -> Flow[list[list[bytes]]]:
+    """The fields of some entries, their signatures checked.
+
+    A round trip per 50 entries. Raises `SignatureInvalid`, or `CorruptEntry` if the log lacks an entry.
+    """
+    entries = _Entries(keys)
+    yield from entries.fetch(entry_ids)
+    return [entries.flat[entry_id] for entry_id in entry_ids]
+
+
+def check_views(keys: ThreadKeys, views: Sequence[View], pieces: Pieces) -> Flow[Known | None]:
+    """Checks checkpoints that a script read from the log, and returns the life for `ThreadKeys.note`.
 
     A round trip per 50 entries that they come from, and one per base of their versions. None if the thread has no signer.
     Raises `SignatureInvalid` or `CorruptEntry`.
     """
     if keys.signer is None or not views:
-        return
+        return None
     entries = _Entries(keys)
     yield from entries.fetch_bases([keys.split_sort_key(view.sort_key)[2] for view in views])
     yield from entries.fetch([*pieces.entry_ids(), *(writes[0] for view in views for writes in view.writes)])
@@ -156,6 +169,7 @@ def check_views(keys: ThreadKeys, views: Sequence[View], pieces: Pieces) -> Flow
             entries.check_writes(writes, (namespace, checkpoint_id))
     if absent:
         yield from _check_absent(keys, absent)
+    return entries.names.known
 
 
 def _check_absent(keys: ThreadKeys, absent: set[tuple[str, bytes]]) -> Flow[None]:

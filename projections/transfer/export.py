@@ -11,11 +11,12 @@ from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
-from eventlog.errors import CorruptEntry, LogLost, NewerSchema, ThreadBusy, ThreadNotFound
+from eventlog.errors import CorruptEntry, LogLost, NewerSchema, SignatureInvalid, ThreadBusy, ThreadNotFound
 from eventlog.flow import Emit, Flow, blocking
 from eventlog.keys import Keyspace, ThreadKeys
 from projections.integrity.chain import WholeChain
 from projections.integrity.log_end import LogEnd, log_end
+from projections.integrity.verify import verify_thread
 from projections.log.pages import digest_at, entry_order, read_entries
 from projections.registry.read import known_runs, known_threads
 from projections.transfer.files import ExportFile, Name, PartFile, WrittenThread
@@ -27,6 +28,10 @@ __all__ = ["Exported", "LeftOut", "export_file", "export_thread", "export_to"]
 PAGE = 200
 PAGE_BYTES = 4 * 1024 * 1024
 ATTEMPTS = 20
+_NOT_EXPORTED = (
+    "It was not exported. Verify the thread, and restore its log from an export or a backup. An export with damaged=True "
+    "(--damaged) keeps the evidence."
+)
 
 
 class LeftOut(NamedTuple):
@@ -51,12 +56,13 @@ def export_thread(keys: ThreadKeys, file: PartFile, *, damaged: bool = False) ->
     Emits the work on the file, and `Progress`. The thread ends after all of the log was checked. Events that are appended meanwhile
     are left out. If the log is pruned or replaced meanwhile, the thread is undone, and starts over. With `damaged`, the log is not
     checked.
-    Memory: 200 entries or 4 MiB. Round trips: one per such page, and two more.
+    Memory: 200 entries or 4 MiB. Round trips: one per such page, and two more; with a signer those of `verify_thread`, too.
 
     Raises:
         ThreadNotFound: the thread has no log, or no checkpoints.
         ThreadBusy: the log was pruned during each attempt.
         CorruptEntry, LogLost: the log is damaged, or gone.
+        SignatureInvalid: the thread has a signer, and is not signed as it should be.
 
     """
     thread = keys.thread.decode()
@@ -64,6 +70,8 @@ def export_thread(keys: ThreadKeys, file: PartFile, *, damaged: bool = False) ->
         end = yield from log_end(keys, damaged=damaged)
         if end is None:
             raise _not_found(keys)
+        if keys.signer is not None and not damaged and not (yield from _is_signed(keys, end)):
+            continue
         runs = yield from known_runs(keys)
         digest = end.digest.decode(errors="replace")
         head = ThreadHead(thread, end.sequence, digest, end.entries, tuple(run.decode() for run in runs))
@@ -83,6 +91,14 @@ def export_thread(keys: ThreadKeys, file: PartFile, *, damaged: bool = False) ->
             return written
         yield from blocking(file.undo)
     raise ThreadBusy(f"Thread {thread!r} was pruned again and again while it was being exported. Call again later.")
+
+
+def _is_signed(keys: ThreadKeys, end: LogEnd) -> Flow[bool]:
+    """Whether a log still has this end; then it was verified. Raises `SignatureInvalid`."""
+    found = yield from verify_thread(keys, expected={end.sequence: end.digest.decode(errors="replace")})
+    if not found.sound and (yield from _still_has(keys, end)):
+        raise SignatureInvalid(f"Thread {keys.thread.decode()!r}: {found.findings[0].message}. {_NOT_EXPORTED}")
+    return found.sound
 
 
 def _not_found(keys: ThreadKeys) -> ThreadNotFound:
@@ -176,6 +192,8 @@ def export_to(file: PartFile, keyspace: Keyspace, threads: Sequence[str] | None,
         found = yield from _threads_to_export(keyspace, threads, damaged=damaged)
         written = yield from blocking(file.open_written)
         kept = yield from _unchanged(found, written)
+        if keyspace.signer is not None and not damaged:
+            kept = yield from _signed(keyspace, kept)
         yield from blocking(file.resume, kept)
         done = {one.head.thread: one.head.entries for one in kept}
         left_out = []
@@ -187,7 +205,7 @@ def export_to(file: PartFile, keyspace: Keyspace, threads: Sequence[str] | None,
                 continue
             try:
                 done[thread] = yield from export_thread(keys, file, damaged=damaged)
-            except (ThreadNotFound, CorruptEntry, LogLost) as error:
+            except (ThreadNotFound, CorruptEntry, LogLost, SignatureInvalid) as error:
                 if threads is not None or isinstance(error, NewerSchema):
                     raise
                 yield from blocking(file.undo)
@@ -223,6 +241,15 @@ def _has_log(keys: ThreadKeys, head: ThreadHead, last: bytes) -> Flow[bool]:
         return False
     runs = yield from known_runs(keys)
     return tuple(run.decode() for run in runs) == head.runs
+
+
+def _signed(keyspace: Keyspace, written: Sequence[WrittenThread]) -> Flow[Sequence[WrittenThread]]:
+    """The written threads before the first that has to be written again, since it is not signed as it should be."""
+    for number, (head, *_) in enumerate(written):
+        found = yield from verify_thread(keyspace.thread(head.thread.encode()), expected={head.sequence: head.digest})
+        if not found.sound:
+            return written[:number]
+    return written
 
 
 def package_version() -> str:

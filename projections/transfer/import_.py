@@ -240,7 +240,7 @@ def _put_in_place(
         elif status == b"moved":
             raise _too_slow(keys)
         else:
-            keys.note(index.last, index.digest)
+            keys.forget()
             return bool(status == b"ok")
     raise ThreadBusy(f"The index of thread {head.thread!r} was changed again and again. Import again.")
 

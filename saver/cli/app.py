@@ -1,7 +1,7 @@
 """The typer app, the options that all commands share, and their exit codes.
 
     0    fine
-    1    the answer is no, or a bound is exceeded
+    1    the answer is no, a bound is exceeded, or a signature is missing or wrong
     2    bad input: usage, a URL, a name that does not exist (`CallerError`)
     3    the server, the network, or damaged data (`ServerError`); or the output cannot be written
     130  Ctrl-C
@@ -259,6 +259,8 @@ def _with_options(function: Callable[..., Any]) -> Callable[..., None]:
         except (CorruptEntry, SignatureInvalid) as error:
             concerns_a_log = given.get("thread") or given.get("names")  # rather than the feed
             code = output.fail(type(error)(f"{error} {_NEXT}") if concerns_a_log else error, options.url)
+            if isinstance(error, SignatureInvalid):
+                code = 1  # as findings of agentlog verify
         except (EventLogError, BadInput) as error:
             code = output.fail(error, options.url)
         if code:

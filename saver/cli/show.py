@@ -19,6 +19,7 @@ from saver.cli import output
 from saver.cli.app import Options, command
 from saver.cli.arguments import STATE, Full, Namespace, NoValues, ThreadName, typed_moment
 from saver.cli.display import MOST, brief, value_lines
+from saver.cli.key_files import KeyFiles, signer_of
 from saver.cli.output import BadInput, plain_data, time_text
 from saver.cli.thread_log import ThreadLog, opened
 from saver.cli.timeline import stamps_object
@@ -50,29 +51,33 @@ def show(
     ] = None,
     full: Full = False,
     no_values: NoValues = False,
+    key_file: KeyFiles = None,
 ) -> int:
     """Shows a state of a thread.
 
     It shows values, pending writes, metadata and stamps: of the latest checkpoint, of the named one, or of the latest
     one as of a moment. Exit code 1 if there is none, 3 if the log was altered up to there. It writes nothing.
+
+    With a key it refuses a state if anything up to there is not signed as it should be: exit code 1.
     """
     if checkpoint is not None and at is not None:
         raise BadInput("which state? Pass either CHECKPOINT or --at.")
     when = typed_moment(options, at, "--at", thread)
-    with opened(options, thread) as log:
+    with opened(options, thread, signer_of(key_file)) as log:
         stored = _stored(log, namespace or "", checkpoint, when)
         if stored is None:
             output.complain(
                 f"thread {thread!r} has no checkpoint" + (f" in namespace {namespace!r}" if namespace else "")
             )
             return 1
+        latest = checkpoint is None and when is None
+        log.require_signed(None if latest else stored.entry_id)
         shown = _Shown(log, stored, values=not no_values)
         if options.json:
             output.json_line(shown.object())
         else:
             for line in shown.lines(local=options.local, full=full):
                 output.line(line)
-        latest = checkpoint is None and when is None
         return 0 if log.is_whole(None if latest else stored.entry_id) else 3
 
 
@@ -113,6 +118,7 @@ class _Shown:
             "time": self._time,
             "metadata": plain_data(self._metadata),
             "audit": stamps_object(self._stamps),
+            **self._log.mark(),
         }
         if self._values:
             found["values"] = plain_data(self._log.values.all(stored))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -25,6 +26,7 @@ from saver.cli import output
 from saver.cli.app import Options, command
 from saver.cli.arguments import Limit
 from saver.cli.display import KIND_STYLES, Field, Lines, names_of
+from saver.cli.key_files import KEY
 from saver.cli.output import BadInput, time_text
 
 __all__ = ["ending_on_sigterm", "tail"]
@@ -76,6 +78,8 @@ def tail(
     With --json a line also has its position in the feed, and --from continues after it.
     """
     begin = _start(start if start is not None else ("now" if follow else "beginning"), options)
+    if os.environ.get(KEY):
+        output.note("The feed's pointers are not signed. agentlog log THREAD marks the events of a thread.")
     with options.open_feed() as feed, ending_on_sigterm(follow):
         filters = {"kinds": kind, "thread": thread, "namespace": namespace, "node": node}
         activities = _begun(feed, begin, follow=follow, **{name: some or None for name, some in filters.items()})

@@ -29,7 +29,7 @@ from saver.cli import display, output
 from saver.cli.app import Options
 from saver.cli.display import Field, Lines, in_a_field, names_of
 from saver.cli.output import plain_data, time_text
-from saver.cli.thread_log import ThreadLog
+from saver.cli.thread_log import RIGHT, ThreadLog
 from saver.differences import Change, differences
 from saver.nodes import NOTHING, SENDS, Known, nodes_of, targets, writer_of
 
@@ -65,6 +65,8 @@ class Row:
     audit: Mapping[str, Any] = field(default_factory=dict)
     changes: list[Change] | None = None
     """None where they are not asked for, or the state before is missing."""
+    signature: str = ""
+    """With a key, RIGHT or the problem with the event's signature."""
 
     @property
     def kind(self) -> str:
@@ -87,6 +89,8 @@ class Row:
         found["audit"] = stamps_object(self.audit)
         if self.effect:
             found["what"] = self.effect
+        if self.signature:
+            found["signature"] = self.signature
         if self.changes is not None:
             found["changes"] = [output.change_object(one) for one in self.changes]
         return found
@@ -98,7 +102,8 @@ class Row:
         parts += [f"interrupt: {in_a_field(_questions(one), 80)}" for one in self.interrupts]
         parts += [f"error: {in_a_field(one, 80)}" for one in self.errors]
         parts += [_stamp(name, one) for name, one in self.audit.items() if name not in _STAMPS]
-        return "; ".join(part for part in (self.effect, *parts) if part)
+        wrong = f"signature: {self.signature}" if self.signature not in ("", RIGHT) else ""
+        return "; ".join(part for part in (wrong, self.effect, *parts) if part)
 
 
 def _stamp(name: str, value: Any) -> str:
@@ -321,6 +326,7 @@ class RowWriter:
         source = "" if row.source is None else word(str(row.source))
         cells = [time, str(row.recorded.sequence), row.kind, step, source, word(row.checkpoint_id or "")]
         cells += [names_of(row.nodes), names_of(row.channels), word(row.namespace or ""), row.notes()]
-        notes = "red" if row.errors else "magenta" if row.interrupts else ""
+        wrong = row.errors or row.signature not in ("", RIGHT)
+        notes = "red" if wrong else "magenta" if row.interrupts else ""
         self._lines.write(cells, kind=display.KIND_STYLES.get(row.kind, ""), notes=notes)
         display.write_changes(row.changes or (), full=self._full)

@@ -16,6 +16,7 @@ from eventlog.transport.drivers import Runner
 from projections.integrity.feed_evidence import announced
 from projections.integrity.findings import Verified
 from projections.integrity.verify import verify_thread
+from projections.log.signatures import OLDER
 from projections.registry.read import known_threads
 from saver.cli import output
 from saver.cli.app import Options, command
@@ -109,6 +110,8 @@ def _show(options: Options, one: Verified, lines: Lines) -> None:
     lines.write([word(one.thread_id), verdict, *numbers, word(one.digest)], verdict="" if one.sound else "red")
     if one.unchecked:
         output.note(f"{one.unchecked} signatures of thread {one.thread_id!r} were not checked: pass --key-file.")
+    if one.unmarked:
+        output.note(f"{counted(one.unmarked, 'signature')} of thread {one.thread_id!r}: the thread {OLDER}.")
     for finding in one.findings:
         output.line(f"    {finding.kind}: {finding.message}")
     if one.findings:
