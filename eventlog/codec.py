@@ -54,6 +54,10 @@ class Malformed(ValueError):
     """
 
 
+class TooLarge(Malformed):
+    """Data would take more memory than a limit allows (`eventlog.limits`)."""
+
+
 class Keyframe(NamedTuple):
     """A whole value: the serializer's name of its format, and its bytes."""
 
@@ -153,8 +157,10 @@ class _Zstd(local):
 
 
 _ZSTD = _Zstd()
-_LARGEST = 2**30
-"""Most bytes of a decompressed piece: more than a server takes for one value."""
+FREELY = 64 * 1024
+"""Bytes up to which data are compressed, however short they become."""
+RATIO = 100
+"""Most times that longer data become shorter, so that readers can tell them from a bomb."""
 _SAMPLE = 4096
 
 
@@ -173,7 +179,7 @@ def encode_delta(entry_id: bytes, version: bytes, data: bytes) -> bytes:
 def compressed(piece: bytes, above: int) -> bytes | None:
     """A piece with its bytes compressed, if that is worth it.
 
-    None if it has at most `above` bytes, or would shrink by less than a tenth.
+    None if it has at most `above` bytes, would shrink by less than a tenth, or so much that it would look like a bomb.
     """
     if len(piece) <= above:
         return None
@@ -184,21 +190,46 @@ def compressed(piece: bytes, above: int) -> bytes | None:
         if len(compressor.compress(data[middle : middle + _SAMPLE])) > _SAMPLE * 0.9:
             return None
     made: bytes = compressor.compress(data)
-    return piece[:1].lower() + piece[1:at] + made if len(made) < len(data) * 0.9 else None
+    if len(made) >= len(data) * 0.9 or len(data) > max(FREELY, RATIO * len(made)):
+        return None
+    return piece[:1].lower() + piece[1:at] + made
+
+
+def is_compressed(piece: bytes) -> bool:
+    """Whether a piece is compressed."""
+    return piece[:1] in (b"k", b"d")
+
+
+def size_of(piece: bytes) -> int:
+    """Bytes of a piece without compression, as far as it says so itself. Decompresses nothing.
+
+    Raises `Malformed` for a compressed piece that does not say so.
+    """
+    if not is_compressed(piece):
+        return len(piece)
+    at = _end_of_checksums(piece)
+    try:
+        size = zstandard.frame_content_size(memoryview(piece)[at:])
+    except zstandard.ZstdError as error:
+        raise Malformed(f"has a compressed piece that cannot be read: {error}") from error
+    if size < 0:
+        raise Malformed("has a compressed piece without a size")
+    return int(at + size)
 
 
 def decompressed(piece: bytes) -> bytes:
-    """A piece without compression."""
-    if piece[:1] not in (b"k", b"d"):
+    """A piece without compression. It takes as much memory as `size_of` says."""
+    if not is_compressed(piece):
         return piece
     at = _end_of_checksums(piece)
-    data = piece[at:]
+    size = size_of(piece) - at
     try:
-        if not 0 <= zstandard.frame_content_size(data) <= _LARGEST:
-            raise Malformed("has a compressed piece without a size, or of more bytes than a server takes")
-        return piece[:1].upper() + piece[1:at] + _ZSTD.decompressor.decompress(data)
+        data = _ZSTD.decompressor.decompress(memoryview(piece)[at:], allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise Malformed(f"has a compressed piece that cannot be read: {error}") from error
+    if len(data) != size:
+        raise Malformed("has a compressed piece of another size than it says")
+    return b"".join((piece[:1].upper(), piece[1:at], data))
 
 
 def _end_of_checksums(piece: bytes) -> int:

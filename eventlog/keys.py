@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from eventlog.errors import InvalidArgument
 from eventlog.framing import counted, ordered, unordered
+from eventlog.limits import Limits, brief
 
 if TYPE_CHECKING:
     from eventlog.signing import Signer
@@ -151,6 +152,11 @@ class ThreadKeys:
     signer: Signer | None
     """It signs appended events and verifies those that are read."""
 
+    @property
+    def limits(self) -> Limits:
+        """The limits on what is read, and on ids."""
+        return self.keyspace.limits
+
     def signed(self, fields: list[bytes]) -> list[bytes]:
         """The fields of an event, signed if there is a signer."""
         return fields if self.signer is None else self.signer.sign(self.thread, fields)
@@ -177,10 +183,13 @@ class Keyspace:
         prefix: the beginning of every key, without braces, which would change the hash tag.
         partitions: the number of hash tags for threads; the first use of the prefix fixes it.
         signer: the signer of appended events, None for none.
+        limits: the limits on what is read, and on ids.
 
     """
 
-    def __init__(self, prefix: str, partitions: int, signer: Signer | None = None) -> None:
+    def __init__(
+        self, prefix: str, partitions: int, signer: Signer | None = None, limits: Limits | None = None
+    ) -> None:
         if not isinstance(prefix, str):
             raise TypeError(f"prefix must be a string, not {type(prefix).__name__}.")
         if not prefix or "{" in prefix or "}" in prefix:
@@ -193,6 +202,7 @@ class Keyspace:
             raise InvalidArgument(f"partitions must be between 1 and 16384 (the slots of a cluster), not {partitions}.")
         self.prefix = prefix
         self.signer = signer
+        self.limits = limits or Limits()
         self.partitions = partitions
         encoded = text("prefix", prefix)
         self.meta = encoded + b":meta"

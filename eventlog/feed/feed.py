@@ -22,6 +22,7 @@ from eventlog.feed.tail import Tail
 from eventlog.feed.trimming import Retention, Trimmed, trim_feed
 from eventlog.flow import Flow, Pause, Wait
 from eventlog.keys import PREFIX
+from eventlog.limits import Limits
 
 __all__ = ["ActivityFeed"]
 
@@ -38,6 +39,7 @@ class ActivityFeed(FeedSource, AbstractContextManager, AbstractAsyncContextManag
         sync_connection, async_connection: as for `RedisStreamSaver`; at least one.
         prefix: the prefix of the savers whose agents are followed.
         partitions: leave this out: a feed uses the number that the prefix was laid out with.
+        limits: the limits on names and ids.
 
     `close`, `aclose` and `with` close connections that `from_conn_string` opened, but no connections passed here.
 
@@ -50,24 +52,33 @@ class ActivityFeed(FeedSource, AbstractContextManager, AbstractAsyncContextManag
         *,
         prefix: str = PREFIX,
         partitions: int | None = None,
+        limits: Limits | None = None,
     ) -> None:
-        self._open(Connections(sync_connection, async_connection), prefix, partitions, owns=False)
+        self._open(Connections(sync_connection, async_connection), prefix, partitions, limits, owns=False)
 
-    def _open(self, connections: Connections, prefix: str, partitions: int | None, *, owns: bool) -> None:
-        super().__init__(connections, prefix, partitions)
+    def _open(
+        self, connections: Connections, prefix: str, partitions: int | None, limits: Limits | None, *, owns: bool
+    ) -> None:
+        super().__init__(connections, prefix, partitions, limits)
         self._connections = connections
         self._owns = owns
 
     @classmethod
     def from_conn_string(
-        cls, conn_string: str, *, prefix: str = PREFIX, partitions: int | None = None, **client_options: Any
+        cls,
+        conn_string: str,
+        *,
+        prefix: str = PREFIX,
+        partitions: int | None = None,
+        limits: Limits | None = None,
+        **client_options: Any,
     ) -> Self:
         """Makes a feed that opens its own connections, sync and async, at first use.
 
         URLs and options are those of `RedisStreamSaver.from_conn_string`.
         """
         made = cls.__new__(cls)
-        made._open(Connections.from_url(conn_string, **client_options), prefix, partitions, owns=True)
+        made._open(Connections.from_url(conn_string, **client_options), prefix, partitions, limits, owns=True)
         return made
 
     def tail(
