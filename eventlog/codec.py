@@ -19,7 +19,7 @@ Functions that read bytes raise `Malformed` for bytes of another form.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from secrets import token_bytes
 from threading import local
@@ -28,8 +28,6 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 import cbor2
 import zstandard
 from xxhash import xxh3_64_digest
-
-from eventlog.errors import EventLogError
 
 T = TypeVar("T")
 
@@ -344,13 +342,33 @@ def content_digest(fields: Sequence[bytes]) -> str:
     return sha256(framed(fields)).hexdigest()
 
 
-def decode_next(file: Any) -> Any:
-    """The next item of a CBOR sequence in a file. The file stands at the item's end after it."""
-    try:
-        return cbor2.CBORDecoder(file, tag_hook=_refuse, semantic_decoders=_TAGS, allow_indefinite=False).decode()
-    except (Malformed, EventLogError):
-        raise
-    except (cbor2.CBORError, ValueError, TypeError, RecursionError, MemoryError, OverflowError) as error:
-        if isinstance(error.__cause__, (EventLogError, OSError)):  # the file's own error, raised within a string
-            raise error.__cause__ from None
-        raise Malformed(f"is not CBOR: {error}") from error
+def end_of_item(upto: Callable[[int], bytes | bytearray], most: int) -> int:
+    """Where the CBOR item ends that begins some data: nothing of it is decoded.
+
+    `upto` returns the data at least as far as its argument, and raises where they are shorter, or more than the caller takes.
+    Raises `Malformed` for an item of more than `most` data items, of indefinite length, or with tags.
+    """
+    at = count = 0
+    left = 1
+    while left:
+        data = upto(at + 1)
+        major, size = data[at] >> 5, data[at] & 31
+        at += 1
+        if size >= 24:
+            if size > 27:
+                raise Malformed("is not CBOR: it has an item of indefinite length, or of an unknown form")
+            width = 1 << (size - 24)
+            size = int.from_bytes(upto(at + width)[at : at + width], "big")
+            at += width
+        left -= 1
+        if major in (2, 3):
+            at += size
+            upto(at)
+        elif major in (4, 5):
+            left += size * (major - 3)
+        elif major == 6:
+            _refuse()
+        count += 1
+        if count + left > most:
+            raise Malformed(f"has an item of more than {most:,} parts")
+    return at

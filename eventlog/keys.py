@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from eventlog.errors import InvalidArgument
 from eventlog.framing import counted, ordered, unordered
-from eventlog.limits import Limits, brief
+from eventlog.limits import Limits
 
 if TYPE_CHECKING:
     from eventlog.signing import Signer

@@ -9,6 +9,7 @@ value above `codec.FREELY` so far that a reader with the default limits refuses 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import NoReturn
 
@@ -78,9 +79,9 @@ class Limits:
                 f"or raise the limit: limits=Limits(id_bytes={len(encoded)})."
             )
 
-    def check_ids(self, **ids: str | None) -> None:
-        """Checks ids by the name of their field; None for no id."""
-        for field, value in ids.items():
+    def check_ids(self, ids: Iterable[tuple[str, str | None]]) -> None:
+        """Checks ids, each after the name of its field; None for no id."""
+        for field, value in ids:
             if value is not None and len(value) * 4 > self.id_bytes:
                 self.check_id(field, value.encode(errors="surrogatepass"))
 
@@ -132,4 +133,3 @@ def refuse(what: str, size: int, limit: int, setting: str, needed: int) -> NoRet
         f"holds {what} that would take {size:,} bytes, above the limit of {limit:,}. If you trust the data, raise the limit: "
         f"limits=Limits({setting}={needed}), or agentlog --limits {setting}={needed}"
     )
-

@@ -129,9 +129,9 @@ def _check_values(keys: ThreadKeys, sizes: Mapping[str, int]) -> None:
     for channel, size in sizes.items():
         if size > limit:
             raise ValueTooLarge(
-                f"Thread {keys.thread.decode()!r}: channel {channel!r} has a value of {size:,} bytes, above the limit of {limit:,}. "
-                "Nothing was written. Keep large data in an object store and its address in the state, or raise the limit of "
-                f"writers and readers: limits=Limits(value_bytes={size})."
+                f"Thread {keys.thread.decode()!r}: channel {channel!r} has a value of {size:,} bytes, above the limit of "
+                f"{limit:,}. Nothing was written. Keep large data in an object store and its address in the state, or raise the "
+                f"limit of writers and readers: limits=Limits(value_bytes={size})."
             )
 
 

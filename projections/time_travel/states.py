@@ -11,7 +11,17 @@ from collections.abc import Collection, Hashable, Mapping
 from types import MappingProxyType
 from typing import Generic, TypeVar
 
-from eventlog.codec import EMPTY, Malformed, TooLarge, base_of, decompressed, delta_start, encode_write, is_delta, size_of
+from eventlog.codec import (
+    EMPTY,
+    Malformed,
+    TooLarge,
+    base_of,
+    decompressed,
+    delta_start,
+    encode_write,
+    is_delta,
+    size_of,
+)
 from eventlog.events import CheckpointSaved, Recorded, ValuesSaved, WritesSaved
 from eventlog.flow import Flow
 from eventlog.keys import ThreadKeys, checkpoint_sort_key

@@ -132,7 +132,7 @@ def _compare(keyspace: Keyspace, keys: ThreadKeys, path: Name) -> Flow[tuple[Thr
     If not, the log has moved on. Round trips: one per page. Raises `ExportUnreadable`.
     """
     thread = keys.thread.decode()
-    threads = yield from check_file(path, None)
+    threads = yield from check_file(path, None, keyspace.limits)
     if thread not in threads:
         raise ExportUnreadable(
             f"File {str(path)!r} lacks thread {thread!r}, which was left unchanged. Archive it again."

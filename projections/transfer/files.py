@@ -15,6 +15,7 @@ from typing import BinaryIO, NamedTuple, Union
 
 from eventlog.errors import ExportUnreadable, FileTaken
 from eventlog.flow import Flow, blocking
+from eventlog.limits import Limits
 from projections.transfer.encoder import Encoder
 from projections.transfer.format import Entry, Header, Item, State, ThreadEnd, ThreadHead
 from projections.transfer.reader import Reader
@@ -204,10 +205,10 @@ class ExportFile(PartFile):
         super().finish()
 
 
-def read_file(path: Name) -> Generator[Item]:
+def read_file(path: Name, limits: Limits | None = None) -> Generator[Item]:
     """Reads the items of an export, each checked as far as it can be checked.
 
-    Raises `ExportUnreadable`, and OSError.
+    Raises `ExportUnreadable`, `OverLimit`, and OSError.
     """
     with Path(path).open("rb") as file:
-        yield from Reader(file, f"File {str(path)!r}")
+        yield from Reader(file, f"File {str(path)!r}", limits)

@@ -121,8 +121,7 @@ def _apply(result: bytearray, delta: bytes, at: int) -> bytearray:
         if start < last or start + removed > length:
             raise Malformed("holds a delta with an edit out of bounds")
         last = start + removed
-        start += shift
-        result[start : start + removed] = delta[begin:end]
+        result[start + shift : last + shift] = delta[begin:end]
         shift += end - begin - removed
     return result
 

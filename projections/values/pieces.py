@@ -8,7 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from eventlog.codec import EMPTY, Malformed, checksum_of, decompressed, delta_start, is_compressed, is_delta, size_of, split_keyframe
+from eventlog.codec import (
+    EMPTY,
+    Malformed,
+    checksum_of,
+    decompressed,
+    delta_start,
+    is_compressed,
+    is_delta,
+    size_of,
+    split_keyframe,
+)
 from eventlog.events import decode_seen, decode_versions
 from eventlog.limits import Budget, Limits
 from projections.values.delta import apply_deltas
@@ -38,7 +48,8 @@ class StoredValue(NamedTuple):
     """Bytes of the keyframe."""
 
 
-def assemble(chain: Sequence[bytes], version: bytes = b"", entry_id: bytes = b"", budget: Budget | None = None
+def assemble(
+    chain: Sequence[bytes], version: bytes = b"", entry_id: bytes = b"", budget: Budget | None = None
 ) -> StoredValue | None:
     """The value of a keyframe's piece and the pieces of the deltas since, compressed or not.
 

@@ -91,8 +91,8 @@ def decode_envelope(data: bytes) -> tuple[str, str, dict[str, Any]]:
 def from_head(head: Mapping[bytes, bytes] | Sequence[bytes], limits: Limits | None = None) -> StoredCheckpoint:
     """The checkpoint in a head, given as a mapping, or as names and values in turn.
 
-    Raises `Incomplete` if there is no head or it lacks a value, `TooLarge` if it is above the limits, and `Malformed` for bytes that
-    this project did not write.
+    Raises `Incomplete` if there is no head or it lacks a value, `TooLarge` if it is above the limits, and `Malformed` for bytes
+    that this project did not write.
     """
     fields = head if isinstance(head, Mapping) else paired(head)
     if not fields:
