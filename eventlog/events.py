@@ -179,6 +179,7 @@ def ids_in(event: Event) -> Iterator[tuple[str, str]]:
     if isinstance(event, CheckpointSaved):
         yield "parent_id", event.parent_id or ""
         yield from (("channel", channel) for channel in event.versions)
+        yield from (("version", version) for version in event.versions.values())
     if isinstance(event, (CheckpointSaved, ValuesSaved)):
         for channel, version in event.values:
             yield "channel", channel

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from eventlog.errors import InvalidArgument
 from eventlog.framing import counted, ordered, unordered
-from eventlog.limits import Limits
+from eventlog.limits import Limits, brief
 
 if TYPE_CHECKING:
     from eventlog.signing import Signer
@@ -36,7 +36,7 @@ def text(field: str, value: str) -> bytes:
         return value.encode()
     except UnicodeEncodeError:
         raise InvalidArgument(
-            f"{field} {value!r} is not valid Unicode text; pass text that can be encoded as UTF-8."
+            f"{field} {brief(value)} is not valid Unicode text; pass text that can be encoded as UTF-8."
         ) from None
 
 
@@ -208,7 +208,7 @@ class Keyspace:
         self.meta = encoded + b":meta"
         self._tags = [b"{%b:%d}" % (encoded, number) for number in range(partitions)]
         self.thread = lru_cache(1024)(self._thread)
-        """The keys of a thread, cached."""
+        """The keys of a thread, cached. Raises `OverLimit` for a longer id than the limits allow."""
         self._shared = [PartitionKeys.of(tag) for tag in self._tags]
         self.groups = encoded + b":groups"
         """Hash: the options of each consumer group of the feed."""
@@ -229,6 +229,7 @@ class Keyspace:
         return crc_hqx(thread, 0) % self.partitions
 
     def _thread(self, thread: bytes) -> ThreadKeys:
+        self.limits.check_ids([("thread_id", thread)])
         number = self.partition_of(thread)
         tag, shared = self._tags[number], self._shared[number]
         log, index, order = (tag + name + thread for name in (b":log:", b":index:", b":order:"))

@@ -43,6 +43,8 @@ class Limits:
     """Times that compressed data may grow, beyond 64 MiB."""
     id_bytes: int = 64 * 1024
     """Most bytes of an id or a name, in UTF-8."""
+    put_parts: int = 20_000
+    """Most channels of a checkpoint, and most writes of one call. The server takes about 15 microseconds for each."""
 
     def __post_init__(self) -> None:
         """Refuses limits that are not whole numbers above 0."""
@@ -71,19 +73,29 @@ class Limits:
             found[name] = int(number) * _UNITS[unit]
         return cls(**found)
 
-    def check_id(self, field: str, encoded: bytes) -> None:
-        """Raises `OverLimit` for an id that is too long; the message has only its beginning."""
-        if len(encoded) > self.id_bytes:
-            raise OverLimit(
-                f"{field} {brief(encoded)} has {len(encoded):,} bytes, above the limit of {self.id_bytes:,}. Pass a shorter one, "
-                f"or raise the limit: limits=Limits(id_bytes={len(encoded)})."
-            )
+    def check_ids(self, ids: Iterable[tuple[str, str | bytes | None]], where: str = "") -> None:
+        """Checks ids, each after the name of its field; None for no id.
 
-    def check_ids(self, ids: Iterable[tuple[str, str | None]]) -> None:
-        """Checks ids, each after the name of its field; None for no id."""
+        Raises `OverLimit`, which begins with the place, and has the beginning of the id only.
+        """
         for field, value in ids:
-            if value is not None and len(value) * 4 > self.id_bytes:
-                self.check_id(field, value.encode(errors="surrogatepass"))
+            if value is None or len(value) * 4 <= self.id_bytes:
+                continue
+            encoded = value if isinstance(value, bytes) else value.encode(errors="surrogatepass")
+            if len(encoded) > self.id_bytes:
+                raise OverLimit(
+                    f"{where}{field} {brief(encoded)} has {len(encoded):,} bytes, above the limit of {self.id_bytes:,} for an id. "
+                    f"Use a shorter one, or raise the limit: limits=Limits(id_bytes={len(encoded)}), or agentlog --limits "
+                    f"id_bytes={len(encoded)}."
+                )
+
+    def check_parts(self, what: str, count: int, where: str) -> None:
+        """Checks the number of channels or writes of a put. Raises `OverLimit`."""
+        if count > self.put_parts:
+            raise OverLimit(
+                f"{where}a put has {count:,} {what}, above the limit of {self.put_parts:,}, and would hold up the server. Nothing "
+                f"was written. Put fewer at once, or raise the limit: limits=Limits(put_parts={count})."
+            )
 
 
 def brief(text: bytes | str) -> str:

@@ -62,7 +62,7 @@ class _Planting(ValueCache):
         super().__init__(0, 0)
         self._pieces = pieces
 
-    def prepare(self, thread: bytes, namespace: str, channel: str, *_: object, **__: object) -> Prepared:  # noqa: ARG002
+    def prepare(self, thread: bytes, namespace: str, channel: str, *_: object, **__: object) -> Prepared:
         piece = self._pieces[channel]
         return Prepared(piece, b"checksum", None, b"K4:null" + bytes(8))
 
@@ -73,7 +73,7 @@ def plant(url: str, prefix: str, thread: str, number: int, pieces: Mapping[str, 
     keys = keyspace.thread(thread.encode())
     parent = f"{number - 1:03}" if number > 1 else None
     body = {"checkpoint": {"v": 4, "ts": "", "versions_seen": {}}, "metadata": {"source": "loop", "step": number}}
-    channels = {channel: f"s{number}" for channel in pieces}
+    channels = dict.fromkeys(pieces, f"s{number}")
     event = CheckpointSaved("", f"{number:03}", parent, channels, body)
     values = {name: Keyframe("null", b"") for name in channels.items()}
     connections = Connections.from_url(url)
@@ -84,7 +84,8 @@ def plant(url: str, prefix: str, thread: str, number: int, pieces: Mapping[str, 
         connections.close()
     with redis.Redis.from_url(url) as client:
         client.delete(keys.head(b""))
-        return client.xrevrange(keys.log, count=1)[0][0].decode()
+        (entry,) = client.xrevrange(keys.log, count=1)
+        return str(entry[0].decode())
 
 
 def export(path: Path, frames: Iterable[bytes]) -> None:

@@ -111,6 +111,7 @@ class ActivityFeed(FeedSource, AbstractContextManager, AbstractAsyncContextManag
         """
         check_start(start)
         filters = Filters.of(kinds, thread, namespace, node)
+        self.limits.check_ids(filters.names())
         return Tail(
             self, start, filters, follow=follow, batch=batch_of(batch), patience=seconds_of("patience", patience)
         )

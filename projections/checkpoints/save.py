@@ -98,8 +98,8 @@ def save_checkpoint(
         _named(nodes),
     ]
     heads = [keys.head(namespace), keys.head(b"")]
-    sizes = {channel: len(value.data) for (channel, _), value in values.items() if value is not None}
-    _check_values(keys, sizes)
+    lengths = {channel: len(value.data) for (channel, _), value in values.items() if value is not None}
+    _check_values(keys, lengths)
     for whole in (False, True):
         prepared = {
             name: cache.prepare(keys.thread, event.namespace, name[0], name[1].encode(), value, whole=whole)
@@ -107,7 +107,7 @@ def save_checkpoint(
         }
         base = None if whole else cache.versions(keys.thread, event.namespace)
         events, depth = _events(event, values, prepared, base)
-        plain = _plain(prepared, headless=sum(sizes.values()) > keys.limits.head_bytes)
+        plain = _plain(prepared, headless=sum(lengths.values()) > keys.limits.head_bytes)
         reply = yield from call(keys, SAVE_CHECKPOINT, [*known, *_packed(keys, events), *plain], heads, shared=True)
         if reply[0] != b"base":
             break

@@ -10,9 +10,10 @@ from __future__ import annotations
 from eventlog.attribution import stamp
 from eventlog.codec import content_digest
 from eventlog.errors import CorruptEntry, HistoryGone, InvalidArgument, ThreadBusy, ThreadExists, ThreadNotFound
-from eventlog.events import ThreadCopied, encode_event
+from eventlog.events import ThreadCopied, encode_event, ids_in
 from eventlog.flow import Argument, Call, Flow, load_script
 from eventlog.keys import Keyspace, ThreadKeys
+from eventlog.limits import Limits
 from projections.integrity.chain import WholeChain
 from projections.log.fold import Fold
 from projections.log.index import check_log, rebuild_index, scan
@@ -98,7 +99,7 @@ def _stage(source: ThreadKeys, staged: list[bytes], until: Moment | None) -> Flo
         entries, _, last = yield from read_entries(source, after, PAGE, PAGE_BYTES)
         end = end or last
         try:
-            wanted = _folded(entries, chain, index, until)
+            wanted = _folded(entries, chain, index, until, source.limits)
         except CorruptEntry:
             if not index.entries or (yield from has_entry(source, index.last, index.digest)):
                 raise
@@ -124,15 +125,18 @@ def _stage(source: ThreadKeys, staged: list[bytes], until: Moment | None) -> Flo
     return index
 
 
-def _folded(entries: list[Entry], chain: WholeChain, index: StagedIndex, until: Moment | None) -> list[Entry]:
+def _folded(
+    entries: list[Entry], chain: WholeChain, index: StagedIndex, until: Moment | None, limits: Limits
+) -> list[Entry]:
     """Checks entries, folds those up to a moment, and returns these.
 
-    Raises `CorruptEntry`.
+    Raises `CorruptEntry` or `OverLimit`.
     """
     for number, entry in enumerate(entries):
         recorded = chain.add(*entry)
         if until is not None and not until.covers(recorded):
             return entries[:number]
+        limits.check_ids(ids_in(recorded.event), f"Thread {chain.thread!r}: ")
         index.add(recorded)
     return entries
 

@@ -15,7 +15,6 @@ from eventlog.errors import (
     ExportUnreadable,
     LogLost,
     NewerSchema,
-    OverLimit,
     ServerError,
     ThreadBusy,
     ThreadExists,
@@ -89,12 +88,8 @@ def read_threads(path: Name, limits: Limits) -> Generator[Union[ThreadHead, Read
         elif isinstance(item, Entry):
             try:
                 recorded = chain.add(*item)
-                limits.check_ids(ids_in(recorded.event))
+                limits.check_ids(ids_in(recorded.event), f"File {str(path)!r}, thread {chain.thread!r}: ")
                 page.events.append(recorded)
-            except OverLimit as error:
-                raise OverLimit(
-                    f"File {str(path)!r}, thread {chain.thread!r}, entry {item.entry_id.decode()}: {error}"
-                ) from None
             except ServerError as error:
                 raise _damaged(path, error) from error
             page.entries.append(item)

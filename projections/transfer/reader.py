@@ -89,10 +89,7 @@ class Reader:
         head = ThreadHead(
             self._field(item, "thread", str), sequence, self._field(item, "digest", str), entries, tuple(runs)
         )
-        try:
-            self._limits.check_ids([("thread", head.thread), *(("run_id", run) for run in runs)])
-        except OverLimit as error:
-            raise OverLimit(f"{self._name}: {error}") from None
+        self._limits.check_ids([("thread", head.thread), *(("run_id", run) for run in runs)], f"{self._name}: ")
         self._thread = head
         self._digest = sha256(raw)
         return head

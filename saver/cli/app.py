@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from inspect import Parameter, Signature, signature
 from typing import Annotated, Any, TypeVar
@@ -31,6 +31,7 @@ from eventlog.errors import CorruptEntry, EventLogError, GroupNotFound, Signatur
 from eventlog.feed.feed import ActivityFeed
 from eventlog.feed.reading import open_keyspace
 from eventlog.keys import PREFIX, Keyspace
+from eventlog.limits import Limits
 from eventlog.transport.drivers import Runner
 from projections.time_travel.moment import Zone
 from saver.cli import output
@@ -41,7 +42,7 @@ __all__ = ["Command", "Options", "app", "command"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 DISTRIBUTION = "langgraph-checkpoint-redis-streams"
-URL, PREFIX_VARIABLE = "REDIS_URL", "AGENTLOG_PREFIX"
+URL, PREFIX_VARIABLE, LIMITS = "REDIS_URL", "AGENTLOG_PREFIX", "AGENTLOG_LIMITS"
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class Options:
     json: bool = False
     local: bool = False
     """Whether people read and type times in the local zone."""
+    limits: Limits = Limits()  # noqa: RUF009 - it is frozen
+    """The limits on what is read, and on ids."""
 
     @property
     def zone(self) -> Zone:
@@ -77,7 +80,7 @@ class Options:
 
         No round trips. Raises `BadInput` without a URL, `InvalidArgument` for a bad one.
         """
-        return ActivityFeed.from_conn_string(self.server(), prefix=self.prefix)
+        return ActivityFeed.from_conn_string(self.server(), prefix=self.prefix, limits=self.limits)
 
     @contextmanager
     def open_prefix(self, *, may_be_empty: bool = False) -> Iterator[tuple[Runner, Keyspace]]:
@@ -88,7 +91,7 @@ class Options:
         """
         with closing(Connections.from_url(self.server())) as connections:
             runner = Runner(connections, "command")
-            keyspace = runner.run(open_keyspace(self.prefix, None), f"prefix {self.prefix!r}")
+            keyspace = runner.run(open_keyspace(self.prefix, None, self.limits), f"prefix {self.prefix!r}")
             if keyspace is None:
                 message = f"Nothing was written under prefix {self.prefix!r} yet. Check --url and --prefix."
                 if not may_be_empty:
@@ -113,11 +116,21 @@ _Prefix = Annotated[
 ]
 _Json = Annotated[bool, typer.Option("--json", help="One JSON object per line, for programs.")]
 _Local = Annotated[bool, typer.Option("--local", help="Times in the local zone rather than UTC (not with --json).")]
+_Limits = Annotated[
+    str | None,
+    typer.Option(
+        "--limits",
+        metavar="NAME=N,...",
+        show_default=False,
+        help=f"Limits on sizes, as errors name them; K, M, G after N. [env: {LIMITS}]",
+    ),
+]
 _SHARED = [
     Parameter("url", Parameter.KEYWORD_ONLY, default=None, annotation=_Url),
     Parameter("prefix", Parameter.KEYWORD_ONLY, default=None, annotation=_Prefix),
     Parameter("json", Parameter.KEYWORD_ONLY, default=False, annotation=_Json),
     Parameter("local", Parameter.KEYWORD_ONLY, default=False, annotation=_Local),
+    Parameter("limits", Parameter.KEYWORD_ONLY, default=None, annotation=_Limits),
 ]
 _NEXT = "agentlog verify has the details; agentlog export THREAD FILE --damaged keeps the evidence."
 
@@ -169,6 +182,7 @@ def start(
     prefix: _Prefix = None,
     json: _Json = False,
     local: _Local = False,
+    limits: _Limits = None,
     show_version: Annotated[bool, typer.Option("--version", is_eager=True, help="Show the version and exit.")] = False,
 ) -> None:
     """What agents did and do, from the Redis Streams that their checkpointer writes."""
@@ -182,6 +196,7 @@ def start(
         "prefix": os.environ.get(PREFIX_VARIABLE) or PREFIX if prefix is None else prefix,
         "json": json,
         "local": local,
+        "limits": os.environ.get(LIMITS) if limits is None else limits,
     }
     ctx.default_map = {ctx.invoked_subcommand: given}
 
@@ -201,12 +216,22 @@ def command(*examples: str, **settings: Any) -> Callable[[F], F]:
     return declare
 
 
+def _texts(given: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The texts that a command was given, each after the name of its argument."""
+    for name, value in given.items():
+        texts = value if isinstance(value, list) else [value]
+        yield from ((name, one) for one in texts if isinstance(one, str))
+
+
 def _with_options(function: Callable[..., Any]) -> Callable[..., None]:
     """The function with the shared options as its own; its errors become exit codes."""
 
     def called(**given: Any) -> None:
-        options = Options(**{one.name: given.pop(one.name) for one in _SHARED})
+        shared = {one.name: given.pop(one.name) for one in _SHARED}
+        options = Options(**{**shared, "limits": Limits()})
         try:
+            options = replace(options, limits=Limits.parse(shared["limits"] or ""))
+            options.limits.check_ids(_texts(given))
             code = function(options, **given) or 0
         except KeyboardInterrupt:  # typer's versions report it in different ways
             code = 130
