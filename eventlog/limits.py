@@ -16,7 +16,7 @@ from typing import NoReturn
 from eventlog.codec import TooLarge
 from eventlog.errors import InvalidArgument, OverLimit
 
-__all__ = ["SPARE", "Budget", "Limits", "brief"]
+__all__ = ["SPARE", "Budget", "Limits", "brief", "in_channel"]
 
 SPARE = 64 * 1024 * 1024
 """Bytes that data may take in any case, however short they are stored."""
@@ -96,6 +96,11 @@ class Limits:
                 f"{where}a put has {count:,} {what}, above the limit of {self.put_parts:,}, and would hold up the server. Nothing "
                 f"was written. Put fewer at once, or raise the limit: limits=Limits(put_parts={count})."
             )
+
+
+def in_channel(channel: str, error: TooLarge) -> TooLarge:
+    """The error with the name of the channel before it."""
+    return TooLarge(f"channel {brief(channel)} {error}")
 
 
 def brief(text: bytes | str) -> str:

@@ -27,7 +27,6 @@ def resident() -> int:
 
 def main(limit: int, code: str, args: list[str]) -> None:
     """Run the code."""
-    import saver.cli.run
     import saver.saver  # noqa: F401
 
     before, began = resident(), time.monotonic()
@@ -36,7 +35,7 @@ def main(limit: int, code: str, args: list[str]) -> None:
     names: dict[str, object] = {"args": args}
     try:
         exec(code, names)
-        found["result"] = str(names.get("result"))[:1000]
+        found["result"] = str(names.get("result"))
     except Exception as error:
         found.update(error=type(error).__name__, message=str(error))
     print(json.dumps({**found, "mib": resident() - before, "seconds": time.monotonic() - began}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -95,7 +96,17 @@ def export(path: Path, frames: Iterable[bytes]) -> None:
     path.write_bytes(data + SEAL + sha256(data).digest())
 
 
-def thread_frame(items: bytes, entries: int = 1, thread: str = "t") -> bytes:
-    """The frame of a thread whose items after its head are given."""
-    head = {"thread": thread, "ends": entries, "digest": "", "entries": entries, "runs": []}
-    return zstandard.ZstdCompressor(level=19).compress(cbor2.dumps(head) + items)
+def compress(begin: bytes, zeros: int = 0, byte: bytes = b"\0") -> bytes:
+    """A frame of some bytes, and so many MiB of one byte after them."""
+    made = io.BytesIO()
+    with zstandard.ZstdCompressor(level=3).stream_writer(made, closefd=False) as writer:
+        writer.write(begin)
+        for _ in range(zeros):
+            writer.write(byte * MIB)
+    return made.getvalue()
+
+
+def thread_frame(begin: bytes, *, zeros: int, byte: bytes = b"\x40") -> bytes:
+    """The frame of a thread: its head, some bytes, and so many MiB of one byte."""
+    head = {"thread": "t", "ends": 1, "digest": "", "entries": 1, "runs": []}
+    return compress(cbor2.dumps(head) + begin, zeros, byte)

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from eventlog.codec import Malformed
+from eventlog.codec import Malformed, TooLarge
 from eventlog.flow import Argument, Flow, load_script
 from eventlog.framing import ordered, unordered
 from eventlog.keys import ThreadKeys
-from eventlog.limits import Budget
+from eventlog.limits import Budget, in_channel
 from projections.checkpoints.listing import PAGE_BYTES
 from projections.checkpoints.read import damaged
 from projections.integrity.signed_reads import check_ancestors
@@ -88,5 +88,7 @@ def _gather(
                 one.writes.append(write)
         for channel, number in ancestor.values.items():
             found[channel].seed = pieces.value(number, b"", budget)
+    except TooLarge as error:
+        raise damaged(keys, in_channel(channel, error), ancestor.entry_id) from error
     except (Malformed, ValueError) as error:
         raise damaged(keys, error, ancestor.entry_id) from error

@@ -25,7 +25,7 @@ from eventlog.codec import (
 from eventlog.events import CheckpointSaved, Recorded, ValuesSaved, WritesSaved
 from eventlog.flow import Flow
 from eventlog.keys import ThreadKeys, checkpoint_sort_key
-from eventlog.limits import Budget, brief
+from eventlog.limits import Budget, in_channel
 from projections.checkpoints.read import damaged, decode_view
 from projections.integrity.signed_reads import check_views
 from projections.time_travel.outline import Outline, ValueName
@@ -145,7 +145,7 @@ class States:
             try:
                 values[name] = parts.pieces.value(number, version_key.encode(), budget)
             except TooLarge as error:
-                raise damaged(self.keys, TooLarge(f"channel {brief(channel)} {error}"), entry_id) from error
+                raise damaged(self.keys, in_channel(channel, error), entry_id) from error
             except (Malformed, ValueError) as error:
                 raise damaged(self.keys, error, entry_id) from error
             self._keep(name, values[name])

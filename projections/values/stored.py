@@ -27,7 +27,7 @@ from eventlog.codec import Malformed, TooLarge, counted_part, paired
 from eventlog.events import Write, decode_seen, decode_versions, decode_write
 from eventlog.framing import counted
 from eventlog.keys import split_sort_key
-from eventlog.limits import Budget, Limits, brief
+from eventlog.limits import Budget, Limits, in_channel
 from projections.values.pieces import Pieces, StoredValue, assemble
 from projections.values.versions import Versions, overlaid, verify
 
@@ -113,17 +113,13 @@ def from_head(head: Mapping[bytes, bytes] | Sequence[bytes], limits: Limits | No
                 values[channel] = value
         writes = _pending(_writes_of_head(fields))
     except TooLarge as error:
-        raise _in_channel(channel, error) from None
+        raise in_channel(channel, error) from None
     except (KeyError, ValueError) as error:
         raise Malformed(f"head: {error}") from error
     entry_id = fields.get(b"at", b"")
     return StoredCheckpoint(
         namespace, checkpoint_id, parent, body, versions, values, writes, seen, entry_id, checksum, depth
     )
-
-
-def _in_channel(channel: str, error: TooLarge) -> TooLarge:
-    return TooLarge(f"channel {brief(channel)} {error}")
 
 
 def _value_in(fields: Mapping[bytes, bytes], channel: bytes, version: bytes, budget: Budget) -> StoredValue | None:
@@ -239,7 +235,7 @@ def from_view(view: View, pieces: Pieces) -> StoredCheckpoint:
             if (value := pieces.value(number, version.encode(), budget)) is not None:
                 values[channel] = value
     except TooLarge as error:
-        raise _in_channel(channel, error) from None
+        raise in_channel(channel, error) from None
     parent_id, entry_id = view.parent.decode() or None, view.entry_id
     pending = pending_writes(view.writes)
     return StoredCheckpoint(
