@@ -261,7 +261,7 @@ def _too_slow(keys: ThreadKeys) -> ThreadBusy:
 
 def _exists(path: Name, thread: str) -> ThreadExists:
     return ThreadExists(
-        f"Thread {thread!r} exists with another log than in file {str(path)!r}: damaged, pruned since, or another thread. Nothing "
-        "was imported over it. To restore it from the file, export the present log (with damaged=True, --damaged), delete the "
-        "thread (agentlog delete, delete_thread), and import again. Or import the other threads by name."
+        f"Thread {thread!r} exists with another log than in file {str(path)!r}: behind it, damaged, pruned since, or another "
+        "thread. Nothing was imported over it. To restore it from the file, export the present log (with damaged=True, --damaged), "
+        "delete the thread (agentlog delete, delete_thread), and import again. Or import the other threads by name."
     )
