@@ -14,6 +14,7 @@ from xxhash import xxh3_64
 
 from eventlog.codec import Keyframe, encode_delta
 from eventlog.connect.connections import Connections
+from eventlog.connect.server import check_server
 from eventlog.events import CheckpointSaved
 from eventlog.keys import PARTITIONS, Keyspace
 from eventlog.transport.drivers import Runner
@@ -79,8 +80,10 @@ def plant(url: str, prefix: str, thread: str, number: int, pieces: Mapping[str, 
     values = {name: Keyframe("null", b"") for name in channels.items()}
     connections = Connections.from_url(url)
     try:
+        runner = Runner(connections)
+        runner.run(check_server(keyspace, expires=False), "planting")
         flow = save_checkpoint(keys, event, values, cache=_Planting(pieces), ttl=0, about=About())
-        Runner(connections).run(flow, "planting")
+        runner.run(flow, "planting")
     finally:
         connections.close()
     with redis.Redis.from_url(url) as client:

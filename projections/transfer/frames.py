@@ -86,9 +86,11 @@ class Frames:
         """
         while len(self._content) < end:
             if len(self._content) > self._limits.entry_bytes:
-                self._over(f"has an item of {end:,} bytes", self._limits.entry_bytes, "entry_bytes", end)
+                break
             if not self._more():
                 raise Malformed("is not CBOR: it ends within an item")
+        if end > self._limits.entry_bytes:
+            self._over(f"has an item of {end:,} bytes", self._limits.entry_bytes, "entry_bytes", end)
         return self._content
 
     def end(self) -> None:

@@ -6,8 +6,23 @@ from typing import Any
 
 import pytest
 
-from eventlog import InvalidArgument, Keyspace, Limits, OverLimit
+from eventlog import (
+    CheckpointSaved,
+    Event,
+    HistoryPruned,
+    InvalidArgument,
+    Keyspace,
+    Limits,
+    OverLimit,
+    Removed,
+    RunsDeleted,
+    ThreadCopied,
+    ValuesSaved,
+    Write,
+    WritesSaved,
+)
 from eventlog.codec import FREELY, RATIO, TooLarge, checksum_of, compressed, encode_keyframe
+from eventlog.events import ids_in
 from eventlog.limits import SPARE, Budget, brief
 
 
@@ -101,3 +116,20 @@ def test_a_writer_makes_nothing_that_a_reader_takes_for_a_bomb() -> None:
     like_text = stored(2**20, 40)
     assert like_text is not None
     assert len(like_text) * RATIO > 2**20
+
+
+REMOVED = Removed((("dropped-ns", "dropped-id"),), (("hidden-ns", "hidden-id"),), ())
+EVENTS: list[tuple[Event, str]] = [
+    (ValuesSaved("ns", "id", {("channel", "version"): b"E"}), "ns id channel version"),
+    (CheckpointSaved("ns", "id", "parent", {"a": "va"}, {}, {("b", "vb"): b"E"}), "ns id parent a va b vb"),
+    (WritesSaved("ns", "id", "task", "path", (Write(0, "channel", "null", b""),)), "ns id task path channel"),
+    (ThreadCopied("source", 1, "digest", signed_for="signed"), "source signed"),
+    (HistoryPruned("keep", REMOVED), "dropped-ns dropped-id hidden-ns hidden-id"),
+    (RunsDeleted(("run",), REMOVED), "run dropped-ns dropped-id hidden-ns hidden-id"),
+]
+
+
+@pytest.mark.parametrize(("event", "ids"), EVENTS, ids=[event.kind.decode() for event, _ in EVENTS])
+def test_the_ids_in_an_event(event: Event, ids: str) -> None:
+    """Each id and each name in an event is checked where it is imported or copied."""
+    assert [one for _, one in ids_in(event)] == ids.split()
