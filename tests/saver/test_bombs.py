@@ -219,6 +219,31 @@ def test_large_values_by_default(any_server: Server, prefix: str, monkeypatch: p
             assert len(list(fresh.list(config("t")))) == 71
 
 
+NESTED = """
+import ormsgpack
+from saver.cli.values import careful_serializer
+def nested(size, depth):
+    data = ormsgpack.packb(bytes(size))
+    for _ in range(depth):
+        data = ormsgpack.packb(ormsgpack.Ext(0, b"\\x93\\xa4some\\xa4type" + data))
+    return "msgpack", data
+careful = careful_serializer()
+shallow = careful.loads_typed(nested(1000, 100))
+try:
+    careful.loads_typed(nested(20_000_000, 200))
+except ValueError as error:
+    result = shallow.name, str(error)
+"""
+
+
+@pytest.mark.server
+def test_objects_within_objects() -> None:
+    """A command shows a value that would take 4 GB as unreadable: each object is a copy of those within it."""
+    found = run(NESTED)
+    assert found["result"] == "('some.type', 'ext_hook failed')"
+    assert found["mib"] < 400
+
+
 def items(*parts: bytes) -> bytes:
     """The beginning of an entry in an export, and more."""
     return b"\x82\x631-0" + b"".join(parts)
