@@ -89,6 +89,15 @@ class Limits:
                     f"id_bytes={len(encoded)}."
                 )
 
+    def check_versions(self, *counts: int) -> None:
+        """Checks the numbers of channels and nodes of a checkpoint that is read. Raises `TooLarge`."""
+        most = max(counts)
+        if most > self.put_parts:
+            raise TooLarge(
+                f"has versions of {most:,} channels or nodes, above the limit of {self.put_parts:,}. If you trust the data, raise "
+                f"the limit: limits=Limits(put_parts={most}), or agentlog --limits put_parts={most}"
+            )
+
     def check_parts(self, what: str, count: int, where: str) -> None:
         """Checks the number of channels or writes of a put. Raises `OverLimit`."""
         if count > self.put_parts:

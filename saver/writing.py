@@ -45,7 +45,8 @@ class Writing(OperationsBase):
         source, step, run = [metadata_text(address.thread_id, full, key) for key in ("source", "step", "run_id")]
         about = About(source, step, run, self._nodes(address, checkpoint, full, event.audit))
         self._check_names(address, replace(event, values=dict.fromkeys(values, b"")), about)
-        self.keyspace.limits.check_parts("channels", max(len(event.versions), len(values)), f"{address.subject}: ")
+        parts = max(len(event.versions), len(values), len(event.seen or ()))
+        self.keyspace.limits.check_parts("channels or nodes", parts, f"{address.subject}: ")
         keys = self.keys_of(address.thread_id)
         cache = _UNSHARED if isinstance(serde, EncryptedSerializer) else self.cache
         yield from self.checked(save_checkpoint(keys, event, values, cache=cache, ttl=self.ttl.on_write, about=about))

@@ -95,7 +95,7 @@ class Frames:
 
     def end(self) -> None:
         """Ends the frame. Refuses a frame that has more items."""
-        while self._more():
+        while len(self._content) <= self._at and self._more():
             pass
         if len(self._content) > self._at:
             self._refuse("has more in a frame than belongs there")

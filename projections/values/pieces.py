@@ -24,10 +24,12 @@ from eventlog.limits import Budget, Limits
 from projections.values.delta import apply_deltas
 from projections.values.versions import Versions, overlaid, verify
 
-__all__ = ["SMALLEST", "Pieces", "StoredValue", "assemble"]
+__all__ = ["DEEPEST", "SMALLEST", "Pieces", "StoredValue", "assemble"]
 
 SMALLEST = 128
 """Bytes of a value below which a delta would hardly be shorter than the value."""
+DEEPEST = 100
+"""Most changes of versions between those of a checkpoint and whole ones; a writer makes eight at most."""
 KEPT = 32 * 1024 * 1024
 """Bytes of decompressed pieces that are kept for other values of the same reply."""
 
@@ -113,14 +115,21 @@ class Pieces:
 
         Raises `Malformed`.
         """
-        if number not in self._versions:
-            encoded, seen, checksum, base = self._vectors[4 * number - 4 : 4 * number]
+        unknown, base = [], number
+        while base and base not in self._versions:
+            unknown.append(base)
+            base = int(self._vectors[4 * base - 1])
+            if len(unknown) > DEEPEST:
+                raise Malformed("has versions that change those of more checkpoints than this package builds on")
+        for one in reversed(unknown):
+            encoded, seen, checksum, changes = self._vectors[4 * one - 4 : 4 * one]
             own, depth = Versions(decode_versions(encoded), decode_seen(seen)), 0  # type: ignore[arg-type]
-            if base:
-                before, depth = self.versions(int(base))
+            if changes:
+                before, depth = self._versions[int(changes)]
                 own, depth = overlaid(before, own), depth + 1
+            self._limits.check_versions(len(own.channels), len(own.seen or ()))
             verify(own, checksum)  # type: ignore[arg-type]
-            self._versions[number] = own, depth
+            self._versions[one] = own, depth
         return self._versions[number]
 
     def encoded_versions(self, number: int) -> list[tuple[bytes, bytes, bytes]]:

@@ -28,7 +28,7 @@ from eventlog.events import Write, decode_seen, decode_versions, decode_write
 from eventlog.framing import counted
 from eventlog.keys import split_sort_key
 from eventlog.limits import Budget, Limits, in_channel
-from projections.values.pieces import Pieces, StoredValue, assemble
+from projections.values.pieces import DEEPEST, Pieces, StoredValue, assemble
 from projections.values.versions import Versions, overlaid, verify
 
 __all__ = [
@@ -101,19 +101,27 @@ def from_head(head: Mapping[bytes, bytes] | Sequence[bytes], limits: Limits | No
         namespace, checkpoint_id, body = decode_envelope(fields[b"e"])
         versions, seen = Versions(decode_versions(fields[b"s"]), decode_seen(fields[b"q"]))
         depth = int(fields.get(b"b", b"0"))
+        if depth > DEEPEST:
+            raise Malformed("has more changes of versions than this package makes")
         for number in range(1, depth + 1):
             changes = Versions(decode_versions(fields[b"s%d" % number]), decode_seen(fields[b"q%d" % number]))
             versions, seen = overlaid(Versions(versions, seen), changes)
         checksum = fields.get(b"y", b"")
+        limits = limits or Limits()
+        limits.check_versions(len(versions), len(seen or ()))
         verify(Versions(versions, seen), checksum)
         parent = fields[b"p"].decode() or None
-        values, budget, channel = {}, Budget(limits or Limits()), ""
+        values, budget = {}, Budget(limits)
         for channel, version in versions.items():
-            if (value := _value_in(fields, channel.encode(), version.encode(), budget)) is not None:
+            try:
+                value = _value_in(fields, channel.encode(), version.encode(), budget)
+            except TooLarge as error:
+                raise in_channel(channel, error) from None
+            if value is not None:
                 values[channel] = value
         writes = _pending(_writes_of_head(fields))
-    except TooLarge as error:
-        raise in_channel(channel, error) from None
+    except TooLarge:
+        raise
     except (KeyError, ValueError) as error:
         raise Malformed(f"head: {error}") from error
     entry_id = fields.get(b"at", b"")

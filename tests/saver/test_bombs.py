@@ -18,6 +18,11 @@ import zstandard
 from xxhash import xxh3_64_digest
 
 from eventlog import Limits, OverLimit, ValueTooLarge, limits
+from eventlog.codec import Malformed, encode
+from eventlog.events import encode_versions
+from projections.values.pieces import Pieces
+from projections.values.stored import from_head
+from projections.values.versions import Versions
 from saver import RedisStreamSaver
 from tests import bombs
 from tests.bombs import MIB
@@ -230,7 +235,7 @@ def nested(size, depth):
 careful = careful_serializer()
 shallow = careful.loads_typed(nested(1000, 100))
 try:
-    careful.loads_typed(nested(20_000_000, 200))
+    careful.loads_typed(nested(8_000_000, 100))
 except ValueError as error:
     result = shallow.name, str(error)
 """
@@ -238,10 +243,10 @@ except ValueError as error:
 
 @pytest.mark.server
 def test_objects_within_objects() -> None:
-    """A command shows a value that would take 4 GB as unreadable: each object is a copy of those within it."""
+    """A command shows a value that would take 800 MB as unreadable: each object is a copy of those within it."""
     found = run(NESTED)
     assert found["result"] == "('some.type', 'ext_hook failed')"
-    assert found["mib"] < 400
+    assert found["mib"] < 250
 
 
 def items(*parts: bytes) -> bytes:
@@ -299,3 +304,39 @@ def test_an_item_above_its_limit(any_server: Server, prefix: str, tmp_path: Path
         ):
             careful.import_threads(tmp_path / "e")
         assert saver.import_threads(tmp_path / "e").threads == 1
+
+
+async def test_versions_of_too_many_channels(any_server: Server, prefix: str, call: Call) -> None:
+    """They are refused in heads, in the log, and as of a moment: each checkpoint of a page would repeat all of them."""
+    many = {f"c{number}": number for number in range(40)}
+    async with RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix) as saver:
+        first = step(many)
+        saver.put(config("t"), *first)
+        second = follow(first, {"c1": 2})
+        saver.put(config("t", checkpoint_id=first[0]["id"]), *second)
+    narrow = Limits(put_parts=39)
+    async with RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix, limits=narrow) as saver:
+        for method, args in (
+            ("get_tuple", (config("t"),)),
+            ("get_tuple", (config("t", checkpoint_id=second[0]["id"]),)),
+            ("list", (config("t"),)),
+            ("get_tuple_as_of", (config("t"), 2)),
+            ("replay", ("t",)),
+        ):
+            with pytest.raises(OverLimit, match="'t', entry .*versions of 40 channels or nodes.*put_parts=40"):
+                await call(saver, method, *args)
+
+
+def test_versions_that_go_back_too_far() -> None:
+    """Changes of changes are followed a hundred times at most, in the log and in a head, without recursion."""
+    whole: list[Any] = [encode_versions({"a": "s1"}), b"", b"", 0]
+    vectors: list[Any] = [
+        part for number in range(3000) for part in (whole if not number else [encode_versions({}), b"", b"", number])
+    ]
+    pieces = Pieces([], vectors)
+    assert pieces.versions(100) == (Versions({"a": "s1"}, None), 99)
+    assert pieces.versions(150)[1] == 149
+    with pytest.raises(Malformed, match="more checkpoints than"):
+        pieces.versions(3000)
+    with pytest.raises(Malformed, match="more changes of versions"):
+        from_head({b"e": encode({"ns": "", "id": "1"}), b"s": whole[0], b"q": b"", b"b": b"101"})

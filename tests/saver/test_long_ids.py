@@ -94,7 +94,9 @@ async def test_too_many_parts(call: Call) -> None:
     """A put of so many channels, or writes, that it would hold up the server is refused."""
     many = {f"c{number}": 1 for number in range(11)}
     async with RedisStreamSaver.from_conn_string(NOWHERE, limits=Limits(put_parts=10)) as saver:
-        with pytest.raises(OverLimit, match=r"thread 't': a put has 11 channels, above the limit of 10.*put_parts=11"):
+        with pytest.raises(
+            OverLimit, match=r"thread 't': a put has 11 channels or nodes, above the limit of 10.*put_parts=11"
+        ):
             await call(saver, "put", config("t"), *step(many))
         with pytest.raises(OverLimit, match=r"thread 't': a put has 11 writes, above"):
             await call(saver, "put_writes", config("t", checkpoint_id="1"), list(many.items()), "task")
