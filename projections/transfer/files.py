@@ -13,7 +13,7 @@ from os import PathLike
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Union
 
-from eventlog.errors import ExportUnreadable, FileTaken
+from eventlog.errors import ExportUnreadable, FileTaken, OverLimit
 from eventlog.flow import Flow, blocking
 from eventlog.limits import Limits
 from projections.transfer.encoder import Encoder
@@ -172,6 +172,8 @@ class ExportFile(PartFile):
                     head = item
                 elif isinstance(item, ThreadEnd):
                     found.append(WrittenThread(head, reader.state))
+        except OverLimit:  # an export of values that shrink much: it is written again from there on
+            pass
         except ExportUnreadable as error:
             if error.reason in ("foreign", "newer"):
                 raise FileTaken(

@@ -182,12 +182,14 @@ def import_file(keyspace: Keyspace, path: Name, wanted: dict[str, Whole], *, ttl
     return Imported(count, entries, len(present))
 
 
-def first_difference(keyspace: Keyspace, path: Name, threads: Collection[str]) -> Flow[tuple[str, bytes] | None]:
+def first_difference(
+    keyspace: Keyspace, path: Name, threads: Collection[str], limits: Limits | None = None
+) -> Flow[tuple[str, bytes] | None]:
     """Compares the logs of threads with a file, entry by entry.
 
     Returns the first thread whose log lacks an entry, or has another one, with the entry id before it. One round trip per page.
     """
-    with closing(read_threads(path, keyspace.limits)) as items:
+    with closing(read_threads(path, limits or keyspace.limits)) as items:
         while (item := (yield from blocking(next, items, None))) is not None:
             if isinstance(item, ThreadHead):
                 thread, after = item.thread, b""

@@ -20,6 +20,7 @@ from xxhash import xxh3_64_digest
 from eventlog import Limits, OverLimit, ValueTooLarge, limits
 from eventlog.codec import Malformed, encode
 from eventlog.events import encode_versions
+from projections.transfer import frames
 from projections.values.pieces import Pieces
 from projections.values.stored import from_head
 from projections.values.versions import Versions
@@ -340,3 +341,25 @@ def test_versions_that_go_back_too_far() -> None:
         pieces.versions(3000)
     with pytest.raises(Malformed, match="more changes of versions"):
         from_head({b"e": encode({"ns": "", "id": "1"}), b"s": whole[0], b"q": b"", b"b": b"101"})
+
+
+def test_an_export_that_shrinks_much(
+    any_server: Server, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread of zeros can be archived, and its interrupted export is made again; to import it takes a higher limit."""
+    monkeypatch.setattr(frames, "SPARE", 256 * 1024)
+    with RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix) as saver:
+        for thread in "ab":
+            last = step({"a": 1})
+            saver.put(config(thread), *last)
+            saver.put_writes(config(thread, checkpoint_id=last[0]["id"]), [("w", bytes(4 * MIB))], "task")
+        saver.export_threads(tmp_path / "e")
+        (tmp_path / "f.part").write_bytes((tmp_path / "e").read_bytes()[:-100])
+        assert saver.export_threads(tmp_path / "f").threads == 2
+        assert saver.archive_thread("a", tmp_path / "a", delete=True).entries == 2
+        with pytest.raises(OverLimit, match=r"/a' \(at byte .*expansion=") as caught:
+            saver.import_threads(tmp_path / "a")
+        needed = int(str(caught.value).split("expansion=")[1].split(")")[0])
+    generous = Limits(expansion=2 * needed)
+    with RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix, limits=generous) as saver:
+        assert saver.import_threads(tmp_path / "a").threads == 1
