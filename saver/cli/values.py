@@ -54,7 +54,7 @@ def careful_serializer() -> SerializerProtocol:
 
 
 class _Nesting(threading.local):
-    """The bytes of the objects that contain the one at hand: each of them is a copy of those within."""
+    """The bytes of the objects that contain the current one: each of them is a copy of those within."""
 
     outermost = taken = 0
 

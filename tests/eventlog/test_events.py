@@ -292,7 +292,7 @@ def test_the_forms_of_pieces() -> None:
         (codec.decompressed, b"k1:a12345678no zstd", "cannot be read|without a size"),
         (codec.decompressed, b"k1:a12345678" + zstandard.ZstdCompressor().compress(b"x" * 99)[:-1], "cannot be read"),
         (
-            codec.decompressed,
+            codec.size_of,
             b"k1:a12345678" + zstandard.ZstdCompressor(write_content_size=False).compress(b"x"),
             "without a size",
         ),
