@@ -345,22 +345,29 @@ def end_of_item(upto: Callable[[int], bytes | bytearray], most: int) -> int:
     `upto` returns the data at least as far as its argument, and raises where they are shorter, or more than the caller takes.
     Raises `Malformed` for an item of more than `most` data items, of indefinite length, or with tags.
     """
-    at = count = 0
+    at = count = have = 0
     left = 1
+    data: bytes | bytearray = b""
     while left:
-        data = upto(at + 1)
+        if at >= have:
+            data = upto(at + 1)
+            have = len(data)
         major, size = data[at] >> 5, data[at] & 31
         at += 1
         if size >= 24:
             if size > 27:
                 raise Malformed("is not CBOR: it has an item of indefinite length, or of an unknown form")
-            width = 1 << (size - 24)
-            size = int.from_bytes(upto(at + width)[at : at + width], "big")
-            at += width
+            begin, at = at, at + (1 << (size - 24))
+            if at > have:
+                data = upto(at)
+                have = len(data)
+            size = int.from_bytes(data[begin:at], "big")
         left -= 1
         if major in (2, 3):
             at += size
-            upto(at)
+            if at > have:
+                data = upto(at)
+                have = len(data)
         elif major in (4, 5):
             left += size * (major - 3)
         elif major == 6:
