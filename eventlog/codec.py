@@ -375,4 +375,5 @@ def end_of_item(upto: Callable[[int], bytes | bytearray], most: int) -> int:
         count += 1
         if count + left > most:
             raise Malformed(f"has an item of more than {most:,} parts")
+    upto(at)
     return at

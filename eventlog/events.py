@@ -171,11 +171,13 @@ class Recorded(NamedTuple):
     """Whether it has a seal (`eventlog.signing`), which decoding does not verify."""
 
 
-def ids_in(event: Event) -> Iterator[tuple[str, str]]:
+def ids_in(event: Event) -> Iterator[tuple[str, str | bytes]]:
     """The ids and names in an event, each after the name of its field."""
     if isinstance(event, (CheckpointSaved, ValuesSaved, WritesSaved)):
         yield "checkpoint_ns", event.namespace
         yield "checkpoint_id", event.checkpoint_id
+    if isinstance(event, (CheckpointSaved, WritesSaved)) and event.idempotency_key:
+        yield "idempotency key", event.idempotency_key
     if isinstance(event, CheckpointSaved):
         yield "parent_id", event.parent_id or ""
         yield from (("channel", channel) for channel in event.versions)

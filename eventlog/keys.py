@@ -205,6 +205,7 @@ class Keyspace:
         self.limits = limits or Limits()
         self.partitions = partitions
         encoded = text("prefix", prefix)
+        self.limits.check_ids([("prefix", encoded)])
         self.meta = encoded + b":meta"
         self._tags = [b"{%b:%d}" % (encoded, number) for number in range(partitions)]
         self.thread = lru_cache(1024)(self._thread)

@@ -216,10 +216,14 @@ def command(*examples: str, **settings: Any) -> Callable[[F], F]:
     return declare
 
 
+_NO_IDS = ("start", "source")
+"""Arguments that may be longer than an id, a position in the feed, or hold a password."""
+
+
 def _texts(given: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """The texts that a command was given, each after the name of its argument."""
+    """The ids that a command was given, each after the name of its argument; also texts that are shorter than any id."""
     for name, value in given.items():
-        texts = value if isinstance(value, list) else [value]
+        texts = value if isinstance(value, list) else [value] if name not in _NO_IDS else []
         yield from ((name, one) for one in texts if isinstance(one, str))
 
 

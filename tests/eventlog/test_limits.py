@@ -77,6 +77,8 @@ def test_the_keys_of_a_long_id() -> None:
     """No key of a thread is made without the check, wherever its id comes from."""
     with pytest.raises(OverLimit, match="thread_id 'ttt"):
         Keyspace("p", 1).thread(b"t" * 65_537)
+    with pytest.raises(OverLimit, match="prefix 'ppp"):
+        Keyspace("p" * 65_537, 1)
     assert Keyspace("p", 1, limits=Limits(id_bytes=65_537)).thread(b"t" * 65_537).thread
 
 
@@ -123,6 +125,7 @@ EVENTS: list[tuple[Event, str]] = [
     (ValuesSaved("ns", "id", {("channel", "version"): b"E"}), "ns id channel version"),
     (CheckpointSaved("ns", "id", "parent", {"a": "va"}, {}, {("b", "vb"): b"E"}), "ns id parent a va b vb"),
     (WritesSaved("ns", "id", "task", "path", (Write(0, "channel", "null", b""),)), "ns id task path channel"),
+    (WritesSaved("ns", "id", "task", "path", (), b"key"), "ns id key task path"),
     (ThreadCopied("source", 1, "digest", signed_for="signed"), "source signed"),
     (HistoryPruned("keep", REMOVED), "dropped-ns dropped-id hidden-ns hidden-id"),
     (RunsDeleted(("run",), REMOVED), "run dropped-ns dropped-id hidden-ns hidden-id"),
@@ -132,4 +135,4 @@ EVENTS: list[tuple[Event, str]] = [
 @pytest.mark.parametrize(("event", "ids"), EVENTS, ids=[event.kind.decode() for event, _ in EVENTS])
 def test_the_ids_in_an_event(event: Event, ids: str) -> None:
     """Each id and each name in an event is checked where it is imported or copied."""
-    assert [one for _, one in ids_in(event)] == ids.split()
+    assert [one if isinstance(one, str) else one.decode() for _, one in ids_in(event)] == ids.split()
