@@ -18,7 +18,7 @@ from eventlog.errors import InvalidArgument, OverLimit
 
 __all__ = ["SPARE", "Budget", "Limits", "brief", "in_channel"]
 
-SPARE = 64 * 1024 * 1024
+SPARE = 16 * 1024 * 1024
 """Bytes that data may take in any case, however short they are stored."""
 MOST_PIECES = 3
 """Times the bytes of a value that its keyframe and deltas take; a writer makes a keyframe before they are more."""
@@ -40,7 +40,7 @@ class Limits:
     head_bytes: int = 64 * 1024 * 1024
     """Most bytes of a head that is stored; larger states are read from the log."""
     expansion: int = 250
-    """Times that compressed data may grow, beyond 64 MiB."""
+    """Times that compressed data may grow, beyond 16 MiB."""
     id_bytes: int = 64 * 1024
     """Most bytes of an id or a name, in UTF-8."""
     put_parts: int = 20_000

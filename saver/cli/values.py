@@ -40,7 +40,7 @@ _TRUSTING = JsonPlusSerializer(allowed_msgpack_modules=None)
 _READ = ormsgpack.OPT_NON_STR_KEYS
 _WRITE = _READ | ormsgpack.OPT_PASSTHROUGH_DATACLASS
 COPIES = 4
-"""Times the bytes of an object that those within it may take, beyond 64 MiB."""
+"""Times the bytes of an object that those within it may take, beyond 16 MiB."""
 _OWN = ("null", "bytes", "bytearray")
 """Forms of values that hold no types."""
 
