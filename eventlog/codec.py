@@ -155,7 +155,7 @@ class _Zstd(local):
 
 
 _ZSTD = _Zstd()
-FREELY = 64 * 1024
+FREELY = 16 * 1024
 """Bytes up to which data are compressed, however short they become."""
 RATIO = 100
 """Most times that longer data become shorter, so that readers can tell them from a bomb."""
