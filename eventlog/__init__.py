@@ -27,6 +27,7 @@ from eventlog.feed.position import Offset, Position
 from eventlog.feed.tail import Tail
 from eventlog.feed.trimming import HeldBack, Retention, Trimmed
 from eventlog.keys import Keyspace
+from eventlog.limits import Limits
 from eventlog.signing import SigningKey
 from eventlog.transport.drivers import Runner
 
@@ -41,6 +42,7 @@ __all__ = [  # noqa: PLE0604
     "HeldBack",
     "HistoryPruned",
     "Keyspace",
+    "Limits",
     "Lag",
     "Offset",
     "Member",

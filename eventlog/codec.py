@@ -19,7 +19,7 @@ Functions that read bytes raise `Malformed` for bytes of another form.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from secrets import token_bytes
 from threading import local
@@ -28,8 +28,6 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 import cbor2
 import zstandard
 from xxhash import xxh3_64_digest
-
-from eventlog.errors import EventLogError
 
 T = TypeVar("T")
 
@@ -52,6 +50,10 @@ class Malformed(ValueError):
 
     A caller that knows the thread and the entry raises `CorruptEntry` instead.
     """
+
+
+class TooLarge(Malformed):
+    """Data would take more memory than a limit allows (`eventlog.limits`)."""
 
 
 class Keyframe(NamedTuple):
@@ -153,8 +155,10 @@ class _Zstd(local):
 
 
 _ZSTD = _Zstd()
-_LARGEST = 2**30
-"""Most bytes of a decompressed piece: more than a server takes for one value."""
+FREELY = 16 * 1024
+"""Bytes up to which data are compressed, however short they become."""
+RATIO = 100
+"""Most times that longer data become shorter, so that readers can tell them from a bomb."""
 _SAMPLE = 4096
 
 
@@ -173,7 +177,7 @@ def encode_delta(entry_id: bytes, version: bytes, data: bytes) -> bytes:
 def compressed(piece: bytes, above: int) -> bytes | None:
     """A piece with its bytes compressed, if that is worth it.
 
-    None if it has at most `above` bytes, or would shrink by less than a tenth.
+    None if it has at most `above` bytes, would shrink by less than a tenth, or so much that it would look like a bomb.
     """
     if len(piece) <= above:
         return None
@@ -184,21 +188,43 @@ def compressed(piece: bytes, above: int) -> bytes | None:
         if len(compressor.compress(data[middle : middle + _SAMPLE])) > _SAMPLE * 0.9:
             return None
     made: bytes = compressor.compress(data)
-    return piece[:1].lower() + piece[1:at] + made if len(made) < len(data) * 0.9 else None
+    if len(made) >= len(data) * 0.9 or len(data) > max(FREELY, RATIO * len(made)):
+        return None
+    return piece[:1].lower() + piece[1:at] + made
+
+
+def is_compressed(piece: bytes) -> bool:
+    """Whether a piece is compressed."""
+    return piece[:1] in (b"k", b"d")
+
+
+def size_of(piece: bytes) -> int:
+    """Bytes of a piece without compression, as far as it says so itself. Decompresses nothing.
+
+    Raises `Malformed` for a compressed piece that does not say so.
+    """
+    if not is_compressed(piece):
+        return len(piece)
+    at = _end_of_checksums(piece)
+    try:
+        size = zstandard.frame_content_size(memoryview(piece)[at:])
+    except zstandard.ZstdError as error:
+        raise Malformed(f"has a compressed piece that cannot be read: {error}") from error
+    if size < 0:
+        raise Malformed("has a compressed piece without a size")
+    return int(at + size)
 
 
 def decompressed(piece: bytes) -> bytes:
-    """A piece without compression."""
-    if piece[:1] not in (b"k", b"d"):
+    """A piece without compression. It takes as much memory as `size_of` says."""
+    if not is_compressed(piece):
         return piece
     at = _end_of_checksums(piece)
-    data = piece[at:]
     try:
-        if not 0 <= zstandard.frame_content_size(data) <= _LARGEST:
-            raise Malformed("has a compressed piece without a size, or of more bytes than a server takes")
-        return piece[:1].upper() + piece[1:at] + _ZSTD.decompressor.decompress(data)
+        data = _ZSTD.decompressor.decompress(memoryview(piece)[at:], allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise Malformed(f"has a compressed piece that cannot be read: {error}") from error
+    return b"".join((piece[:1].upper(), piece[1:at], data))
 
 
 def _end_of_checksums(piece: bytes) -> int:
@@ -313,13 +339,41 @@ def content_digest(fields: Sequence[bytes]) -> str:
     return sha256(framed(fields)).hexdigest()
 
 
-def decode_next(file: Any) -> Any:
-    """The next item of a CBOR sequence in a file. The file stands at the item's end after it."""
-    try:
-        return cbor2.CBORDecoder(file, tag_hook=_refuse, semantic_decoders=_TAGS, allow_indefinite=False).decode()
-    except (Malformed, EventLogError):
-        raise
-    except (cbor2.CBORError, ValueError, TypeError, RecursionError, MemoryError, OverflowError) as error:
-        if isinstance(error.__cause__, (EventLogError, OSError)):  # the file's own error, raised within a string
-            raise error.__cause__ from None
-        raise Malformed(f"is not CBOR: {error}") from error
+def end_of_item(upto: Callable[[int], bytes | bytearray], most: int) -> int:
+    """Where the CBOR item ends that begins some data: nothing of it is decoded.
+
+    `upto` returns the data at least as far as its argument, and raises where they are shorter, or more than the caller takes.
+    Raises `Malformed` for an item of more than `most` data items, of indefinite length, or with tags.
+    """
+    at = count = have = 0
+    left = 1
+    data: bytes | bytearray = b""
+    while left:
+        if at >= have:
+            data = upto(at + 1)
+            have = len(data)
+        major, size = data[at] >> 5, data[at] & 31
+        at += 1
+        if size >= 24:
+            if size > 27:
+                raise Malformed("is not CBOR: it has an item of indefinite length, or of an unknown form")
+            begin, at = at, at + (1 << (size - 24))
+            if at > have:
+                data = upto(at)
+                have = len(data)
+            size = int.from_bytes(data[begin:at], "big")
+        left -= 1
+        if major in (2, 3):
+            at += size
+            if at > have:
+                data = upto(at)
+                have = len(data)
+        elif major in (4, 5):
+            left += size * (major - 3)
+        elif major == 6:
+            _refuse()
+        count += 1
+        if count + left > most:
+            raise Malformed(f"has an item of more than {most:,} parts")
+    upto(at)
+    return at

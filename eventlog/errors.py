@@ -31,6 +31,7 @@ __all__ = [
     "MissingExtra",
     "NewerSchema",
     "NoSyncConnection",
+    "OverLimit",
     "PathInUse",
     "PoolExhausted",
     "PositionLost",
@@ -68,6 +69,13 @@ class CallerError(EventLogError):
 
 class InvalidArgument(CallerError, ValueError):
     """An argument has the right type but an impossible value; pass another value."""
+
+
+class OverLimit(InvalidArgument):
+    """Stored data or an id is above a limit; raise it if you trust the data.
+
+    The message has the size, the limit and its setting. No memory was taken for the data.
+    """
 
 
 class ThreadNotFound(CallerError, LookupError):

@@ -30,7 +30,7 @@ The functions that decode parts of an entry raise `codec.Malformed`; `decode_ent
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Union
 
@@ -180,6 +180,36 @@ class Recorded(NamedTuple):
     """Whether it has a seal (`eventlog.signing`), which decoding does not verify."""
     life: bytes = b""
     """The mark of the life in that seal."""
+
+
+def ids_in(event: Event) -> Iterator[tuple[str, str | bytes]]:
+    """The ids and names in an event, each after the name of its field."""
+    if isinstance(event, (CheckpointSaved, ValuesSaved, WritesSaved)):
+        yield "checkpoint_ns", event.namespace
+        yield "checkpoint_id", event.checkpoint_id
+    if isinstance(event, (CheckpointSaved, WritesSaved)) and event.idempotency_key:
+        yield "idempotency key", event.idempotency_key
+    if isinstance(event, CheckpointSaved):
+        yield "parent_id", event.parent_id or ""
+        yield from (("channel", channel) for channel in event.versions)
+        yield from (("version", version) for version in event.versions.values())
+    if isinstance(event, (CheckpointSaved, ValuesSaved)):
+        for channel, version in event.values:
+            yield "channel", channel
+            yield "version", version
+    elif isinstance(event, WritesSaved):
+        yield "task_id", event.task_id
+        yield "task_path", event.task_path
+        yield from (("channel", write.channel) for write in event.writes)
+    elif isinstance(event, ThreadCopied):
+        yield "source", event.source
+        yield "signed_for", event.signed_for or ""
+    elif isinstance(event, RunsDeleted):
+        yield from (("run_id", run) for run in event.runs)
+    if isinstance(event, (HistoryPruned, RunsDeleted)):
+        for namespace, checkpoint_id in (*event.removed.dropped, *event.removed.hidden):
+            yield "checkpoint_ns", namespace
+            yield "checkpoint_id", checkpoint_id
 
 
 UPCASTERS: dict[tuple[bytes, bytes], Callable[[Fields], Fields]] = {}

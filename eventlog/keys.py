@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from eventlog.errors import CorruptEntry, InvalidArgument
 from eventlog.framing import counted, ordered, unordered
+from eventlog.limits import Limits, brief
 
 if TYPE_CHECKING:
     from eventlog.signing import Known, Signer
@@ -35,7 +36,7 @@ def text(field: str, value: str) -> bytes:
         return value.encode()
     except UnicodeEncodeError:
         raise InvalidArgument(
-            f"{field} {value!r} is not valid Unicode text; pass text that can be encoded as UTF-8."
+            f"{field} {brief(value)} is not valid Unicode text; pass text that can be encoded as UTF-8."
         ) from None
 
 
@@ -151,6 +152,11 @@ class ThreadKeys:
     signer: Signer | None
     """It signs appended events and verifies those that are read."""
 
+    @property
+    def limits(self) -> Limits:
+        """The limits on what is read, and on ids."""
+        return self.keyspace.limits
+
     def known(self) -> Known | None:
         """The signer's knowledge of the log, to sign with; None without a signer."""
         return None if self.signer is None else self.signer.known(self.thread)
@@ -191,10 +197,13 @@ class Keyspace:
         prefix: the beginning of every key, without braces, which would change the hash tag.
         partitions: the number of hash tags for threads; the first use of the prefix fixes it.
         signer: the signer of appended events, None for none.
+        limits: the limits on what is read, and on ids.
 
     """
 
-    def __init__(self, prefix: str, partitions: int, signer: Signer | None = None) -> None:
+    def __init__(
+        self, prefix: str, partitions: int, signer: Signer | None = None, limits: Limits | None = None
+    ) -> None:
         if not isinstance(prefix, str):
             raise TypeError(f"prefix must be a string, not {type(prefix).__name__}.")
         if not prefix or "{" in prefix or "}" in prefix:
@@ -207,12 +216,14 @@ class Keyspace:
             raise InvalidArgument(f"partitions must be between 1 and 16384 (the slots of a cluster), not {partitions}.")
         self.prefix = prefix
         self.signer = signer
+        self.limits = limits or Limits()
         self.partitions = partitions
         encoded = text("prefix", prefix)
+        self.limits.check_ids([("prefix", encoded)])
         self.meta = encoded + b":meta"
         self._tags = [b"{%b:%d}" % (encoded, number) for number in range(partitions)]
         self.thread = lru_cache(1024)(self._thread)
-        """The keys of a thread, cached."""
+        """The keys of a thread, cached. Raises `OverLimit` for a longer id than the limits allow."""
         self._shared = [PartitionKeys.of(tag) for tag in self._tags]
         self.groups = encoded + b":groups"
         """Hash: the options of each consumer group of the feed."""
@@ -233,6 +244,7 @@ class Keyspace:
         return crc_hqx(thread, 0) % self.partitions
 
     def _thread(self, thread: bytes) -> ThreadKeys:
+        self.limits.check_ids([("thread_id", thread)])
         number = self.partition_of(thread)
         tag, shared = self._tags[number], self._shared[number]
         log, index, order = (tag + name + thread for name in (b":log:", b":index:", b":order:"))

@@ -15,7 +15,7 @@ from projections.integrity.findings import Verified
 from projections.integrity.verify import verify_thread
 from projections.time_travel.moment import When, moment_of
 from projections.time_travel.replay import state_as_of
-from saver.configs import address_of, id_of, thread_id_of
+from saver.configs import id_of, thread_id_of
 from saver.history import replayed
 from saver.operations_base import OperationsBase
 
@@ -29,7 +29,7 @@ class Auditing(OperationsBase):
         self, serde: SerializerProtocol, config: RunnableConfig, when: When
     ) -> Flow[CheckpointTuple | None]:
         """Returns the latest checkpoint of the config's namespace as of a moment."""
-        address = address_of(config)
+        address = self.address_of(config)
         if address.checkpoint_id is not None:
             raise InvalidArgument(
                 f"{address.subject}: the config names checkpoint {address.checkpoint_id!r}, which is the same at any time. "
@@ -46,6 +46,7 @@ class Auditing(OperationsBase):
         """Emits each event of a thread with the state after it."""
         thread = thread_id_of(thread_id)
         namespace = None if namespace is None else id_of(namespace, "namespace")
+        self.keyspace.limits.check_ids([("namespace", namespace)])
         first = None if since is None else moment_of(since, "since", thread=thread)
         last = None if until is None else moment_of(until, "until", thread=thread)
         keys = self.keys_of(thread)

@@ -5,7 +5,8 @@ Before its first request an operation checks the server and the prefix, once per
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
@@ -15,6 +16,7 @@ from eventlog.feed.trimming import Retention
 from eventlog.flow import Flow
 from eventlog.keys import Keyspace, ThreadKeys
 from projections.values.cache import ValueCache
+from saver.configs import Address, address_of, ids_of
 from saver.nodes import KnownCheckpoints
 from saver.retention import TrimmingAfterPuts
 from saver.translation import Translator
@@ -66,6 +68,27 @@ class OperationsBase:
             yield from open_keyspace(self.keyspace.prefix, self.keyspace.partitions)
         return (yield from flow)
 
+    def address_of(self, config: Mapping[str, Any] | None) -> Address:
+        """The address in a config, with its ids checked.
+
+        Raises `InvalidArgument`, `OverLimit` or `TypeError`.
+        """
+        address = address_of(config)
+        self.keyspace.limits.check_ids(
+            [
+                ("thread_id", address.thread_id),
+                ("checkpoint_ns", address.namespace),
+                ("checkpoint_id", address.checkpoint_id),
+            ]
+        )
+        return address
+
+    def ids_of(self, ids: Sequence[str], field: str) -> list[str]:
+        """A list of ids, checked. Raises as `address_of`."""
+        found = ids_of(ids, field)
+        self.keyspace.limits.check_ids((f"each of {field}", one) for one in found)
+        return found
+
     def keys_of(self, thread_id: str) -> ThreadKeys:
-        """The keys of a thread."""
+        """The keys of a thread. Raises `OverLimit`."""
         return self.keyspace.thread(thread_id.encode())

@@ -14,6 +14,7 @@ from eventlog.codec import NEVER
 from eventlog.errors import InvalidArgument
 from eventlog.feed.trimming import Retention
 from eventlog.keys import PARTITIONS, PREFIX, Keyspace
+from eventlog.limits import Limits
 from eventlog.signing import Signer, SigningKey
 from projections.values.cache import CACHE_BYTES, COMPRESS_ABOVE, ValueCache
 from saver.configs import whole_number
@@ -38,6 +39,7 @@ class SaverOptions(TypedDict, total=False):
     feed_retention: timedelta | int | Mapping[str, Any] | None
     signing_key: SigningKey | bytes | None
     accepted_keys: Iterable[SigningKey]
+    limits: Limits
 
 
 def operations_of(options: SaverOptions) -> Operations:
@@ -46,8 +48,11 @@ def operations_of(options: SaverOptions) -> Operations:
     if unknown := sorted(options.keys() - known):
         raise TypeError(f"Unknown options: {', '.join(unknown)}. A saver takes {', '.join(known)}.")
     signer = _signer_of(options.get("signing_key"), options.get("accepted_keys", ()))
+    limits = options.get("limits", Limits())
+    if not isinstance(limits, Limits):
+        raise TypeError(f"limits must be Limits, not {type(limits).__name__}; pass e.g. Limits(id_bytes=100_000).")
     return Operations(
-        Keyspace(options.get("prefix", PREFIX), options.get("partitions", PARTITIONS), signer),
+        Keyspace(options.get("prefix", PREFIX), options.get("partitions", PARTITIONS), signer, limits),
         TimeToLive.of(options.get("ttl")),
         _cache_of(options.get("cache_bytes", CACHE_BYTES), options.get("compress_above", COMPRESS_ABOVE)),
         Retention.of(options.get("feed_retention")),

@@ -20,7 +20,7 @@ from projections.checkpoints.read import read_checkpoint, read_latest, remember
 from projections.registry.listing import list_threads
 from projections.registry.rebuild import threads_of
 from saver.activities import values_of
-from saver.configs import address_of, configurable_of, id_of, whole_number
+from saver.configs import configurable_of, id_of, whole_number
 from saver.nodes import Known
 from saver.operations_base import OperationsBase
 from saver.translation import Translator, copied
@@ -33,7 +33,7 @@ class Reading(OperationsBase):
 
     def get_tuple(self, serde: SerializerProtocol, config: RunnableConfig) -> Flow[CheckpointTuple | None]:
         """Returns the checkpoint that a config names, or the latest of its namespace."""
-        address = address_of(config)
+        address = self.address_of(config)
         keys, namespace = self.keys_of(address.thread_id), address.namespace or ""
         if address.checkpoint_id is None:
             reading = read_latest(keys, namespace, ttl=self.ttl.on_read)
@@ -61,11 +61,11 @@ class Reading(OperationsBase):
     ) -> Flow[None]:
         """Emits the selected checkpoints, newest first."""
         translator = self.translator(serde)
-        address = None if config is None else address_of(config)
+        address = None if config is None else self.address_of(config)
         selection = Selection(
             namespace=address and address.namespace,
             checkpoint_id=address and address.checkpoint_id,
-            before=_before(before),
+            before=self._before(before),
             matches=_matcher(translator, filter),
             limit=None if limit is None else whole_number(limit, "limit"),
         )
@@ -73,6 +73,14 @@ class Reading(OperationsBase):
             yield from self.check()
         threads = [address.thread_id.encode()] if address else (yield from threads_of(self.keyspace))
         yield from list_checkpoints(self.keyspace, threads, selection, translator.checkpoint_tuple)
+
+    def _before(self, before: RunnableConfig | None) -> str | None:
+        found = configurable_of(before, "before").get("checkpoint_id")
+        if not found:
+            return None
+        field = "checkpoint_id of before"
+        self.keyspace.limits.check_ids([(field, id_of(found, field))])
+        return str(found)
 
     def delta_history(
         self, serde: SerializerProtocol, config: RunnableConfig, channels: Sequence[str]
@@ -83,9 +91,10 @@ class Reading(OperationsBase):
                 f"channels must be a list of channel names, not {type(channels).__name__}; pass [{channels!r}]."
             )
         channels = [id_of(channel, "each of channels") for channel in channels]
+        self.keyspace.limits.check_ids(("each of channels", channel) for channel in channels)
         if not channels:
             return {}
-        address = address_of(config)
+        address = self.address_of(config)
         translator = self.translator(serde)
         ancestries = yield from self.checked(
             read_ancestry(self.keys_of(address.thread_id), address.namespace or "", address.checkpoint_id, channels)
@@ -108,11 +117,6 @@ class Reading(OperationsBase):
     def values_of(self, serde: SerializerProtocol, activity: Activity) -> Flow[Sequence[tuple[str, Any]]]:
         """Returns the channels and values of an event."""
         return (yield from self.checked(values_of(self.translator(serde), self.keyspace, activity)))
-
-
-def _before(before: RunnableConfig | None) -> str | None:
-    found = configurable_of(before, "before").get("checkpoint_id")
-    return id_of(found, "checkpoint_id of before") if found else None
 
 
 def _matcher(

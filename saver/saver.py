@@ -27,6 +27,7 @@ from typing_extensions import Self, Unpack
 from eventlog.connect.connections import Connections
 from eventlog.feed.activity import Activity
 from eventlog.keys import PARTITIONS, PREFIX
+from eventlog.limits import Limits
 from eventlog.signing import SigningKey
 from eventlog.transport.drivers import Runner
 from projections.integrity.findings import Verified
@@ -90,6 +91,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
             appends, and checks signatures before it deserializes anything. Reads then go to the log, in a few round trips, and not
             to heads. A thread is signed from its beginning or not at all.
         accepted_keys: further keys whose signatures are accepted, such as earlier keys or those of other writers.
+        limits: `Limits` on the sizes of ids, and of values that are read. Data above them raise `OverLimit`.
 
     Raises:
         TypeError, InvalidArgument: an argument is wrong. The message names the remedy.
@@ -133,6 +135,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         feed_retention: timedelta | int | Mapping[str, Any] | None = None,
         signing_key: SigningKey | bytes | None = None,
         accepted_keys: Iterable[SigningKey] = (),
+        limits: Limits = Limits(),  # noqa: B008 - it is frozen
         **client_options: Any,
     ) -> Self:
         """Returns a saver that opens its own sync and async connections at first use.
@@ -156,6 +159,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
             "feed_retention": feed_retention,
             "signing_key": signing_key,
             "accepted_keys": accepted_keys,
+            "limits": limits,
         }
         connections = Connections.from_url(conn_string, **client_options)
         return cls.__new__(cls)._open(connections, options, owns_connections=True)

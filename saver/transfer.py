@@ -14,7 +14,7 @@ from projections.transfer.archive import Archived, Pruning, archive_thread
 from projections.transfer.copy import copy_thread
 from projections.transfer.export import Exported, export_file
 from projections.transfer.import_ import Imported, check_file, import_file
-from saver.configs import ids_of, thread_id_of
+from saver.configs import thread_id_of
 from saver.operations_base import OperationsBase
 from saver.upkeep import all_but, check_keep, delta_channels_of, pruned
 
@@ -42,7 +42,7 @@ class Transfer(OperationsBase):
         self, path: str | PathLike[str], thread_ids: Sequence[str] | None, *, overwrite: bool, damaged: bool
     ) -> Flow[Exported]:
         """Exports threads to a file."""
-        threads = None if thread_ids is None else ids_of(thread_ids, "thread_ids")
+        threads = None if thread_ids is None else self.ids_of(thread_ids, "thread_ids")
         return (
             yield from self.checked_read_only(
                 export_file(self.keyspace, threads, path, overwrite=overwrite, damaged=damaged)
@@ -51,8 +51,8 @@ class Transfer(OperationsBase):
 
     def import_threads(self, path: str | PathLike[str], thread_ids: Sequence[str] | None) -> Flow[Imported]:
         """Imports threads from a file."""
-        threads = None if thread_ids is None else ids_of(thread_ids, "thread_ids")
-        heads = yield from check_file(path, threads)
+        threads = None if thread_ids is None else self.ids_of(thread_ids, "thread_ids")
+        heads = yield from check_file(path, threads, self.keyspace.limits)
         return (yield from self.checked(import_file(self.keyspace, path, heads, ttl=self.ttl.on_write)))
 
     def archive_thread(

@@ -15,7 +15,7 @@ from projections.checkpoints.pruning import Choice, remove_checkpoints
 from projections.maintenance.check import Checked, check_thread
 from projections.maintenance.rebuild import Rebuilt, rebuild_known
 from projections.registry.rebuild import threads_of_runs
-from saver.configs import ids_of, thread_id_of, whole_number
+from saver.configs import thread_id_of, whole_number
 from saver.operations_base import OperationsBase
 from saver.translation import Translator, metadata_text
 
@@ -35,7 +35,7 @@ class Upkeep(OperationsBase):
 
     def delete_for_runs(self, serde: SerializerProtocol, run_ids: Sequence[str]) -> Flow[None]:
         """Deletes the checkpoints of runs with their writes, on any thread."""
-        runs = ids_of(run_ids, "run_ids")
+        runs = self.ids_of(run_ids, "run_ids")
         if not runs:
             return
         translator = self.translator(serde)
@@ -61,7 +61,7 @@ class Upkeep(OperationsBase):
         self, serde: SerializerProtocol, thread_ids: Sequence[str], strategy: str, keep_last: int | None
     ) -> Flow[None]:
         """Removes checkpoints of threads."""
-        threads = ids_of(thread_ids, "thread_ids")
+        threads = self.ids_of(thread_ids, "thread_ids")
         if strategy not in (KEEP_LATEST, DELETE, DELETE_ALL):
             raise InvalidArgument(
                 f"Unknown prune strategy {strategy!r}; pass {KEEP_LATEST!r}, {DELETE!r} or {DELETE_ALL!r} (same as {DELETE!r})."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -12,11 +13,11 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 
 from eventlog.codec import NEVER
-from eventlog.events import WritesSaved
+from eventlog.events import CheckpointSaved, WritesSaved, ids_in
 from eventlog.flow import Flow
 from projections.checkpoints.save import About, save_checkpoint, save_writes
 from projections.values.cache import ValueCache
-from saver.configs import Address, address_of
+from saver.configs import Address
 from saver.nodes import NOTHING, Known, nodes_of, writer_of
 from saver.operations_base import OperationsBase
 from saver.translation import config_of, metadata_text
@@ -39,12 +40,15 @@ class Writing(OperationsBase):
         new_versions: ChannelVersions,
     ) -> Flow[RunnableConfig]:
         """Appends a checkpoint, and returns the config that names it."""
-        address = address_of(config)
+        address = self.address_of(config)
         event, values, full = self.translator(serde).checkpoint_saved(
             address, config, checkpoint, metadata, new_versions
         )
         source, step, run = [metadata_text(address.thread_id, full, key) for key in ("source", "step", "run_id")]
         about = About(source, step, run, self._nodes(address, checkpoint, full, event.audit))
+        self._check_names(address, replace(event, values=dict.fromkeys(values, b"")), about)
+        parts = max(len(event.versions), len(values), len(event.seen or ()))
+        self.keyspace.limits.check_parts("channels or nodes", parts, f"{address.subject}: ")
         keys = self.keys_of(address.thread_id)
         cache = _UNSHARED if isinstance(serde, EncryptedSerializer) else self.cache
         yield from self.checked(save_checkpoint(keys, event, values, cache=cache, ttl=self.ttl.on_write, about=about))
@@ -63,7 +67,7 @@ class Writing(OperationsBase):
         indexes: Sequence[int] | None = None,
     ) -> Flow[None]:
         """Appends the writes of a task, under LangGraph's indexes or the given ones."""
-        address = address_of(config)
+        address = self.address_of(config)
         event = self.translator(serde).writes_saved(
             address, writes, task_id, task_path, config.get("metadata"), indexes=indexes
         )
@@ -74,9 +78,17 @@ class Writing(OperationsBase):
             event = replace(event, audit=known.audit)
         keys = self.keys_of(address.thread_id)
         about = _about_writes(address.thread_id, event, config, known)
+        self._check_names(address, event, about)
+        self.keyspace.limits.check_parts("writes", len(event.writes), f"{address.subject}: ")
         yield from self.checked(save_writes(keys, event, ttl=self.ttl.on_write, about=about))
         if self.trimming is not None:
             yield from self.trimming.after_put(keys.thread)
+
+    def _check_names(self, address: Address, event: CheckpointSaved | WritesSaved, about: About) -> None:
+        """Raises `OverLimit` for an id or a name that is too long."""
+        beside = [("source", about.source), ("step", about.step), ("run_id", about.run)]
+        beside += [("node", node) for node in about.nodes]
+        self.keyspace.limits.check_ids(chain(ids_in(event), beside), f"{address.subject}: ")
 
     def _nodes(
         self,

@@ -6,7 +6,7 @@ in the order in which they were committed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from functools import lru_cache
@@ -350,6 +350,11 @@ class Filters:
         for some in (self.kinds, self.threads, self.namespaces, self.nodes):
             out += [len(some), *(one.encode() for one in some)]
         return out
+
+    def names(self) -> Iterator[tuple[str, str]]:
+        """Threads, namespaces and nodes, each after the name of its filter."""
+        for kind, some in (("thread", self.threads), ("namespace", self.namespaces), ("node", self.nodes)):
+            yield from ((kind, one) for one in some)
 
     def as_dict(self) -> dict[str, list[str]]:
         """The filters that are set, as plain data."""

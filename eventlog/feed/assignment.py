@@ -255,7 +255,9 @@ class Assignment:
         hand = self.in_hand
         if hand is None:
             raise InvalidArgument("An effect belongs to the event in hand; there is none.")
-        self.effects.append(effect_of(command, hand.partition.keys.effects + text("effect key", name), arguments))
+        key = text("effect key", name)
+        self._keyspace.limits.check_ids([("effect key", key)])
+        self.effects.append(effect_of(command, hand.partition.keys.effects + key, arguments))
         hand.state = hand.step(Outcome.EFFECT).state
 
     # Handing out.

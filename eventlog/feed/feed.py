@@ -22,6 +22,7 @@ from eventlog.feed.tail import Tail
 from eventlog.feed.trimming import Retention, Trimmed, trim_feed
 from eventlog.flow import Flow, Pause, Wait
 from eventlog.keys import PREFIX
+from eventlog.limits import Limits
 from eventlog.signing import Signer, SigningKey
 
 __all__ = ["ActivityFeed"]
@@ -41,6 +42,7 @@ class ActivityFeed(FeedSource, AbstractContextManager, AbstractAsyncContextManag
         partitions: leave this out: a feed uses the number that the prefix was laid out with.
         signing_key: a `SigningKey`, also a public half. `load` then checks the signature of each event.
         accepted_keys: further keys whose signatures are accepted.
+        limits: the limits on names and ids.
 
     `close`, `aclose` and `with` close connections that `from_conn_string` opened, but no connections passed here.
 
@@ -55,14 +57,22 @@ class ActivityFeed(FeedSource, AbstractContextManager, AbstractAsyncContextManag
         partitions: int | None = None,
         signing_key: SigningKey | None = None,
         accepted_keys: Iterable[SigningKey] = (),
+        limits: Limits | None = None,
     ) -> None:
-        signer = _signer_of(signing_key, accepted_keys)
-        self._open(Connections(sync_connection, async_connection), prefix, partitions, signer, owns=False)
+        connections = Connections(sync_connection, async_connection)
+        self._open(connections, prefix, partitions, _signer_of(signing_key, accepted_keys), limits, owns=False)
 
     def _open(
-        self, connections: Connections, prefix: str, partitions: int | None, signer: Signer | None, *, owns: bool
+        self,
+        connections: Connections,
+        prefix: str,
+        partitions: int | None,
+        signer: Signer | None,
+        limits: Limits | None,
+        *,
+        owns: bool,
     ) -> None:
-        super().__init__(connections, prefix, partitions, signer)
+        super().__init__(connections, prefix, partitions, signer, limits)
         self._connections = connections
         self._owns = owns
 
@@ -75,6 +85,7 @@ class ActivityFeed(FeedSource, AbstractContextManager, AbstractAsyncContextManag
         partitions: int | None = None,
         signing_key: SigningKey | None = None,
         accepted_keys: Iterable[SigningKey] = (),
+        limits: Limits | None = None,
         **client_options: Any,
     ) -> Self:
         """Makes a feed that opens its own connections, sync and async, at first use.
@@ -83,7 +94,7 @@ class ActivityFeed(FeedSource, AbstractContextManager, AbstractAsyncContextManag
         """
         made = cls.__new__(cls)
         signer = _signer_of(signing_key, accepted_keys)
-        made._open(Connections.from_url(conn_string, **client_options), prefix, partitions, signer, owns=True)
+        made._open(Connections.from_url(conn_string, **client_options), prefix, partitions, signer, limits, owns=True)
         return made
 
     def tail(
@@ -116,6 +127,7 @@ class ActivityFeed(FeedSource, AbstractContextManager, AbstractAsyncContextManag
         """
         check_start(start)
         filters = Filters.of(kinds, thread, namespace, node)
+        self.limits.check_ids(filters.names())
         return Tail(
             self, start, filters, follow=follow, batch=batch_of(batch), patience=seconds_of("patience", patience)
         )

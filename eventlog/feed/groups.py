@@ -152,7 +152,8 @@ class Group:
     """
 
     def __init__(self, source: FeedSource, name: str, start: Start, filters: Filters) -> None:
-        self.name = name_of("group", name)
+        self.name = name_of("group", name, source.limits)
+        source.limits.check_ids(filters.names())
         self._source = source
         self._start: Start = start
         self._filters = filters
@@ -362,6 +363,7 @@ class Group:
         keyspace = yield from self._known()
         if thread_id is not None:
             thread = text("thread_id", str(thread_id))
+            keyspace.limits.check_ids([("thread_id", thread)], f"{self._subject}: ")
             keys = self._keys(keyspace, keyspace.partition_of(thread))
             return (yield from self._unpark_in(keys, thread, action))
         done = 0
@@ -384,6 +386,7 @@ class Group:
     def _effect_keys(self, name: str) -> Flow[list[bytes]]:
         keyspace = yield from self._known()
         encoded = text("effect key", name)
+        keyspace.limits.check_ids([("effect key", encoded)])
         return [self._keys(keyspace, number).effects + encoded for number in range(keyspace.partitions)]
 
 

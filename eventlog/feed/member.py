@@ -65,7 +65,7 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
         patience: float,
     ) -> None:
         self.group = group
-        self.name = name_of("member", name)
+        self.name = name_of("member", name, source.limits)
         self._source = source
         self._register = register
         self._lease = lease

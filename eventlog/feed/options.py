@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from eventlog.errors import InvalidArgument
 from eventlog.keys import text
+from eventlog.limits import Limits
 
 __all__ = ["attempts_of", "batch_of", "name_of", "seconds_of"]
 
@@ -35,11 +36,12 @@ def seconds_of(option: str, given: object, *, least: float = 0) -> float:
     return float(given)
 
 
-def name_of(what: str, given: object) -> str:
-    """The given name of a group or a member. Raises `TypeError` or `InvalidArgument`."""
+def name_of(what: str, given: object, limits: Limits) -> str:
+    """The given name of a group or a member. Raises `TypeError`, `InvalidArgument` or `OverLimit`."""
     if not isinstance(given, str):
         raise TypeError(f"A {what}'s name must be a string, not {type(given).__name__}.")
     if not given:
         raise InvalidArgument(f"A {what} needs a name.")
     text(what, given)
+    limits.check_ids([(what, given)])
     return given

@@ -26,6 +26,7 @@ from eventlog.feed.position import ORIGIN, Offset, Position
 from eventlog.feed.replies import OK, Ends, Loaded, Page, PageReply, Waiting, flattened
 from eventlog.flow import Argument, Batch, Call, Command, Flow, Pause, load_script
 from eventlog.keys import LAYOUT, GroupKeys, Keyspace
+from eventlog.limits import Limits
 from eventlog.signing import Signer
 
 __all__ = ["Start", "ends_of", "flattened", "load_event", "offsets_of", "open_keyspace", "read_on", "steadfast"]
@@ -47,13 +48,15 @@ PASSING = (ServerUnavailable, ServerLoading, ServerReadOnly)
 """Errors of a server that restarts or fails over."""
 
 
-def open_keyspace(prefix: str, partitions: int | None, signer: Signer | None = None) -> Flow[Keyspace | None]:
+def open_keyspace(
+    prefix: str, partitions: int | None, signer: Signer | None = None, limits: Limits | None = None
+) -> Flow[Keyspace | None]:
     """Reads the layout of a prefix, and returns its keys; None without a layout.
 
     One round trip. With a `signer`, the signatures of events that are loaded are checked. Raises `LayoutMismatch` if the
     layout has another version, or another number of partitions than given.
     """
-    keyspace = Keyspace(prefix, partitions or 1)
+    keyspace = Keyspace(prefix, partitions or 1, limits=limits)
     reply = yield Batch([Command("HGET", keyspace.meta, ["layout"]), Command("HGET", keyspace.meta, ["partitions"])])
     layout, found = reply
     if layout is None and found is None:
@@ -69,7 +72,7 @@ def open_keyspace(prefix: str, partitions: int | None, signer: Signer | None = N
             f"Prefix {prefix!r} was laid out with partitions={int(found)}, this feed was given partitions={partitions}. Leave "
             "partitions out: a feed takes the number that the prefix has."
         )
-    return Keyspace(prefix, int(found), signer)
+    return Keyspace(prefix, int(found), signer, limits=limits)
 
 
 def steadfast(make: Callable[[], Flow[T]], patience: float, stopped: Callable[[], bool] = lambda: False) -> Flow[T]:

@@ -9,6 +9,7 @@ from eventlog.feed.activity import Activity
 from eventlog.feed.reading import load_event, open_keyspace
 from eventlog.flow import Flow
 from eventlog.keys import Keyspace
+from eventlog.limits import Limits
 from eventlog.signing import Signer
 from eventlog.transport.drivers import Runner
 
@@ -24,9 +25,15 @@ class FeedSource:
     """A prefix, its keys, and the runner of flows; `ActivityFeed` is one."""
 
     def __init__(
-        self, connections: Connections, prefix: str, partitions: int | None, signer: Signer | None = None
+        self,
+        connections: Connections,
+        prefix: str,
+        partitions: int | None,
+        signer: Signer | None = None,
+        limits: Limits | None = None,
     ) -> None:
         Keyspace(prefix, 1 if partitions is None else partitions)  # refuses bad arguments
+        self.limits = limits or Limits()
         self.prefix = prefix
         self.runner = Runner(connections, "feed", FeedClosed)
         self._partitions = partitions
@@ -39,7 +46,7 @@ class FeedSource:
         One round trip for each call until something was written, none afterwards.
         """
         if self._keyspace is None:
-            self._keyspace = yield from open_keyspace(self.prefix, self._partitions, self._signer)
+            self._keyspace = yield from open_keyspace(self.prefix, self._partitions, self._signer, self.limits)
         return self._keyspace
 
     def used(self) -> Flow[Keyspace]:

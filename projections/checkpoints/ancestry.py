@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from eventlog.codec import Malformed
+from eventlog.codec import Malformed, TooLarge
 from eventlog.flow import Argument, Flow, load_script
 from eventlog.framing import ordered, unordered
 from eventlog.keys import ThreadKeys
+from eventlog.limits import Budget, in_channel
 from projections.checkpoints.listing import PAGE_BYTES
 from projections.checkpoints.read import damaged
 from projections.integrity.signed_reads import check_ancestors
@@ -48,7 +49,7 @@ def read_ancestry(
     A channel's writes go back to the nearest ancestor that holds a value of it. Takes one round trip per 500 ancestors or 4 MiB.
     Raises as `projections.log.index.call`.
     """
-    found = {channel: Ancestry() for channel in channels}
+    found, budget = {channel: Ancestry() for channel in channels}, Budget(keys.limits)
     encoded = namespace.encode()
     start = b"" if checkpoint_id is None else ordered(checkpoint_id.encode())
     inclusive = 0
@@ -61,10 +62,10 @@ def read_ancestry(
         _, following, steps, flat, origin, origin_id = yield from call(keys, READ_ANCESTORS, arguments)
         began = start or origin_id
         address = namespace, unordered(began)[0].decode() if began else None
-        ancestors, pieces = [Ancestor.in_step(step, left) for step in steps], Pieces(flat, [])
+        ancestors, pieces = [Ancestor.in_step(step, left) for step in steps], Pieces(flat, [], keys.limits)
         yield from check_ancestors(keys, address, origin, left, ancestors, pieces)
         for ancestor in ancestors:
-            _gather(keys, found, ancestor, pieces)
+            _gather(keys, found, ancestor, pieces, budget)
         if not following or all(one.seed is not None for one in found.values()):
             break
         start, inclusive = following, 1
@@ -73,7 +74,9 @@ def read_ancestry(
     return found
 
 
-def _gather(keys: ThreadKeys, found: Mapping[str, Ancestry], ancestor: Ancestor, pieces: Pieces) -> None:
+def _gather(
+    keys: ThreadKeys, found: Mapping[str, Ancestry], ancestor: Ancestor, pieces: Pieces, budget: Budget
+) -> None:
     """Add the writes and values of one ancestor to the channels that lack a value.
 
     Writes are added newest first.
@@ -84,6 +87,8 @@ def _gather(keys: ThreadKeys, found: Mapping[str, Ancestry], ancestor: Ancestor,
             if one is not None and one.seed is None:
                 one.writes.append(write)
         for channel, number in ancestor.values.items():
-            found[channel].seed = pieces.value(number, b"")
+            found[channel].seed = pieces.value(number, b"", budget)
+    except TooLarge as error:
+        raise damaged(keys, in_channel(channel, error), ancestor.entry_id) from error
     except (Malformed, ValueError) as error:
         raise damaged(keys, error, ancestor.entry_id) from error

@@ -203,7 +203,7 @@ def _matching(keys: ThreadKeys, bare: Iterable[_Bare], matches: Matches) -> Iter
 def _read_whole(keys: ThreadKeys, arguments: Sequence[Argument]) -> Flow[tuple[list[_Found], int]]:
     """A page of whole checkpoints, and whether there may be more."""
     _, replied, flat, versions, more = yield from _read_page(keys, [1, PAGE_BYTES, *arguments])
-    views, pieces = [View(*one) for one in replied], Pieces(flat, versions)
+    views, pieces = [View(*one) for one in replied], Pieces(flat, versions, keys.limits)
     yield from check_views(keys, views, pieces)
     return [_Found(keys, view, pieces, *keys.split_sort_key(view.sort_key)[:2]) for view in views], more
 

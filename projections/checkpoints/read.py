@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from eventlog.codec import Malformed
-from eventlog.errors import CorruptEntry, EventLogError, LogLost, SignatureInvalid
+from eventlog.codec import Malformed, TooLarge
+from eventlog.errors import CorruptEntry, EventLogError, LogLost, OverLimit, SignatureInvalid
 from eventlog.flow import Argument, Command, Flow, load_script
 from eventlog.framing import ordered
 from eventlog.keys import ThreadKeys, checkpoint_sort_key
@@ -13,7 +13,7 @@ from projections.integrity.signed_reads import check_views
 from projections.log.index import call
 from projections.values.cache import KnownVersions, ValueCache
 from projections.values.pieces import Pieces
-from projections.values.stored import Incomplete, StoredCheckpoint, View, from_head, from_view, head_fields
+from projections.values.stored import Incomplete, StoredCheckpoint, View, from_head, from_view, head_fields, head_size
 from projections.values.versions import Versions
 
 __all__ = ["READ", "STORE_HEAD", "Found", "damaged", "decode_view", "read_checkpoint", "read_latest", "remember"]
@@ -35,19 +35,20 @@ class Found(NamedTuple):
     """The digest of the log."""
 
     @classmethod
-    def in_reply(cls, reply: list[Any]) -> Found | None:
+    def in_reply(cls, keys: ThreadKeys, reply: list[Any]) -> Found | None:
         """The checkpoint in a reply; None for a reply without one."""
         if reply[0] != b"view":
             return None
         _, view, flat, versions, last, digest = reply
-        return cls(View(*view), Pieces(flat, versions), last, digest)
+        return cls(View(*view), Pieces(flat, versions, keys.limits), last, digest)
 
 
 def read_latest(keys: ThreadKeys, namespace: str, *, ttl: int = 0) -> Flow[StoredCheckpoint | None]:
     """The checkpoint with the greatest id in a namespace, None if there is none.
 
     Takes one round trip where there is a head, two on a cluster. Without a head, the checkpoint is read from the log, and the
-    head is rebuilt in one more round trip. A damaged or incomplete head costs one more.
+    head is rebuilt in one more round trip, unless it would be above `Limits.head_bytes`. A damaged or incomplete head costs one
+    more.
     A read extends the life of an expiring thread by `ttl` ms (0: not at all). Raises as `projections.log.index.call`.
     """
     encoded = namespace.encode()
@@ -59,13 +60,17 @@ def read_latest(keys: ThreadKeys, namespace: str, *, ttl: int = 0) -> Flow[Store
     *reply, head = yield from call(keys, READ, [ttl, ns_sort_key, b"", 0], heads, shared=True, then=then)
     if reply[0] == b"head":
         try:
-            return from_head(head)
+            return from_head(head, keys.limits)
+        except TooLarge as error:
+            raise damaged(keys, error, b"of the head") from error
         except (Incomplete, Malformed):  # a put that came in between may have dropped the head
             reply = yield from call(keys, READ, [0, ns_sort_key, b"", 1], heads)
-    found = Found.in_reply(reply)
+    found = Found.in_reply(keys, reply)
     if found is None:
         return None
     stored = decode_view(keys, found.view, found.pieces)
+    if head_size(found.view, found.pieces) > keys.limits.head_bytes:
+        return stored
     try:
         yield from call(keys, STORE_HEAD, [found.digest, *head_fields(found.view, found.pieces)], heads)
     except (CorruptEntry, LogLost):
@@ -87,7 +92,7 @@ def read_checkpoint(
     heads = [keys.head(encoded), keys.head(b"")]
     if keys.signer is not None:
         return (yield from _read_signed(keys, arguments, heads))
-    found = Found.in_reply((yield from call(keys, READ, arguments, heads, shared=True)))
+    found = Found.in_reply(keys, (yield from call(keys, READ, arguments, heads, shared=True)))
     if found is None:
         return None
     stored = decode_view(keys, found.view, found.pieces)
@@ -104,7 +109,7 @@ def _read_signed(keys: ThreadKeys, arguments: list[Argument], heads: list[bytes]
     refused_at, attempts = b"", 0
     while True:
         attempts += 1
-        found = Found.in_reply((yield from call(keys, READ, arguments, heads)))
+        found = Found.in_reply(keys, (yield from call(keys, READ, arguments, heads)))
         if found is None:
             return None
         try:
@@ -134,8 +139,10 @@ def decode_view(keys: ThreadKeys, view: View, pieces: Pieces) -> StoredCheckpoin
         raise damaged(keys, error, view.entry_id) from error
 
 
-def damaged(keys: ThreadKeys, error: Exception, entry_id: bytes) -> CorruptEntry:
-    """The error for an entry that this project cannot have written."""
+def damaged(keys: ThreadKeys, error: Exception, entry_id: bytes) -> CorruptEntry | OverLimit:
+    """The error for an entry that this project cannot have written, or that is above a limit."""
+    if isinstance(error, TooLarge):
+        return OverLimit(f"Thread {keys.thread.decode()!r}, entry {entry_id.decode(errors='replace')}: {error}.")
     return CorruptEntry(
         f"Entry {entry_id.decode(errors='replace')} of thread {keys.thread.decode()!r}: {error}. "
         "Restore the log from a backup, or delete the thread."

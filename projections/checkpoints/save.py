@@ -12,7 +12,8 @@ How `save_checkpoint.lua` appends a checkpoint:
 4. The script writes the feed and the registry, then log, index and order.
 5. If the parent is the head and the id is the greatest, the changed channels are set in the head, and the parent's pending writes
    are dropped. The first checkpoint of a namespace makes a head. An older id without values leaves the head alone. Any other case
-   (a fork, an overwrite, values that come late) deletes the head, and the next read rebuilds it.
+   (a fork, an overwrite, values that come late) deletes the head, and the next read rebuilds it. So does a put of more bytes than a
+   head may have (`Limits.head_bytes`).
 
 An ordinary write that is in the log already changes nothing, and neither does a special write with the same value. Writes that come
 before their checkpoint wait in the log. A log that has nothing else expires after a day, or with the saver's ttl.
@@ -20,7 +21,7 @@ before their checkpoint wait in the log. A log that has nothing else expires aft
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
@@ -102,6 +103,8 @@ def save_checkpoint(
         _named(nodes),
     ]
     heads = [keys.head(namespace), keys.head(b"")]
+    lengths = {channel: len(value.data) for (channel, _), value in values.items() if value is not None}
+    _check_values(keys, lengths)
     whole = False
     for _ in range(ATTEMPTS):
         prepared = {
@@ -110,7 +113,7 @@ def save_checkpoint(
         }
         base = None if whole else cache.versions(keys.thread, event.namespace)
         events, depth = _events(event, values, prepared, base)
-        plain = (part for (channel, _), one in prepared.items() if one.plain for part in (channel.encode(), one.plain))
+        plain = _plain(prepared, headless=sum(lengths.values()) > keys.limits.head_bytes)
         knowledge = keys.known()
         packed = _packed(keys, events, knowledge)
         reply = yield from call(keys, SAVE_CHECKPOINT, [*known, *packed, *plain], heads, shared=True)
@@ -132,6 +135,27 @@ def save_checkpoint(
     for position, ((channel, _), piece) in enumerate(prepared.items()):
         part = position // FIELDS
         cache.stored(keys.thread, event.namespace, channel, piece, entry_ids[part], sizes[part])
+
+
+def _check_values(keys: ThreadKeys, sizes: Mapping[str, int]) -> None:
+    """Raises `ValueTooLarge` for a value that no reader with the same limits would take."""
+    limit = keys.limits.value_bytes
+    for channel, size in sizes.items():
+        if size > limit:
+            raise ValueTooLarge(
+                f"Thread {keys.thread.decode()!r}: channel {channel!r} has a value of {size:,} bytes, above the limit of "
+                f"{limit:,}. Nothing was written. Keep large data in an object store and its address in the state, or raise the "
+                f"limit of writers and readers: limits=Limits(value_bytes={size})."
+            )
+
+
+def _plain(prepared: Mapping[tuple[str, str], Prepared], *, headless: bool) -> Iterator[bytes]:
+    """The channels whose pieces are compressed, each with the piece for the head; `headless`: each value, without."""
+    for (channel, _), one in prepared.items():
+        if headless:
+            yield from (channel.encode(), b"")
+        elif one.plain:
+            yield from (channel.encode(), one.plain)
 
 
 def _events(
@@ -189,6 +213,7 @@ def save_writes(keys: ThreadKeys, event: WritesSaved, *, ttl: int, about: About)
     """
     namespace, checkpoint_id = event.namespace.encode(), event.checkpoint_id.encode()
     writes = event.writes
+    _check_values(keys, {write.channel: len(write.data) for write in writes})
     spread = [replace(event, writes=writes[first : first + FIELDS]) for first in range(0, len(writes), FIELDS)]
     _, step, run, nodes = about
     arguments: list[Argument] = [

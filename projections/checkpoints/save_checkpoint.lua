@@ -6,7 +6,8 @@
 --   7 checkpoint's sort key; for the feed: 8 source, 9 step, 10 run or '', 11 channels and 12 nodes, counted; 13 digest that the
 --   writer had seen, and 14 beginning of its seals, '' for none; 15 number of events, then each as event_arguments.lua says,
 --   values beyond a thousand first, the checkpoint last;
---   then the channels whose pieces are compressed, each with the piece before compression, for the head.
+--   then the channels whose pieces are compressed, each with the piece before compression, for the head; '' if the head would be too
+--   large, and is to be deleted.
 -- Reply: {'ok', entry id of each event, digest of the last}; {'same', entry id} if the log has the checkpoint from this very call;
 --   {'base'} if a delta, or the versions, were made against an entry that the log does not have;
 --   {'unseen', ...} as event_arguments.lua says; {'gone', entry id} if the log lacks an entry; {'stale'} or {'lost'} as log.lua says.
@@ -28,6 +29,7 @@ local function counted_at(bytes, from)
   return string.sub(bytes, start, stop), stop
 end
 
+local is_too_large = false -- for a head
 local fields, values, bases, expected = {}, {}, {}, {} -- index fields of the bases of deltas, and the values expected there
 
 local function add_value(name, piece, event)
@@ -38,6 +40,7 @@ local function add_value(name, piece, event)
     bases[#bases + 1] = 'v' .. counted(ns) .. counted(base_key) .. channel
     expected[#bases] = base_id .. string.sub(piece, start, start + 7)
   end
+  is_too_large = is_too_large or plain[channel] == ''
   values[#values + 1] = {
     name = string.sub(name, 2),
     channel = channel,
@@ -167,7 +170,7 @@ end
 
 local checkpoint = { id = id, entry_id = entry_id, parent = parent, fields = fields, values = values, early = early }
 local is_head_right
-if continues or (not last and not fields.b) then
+if not is_too_large and (continues or (not last and not fields.b)) then
   is_head_right = move_head(HEAD, continues and head, checkpoint)
 else
   is_head_right = head.is_current and not is_latest and not replaced and #values == 0 -- a late value may be one that the head lacks

@@ -56,13 +56,13 @@ def _check_head(keys: ThreadKeys, namespace: bytes) -> Flow[tuple[Mapping[bytes,
         reply, head = yield reading
         if reply[0] == b"gone":
             return {}, [f"cannot be compared: the log lacks entry {reply[1].decode(errors='replace')}"]
-        found = Found.in_reply(reply)
+        found = Found.in_reply(keys, reply)
         if found is None:
             return {}, []
         if before is not None and before[0] == found.digest:
             return before[1:]
         fields = dict(head) if isinstance(head, Mapping) else paired(head)
-        problems = _differences(fields, decode_view(keys, found.view, found.pieces)) if fields else []
+        problems = _differences(keys, fields, decode_view(keys, found.view, found.pieces)) if fields else []
         if not problems:
             return fields, []
         before = found.digest, fields, problems
@@ -71,9 +71,9 @@ def _check_head(keys: ThreadKeys, namespace: bytes) -> Flow[tuple[Mapping[bytes,
     )
 
 
-def _differences(fields: Mapping[bytes, bytes], log: StoredCheckpoint) -> list[str]:
+def _differences(keys: ThreadKeys, fields: Mapping[bytes, bytes], log: StoredCheckpoint) -> list[str]:
     try:
-        head = from_head(fields)
+        head = from_head(fields, keys.limits)
     except Incomplete:  # it lacks the value of a version, which readers take from the log
         if fields.get(b"id") == log.checkpoint_id.encode():
             return []

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 from eventlog.codec import Malformed
 from eventlog.errors import ThreadBusy, ThreadNotFound
-from eventlog.flow import Call, Flow, load_script
+from eventlog.flow import Call, Command, Flow, load_script
 from eventlog.framing import ordered
 from eventlog.keys import Keyspace, ThreadKeys
 from projections.checkpoints.listing import NEWEST
 from projections.checkpoints.read import READ, STORE_HEAD, Found, damaged
 from projections.log.index import call, check_log, rebuild_index
 from projections.registry.rebuild import rebuild_registry
-from projections.values.stored import head_fields
+from projections.values.stored import head_fields, head_size
 
 __all__ = ["Rebuilt", "rebuild_known", "rebuild_thread"]
 
@@ -89,14 +89,17 @@ def _busy(keys: ThreadKeys) -> ThreadBusy:
 def _rebuild_head(keys: ThreadKeys, namespace: bytes) -> Flow[int]:
     """Stores the head of a namespace's newest checkpoint.
 
-    Returns 1, or 0 if the namespace has no checkpoint any more.
+    Returns 1, or 0 if the namespace has no checkpoint any more, or if the head would be above `Limits.head_bytes`.
     """
     heads = [keys.head(namespace), keys.head(b"")]
     for _ in range(ATTEMPTS):
-        found = Found.in_reply((yield from call(keys, READ, [0, ordered(namespace), b"", 1], heads)))
+        found = Found.in_reply(keys, (yield from call(keys, READ, [0, ordered(namespace), b"", 1], heads)))
         if found is None:
             return 0
         try:
+            if head_size(found.view, found.pieces) > keys.limits.head_bytes:
+                yield Command("UNLINK", heads[0])
+                return 0
             fields = head_fields(found.view, found.pieces)
         except (Malformed, ValueError) as error:
             raise damaged(keys, error, found.view.entry_id) from error

@@ -58,7 +58,7 @@ def read_parts(
     numbers, found, written, flat, versions = yield Call(READ_PARTS, keys.all, arguments)
     if not (all(numbers) and all(found) and all(written)):
         return None
-    return Parts(numbers, [CheckpointPart(*one) for one in found], written, Pieces(flat, versions))
+    return Parts(numbers, [CheckpointPart(*one) for one in found], written, Pieces(flat, versions, keys.limits))
 
 
 def read_outline(keys: ThreadKeys, entry_id: bytes) -> Flow[Outline | None]:

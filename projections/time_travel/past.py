@@ -153,6 +153,7 @@ class Past:
             before, depth = yield from self._versions_at(event.base[0], entry_id)
             own, depth = overlaid(before, own), depth + 1
         try:
+            self.keys.limits.check_versions(len(own.channels), len(own.seen or ()))
             verify(own, event.check)
         except Malformed as error:
             raise damaged(self.keys, error, entry_id) from error

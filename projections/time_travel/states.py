@@ -7,13 +7,25 @@ the signatures of their entries are checked.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Hashable
+from collections.abc import Collection, Hashable, Mapping
+from types import MappingProxyType
 from typing import Generic, TypeVar
 
-from eventlog.codec import EMPTY, Malformed, base_of, decompressed, delta_start, encode_write, is_delta
+from eventlog.codec import (
+    EMPTY,
+    Malformed,
+    TooLarge,
+    base_of,
+    decompressed,
+    delta_start,
+    encode_write,
+    is_delta,
+    size_of,
+)
 from eventlog.events import CheckpointSaved, Recorded, ValuesSaved, WritesSaved
 from eventlog.flow import Flow
 from eventlog.keys import ThreadKeys, checkpoint_sort_key
+from eventlog.limits import Budget, in_channel
 from projections.checkpoints.read import damaged, decode_view
 from projections.integrity.signed_reads import check_views
 from projections.time_travel.outline import Outline, ValueName
@@ -84,7 +96,7 @@ class States:
         unread = [name for name in names.values() if name not in values]
         unread_writes = [entry_id for entry_id in outline.writes if entry_id not in writes]
         if unread or unread_writes:
-            fetched = yield from self._fetch(unread, unread_writes)
+            fetched = yield from self._fetch(unread, unread_writes, values)
             if fetched is None:
                 return None
             values.update(fetched[0])
@@ -114,20 +126,26 @@ class States:
         return decode_view(self.keys, view, parts.pieces)
 
     def _fetch(
-        self, names: Collection[ValueName], entry_ids: Collection[bytes]
+        self,
+        names: Collection[ValueName],
+        entry_ids: Collection[bytes],
+        known: Mapping[ValueName, StoredValue | None] = MappingProxyType({}),
     ) -> Flow[tuple[dict[ValueName, StoredValue | None], dict[bytes, Writes]] | None]:
         """Values by name, and writes by entry; None if the log lacks any of them.
 
-        Takes one round trip.
+        `known` are the other values of the state, which count in its budget. Takes one round trip.
         """
         parts = yield from read_parts(self.keys, names, (), entry_ids)
         if parts is None:
             return None
         values: dict[ValueName, StoredValue | None] = {}
+        budget = Budget(self.keys.limits, sum(len(value.data) for value in known.values() if value is not None))
         for name, number in zip(names, parts.values, strict=True):
-            entry_id, _, version_key = name
+            entry_id, channel, version_key = name
             try:
-                values[name] = parts.pieces.value(number, version_key.encode())
+                values[name] = parts.pieces.value(number, version_key.encode(), budget)
+            except TooLarge as error:
+                raise damaged(self.keys, in_channel(channel, error), entry_id) from error
             except (Malformed, ValueError) as error:
                 raise damaged(self.keys, error, entry_id) from error
             self._keep(name, values[name])
@@ -161,7 +179,8 @@ class States:
         elif isinstance(event, (CheckpointSaved, ValuesSaved)):
             for (channel, version_key), piece in event.values.items():
                 try:
-                    self._add((entry_id, channel, version_key), decompressed(piece))
+                    if size_of(piece) <= CACHED_BYTES:
+                        self._add((entry_id, channel, version_key), decompressed(piece))
                 except (Malformed, ValueError) as error:
                     raise damaged(self.keys, error, entry_id) from error
 

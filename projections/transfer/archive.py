@@ -7,6 +7,7 @@ If the log has moved on, it is exported again.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from eventlog.errors import ExportUnreadable, ThreadBusy
@@ -26,6 +27,7 @@ from projections.transfer.import_ import check_file, first_difference
 __all__ = ["Archived", "Pruning", "archive_thread"]
 
 ATTEMPTS = 5
+NO_LIMIT = 2**62
 AT_ONCE = 1000
 """Most checkpoints that one step removes."""
 
@@ -132,13 +134,16 @@ def _compare(keyspace: Keyspace, keys: ThreadKeys, path: Name) -> Flow[tuple[Thr
     If not, the log has moved on. Round trips: one per page. Raises `ExportUnreadable`.
     """
     thread = keys.thread.decode()
-    threads = yield from check_file(path, None)
+    own = replace(
+        keyspace.limits, expansion=NO_LIMIT
+    )  # the file has what this process wrote, however well that compresses
+    threads = yield from check_file(path, None, own)
     if thread not in threads:
         raise ExportUnreadable(
             f"File {str(path)!r} lacks thread {thread!r}, which was left unchanged. Archive it again."
         )
     head = threads[thread].head
-    difference = yield from first_difference(keyspace, path, [thread])
+    difference = yield from first_difference(keyspace, path, [thread], own)
     if difference is None:
         return head, True
     end = yield from log_end(keys)

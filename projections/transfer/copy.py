@@ -20,9 +20,10 @@ from eventlog.errors import (
     ThreadExists,
     ThreadNotFound,
 )
-from eventlog.events import ThreadCopied, encode_event
+from eventlog.events import ThreadCopied, encode_event, ids_in
 from eventlog.flow import Argument, Call, Flow, load_script
 from eventlog.keys import Keyspace, ThreadKeys
+from eventlog.limits import Limits
 from eventlog.signing import Known
 from projections.integrity.chain import WholeChain
 from projections.integrity.verify import verify_thread
@@ -125,7 +126,7 @@ def _stage(
         entries, _, last = yield from read_entries(source, after, PAGE, PAGE_BYTES)
         end = end or last
         try:
-            wanted = _folded(entries, chain, index, until)
+            wanted = _folded(entries, chain, index, until, source.limits)
         except CorruptEntry:
             if not index.entries or (yield from has_entry(source, index.last, index.digest)):
                 raise
@@ -153,15 +154,18 @@ def _stage(
     return index
 
 
-def _folded(entries: list[Entry], chain: WholeChain, index: StagedIndex, until: Moment | None) -> list[Entry]:
+def _folded(
+    entries: list[Entry], chain: WholeChain, index: StagedIndex, until: Moment | None, limits: Limits
+) -> list[Entry]:
     """Checks entries, folds those up to a moment, and returns these.
 
-    Raises `CorruptEntry`.
+    Raises `CorruptEntry` or `OverLimit`.
     """
     for number, entry in enumerate(entries):
         recorded = chain.add(*entry)
         if until is not None and not until.covers(recorded):
             return entries[:number]
+        limits.check_ids(ids_in(recorded.event), f"Thread {chain.thread!r}: ")
         index.add(recorded)
     return entries
 

@@ -19,8 +19,9 @@ from os import PathLike
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, NoReturn, Union
 
-from eventlog.errors import CorruptEntry, ExportUnreadable, FileTaken, InvalidArgument
+from eventlog.errors import CorruptEntry, ExportUnreadable, FileTaken, InvalidArgument, OverLimit
 from eventlog.flow import Flow, blocking
+from eventlog.limits import Limits
 from projections.integrity.chain import WholeChain
 from projections.transfer.encoder import Encoder
 from projections.transfer.format import Entry, Header, Item, State, ThreadEnd, ThreadHead, Trailer
@@ -322,6 +323,8 @@ class ExportFile(PartFile):
                     raise self._part_refused("is a whole export")
         except CorruptEntry:  # a log that was made up, or one of another version
             return found
+        except OverLimit:  # an export of values that shrink much: it is written again from there on
+            return found
         except ExportUnreadable as error:
             if not reader.state.offset:
                 raise self._part_refused("has something else in it") from error
@@ -352,10 +355,10 @@ class ExportFile(PartFile):
         super().finish()
 
 
-def read_file(path: Name) -> Generator[Item]:
+def read_file(path: Name, limits: Limits | None = None) -> Generator[Item]:
     """Reads the items of an export, each checked as far as it can be checked.
 
-    Raises `ExportUnreadable`, and OSError.
+    Raises `ExportUnreadable`, `OverLimit`, and OSError.
     """
     try:
         opened = open(path, "rb", opener=lambda name, flags: os.open(name, flags | _NO_WAIT))  # noqa: SIM115 - see below
@@ -364,7 +367,7 @@ def read_file(path: Name) -> Generator[Item]:
     with opened as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise ExportUnreadable(f"File {str(path)!r} is no regular file. {REMEDIES['foreign']}", "foreign")
-        yield from Reader(file, f"File {str(path)!r}")
+        yield from Reader(file, f"File {str(path)!r}", limits)
 
 
 def _impossible(path: Name, error: ValueError) -> InvalidArgument:

@@ -8,17 +8,20 @@ from typing import Any, NoReturn, Protocol
 
 import zstandard
 
-from eventlog.codec import Malformed, decode_next
+from eventlog.codec import Malformed, decode, end_of_item
+from eventlog.limits import SPARE, Limits
 from projections.transfer.format import SEAL
 
 __all__ = ["Frames", "Source"]
 
 MAGIC = b"\x28\xb5\x2f\xfd"
 """The first bytes of a Zstandard frame."""
-CHUNK = 4096
-"""Bytes of a file that are decompressed at once. They become 128 MiB at most, and usually some KiB."""
-LARGEST = 2**31
-"""Most bytes of an item: more than a server takes for one entry."""
+CHUNK = 512
+"""Bytes of a file that are decompressed at once. They become 16 MiB at most, and usually some KiB."""
+WINDOW = 8 * 1024 * 1024
+"""Most bytes of what came before that a frame may refer to. This project writes 2 MiB."""
+MOST_PARTS = 2**20
+"""Most data items in an item of the file: an object in memory is far larger than a byte of CBOR."""
 
 
 class Source(Protocol):
@@ -32,12 +35,13 @@ class Source(Protocol):
 class Frames:
     """The frames of a file, in order.
 
-    To the CBOR decoder it is a file that has the content of the current frame.
+    An item is decoded when all its bytes were found, and no more than its limits allow.
     """
 
-    def __init__(self, source: Source, refuse: Callable[..., NoReturn]) -> None:
+    def __init__(self, source: Source, refuse: Callable[..., NoReturn], limits: Limits) -> None:
         self._source = source
         self._refuse = refuse
+        self._limits = limits
         self._unread = b""
         """Bytes of the file that were read, and neither decompressed nor hashed."""
         self._frame: Any = None
@@ -45,7 +49,9 @@ class Frames:
         self._content = bytearray()
         """Content of the frame from the current item on."""
         self._at = 0
-        """Bytes of it that the decoder has read."""
+        """Bytes of it that belong to the item."""
+        self._expanded = 0
+        """Bytes of all frames so far."""
         self.offset = 0
         """Bytes of the file that were hashed."""
         self.digest = sha256()
@@ -60,21 +66,36 @@ class Frames:
             self._refuse("is empty" if first and not magic else "ends too early", "truncated")
         if magic != MAGIC:
             self._refuse("has other data where the next thread should begin")
-        self._frame = zstandard.ZstdDecompressor().decompressobj()
+        self._frame = zstandard.ZstdDecompressor(max_window_size=WINDOW).decompressobj()
 
     def item(self) -> tuple[Any, bytes]:
         """The next item of the frame, decoded and as bytes."""
         del self._content[: self._at]
         self._at = 0
         try:
-            item = decode_next(self)
+            self._at = end_of_item(self._ahead_in_frame, MOST_PARTS)
+            raw = bytes(memoryview(self._content)[: self._at])
+            return decode(raw), raw
         except Malformed as error:
             self._refuse(str(error))
-        return item, bytes(self._content[: self._at])
+
+    def _ahead_in_frame(self, end: int) -> bytearray:
+        """The content of the frame from the item on, as far as `end` and perhaps farther.
+
+        Refuses a frame that is shorter, and an item that is longer than an entry may be.
+        """
+        while len(self._content) < end:
+            if len(self._content) > self._limits.entry_bytes:
+                break
+            if not self._more():
+                raise Malformed("is not CBOR: it ends within an item")
+        if end > self._limits.entry_bytes:
+            self._over(f"has an item of {end:,} bytes", self._limits.entry_bytes, "entry_bytes", end)
+        return self._content
 
     def end(self) -> None:
         """Ends the frame. Refuses a frame that has more items."""
-        while self._more():
+        while len(self._content) <= self._at and self._more():
             pass
         if len(self._content) > self._at:
             self._refuse("has more in a frame than belongs there")
@@ -92,28 +113,6 @@ class Frames:
         self._hash(found)
         self._unread = b""
 
-    def readable(self) -> bool:
-        """Part of the interface of a file."""
-        return True
-
-    def seekable(self) -> bool:
-        """Part of the interface of a file: the decoder returns bytes that it read ahead."""
-        return True
-
-    def seek(self, offset: int, whence: int) -> int:
-        """Part of the interface of a file: moves back over bytes that were read ahead."""
-        assert whence == 1
-        self._at += offset
-        return self._at
-
-    def read(self, size: int) -> bytes:
-        """Part of the interface of a file: `size` bytes of the frame, fewer at its end."""
-        while len(self._content) < self._at + size and self._more():
-            pass
-        data = bytes(self._content[self._at : self._at + size])
-        self._at += len(data)
-        return data
-
     def _more(self) -> bool:
         """Decompresses one more chunk; False if the frame has ended."""
         if self._frame is None:
@@ -122,16 +121,26 @@ class Frames:
         if not chunk:
             self._refuse("ends too early", "truncated")
         try:
-            self._content += self._frame.decompress(chunk)
+            made = self._frame.decompress(chunk)
         except zstandard.ZstdError as error:
             self._refuse(f"cannot be decompressed: {error}")
-        if len(self._content) > LARGEST:
-            self._refuse("has an item that is larger than any entry can be")
+        self._content += made
+        self._expanded += len(made)
+        read = self.offset + len(chunk)
+        most = SPARE + self._limits.expansion * read
+        if self._expanded > most:
+            needed = -(-self._expanded // read)
+            self._over(f"has {self._expanded:,} bytes in its first {read:,}", most, "expansion", needed)
         self._unread = self._frame.unused_data if self._frame.eof else b""
         if self._frame.eof:
             self._frame = None
         self._hash(chunk[: len(chunk) - len(self._unread)])
         return True
+
+    def _over(self, what: str, limit: int, setting: str, needed: int) -> NoReturn:
+        given = f"{setting}={needed}"
+        trust = f"If you trust the file, raise the limit: limits=Limits({given}), or agentlog --limits {given}"
+        self._refuse(f"{what}, above the limit of {limit:,}. Nothing was imported. {trust}", "limit")
 
     def _hash(self, chunk: bytes) -> None:
         self.digest.update(chunk)

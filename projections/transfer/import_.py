@@ -20,9 +20,10 @@ from eventlog.errors import (
     ThreadExists,
     ThreadNotFound,
 )
-from eventlog.events import Recorded
+from eventlog.events import Recorded, ids_in
 from eventlog.flow import Argument, Call, Emit, Flow, blocking, load_script
 from eventlog.keys import Keyspace, ThreadKeys
+from eventlog.limits import Limits
 from projections.integrity.chain import WholeChain
 from projections.integrity.log_end import log_end
 from projections.log.index import rebuild_index
@@ -65,22 +66,30 @@ class Whole(NamedTuple):
     """Entry id of the last entry of its log."""
 
 
-def read_threads(path: Name) -> Generator[Union[ThreadHead, Read, Whole]]:
+def read_threads(path: Name, limits: Limits) -> Generator[Union[ThreadHead, Read, Whole]]:
     """Reads the threads of an export.
 
     Each is a head, pages of 50 entries or 4 MiB, and a `Whole`, which comes only if all entries are right.
-    Raises `ExportUnreadable`, also for a log that is damaged.
+    Raises `ExportUnreadable`, also for a log that is damaged and for a file that has a thread twice, and `OverLimit`.
     """
     head: ThreadHead | None = None
+    seen: set[str] = set()
     chain = WholeChain("")
     page, size = Read([], []), 0
-    for item in read_file(path):
+    for item in read_file(path, limits):
         if isinstance(item, ThreadHead):
+            if item.thread in seen:
+                raise ExportUnreadable(
+                    f"File {str(path)!r} has thread {item.thread!r} twice, as no export does. Export again."
+                )
+            seen.add(item.thread)
             head, chain = item, WholeChain(item.thread)
             yield item
         elif isinstance(item, Entry):
             try:
-                page.events.append(chain.add(*item))
+                recorded = chain.add(*item)
+                limits.check_ids(ids_in(recorded.event), f"File {str(path)!r}, thread {chain.thread!r}: ")
+                page.events.append(recorded)
             except ServerError as error:
                 raise _damaged(path, error) from error
             page.entries.append(item)
@@ -149,7 +158,7 @@ def import_file(keyspace: Keyspace, path: Name, wanted: dict[str, Whole], *, ttl
     if present and (found := (yield from first_difference(keyspace, path, present))):
         raise _exists(path, found[0])
     count = entries = 0
-    with closing(read_threads(path)) as items:
+    with closing(read_threads(path, keyspace.limits)) as items:
         while (item := (yield from blocking(next, items, None))) is not None:
             if isinstance(item, ThreadHead):
                 is_wanted = item.thread in wanted and item.thread not in present
@@ -178,12 +187,14 @@ def import_file(keyspace: Keyspace, path: Name, wanted: dict[str, Whole], *, ttl
     return Imported(count, entries, len(present))
 
 
-def first_difference(keyspace: Keyspace, path: Name, threads: Collection[str]) -> Flow[tuple[str, bytes] | None]:
+def first_difference(
+    keyspace: Keyspace, path: Name, threads: Collection[str], limits: Limits | None = None
+) -> Flow[tuple[str, bytes] | None]:
     """Compares the logs of threads with a file, entry by entry.
 
     Returns the first thread whose log lacks an entry, or has another one, with the entry id before it. One round trip per page.
     """
-    with closing(read_threads(path)) as items:
+    with closing(read_threads(path, limits or keyspace.limits)) as items:
         while (item := (yield from blocking(next, items, None))) is not None:
             if isinstance(item, ThreadHead):
                 thread, after = item.thread, b""
@@ -196,13 +207,14 @@ def first_difference(keyspace: Keyspace, path: Name, threads: Collection[str]) -
     return None
 
 
-def check_file(path: Name, threads: Sequence[str] | None) -> Flow[dict[str, Whole]]:
+def check_file(path: Name, threads: Sequence[str] | None, limits: Limits) -> Flow[dict[str, Whole]]:
     """Checks a whole export, and returns its threads, or some, in their order.
 
-    Emits the work on the file. No round trips. Raises `ExportUnreadable`, and `ThreadNotFound` for a thread that the file lacks.
+    Emits the work on the file. No round trips. Raises `ExportUnreadable`, `OverLimit`, and `ThreadNotFound` for a thread that the
+    file lacks.
     """
     found: dict[str, Whole] = {}
-    with closing(read_threads(path)) as items:
+    with closing(read_threads(path, limits)) as items:
         while (item := (yield from blocking(next, items, None))) is not None:
             if isinstance(item, Whole) and (threads is None or item.head.thread in threads):
                 found[item.head.thread] = item
@@ -235,8 +247,13 @@ def _put_in_place(
         (status,) = yield Call(IMPORT, [*keys.all, log, *index.keys], arguments)
         if status == b"stale":
             yield from rebuild_index(keys)
-        elif status == b"exists":
-            raise _exists(path, head.thread)
+        elif status == b"exists":  # put in place and continued by others since this import looked
+            whole = Whole(head, index.last)
+            thread = head.thread
+            is_there = yield from _is_there(path, keys, whole)
+            if not is_there or (yield from first_difference(keys.keyspace, path, [thread])):
+                raise _exists(path, thread)
+            return False
         elif status == b"moved":
             raise _too_slow(keys)
         else:
@@ -251,7 +268,7 @@ def _too_slow(keys: ThreadKeys) -> ThreadBusy:
 
 def _exists(path: Name, thread: str) -> ThreadExists:
     return ThreadExists(
-        f"Thread {thread!r} exists with another log than in file {str(path)!r}: damaged, pruned since, or another thread. Nothing "
-        "was imported over it. To restore it from the file, export the present log (with damaged=True, --damaged), delete the "
-        "thread (agentlog delete, delete_thread), and import again. Or import the other threads by name."
+        f"Thread {thread!r} exists with another log than in file {str(path)!r}: behind it, damaged, pruned since, or another "
+        "thread. Nothing was imported over it. To restore it from the file, export the present log (with damaged=True, --damaged), "
+        "delete the thread (agentlog delete, delete_thread), and import again. Or import the other threads by name."
     )

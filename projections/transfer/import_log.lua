@@ -4,7 +4,8 @@
 -- KEYS: those of log.lua; 8 staged log; 9 staged index; 10 staged order.
 -- ARGV: 1 thread id; 2 ttl in ms, 0 for none; 3 digest and 4 entry id of the log's last entry; then the runs that wrote to the thread,
 --   which the feed's pointer names, too.
--- Reply: {'ok'}; {'moved'} if the staged log is no longer whole; {'same'} if the thread has this very log, and nothing after it;
+-- Reply: {'ok'}, also if this very call was carried out before; {'moved'} if the staged log is no longer whole;
+--   {'same'} if the thread has this very log, and nothing after it;
 --   {'exists'} if the thread has another log; {'stale'} if its index does not belong to its log.
 -- Guarantees: the thread's keys are replaced all together or not at all.
 
@@ -16,8 +17,10 @@ if why == 'stale' then
 end
 local views = shared_views(true, true)
 if not (why or state.first) then
+  local is_same = state.d == digest and state.l == last
+  local is_done = is_same and redis.call('EXISTS', STAGED[1]) == 0 -- a call whose reply was lost renamed the staged log
   drop_staged()
-  return { state.d == digest and state.l == last and 'same' or 'exists' }
+  return { is_done and 'ok' or is_same and 'same' or 'exists' }
 end
 
 local imported = open_staged()

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from typing import Any, NoReturn, TypeVar
 
-from eventlog.errors import ExportUnreadable
+from eventlog.errors import ExportUnreadable, OverLimit
 from eventlog.events import entry_ms
+from eventlog.limits import Limits, brief
 from projections.transfer.format import FORMAT, VERSION, Entry, Header, Item, State, ThreadEnd, ThreadHead, Trailer
 from projections.transfer.frames import Frames, Source
 
@@ -33,11 +34,13 @@ class Reader:
     Args:
         source: the file, from its beginning.
         name: the name of the file in errors.
+        limits: the limits on its items and ids.
 
     """
 
-    def __init__(self, source: Source, name: str = "the export") -> None:
-        self._frames = Frames(source, self._refuse)
+    def __init__(self, source: Source, name: str = "the export", limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
+        self._frames = Frames(source, self._refuse, self._limits)
         self._name = name
         self._now = State()
         self._thread: ThreadHead | None = None
@@ -86,6 +89,7 @@ class Reader:
         head = ThreadHead(
             self._field(item, "thread", str), sequence, self._field(item, "digest", str), entries, tuple(runs)
         )
+        self._limits.check_ids([("thread", head.thread), *(("run_id", run) for run in runs)], f"{self._name}: ")
         self._thread = head
         self._digest = sha256(raw)
         return head
@@ -147,5 +151,7 @@ class Reader:
     def _refuse(self, problem: str, reason: str = "damaged") -> NoReturn:
         where = f"at byte {self._frames.offset:,}"
         if self._thread is not None:
-            where += f", thread {self._thread.thread!r}"
+            where += f", thread {brief(self._thread.thread)}"
+        if reason == "limit":
+            raise OverLimit(f"{self._name} ({where}) {problem}.")
         raise ExportUnreadable(f"{self._name} ({where}) {problem}. {REMEDIES[reason]}", reason)

@@ -19,6 +19,7 @@ them, where the two differ, some of the new bytes are searched for further on in
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from struct import Struct
 
 from eventlog.codec import Malformed, checksum_of
@@ -39,6 +40,8 @@ _NEAR = 16384
 _EFFORT = 2
 """Times that the old bytes may be searched through without success."""
 _MOST_EDITS = 200
+_FEW = 16
+"""Edits that are made in place."""
 
 Edit = tuple[int, int, bytes]
 """Where an edit starts in the base, the number of bytes it removes, and the bytes it adds."""
@@ -67,27 +70,30 @@ def make_delta(
     return b"".join(parts)
 
 
-def apply_deltas(base: bytes | memoryview, deltas: Sequence[tuple[bytes, int]]) -> bytes:
+def apply_deltas(
+    base: bytes | memoryview, deltas: Sequence[tuple[bytes, int]], check: Callable[[int], object] = int
+) -> bytes:
     """The result of some deltas on a base, each applied to the result before.
 
-    Each delta is given as bytes, and where in them it starts. Raises `Malformed` if a delta was made for other bytes, or the last
-    result is not the one that it was made for.
+    Each delta is given as bytes, and where in them it starts. `check` receives the size of the last result before it is made.
+    Raises `Malformed` if a delta was made for other bytes, or the last result is not the one that it was made for.
     """
+    check(len(base) + sum(_growth(delta, start + _CHECKSUMS) for delta, start in deltas))
     checksum = checksum_of(base)
     result = bytearray(base)
     for delta, start in deltas:
         if delta[start : start + 8] != checksum or len(delta) < start + _CHECKSUMS:
             raise Malformed("holds a delta that was made for other bytes")
         checksum = delta[start + 8 : start + _CHECKSUMS]
-        _apply(result, delta, start + _CHECKSUMS)
+        result = _apply(result, delta, start + _CHECKSUMS)
     made = bytes(result)
     if checksum_of(made) != checksum:
         raise Malformed("holds a delta whose result is not the one it was made for")
     return made
 
 
-def _apply(result: bytearray, delta: bytes, at: int) -> None:
-    length, shift, last = len(result), 0, 0
+def _parsed(delta: bytes, at: int) -> Iterator[tuple[int, int, int, int]]:
+    """Each edit of a delta: start, bytes removed, and where the bytes added begin and end."""
     end, numbers = len(delta), _EDIT.size
     while at < end:
         added_at = at + numbers
@@ -95,12 +101,41 @@ def _apply(result: bytearray, delta: bytes, at: int) -> None:
             raise Malformed("holds a delta that is cut off")
         start, removed, added = _EDIT.unpack_from(delta, at)
         at = added_at + added
-        if at > end or start < last or start + removed > length:
+        if at > end:
+            raise Malformed("holds a delta with an edit out of bounds")
+        yield start, removed, added_at, at
+
+
+def _growth(delta: bytes, at: int) -> int:
+    """Bytes that a delta adds, less those that it removes."""
+    return sum(end - begin - removed for _, removed, begin, end in _parsed(delta, at))
+
+
+def _apply(result: bytearray, delta: bytes, at: int) -> bytearray:
+    """The result of one delta, perhaps the bytes given, changed."""
+    edits = list(islice(_parsed(delta, at), _FEW + 1))
+    if len(edits) > _FEW:  # each edit in place moves all bytes after it
+        return bytearray().join(_rewritten(result, delta, at))
+    length, shift, last = len(result), 0, 0
+    for start, removed, begin, end in edits:
+        if start < last or start + removed > length:
             raise Malformed("holds a delta with an edit out of bounds")
         last = start + removed
-        start += shift
-        result[start : start + removed] = delta[added_at:at]
-        shift += added - removed
+        result[start + shift : last + shift] = delta[begin:end]
+        shift += end - begin - removed
+    return result
+
+
+def _rewritten(base: bytearray, delta: bytes, at: int) -> Iterator[memoryview]:
+    """The parts of the result: those of the base that stay, and those that the delta adds."""
+    kept, added, last = memoryview(base), memoryview(delta), 0
+    for start, removed, begin, end in _parsed(delta, at):
+        if start < last or start + removed > len(base):
+            raise Malformed("holds a delta with an edit out of bounds")
+        yield kept[last:start]
+        yield added[begin:end]
+        last = start + removed
+    yield kept[last:]
 
 
 def _header(data: bytes) -> int:

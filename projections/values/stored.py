@@ -23,11 +23,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from eventlog import codec
-from eventlog.codec import Malformed, counted_part, paired
+from eventlog.codec import Malformed, TooLarge, counted_part, paired
 from eventlog.events import Write, decode_seen, decode_versions, decode_write
 from eventlog.framing import counted
 from eventlog.keys import split_sort_key
-from projections.values.pieces import Pieces, StoredValue, assemble
+from eventlog.limits import Budget, Limits, in_channel
+from projections.values.pieces import DEEPEST, Pieces, StoredValue, assemble
 from projections.values.versions import Versions, overlaid, verify
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "from_head",
     "from_view",
     "head_fields",
+    "head_size",
 ]
 
 
@@ -86,10 +88,11 @@ def decode_envelope(data: bytes) -> tuple[str, str, dict[str, Any]]:
     return body.pop("ns"), body.pop("id"), body
 
 
-def from_head(head: Mapping[bytes, bytes] | Sequence[bytes]) -> StoredCheckpoint:
+def from_head(head: Mapping[bytes, bytes] | Sequence[bytes], limits: Limits | None = None) -> StoredCheckpoint:
     """The checkpoint in a head, given as a mapping, or as names and values in turn.
 
-    Raises `Incomplete` if there is no head or it lacks a value, and `Malformed` for bytes that this project did not write.
+    Raises `Incomplete` if there is no head or it lacks a value, `TooLarge` if it is above the limits, and `Malformed` for bytes
+    that this project did not write.
     """
     fields = head if isinstance(head, Mapping) else paired(head)
     if not fields:
@@ -98,17 +101,27 @@ def from_head(head: Mapping[bytes, bytes] | Sequence[bytes]) -> StoredCheckpoint
         namespace, checkpoint_id, body = decode_envelope(fields[b"e"])
         versions, seen = Versions(decode_versions(fields[b"s"]), decode_seen(fields[b"q"]))
         depth = int(fields.get(b"b", b"0"))
+        if depth > DEEPEST:
+            raise Malformed("has more changes of versions than this package makes")
         for number in range(1, depth + 1):
             changes = Versions(decode_versions(fields[b"s%d" % number]), decode_seen(fields[b"q%d" % number]))
             versions, seen = overlaid(Versions(versions, seen), changes)
         checksum = fields.get(b"y", b"")
+        limits = limits or Limits()
+        limits.check_versions(len(versions), len(seen or ()))
         verify(Versions(versions, seen), checksum)
         parent = fields[b"p"].decode() or None
-        values = {}
+        values, budget = {}, Budget(limits)
         for channel, version in versions.items():
-            if (value := _value_in(fields, channel.encode(), version.encode())) is not None:
+            try:
+                value = _value_in(fields, channel.encode(), version.encode(), budget)
+            except TooLarge as error:
+                raise in_channel(channel, error) from None
+            if value is not None:
                 values[channel] = value
         writes = _pending(_writes_of_head(fields))
+    except TooLarge:
+        raise
     except (KeyError, ValueError) as error:
         raise Malformed(f"head: {error}") from error
     entry_id = fields.get(b"at", b"")
@@ -117,7 +130,7 @@ def from_head(head: Mapping[bytes, bytes] | Sequence[bytes]) -> StoredCheckpoint
     )
 
 
-def _value_in(fields: Mapping[bytes, bytes], channel: bytes, version: bytes) -> StoredValue | None:
+def _value_in(fields: Mapping[bytes, bytes], channel: bytes, version: bytes, budget: Budget) -> StoredValue | None:
     """A head's value of a channel, None if there is none.
 
     Raises `Incomplete` if the head lacks the value, or has another version of it.
@@ -130,14 +143,14 @@ def _value_in(fields: Mapping[bytes, bytes], channel: bytes, version: bytes) -> 
         found, at = counted_part(first, 0)
         if found != version:
             raise Incomplete(channel)
-        return assemble([first[at:]], version)
+        return assemble([first[at:]], version, budget=budget)
     count, entry_id, latest = tracked.split(b":", 2)
     if latest[8:] != version:
         raise Incomplete(channel)
     chain = [first, *(fields[b"+%d:%b" % (number, channel)] for number in range(1, int(count) + 1))]
     if codec.check_in(chain[-1]) != latest[:8]:
         raise Malformed("holds another value than it says")
-    return assemble(chain, version, entry_id)
+    return assemble(chain, version, entry_id, budget)
 
 
 Writes = Sequence[bytes]
@@ -224,10 +237,13 @@ def from_view(view: View, pieces: Pieces) -> StoredCheckpoint:
     namespace, checkpoint_id, body = decode_envelope(view.envelope)
     (versions, seen), depth = pieces.versions(view.versions)
     checksum = pieces.encoded_versions(view.versions)[-1][2]
-    values = {}
-    for (channel, version), number in zip(versions.items(), view.values, strict=True):
-        if (value := pieces.value(number, version.encode())) is not None:
-            values[channel] = value
+    values, budget, channel = {}, pieces.budget(), ""
+    try:
+        for (channel, version), number in zip(versions.items(), view.values, strict=True):
+            if (value := pieces.value(number, version.encode(), budget)) is not None:
+                values[channel] = value
+    except TooLarge as error:
+        raise in_channel(channel, error) from None
     parent_id, entry_id = view.parent.decode() or None, view.entry_id
     pending = pending_writes(view.writes)
     return StoredCheckpoint(
@@ -245,6 +261,12 @@ def pending_writes(entries: Iterable[Sequence[bytes]]) -> list[PendingWrite]:
 
 def _entry_order(writes: Sequence[bytes]) -> int:
     return int(writes[0].partition(b"-")[0])
+
+
+def head_size(view: View, pieces: Pieces) -> int:
+    """Bytes of the values and writes in the head of a checkpoint. Decompresses nothing."""
+    values = sum(codec.size_of(piece) for number in view.values for piece in pieces.chain(number))
+    return values + sum(len(part) for _, *parts in view.writes for part in parts)
 
 
 def head_fields(view: View, pieces: Pieces) -> list[bytes]:
@@ -269,8 +291,8 @@ def head_fields(view: View, pieces: Pieces) -> list[bytes]:
 
 
 def _value_fields(channel: bytes, version: bytes, number: int, pieces: Pieces) -> Iterator[bytes]:
-    chain = pieces.chain(number) or [codec.EMPTY]
-    value = pieces.value(number, version)
+    chain = [pieces.plain(piece) for piece in pieces.chain(number)] or [codec.EMPTY]
+    value = pieces.value(number, version, pieces.budget())
     if value is None or not value.entry_id:
         yield b"=" + channel
         yield counted(version) + chain[0]

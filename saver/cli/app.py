@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from inspect import Parameter, Signature, signature
 from pathlib import Path
@@ -32,6 +32,7 @@ from eventlog.errors import CorruptEntry, EventLogError, GroupNotFound, Signatur
 from eventlog.feed.feed import ActivityFeed
 from eventlog.feed.reading import open_keyspace
 from eventlog.keys import PREFIX, Keyspace
+from eventlog.limits import Limits
 from eventlog.transport.drivers import Runner
 from projections.time_travel.moment import Zone
 from saver.cli import output
@@ -44,7 +45,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 DISTRIBUTION = "langgraph-checkpoint-redis-streams"
 LONGEST_URL = 16_384
 """Bytes of a file with a URL, at most."""
-URL, PREFIX_VARIABLE = "REDIS_URL", "AGENTLOG_PREFIX"
+URL, PREFIX_VARIABLE, LIMITS = "REDIS_URL", "AGENTLOG_PREFIX", "AGENTLOG_LIMITS"
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class Options:
     json: bool = False
     local: bool = False
     """Whether people read and type times in the local zone."""
+    limits: Limits = Limits()  # noqa: RUF009 - it is frozen
+    """The limits on what is read, and on ids."""
 
     @property
     def zone(self) -> Zone:
@@ -80,7 +83,7 @@ class Options:
 
         No round trips. Raises `BadInput` without a URL, `InvalidArgument` for a bad one.
         """
-        return ActivityFeed.from_conn_string(self.server(), prefix=self.prefix)
+        return ActivityFeed.from_conn_string(self.server(), prefix=self.prefix, limits=self.limits)
 
     @contextmanager
     def open_prefix(self, *, may_be_empty: bool = False) -> Iterator[tuple[Runner, Keyspace]]:
@@ -91,7 +94,7 @@ class Options:
         """
         with closing(Connections.from_url(self.server())) as connections:
             runner = Runner(connections, "command")
-            keyspace = runner.run(open_keyspace(self.prefix, None), f"prefix {self.prefix!r}")
+            keyspace = runner.run(open_keyspace(self.prefix, None, limits=self.limits), f"prefix {self.prefix!r}")
             if keyspace is None:
                 message = f"Nothing was written under prefix {self.prefix!r} yet. Check --url and --prefix."
                 if not may_be_empty:
@@ -151,12 +154,22 @@ _Prefix = Annotated[
 ]
 _Json = Annotated[bool, typer.Option("--json", help="One JSON object per line, for programs.")]
 _Local = Annotated[bool, typer.Option("--local", help="Times in the local zone rather than UTC (not with --json).")]
+_Limits = Annotated[
+    str | None,
+    typer.Option(
+        "--limits",
+        metavar="NAME=N,...",
+        show_default=False,
+        help=f"Limits on sizes, as errors name them; K, M, G after N. [env: {LIMITS}]",
+    ),
+]
 _SHARED = [
     Parameter("url", Parameter.KEYWORD_ONLY, default=None, annotation=_Url),
     Parameter("url_file", Parameter.KEYWORD_ONLY, default=None, annotation=_UrlFile),
     Parameter("prefix", Parameter.KEYWORD_ONLY, default=None, annotation=_Prefix),
     Parameter("json", Parameter.KEYWORD_ONLY, default=False, annotation=_Json),
     Parameter("local", Parameter.KEYWORD_ONLY, default=False, annotation=_Local),
+    Parameter("limits", Parameter.KEYWORD_ONLY, default=None, annotation=_Limits),
 ]
 _NEXT = "agentlog verify has the details; agentlog export THREAD FILE --damaged keeps the evidence."
 
@@ -209,6 +222,7 @@ def start(
     prefix: _Prefix = None,
     json: _Json = False,
     local: _Local = False,
+    limits: _Limits = None,
     show_version: Annotated[bool, typer.Option("--version", is_eager=True, help="Show the version and exit.")] = False,
 ) -> None:
     """What agents did and do, from the Redis Streams that their checkpointer writes."""
@@ -223,6 +237,7 @@ def start(
         "prefix": os.environ.get(PREFIX_VARIABLE) or PREFIX if prefix is None else prefix,
         "json": json,
         "local": local,
+        "limits": os.environ.get(LIMITS) if limits is None else limits,
     }
     ctx.default_map = {ctx.invoked_subcommand: given}
 
@@ -242,14 +257,27 @@ def command(*examples: str, **settings: Any) -> Callable[[F], F]:
     return declare
 
 
+_NO_IDS = ("start", "source")
+"""Arguments that may be longer than an id, a position in the feed, or hold a password."""
+
+
+def _texts(given: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The ids that a command was given, each after the name of its argument; also texts that are shorter than any id."""
+    for name, value in given.items():
+        texts = value if isinstance(value, list) else [value] if name not in _NO_IDS else []
+        yield from ((name, one) for one in texts if isinstance(one, str))
+
+
 def _with_options(function: Callable[..., Any]) -> Callable[..., None]:
     """The function with the shared options as its own; its errors become exit codes."""
 
     def called(**given: Any) -> None:
         shared = {one.name: given.pop(one.name) for one in _SHARED}
         url = shared.pop("url_file") or shared.pop("url")  # a file was named for this command, after any --url
-        options = Options(**{**shared, "url": url})
+        options = Options(**{**shared, "url": url, "limits": Limits()})
         try:
+            options = replace(options, limits=Limits.parse(shared["limits"] or ""))
+            options.limits.check_ids(_texts(given))
             code = function(options, **given) or 0
         except KeyboardInterrupt:  # typer's versions report it in different ways
             code = 130

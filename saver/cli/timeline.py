@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from eventlog.codec import EMPTY, Keyframe, Malformed, decompressed, is_delta
+from eventlog.codec import EMPTY, Keyframe, Malformed, is_delta
 from eventlog.events import (
     CheckpointSaved,
     HistoryPruned,
@@ -18,6 +18,7 @@ from eventlog.events import (
     ValuesSaved,
     WritesSaved,
 )
+from eventlog.limits import Budget
 from eventlog.printable import word
 from projections.checkpoints.read import damaged
 from projections.time_travel.moment import Moment, time_of
@@ -249,7 +250,7 @@ class _Rows:
             value = None if found is None else found.values.get(SENDS)
         else:
             try:
-                value = assemble([decompressed(piece)])
+                value = assemble([piece], budget=Budget(self._log.keys.limits))
             except Malformed as error:
                 raise damaged(self._log.keys, error, recorded.entry_id) from error
         return () if value is None else targets(self._log.values.one(SENDS, value))

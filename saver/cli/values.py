@@ -8,7 +8,9 @@ carried as bytes.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +23,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from eventlog.codec import Keyframe
 from eventlog.errors import CorruptEntry, ValueUnreadable
 from eventlog.events import CheckpointSaved
+from eventlog.limits import SPARE
 from projections.values.pieces import StoredValue
 from projections.values.stored import StoredCheckpoint
 from saver.cli.output import BadInput, Unknown, Unreadable
@@ -36,6 +39,8 @@ _METHOD = 3
 _TRUSTING = JsonPlusSerializer(allowed_msgpack_modules=None)
 _READ = ormsgpack.OPT_NON_STR_KEYS
 _WRITE = _READ | ormsgpack.OPT_PASSTHROUGH_DATACLASS
+COPIES = 4
+"""Times the bytes of an object that those within it may take, beyond 16 MiB."""
 _OWN = ("null", "bytes", "bytearray")
 """Forms of values that hold no types."""
 
@@ -48,10 +53,33 @@ def careful_serializer() -> SerializerProtocol:
     return _with_key(JsonPlusSerializer(__unpack_ext_hook__=_revived))
 
 
+class _Nesting(threading.local):
+    """The bytes of the objects that contain the current one: each of them is a copy of those within."""
+
+    outermost = taken = 0
+
+    @contextmanager
+    def within(self, size: int) -> Iterator[None]:
+        """Enters an object. Raises ValueError for one so deep that the copies would fill the memory."""
+        self.outermost = self.outermost or size
+        self.taken += size
+        try:
+            if self.taken > SPARE + COPIES * self.outermost:
+                raise ValueError("objects within objects")
+            yield
+        finally:
+            self.taken -= size
+            self.outermost = self.outermost if self.taken else 0
+
+
+_nesting = _Nesting()
+
+
 def _revived(code: int, data: bytes) -> Any:
     if code not in _NAMED:
         return _trusted(code, data)
-    module, name, value, *method = ormsgpack.unpackb(data, ext_hook=_revived, option=_READ)
+    with _nesting.within(len(data)):
+        module, name, value, *method = ormsgpack.unpackb(data, ext_hook=_revived, option=_READ)
     known = (
         (module, name, method[0]) in SAFE_MSGPACK_METHODS if code == _METHOD else (module, name) in SAFE_MSGPACK_TYPES
     )

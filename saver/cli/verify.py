@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from eventlog.errors import CallerError
+from eventlog.errors import CallerError, OverLimit
 from eventlog.flow import Flow
 from eventlog.keys import Keyspace, text
 from eventlog.printable import as_argument, word
@@ -70,7 +70,9 @@ def verify(
     signer = signer_of(key_file)
     with options.open_prefix() as (runner, found):
         lines = Lines(COLUMNS, headed=True)
-        for one in _verified(runner, Keyspace(options.prefix, found.partitions, signer), names, expected):
+        for one in _verified(
+            runner, Keyspace(options.prefix, found.partitions, signer, options.limits), names, expected
+        ):
             sound = sound and one.sound
             _show(options, one, lines)
     return 0 if sound else 1
@@ -92,6 +94,8 @@ def _verified(
         keys = keyspace.thread(text("thread", one))
         try:
             yield runner.run(verify_thread(keys, expected=expected, known=known.get(one)), f"thread {one!r}")
+        except OverLimit:
+            raise
         except CallerError:
             if names is not None:
                 raise  # a thread that was not named may have ended meanwhile

@@ -61,7 +61,7 @@ def open_saver(options: Options, *, must_exist: bool = False, **settings: Any) -
             raise
         partitions = PARTITIONS
     with RedisStreamSaver.from_conn_string(
-        options.server(), prefix=options.prefix, partitions=partitions, **settings
+        options.server(), prefix=options.prefix, partitions=partitions, limits=options.limits, **settings
     ) as saver:
         yield saver
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import decimal
-import io
 import random
 import uuid
 from typing import Any
@@ -215,28 +214,47 @@ def test_the_deepest_envelope() -> None:
     assert codec.decode(codec.encode(DEEP[0][0])) == DEEP[0][0]
 
 
-def test_items_of_a_file_in_turn() -> None:
-    """Each item of a sequence is read, and no byte after it; tags and rubbish are refused."""
-    file = io.BytesIO(codec.encode([1, "a"]) + codec.encode({"b": b"c"}) + b"rest")
-    assert codec.decode_next(file) == [1, "a"]
-    assert codec.decode_next(file) == {"b": b"c"}
-    assert file.read() == b"rest"
-    for wrong, problem in ((b"", "is not CBOR"), (b"\x9f\xff", "is not CBOR"), (cbor2.dumps(uuid.UUID(int=7)), "tag")):
-        with pytest.raises(Malformed, match=problem):
-            codec.decode_next(io.BytesIO(wrong))
-    with pytest.raises(Malformed, match="tag"):
-        codec.decode_next(io.BytesIO(cbor2.dumps(cbor2.CBORTag(4242, 1))))
+def ends_at(data: bytes, most: int = 100) -> int:
+    """Where the first item ends, of which no byte too many is asked for."""
+
+    def upto(end: int) -> bytes:
+        if end > len(data):
+            raise Malformed("is cut off")
+        return data[:end]
+
+    return codec.end_of_item(upto, most)
 
 
-def test_an_error_of_a_file_is_passed_on() -> None:
-    """A typed error that the file raises is not taken for damage."""
+@pytest.mark.parametrize(
+    "item",
+    [0, -1, 2**40, 1.5, None, True, "", "a" * 300, b"b" * 70_000, [], {}, [1, ["a", {"b": b"c"}], []], {"k": [{}]}],
+)
+def test_the_end_of_an_item(item: object) -> None:
+    """It is found before the item is decoded, and before the bytes after it are there."""
+    encoded = codec.encode(item)
+    assert ends_at(encoded) == ends_at(encoded + b"rest") == len(encoded)
+    with pytest.raises(Malformed, match="cut off"):
+        ends_at(encoded[:-1])
 
-    class Failing(io.BytesIO):
-        def read(self, *_: Any) -> bytes:
-            raise CorruptEntry("the file ends")
 
-    with pytest.raises(CorruptEntry, match="the file ends"):
-        codec.decode_next(Failing())
+@pytest.mark.parametrize(
+    ("wrong", "problem"),
+    [
+        (b"", "cut off"),
+        (b"\x9f\xff", "is not CBOR"),
+        (b"\x1c", "is not CBOR"),
+        (cbor2.dumps(uuid.UUID(int=7)), "tag"),
+        (cbor2.dumps(cbor2.CBORTag(4242, 1)), "tag"),
+        (b"\x9b" + b"\xff" * 8, "parts"),
+        (b"\xbb" + b"\xff" * 8, "parts"),
+        (codec.encode([[]] * 100), "parts"),
+        (b"\x5b" + b"\xff" * 8, "cut off"),
+    ],
+)
+def test_an_item_that_no_export_has(wrong: bytes, problem: str) -> None:
+    """It is refused before memory is taken for what it claims to have."""
+    with pytest.raises(Malformed, match=problem):
+        ends_at(wrong)
 
 
 @pytest.mark.parametrize("size", [0, 9, 10, 2047, 2048, 2049, 100_000])
@@ -282,15 +300,17 @@ def test_the_forms_of_pieces() -> None:
         (codec.decompressed, b"k1:a12345678no zstd", "cannot be read|without a size"),
         (codec.decompressed, b"k1:a12345678" + zstandard.ZstdCompressor().compress(b"x" * 99)[:-1], "cannot be read"),
         (
-            codec.decompressed,
+            codec.size_of,
             b"k1:a12345678" + zstandard.ZstdCompressor(write_content_size=False).compress(b"x"),
             "without a size",
         ),
+        (codec.size_of, b"k1:a12345678no zstd", "cannot be read|without a size"),
         (
             codec.decompressed,
-            b"k1:a12345678\x28\xb5\x2f\xfd\xa0" + (2**30 + 1).to_bytes(4, "little") + b"\x01\x00\x00",
-            "than a server takes",
+            b"k1:a12345678\x28\xb5\x2f\xfd\xa0" + (9).to_bytes(4, "little") + b"\x01\x00\x00",
+            "cannot be read",
         ),
+        (codec.decompressed, b"k1:a12345678" + zstandard.ZstdCompressor().compress(b"x" * 99) * 2, "cannot be read"),
     ],
 )  # fmt: skip
 def test_pieces_that_are_damaged(read: Any, piece: bytes, problem: str) -> None:

@@ -158,7 +158,7 @@ def exported(steps: Steps, audit: Audit, path: Path) -> Path:
 
 def importing(audit: Audit, path: Path) -> Flow[Any]:
     """Imports a file."""
-    wanted = yield from import_.check_file(path, None)
+    wanted = yield from import_.check_file(path, None, audit.keyspace.limits)
     yield from import_.import_file(audit.keyspace, path, wanted, ttl=0)
 
 

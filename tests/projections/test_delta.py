@@ -226,14 +226,30 @@ def of_edits(base: bytes, result: bytes, *edits: tuple[int, int, bytes]) -> byte
     return b"".join([checksum_of(base), checksum_of(result), *packed_edits])
 
 
-def test_the_form_of_a_delta() -> None:
+NONE = (0, 0, b"")
+"""An edit that changes nothing."""
+
+
+@pytest.mark.parametrize("more", [[], [NONE] * 50], ids=["few", "many"])
+def test_the_form_of_a_delta(more: list[tuple[int, int, bytes]]) -> None:
     """Starts count in the base, whatever the edits before added or removed; edits may touch each other."""
     base, result = b"0123456789", b"AB1256xyz89"
-    assert apply_delta(base, of_edits(base, result, (0, 1, b"AB"), (3, 2, b""), (7, 1, b"xyz"))) == result
-    assert apply_delta(b"abcd", of_edits(b"abcd", b"XYd", (0, 2, b"X"), (2, 1, b"Y"))) == b"XYd"
-    assert apply_delta(b"ab", of_edits(b"ab", b"abc", (2, 0, b"c"))) == b"abc"
+    assert apply_delta(base, of_edits(base, result, *more, (0, 1, b"AB"), (3, 2, b""), (7, 1, b"xyz"))) == result
+    assert apply_delta(b"abcd", of_edits(b"abcd", b"XYd", *more, (0, 2, b"X"), (2, 1, b"Y"))) == b"XYd"
+    assert apply_delta(b"ab", of_edits(b"ab", b"abc", *more, (2, 0, b"c"))) == b"abc"
 
 
+@pytest.mark.parametrize("size", [2, 3, 1000])
+def test_the_size_of_a_result(size: int) -> None:
+    """It is known before the result is made, also after several deltas."""
+    sizes: list[int] = []
+    middle = of_edits(b"abcd", b"bX", (0, 1, b""), (2, 2, b"X"))
+    last = of_edits(b"bX", b"y" * size, (0, 2, b"y" * size))
+    assert apply_deltas(b"abcd", [(middle, 0), (last, 0)], sizes.append) == b"y" * size
+    assert sizes == [size]
+
+
+@pytest.mark.parametrize("more", [[], [NONE] * 50], ids=["few", "many"])
 @pytest.mark.parametrize(
     ("result", "edits"),
     [
@@ -244,10 +260,12 @@ def test_the_form_of_a_delta() -> None:
     ],
     ids=["order", "overlap", "removes past the end", "starts past the end"],
 )
-def test_edits_out_of_bounds(result: bytes, edits: list[tuple[int, int, bytes]]) -> None:
+def test_edits_out_of_bounds(
+    result: bytes, edits: list[tuple[int, int, bytes]], more: list[tuple[int, int, bytes]]
+) -> None:
     """They are refused, even if the result were right."""
     with pytest.raises(Malformed, match="out of bounds"):
-        apply_delta(b"012", of_edits(b"012", result, *edits))
+        apply_delta(b"012", of_edits(b"012", result, *more, *edits))
 
 
 def test_a_comparison_of_the_ends_alone() -> None:

@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from typing_extensions import Self
 
 from eventlog import ActivityFeed, Connections, Runner
@@ -38,10 +41,12 @@ from projections.transfer.encoder import Encoder
 from projections.transfer.export import export_file, export_thread
 from projections.transfer.files import ExportFile, read_file
 from projections.transfer.format import Entry, Header, ThreadHead
+from projections.transfer.import_ import IMPORT
 from saver import RedisStreamSaver
 from tests.projections.conftest import Open
 from tests.projections.steps import Steps, is_call
 from tests.projections.traffic import NAMESPACES, THREADS, Operation, Player, traffic
+from tests.proxy import Cut, Proxy
 from tests.saver.audit import Audit, config, number_of, put_of
 from tests.saver.drivers import Call as Driver
 from tests.saver.drivers import call_async, call_sync
@@ -832,3 +837,83 @@ def test_signed_threads_stay_signed(on: Open, tmp_path: Path, audit: Audit) -> N
     assert again.verify("t").sound
     again.copy_thread("t", "copy", until=audit.check("t")[-1].sequence - 1)
     assert [number_of(one) for one in again.list(config("copy"))] == [7, 6, 5, 4]
+
+
+def test_an_export_that_has_a_thread_twice(saver: RedisStreamSaver, tmp_path: Path, audit: Audit) -> None:
+    """It is refused: the second would be reported as there already, or stop the import halfway."""
+    for thread, last in (("a", 3), ("b", 2)):
+        fill(saver, thread, last=last)
+    saver.export_threads(tmp_path / "e")
+    encoder, parts = Encoder(), []
+    found = list(read_file(tmp_path / "e"))
+    assert isinstance(found[0], Header)
+    parts.append(encoder.header(found[0]))
+    for item in [*found[1:-1], *found[1:-1]]:
+        if isinstance(item, ThreadHead):
+            parts.append(encoder.begin(item))
+        elif isinstance(item, Entry):
+            parts.append(encoder.entry(item))
+        else:
+            parts.append(encoder.end())
+    (tmp_path / "twice").write_bytes(b"".join([*parts, encoder.trailer()]))
+    for thread in "ab":
+        saver.delete_thread(thread)
+    with pytest.raises(ExportUnreadable, match="has thread 'a' twice"):
+        saver.import_threads(tmp_path / "twice")
+    assert list(saver.list(None)) == []
+    assert saver.import_threads(tmp_path / "e") == (2, 10, 0)
+    assert saver.import_threads(tmp_path / "e") == (0, 0, 2)
+    saver.delete_thread("a")
+    assert saver.import_threads(tmp_path / "e") == (1, 6, 1)
+    assert len(audit.check("a")) == 6
+
+
+@pytest.mark.parametrize("how", ["the same", "continued", "another", "other history"])
+def test_an_import_that_another_one_overtook(
+    saver: RedisStreamSaver, steps: Steps, audit: Audit, tmp_path: Path, how: str
+) -> None:
+    """A thread that came meanwhile counts as there already if it has the entries of the file, and is an error otherwise."""
+    fill(saver, "t")
+    saver.export_threads(tmp_path / "e")
+    saver.delete_thread("t")
+
+    def overtake(request: Any) -> None:
+        if (
+            isinstance(request, Call)
+            and request.script is IMPORT
+            and not audit.client.exists(audit.keyspace.thread(b"t").log)
+        ):
+            if how == "another":
+                fill(saver, "t", last=2)
+                return
+            saver.import_threads(tmp_path / "e")
+            if how != "the same":
+                fill(saver, "t", last=14)
+            if how == "other history":
+                saver.prune(["t"])
+
+    flow = saver._operations.import_threads(tmp_path / "e", None)
+    if how in {"the same", "continued"}:
+        assert steps.run(flow, overtake) == (0, 0, 1)
+        return
+    with pytest.raises(ThreadExists, match="'t' exists with another log"):
+        steps.run(flow, overtake)
+
+
+def test_an_import_whose_replies_are_lost(any_server: Server, prefix: str, tmp_path: Path) -> None:
+    """A thread that this very import put in place does not count as there already, though its command was sent twice."""
+    with Proxy(any_server.url) as proxy, redis.Redis.from_url(proxy.url, retry=Retry(NoBackoff(), 3)) as through:
+        saver = RedisStreamSaver(through, prefix=prefix, partitions=2)
+        for thread in "ab":
+            fill(saver, thread, last=2)
+        saver.export_threads(tmp_path / "e")
+        for number in range(1, 40):
+            for thread in "ab":
+                saver.delete_thread(thread)
+            proxy.cut(number, Cut.AFTER)
+            assert saver.import_threads(tmp_path / "e") == (2, 8, 0), number
+            cut = proxy.cuts > 0
+            proxy.plan()
+            if not cut:
+                break
+        assert 5 < number < 39

@@ -411,7 +411,7 @@ def test_a_file_that_is_exchanged_after_its_check(
     threads.export_threads(tmp_path / "later", ["a"])
     threads.delete_thread("a")
     keyspace = threads._operations.keyspace
-    wanted = threads._runner.run(check_file(path, None), "check")
+    wanted = threads._runner.run(check_file(path, None, keyspace.limits), "check")
 
     def exchange(request: Any) -> None:
         if (tmp_path / "later").exists() and is_call(request, "log_end"):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from eventlog import CorruptEntry, InvalidArgument
+from eventlog import CorruptEntry, InvalidArgument, Limits, OverLimit
 from eventlog.codec import encode
 from eventlog.feed.effects import MOST_ARGUMENTS, effect_of
 from eventlog.feed.failures import Failure
@@ -25,7 +25,8 @@ from eventlog.feed.registration import decoded
         (lambda given: seconds_of("lease", given), "1", TypeError),
         (lambda given: seconds_of("lease", given), False, TypeError),
         (lambda given: seconds_of("lease", given), 10**9, InvalidArgument),
-        (lambda given: name_of("group", given), b"g", TypeError),
+        (lambda given: name_of("group", given, Limits()), b"g", TypeError),
+        (lambda given: name_of("group", given, Limits()), "g" * 65_537, OverLimit),
     ],
 )
 def test_refused_options(check: Callable[[Any], object], given: Any, kind: type[Exception]) -> None:

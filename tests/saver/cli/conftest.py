@@ -10,7 +10,7 @@ from tests.servers import Server
 
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("REDIS_URL", "AGENTLOG_PREFIX", "NO_COLOR", "FORCE_COLOR"):
+    for name in ("REDIS_URL", "AGENTLOG_PREFIX", "AGENTLOG_LIMITS", "NO_COLOR", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
 
 
