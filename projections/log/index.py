@@ -24,6 +24,7 @@ from eventlog.errors import (
 from eventlog.events import CheckpointSaved, HistoryPruned, Recorded, RunsDeleted, decode_entry
 from eventlog.flow import Argument, Call, Command, Flow, Script, load_script
 from eventlog.keys import ThreadKeys
+from projections.log.ended import forget_runs
 from projections.log.fold import Index, settle
 from projections.log.pages import SCAN, SCAN_BYTES, SCAN_LOG, Entry, has_entry, pages_of
 from projections.log.signatures import Names, signed_page
@@ -75,6 +76,8 @@ def call(
         status = reply[0]
         if status == b"stale":
             yield from _rebuild_stale(keys)
+        elif status == b"ended":
+            yield from forget_runs(keys.shared, keys.thread)
         elif status in _ERRORS:
             raise _ERRORS[status](keys, reply)
         else:

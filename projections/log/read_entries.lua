@@ -1,6 +1,6 @@
 -- Reads a page of a log, entries whole.
 --
--- Preludes: projections/log/log_pages.
+-- Preludes: eventlog/stream_pages.
 -- KEYS: 1 log.
 -- ARGV: 1 entry id to read after, '' for the start; 2 most entries; 3 bytes after which the page ends early.
 -- Reply: {{entry id, fields}, ...}; 1 if there are more, else 0; entry id of the log's last entry, '' for none.
@@ -9,15 +9,7 @@
 local LOG = KEYS[1]
 local after, most, most_bytes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 
-local function size_of(fields)
-  local bytes = 0
-  for i = 1, #fields do
-    bytes = bytes + #fields[i]
-  end
-  return bytes
-end
-
-local entries = page_of(LOG, after, most, most_bytes, 64, size_of)
+local entries = page_of(LOG, after, most, most_bytes, 64, bytes_of)
 local last = redis.call('XREVRANGE', LOG, '+', '-', 'COUNT', 1)[1]
 local reached = entries[#entries]
 return { entries, reached and last[1] ~= reached[1] and 1 or 0, last and last[1] or '' }

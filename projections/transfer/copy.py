@@ -14,6 +14,7 @@ from eventlog.events import ThreadCopied, encode_event
 from eventlog.flow import Argument, Call, Flow, load_script
 from eventlog.keys import Keyspace, ThreadKeys
 from projections.integrity.chain import WholeChain
+from projections.log.ended import forget_runs
 from projections.log.fold import Fold
 from projections.log.index import check_log, rebuild_index, scan
 from projections.log.pages import Entry, entry_order, has_entry, read_entries
@@ -21,6 +22,7 @@ from projections.log.signatures import name_at, sources_of
 from projections.log.staging import StagedIndex, stage_entries, staged_keys
 from projections.registry.rebuild import runs_of
 from projections.time_travel.moment import Moment
+from projections.transfer.runs import announce_rest, first_runs
 
 __all__ = ["copy_thread"]
 
@@ -69,9 +71,12 @@ def copy_thread(
             content_digest(fields),
             len(fields),
             *fields,
-            *runs,
+            *first_runs(target.thread, runs),
         ]
         (status,) = yield Call(STORE_COPY, [*target.all, *staged], arguments)
+        if status == b"ended":
+            yield from forget_runs(target.shared, target.thread)
+            continue
         if status == b"stale":
             yield from rebuild_index(target)
         if status in (b"exists", b"stale"):
@@ -80,6 +85,7 @@ def copy_thread(
                 "Delete it first, or copy to another id."
             )
         if status != b"moved":
+            yield from announce_rest(target, event.kind, (index.last, index.digest), runs)
             return
     raise ThreadBusy(
         f"Thread {source.thread.decode()!r} was pruned again and again while it was being copied. Call again later."

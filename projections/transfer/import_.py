@@ -25,6 +25,7 @@ from eventlog.flow import Argument, Call, Emit, Flow, blocking, load_script
 from eventlog.keys import Keyspace, ThreadKeys
 from projections.integrity.chain import WholeChain
 from projections.integrity.log_end import log_end
+from projections.log.ended import forget_runs
 from projections.log.index import rebuild_index
 from projections.log.pages import has_entry, read_entries
 from projections.log.staging import StagedIndex, stage_entries, staged_keys
@@ -32,6 +33,7 @@ from projections.transfer.export import PAGE_BYTES
 from projections.transfer.files import Name, read_file
 from projections.transfer.format import Entry, ThreadEnd, ThreadHead
 from projections.transfer.progress import Progress
+from projections.transfer.runs import announce_rest, first_runs
 
 __all__ = ["Imported", "check_file", "first_difference", "import_file"]
 
@@ -148,6 +150,12 @@ def import_file(keyspace: Keyspace, path: Name, wanted: dict[str, Whole], *, ttl
             present.add(thread)
     if present and (found := (yield from first_difference(keyspace, path, present))):
         raise _exists(path, found[0])
+    for thread in sorted(present):  # an import that was cut short may not have noted all runs
+        head = wanted[thread].head
+        last = wanted[thread].last, head.digest.encode()
+        yield from announce_rest(
+            keyspace.thread(thread.encode()), b"imported", last, [run.encode() for run in head.runs]
+        )
     count = entries = 0
     with closing(read_threads(path)) as items:
         while (item := (yield from blocking(next, items, None))) is not None:
@@ -225,17 +233,21 @@ def _put_in_place(
 ) -> Flow[bool]:
     """Puts a staged log in place; False if the thread has this log already."""
     log, index = staged
-    arguments: list[Argument] = [keys.thread, ttl, index.digest, index.last, *(run.encode() for run in head.runs)]
+    runs = [run.encode() for run in head.runs]
+    arguments: list[Argument] = [keys.thread, ttl, index.digest, index.last, *first_runs(keys.thread, runs)]
     for _ in range(ATTEMPTS):
         (status,) = yield Call(IMPORT, [*keys.all, log, *index.keys], arguments)
         if status == b"stale":
             yield from rebuild_index(keys)
+        elif status == b"ended":
+            yield from forget_runs(keys.shared, keys.thread)
         elif status == b"exists":
             raise _exists(path, head.thread)
         elif status == b"moved":
             raise _too_slow(keys)
         else:
             keys.note(index.last, index.digest)
+            yield from announce_rest(keys, b"imported", (index.last, index.digest), runs)
             return bool(status == b"ok")
     raise ThreadBusy(f"The index of thread {head.thread!r} was changed again and again. Import again.")
 
