@@ -8,7 +8,7 @@ from eventlog.attribution import stamp
 from eventlog.codec import encode
 from eventlog.errors import EventLogError, ServerOutOfMemory
 from eventlog.events import CheckpointSaved, ValuesSaved, WritesSaved, decode_entry
-from eventlog.flow import Call, Command, Flow, load_script
+from eventlog.flow import Argument, Call, Command, Flow, load_script
 from eventlog.keys import ThreadKeys
 from projections.log.ended import forget_runs
 from projections.log.index import rebuild_index
@@ -37,7 +37,7 @@ def delete_thread(keys: ThreadKeys, *, only: bytes | None = None) -> Flow[bool]:
     audit = b"" if attribution is None else encode(attribution)
     while True:
         heads = [keys.head(namespace) for namespace in namespaces]
-        arguments = [keys.thread, only or b"", mode, audit, int(is_cleared), *namespaces]
+        arguments: list[Argument] = [keys.thread, only or b"", mode, audit, int(is_cleared), *namespaces]
         try:
             status, *rest = yield Call(DELETE_THREAD, [*keys.all, *heads], arguments)
         except ServerOutOfMemory:

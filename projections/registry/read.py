@@ -48,7 +48,8 @@ def known_threads(keyspace: Keyspace) -> Flow[list[bytes]]:
             found += thread_ids(keys, members)
         else:  # a scan misses no thread that becomes active meanwhile, as pages by rank would
             scores = yield from names_in(keys.threads, "ZSCAN")
-            found += thread_ids(keys, sorted(scores, key=lambda name, of=scores: float(of[name]), reverse=True))
+            by_score = sorted(((float(score), name) for name, score in scores.items()), reverse=True)
+            found += thread_ids(keys, [name for _, name in by_score])
     return found
 
 
