@@ -13,7 +13,7 @@
 local feed, trimmed, positions_key, past_threads, past_runs, live_threads = unpack(KEYS, 1, 6)
 local age, count, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]) -- nil for no bound
 local SAMPLE = 1000 -- threads of the past that one call compares with those that live
-local BYTES = 1048576 -- of entries that one call looks at
+local BYTES = 4194304 -- of entries that one call looks at
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local oldest = age and now - age or 0

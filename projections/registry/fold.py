@@ -20,7 +20,7 @@ from projections.log.scan_keys import names_in
 __all__ = ["RegistryFold", "catch_up", "fold_feed", "foreign_pointer"]
 
 PAGE = 1000
-PAGE_BYTES = 2**20
+PAGE_BYTES = 2**22
 """Bytes of pointers after which a page ends early."""
 ATTEMPTS = 20
 
@@ -82,7 +82,7 @@ def fold_feed(keys: PartitionKeys) -> Flow[RegistryFold]:
 def catch_up(keys: PartitionKeys, fold: RegistryFold, until: bytes | None = None) -> Flow[None]:
     """Folds the pointers that follow, up to an entry id.
 
-    One round trip per 1000 pointers or 1 MiB. Raises `CorruptEntry`.
+    One round trip per 1000 pointers or 4 MiB. Raises `CorruptEntry`.
     """
     more = 1
     while more:
