@@ -45,6 +45,16 @@ local function runs_told(pointer)
 end
 
 local FOLD = 2000 -- runs that one call notes or removes
+local FOLD_BYTES = 1048576 -- of pointers that one call looks at, as `weight_of` counts them
+
+-- The bytes of a pointer for the bounds of a page. The runs that it names are read one by one, so they count more.
+local function weight_of(fields)
+  local bytes = 25 * #fields
+  for i = 2, #fields, 2 do
+    bytes = bytes + #fields[i] * ((fields[i - 1] == 'run' and #fields[i] > 256) and 20 or 1)
+  end
+  return bytes
+end
 
 -- Whether a pointer says that its thread ended.
 local function is_end(pointer)

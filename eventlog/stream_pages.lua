@@ -1,7 +1,7 @@
 -- Prelude: reads a page of a stream in steps, so that no command returns much more than the page may hold.
 
 local SMALL_STEP = 65536 -- bytes that a step of several entries should return; more only if long entries follow short ones
-local FIELD = 200 -- bytes that a field counts for beside its own, since the work on many short fields takes time, too
+local FIELD = 300 -- bytes that a field counts for beside its own, since the work on many short fields takes time, too
 
 -- The size of an entry's fields.
 local function bytes_of(fields)

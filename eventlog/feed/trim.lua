@@ -13,7 +13,6 @@
 local feed, trimmed, positions_key, past_threads, past_runs, live_threads = unpack(KEYS, 1, 6)
 local age, count, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]) -- nil for no bound
 local SAMPLE = 1000 -- threads of the past that one call compares with those that live
-local BYTES = 4194304 -- of entries that one call looks at
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local oldest = age and now - age or 0
@@ -49,7 +48,7 @@ local function front()
   if not first[1] or not may_go(first[1], 1) then
     return first, 0
   end
-  return page_of(feed, '', 1 + (age and most or math.min(most, too_many)), BYTES, 256, bytes_of)
+  return page_of(feed, '', 1 + (age and most or math.min(most, too_many)), FOLD_BYTES, 256, weight_of)
 end
 
 -- The groups that need entries of `rest` which are beyond the bounds; `before` entries of the feed come before `rest`.
@@ -118,7 +117,7 @@ if taken < looked_at or (not following and goes_on == 1) then
   more = 1
 elseif following and may_go(following, taken + 1) then
   if earliest and comes_before(earliest, following[1]) then
-    holders = holders_of(groups, taken == 0 and entries or (page_of(feed, entries[taken][1], most, BYTES, 256, bytes_of)), taken)
+    holders = holders_of(groups, taken == 0 and entries or (page_of(feed, entries[taken][1], most, FOLD_BYTES, 256, weight_of)), taken)
   else
     more = 1
   end

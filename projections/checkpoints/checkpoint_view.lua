@@ -35,7 +35,7 @@ local function texts(bytes)
   return out
 end
 
-local PART = 200 -- bytes that a field, a version or a value counts for beside its own, since the work on many short ones takes time, too
+local PART = 400 -- bytes that a field, a version or a value counts for beside its own, since the work on many short ones takes time, too
 
 -- The state of one call's reads: entries by id, the reply's pieces and versions, and the bytes read from the log, as its bounds count them.
 local function reader()

@@ -14,7 +14,6 @@ local feed = KEYS[1]
 local staged_threads, staged_runs = KEYS[5], KEYS[6]
 local trimmed_key, past_threads, past_runs = KEYS[7], KEYS[8], KEYS[9]
 local last, most, stage_seconds, store = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4] == '1'
-local BYTES = 4194304 -- of pointers, after which a page ends early
 
 -- Whether the views from one key to another have the member that says that they are whole.
 local function whole(first, final)
@@ -73,7 +72,7 @@ while copied_for do
   end
 end
 
-local entries, more = page_of(feed, last, most, BYTES, 256, bytes_of)
+local entries, more = page_of(feed, last, most, FOLD_BYTES, 256, weight_of)
 local pointers, runs_of = {}, {}
 for i, entry in ipairs(entries) do
   pointers[i] = pointer_of(entry[2])

@@ -40,14 +40,15 @@ def measure_longest(sizes: Sizes, servers: Servers) -> list[Longest]:
         hostile = Hostile(servers.url, Path(folder), sizes)
         try:
             hostile.build()
-            found = list(_measured(hostile))
+            print(f"{servers.described()}, {sizes}\n")
+            print("| operation | requests | in all, s | longest request, ms | script or command |\n|---|---|---|---|---|")
+            found = []
+            for one in _measured(hostile):
+                found.append(one)
+                name = one.work.name.rpartition("/")[2] if one.work else ""
+                print(f"| {one.operation} | {one.requests:,} | {one.seconds:.2f} | {one.ms:.1f} | {name} |", flush=True)
         finally:
             hostile.close()
-    print(f"{servers.described()}, {sizes}\n")
-    print("| operation | requests | in all, s | longest request, ms | script or command |\n|---|---|---|---|---|")
-    for one in found:
-        name = one.work.name.rpartition("/")[2] if one.work else ""
-        print(f"| {one.operation} | {one.requests:,} | {one.seconds:.2f} | {one.ms:.1f} | {name} |")
     over = [one.operation for one in found if one.ms > LIMIT]
     print(f"\nOver {LIMIT} ms: {', '.join(over) or 'none'}.")
     return found
