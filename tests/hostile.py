@@ -113,6 +113,7 @@ class Hostile:
     """A prefix of one partition with the data set, on an empty server."""
 
     def __init__(self, url: str, folder: Path, sizes: Sizes, prefix: str = "hostile") -> None:
+        self.url = url
         self.sizes = sizes
         self.folder = folder
         self.client: Any = redis.Redis.from_url(url)
