@@ -47,8 +47,13 @@ local BYTES = 8388608 -- of pointers that one call looks at
 -- {id, fields, number looked at up to it}; id and fingerprint of the last entry looked at; the number looked at; 1 if more may follow, else 0.
 local function read_on(feed, id, fingerprint, count, scan, filters)
   local out, looked = {}, 0
-  local most = filters and scan or count
-  local entries, more = page_of(feed, id, most, BYTES, 256, bytes_of)
+  local entries, more
+  if filters then
+    entries, more = page_of(feed, id, scan, BYTES, 256, bytes_of)
+  else
+    entries = redis.call('XRANGE', feed, '(' .. id, '+', 'COUNT', count)
+    more = #entries == count and 1 or 0
+  end
   for _, entry in ipairs(entries) do
     looked = looked + 1
     if not filters or passes(entry[2], filters) then

@@ -41,7 +41,9 @@ def measure_longest(sizes: Sizes, servers: Servers) -> list[Longest]:
         try:
             hostile.build()
             print(f"{servers.described()}, {sizes}\n")
-            print("| operation | requests | in all, s | longest request, ms | script or command |\n|---|---|---|---|---|")
+            print(
+                "| operation | requests | in all, s | longest request, ms | script or command |\n|---|---|---|---|---|"
+            )
             found = []
             for one in _measured(hostile):
                 found.append(one)
