@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -222,7 +223,8 @@ class Hostile:
         yield from self._removals()
 
     def _reads(self) -> Iterator[tuple[str, Operation]]:
-        saver, any_namespace = self.saver, {"configurable": {"thread_id": "large"}}
+        saver = self.saver
+        any_namespace: Any = {"configurable": {"thread_id": "large"}}
         one: Any = {"configurable": {"thread_id": "large", "checkpoint_id": "c"}}
         yield "list(None, limit=1)", lambda: list(saver.list(None, limit=1))
         yield "list(thread, limit=1)", lambda: list(saver.list(any_namespace, limit=1))
@@ -242,9 +244,9 @@ class Hostile:
     def _checks(self) -> Iterator[tuple[str, Operation]]:
         saver = self.saver
         for thread in ("large", "long"):
-            yield f"check({thread})", lambda thread=thread: saver.check(thread)
-            yield f"verify({thread})", lambda thread=thread: saver.verify(thread)
-            yield f"rebuild({thread})", lambda thread=thread: saver.rebuild(thread)
+            yield f"check({thread})", partial(saver.check, thread)
+            yield f"verify({thread})", partial(saver.verify, thread)
+            yield f"rebuild({thread})", partial(saver.rebuild, thread)
         yield "check(registry)", lambda: self.run(check_registry(self.keyspace, 0))
         yield "rebuild(registry)", lambda: self.run(rebuild_registry(self.keyspace, self.shared))
 

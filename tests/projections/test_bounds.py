@@ -51,7 +51,7 @@ def test_no_request_looks_at_much(private_server: Callable[..., RunningServer], 
         hostile.build()
 
         def commands() -> float:
-            return sum(one["calls"] for one in hostile.client.info("commandstats").values())
+            return float(sum(one["calls"] for one in hostile.client.info("commandstats").values()))
 
         works = hostile.watch(commands)
         over = []
