@@ -78,6 +78,7 @@ for i, entry in ipairs(entries) do
   pointers[i] = pointer_of(entry[2])
   runs_of[i] = runs_told(pointers[i])
   if not runs_of[i] then
+    redis.call('UNLINK', staged_threads, staged_runs)
     return { 'foreign', entry[1], 0 }
   end
 end
