@@ -12,21 +12,19 @@ from eventlog.flow import Argument, Call, Command, Flow, load_script
 from eventlog.keys import ThreadKeys
 from projections.log.ended import forget_runs
 from projections.log.index import rebuild_index
-from projections.log.namespaces import namespaces_in, newest_of
+from projections.log.namespaces import namespaces_in, newest_of, stretches
 from projections.log.pages import scan_log
 
 __all__ = ["delete_thread"]
 
 DELETE_THREAD = load_script("projections/checkpoints/delete_thread")
-AT_ONCE = 1000
-"""Heads deleted in one call."""
 
 
 def delete_thread(keys: ThreadKeys, *, only: bytes | None = None) -> Flow[bool]:
     """Delete every key of a thread and leave a tombstone in the feed.
 
     Returns False, and deletes nothing, if there is no such thread, or if the digest of its log is not `only`.
-    Takes one round trip for a thread with checkpoints in the root namespace only, two for any other, and one more per 1,000
+    Takes one round trip for a thread with checkpoints in the root namespace only, two for any other, and some more per 1,000
     namespaces or runs beyond the first 1,000. A server that is out of memory refuses the tombstone: then all but the log's last
     entry is deleted, and the tombstone is tried again. If the server is still full, a later call completes the deletion.
     """
@@ -73,9 +71,9 @@ def _clear_heads(keys: ThreadKeys, namespaces: Sequence[bytes]) -> Flow[None]:
     Heads are views, so the thread stays whole if it is not deleted after all. A head that a writer stores meanwhile expires within
     an hour, and belongs to no later thread of that name.
     """
-    for first in range(0, len(namespaces), AT_ONCE):
-        head, *more = (keys.head(namespace) for namespace in namespaces[first : first + AT_ONCE])
-        yield Command("UNLINK", head, more)
+    heads = [keys.head(namespace) for namespace in namespaces]
+    for first, end in stretches([(head,) for head in heads]):
+        yield Command("UNLINK", heads[first], heads[first + 1 : end])
 
 
 def _namespaces_in_log(keys: ThreadKeys) -> Flow[list[bytes]]:

@@ -9,7 +9,7 @@ from eventlog.flow import Call, Flow, Script, load_script
 from eventlog.framing import ordered
 from eventlog.keys import ThreadKeys, split_sort_key
 
-__all__ = ["namespaces_in", "newest_of", "parts_of"]
+__all__ = ["namespaces_in", "newest_of", "parts_of", "stretches"]
 
 NEWEST = load_script("projections/log/newest")
 NAMESPACES = 1000
@@ -27,7 +27,7 @@ def parts_of(script: Script, keys: Sequence[Sequence[bytes]], *more: bytes) -> F
     Round trips: one per 500 threads or 1,000 namespaces.
     """
     found: list[list[Any]] = [[] for _ in keys]
-    for first, end in _stretches(keys):
+    for first, end in stretches(keys):
         at, after = first, b""
         while at < end:
             flat = [key for some in keys[at:end] for key in some]
@@ -38,8 +38,8 @@ def parts_of(script: Script, keys: Sequence[Sequence[bytes]], *more: bytes) -> F
     return found
 
 
-def _stretches(keys: Sequence[Sequence[bytes]]) -> Iterator[tuple[int, int]]:
-    """Where the stretches of threads begin and end that one call may name."""
+def stretches(keys: Sequence[Sequence[bytes]]) -> Iterator[tuple[int, int]]:
+    """Where the stretches of threads begin and end whose keys one call may name: 500 threads, or 1 MiB of keys."""
     first = size = 0
     for number, some in enumerate(keys):
         more = sum(map(len, some))

@@ -14,6 +14,7 @@ from eventlog.flow import Batch, Call, Command, Flow, load_script
 from eventlog.framing import counted
 from eventlog.keys import Keyspace, PartitionKeys, ThreadKeys
 from projections.log.ended import MARK, ended_threads, forget_runs
+from projections.log.namespaces import stretches
 from projections.log.scan_keys import names_in
 from projections.log.staging import STAGED_FOR
 from projections.registry.fold import foreign_pointer
@@ -95,7 +96,7 @@ def rebuild_registry(keyspace: Keyspace, keys: PartitionKeys) -> Flow[None]:
     """Folds the feed of a partition into its views and puts them in place.
 
     Pointers that are appended meanwhile are folded, too. The fold starts over if the feed was trimmed beyond its last pointer.
-    Round trips: one per 1000 pointers of the feed, and two more per 1000 threads. More for a trimmed feed: one per 1000 threads and
+    Round trips: one per 1000 pointers of the feed, and one more per 500 threads. More for a trimmed feed: one per 1000 threads and
     runs of the trimmed part.
 
     Raises:
@@ -127,7 +128,7 @@ def _note_expiries(keyspace: Keyspace, keys: PartitionKeys, staged: Sequence[byt
     members = yield from names_in(staged[0], "ZSCAN")
     threads = [member[1:] for member in members if member]
     while threads:
-        page = threads[:PAGE]
-        logs = [keyspace.thread(thread).log for thread in page]
-        done = yield Call(NOTE_EXPIRIES, [*staged, keys.expiries, *logs], page)
+        logs = [keyspace.thread(thread).log for thread in threads[:PAGE]]
+        _, end = next(stretches([(log,) for log in logs]))
+        done = yield Call(NOTE_EXPIRIES, [*staged, keys.expiries, *logs[:end]], threads[:end])
         threads = threads[done:]

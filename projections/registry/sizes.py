@@ -7,14 +7,12 @@ from typing import NamedTuple
 
 from eventlog.flow import Call, Flow, load_script
 from eventlog.keys import ThreadKeys
-from projections.log.namespaces import parts_of
+from projections.log.namespaces import parts_of, stretches
 
 __all__ = ["ThreadSize", "memory_of", "sizes_of"]
 
 SIZES_OF = load_script("projections/registry/sizes_of")
 MEMORY_OF = load_script("projections/registry/memory_of")
-KEYS = 1000
-"""Most keys whose bytes are read in one call."""
 
 
 class ThreadSize(NamedTuple):
@@ -39,15 +37,15 @@ def sizes_of(threads: Sequence[ThreadKeys]) -> Flow[list[ThreadSize]]:
 
 
 def memory_of(threads: Sequence[tuple[ThreadKeys, ThreadSize]]) -> Flow[list[int | None]]:
-    """The bytes that threads of one partition occupy. One round trip per 1,000 keys.
+    """The bytes that threads of one partition occupy. One round trip per 500 keys.
 
     None stands for bytes that the user lacks the right to ask for.
     """
     keys_of = [[keys.log, keys.index, keys.order, *map(keys.head, size.namespaces)] for keys, size in threads]
     flat = [key for keys in keys_of for key in keys]
     replies: list[int] = []
-    for first in range(0, len(flat), KEYS):
-        replies += yield Call(MEMORY_OF, flat[first : first + KEYS], [])
+    for first, end in stretches([(key,) for key in flat]):
+        replies += yield Call(MEMORY_OF, flat[first:end], [])
     reply = iter(replies)
     found = [[next(reply) for _ in keys] for keys in keys_of]
     return [None if -1 in each else sum(each) for each in found]
