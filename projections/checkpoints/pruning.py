@@ -27,7 +27,7 @@ REMOVE = load_script("projections/checkpoints/remove_checkpoints")
 
 AT_ONCE = 1000
 """Most checkpoints removed in one step."""
-PARTS = 5_000
+PARTS = 3_000
 """Most values, entries of writes and checkpoints removed in one step, unless a single checkpoint has more."""
 ATTEMPTS = 50
 
