@@ -275,9 +275,10 @@ class Hostile:
         yield "rebuild(registry), trimmed", lambda: self.run(rebuild_registry(self.keyspace, self.shared))
 
     def _consume(self) -> None:
+        most = min(300, self.client.xlen(self.shared.feed))  # after the last one it would wait
         with self.feed.group("g").member("m") as member:
-            for number, _ in enumerate(member):
-                if number == 300:
+            for number, _ in enumerate(member, 1):
+                if number == most:
                     return
 
     def _removals(self) -> Iterator[tuple[str, Operation]]:
