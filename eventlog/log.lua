@@ -43,9 +43,11 @@ local function hmget(key, names)
   return out
 end
 
--- Removes a thread from the views of the partition.
-local function forget(thread)
-  forget_thread(THREADS, RUNS, EXPIRIES, thread)
+-- Removes a thread from the views of the partition, and a `share` of its runs as `forget_runs` says. Returns 1 if runs are left, else 0.
+local function forget(thread, share)
+  redis.call('ZREM', THREADS, 't' .. thread)
+  redis.call('ZREM', EXPIRIES, 't' .. thread)
+  return (forget_runs(RUNS, thread, share, true))
 end
 
 local OPENED = 5 -- number of index fields that `open` reads before those of `more`
@@ -160,6 +162,11 @@ local function commit(state, extra, added)
   in_chunks('ZADD', ORDER, added, 2)
 end
 
+-- Whether runs of an earlier thread of this name have to be removed before a run can be added.
+local function has_old_runs()
+  return redis.call('ZSCORE', RUNS, ended(THREAD))
+end
+
 -- Appends a pointer to the feed for the last of `events` events that follow, and updates the views that are whole, according to
 -- `shared_views`. A deleted view stays deleted, since it is rebuilt from the feed. `pointer` is 1 kind, 2 ns, 3 checkpoint,
 -- 4 source, 5 step, 6 run, 7 channels, 8 nodes (both optional), 9 another text for the run of the pointer (optional).
@@ -203,7 +210,7 @@ local function keep_alive(ttl, left, heads, idle)
       local thread = string.sub(member, 2)
       redis.call('XADD', FEED, '*', 'thread', thread, 'id', '', 'seq', '0', 'kind', 'expired', 'ns', '', 'checkpoint', '', 'source', '',
         'step', '', 'run', '', 'channels', '', 'nodes', '')
-      forget(thread)
+      forget(thread, 0.25)
     end
   end
   if at then

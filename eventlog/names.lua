@@ -64,14 +64,24 @@ local function writes_entry(member, sort_key)
   return string.sub(member, part_end(member, #sort_key + 2) + 1)
 end
 
--- Calls `visit(namespace, its sort key)` for every namespace with a checkpoint in an order key.
-local function each_namespace(order, visit)
-  local member = redis.call('ZRANGEBYLEX', order, '[c', '(d', 'LIMIT', 0, 1)[1]
-  while member do
+-- Calls `visit(namespace, its sort key)` for the namespaces with a checkpoint in an order key that follow `after`, a sort key, '' for
+-- the start. A namespace takes one of `left` or, if its name is long, more; the walk ends early once none is left. Returns what is left,
+-- and the sort key to go on after, nil at the end of the order.
+local function each_namespace(order, after, left, visit)
+  local bound = after == '' and '[c' or '(c' .. after .. '\255'
+  while true do
+    local member = redis.call('ZRANGEBYLEX', order, bound, '(d', 'LIMIT', 0, 1)[1]
+    if not member then
+      return left, nil
+    end
+    if left <= 0 then
+      return left, after
+    end
     local ns = split_member(member)
-    local ns_key = ordered(ns)
-    visit(ns, ns_key)
-    member = redis.call('ZRANGEBYLEX', order, '(c' .. ns_key .. '\255', '(d', 'LIMIT', 0, 1)[1]
+    after = ordered(ns)
+    visit(ns, after)
+    left = left - 1 - math.floor(#member / 512)
+    bound = '(c' .. after .. '\255'
   end
 end
 
@@ -90,14 +100,25 @@ local function remember_run(runs, thread, run)
   redis.call('ZADD', runs, 0, 'r' .. counted(run) .. thread, 0, 't' .. counted(thread) .. run)
 end
 
--- Removes a thread from the given views of a partition; `expiries` may be nil.
-local function forget_thread(threads, runs, expiries, thread)
-  redis.call('ZREM', threads, 't' .. thread)
-  if expiries then
-    redis.call('ZREM', expiries, 't' .. thread)
-  end
-  local prefix = 't' .. counted(thread)
-  for _, member in ipairs(members(runs, prefix)) do
+-- The member of `runs` which says that a thread ended, and that runs of it are left. Readers ignore these. Nothing may be added to them.
+local function ended(thread)
+  return 'd' .. thread
+end
+
+-- Removes runs of a thread from a view of runs: about 1000 by `share`, and fewer of a thread with a long id. Returns 1 if some are left,
+-- else 0, and how many it removed. With `mark`, a thread of which some are left is marked as ended.
+local function forget_runs(runs, thread, share, mark)
+  local prefix, most = 't' .. counted(thread), math.ceil(1000 * share / (1 + #thread / 1024))
+  local found = redis.call('ZRANGEBYLEX', runs, '[' .. prefix, '(' .. prefix .. '\255', 'LIMIT', 0, most)
+  for _, member in ipairs(found) do
     redis.call('ZREM', runs, member, 'r' .. counted(string.sub(member, #prefix + 1)) .. thread)
   end
+  if #found < most then
+    redis.call('ZREM', runs, ended(thread))
+    return 0, #found
+  end
+  if mark then
+    redis.call('ZADD', runs, 0, ended(thread))
+  end
+  return 1, #found
 end

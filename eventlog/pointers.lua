@@ -44,14 +44,55 @@ local function runs_told(pointer)
   return runs
 end
 
--- Folds the pointers of entries into `threads`, `runs` and, unless it is nil, `expiries`. Pointer i reports `reported[i]` runs.
-local function fold_pointers(threads, runs, expiries, entries, pointers, reported)
-  local active, noted = {}, {} -- by thread, since it was last forgotten: ms of its last activity, and its runs
+local FOLD = 2000 -- runs that one call notes or removes
+local FOLD_BYTES = 1048576 -- of pointers that one call looks at, as `weight_of` counts them
+
+-- The bytes of a pointer for the bounds of a page. The runs that it names are read one by one, so they count more.
+local function weight_of(fields)
+  local bytes = 25 * #fields
+  for i = 2, #fields, 2 do
+    bytes = bytes + #fields[i] * ((fields[i - 1] == 'run' and #fields[i] > 256) and 20 or 1)
+  end
+  return bytes
+end
+
+-- Whether a pointer says that its thread ended.
+local function is_end(pointer)
+  return pointer.kind == 'deleted' or pointer.kind == 'expired'
+end
+
+-- How many of some pointers one call may fold into `runs`; and the thread that ends next, if it has so many runs that a part of them has
+-- to be removed first. Pointer i reports `reported[i]` runs.
+local function affordable(runs, pointers, reported)
+  local cost = 0
   for i, pointer in ipairs(pointers) do
+    local own = #reported[i]
+    if is_end(pointer) then
+      local prefix = 't' .. counted(pointer.thread)
+      own = redis.call('ZLEXCOUNT', runs, '[' .. prefix, '(' .. prefix .. '\255')
+      if own * (1 + #pointer.thread / 1024) > FOLD / 2 then
+        return i - 1, pointer.thread
+      end
+    end
+    cost = cost + own * (1 + #pointer.thread / 1024)
+    if cost > FOLD and i > 1 then
+      return i - 1
+    end
+  end
+  return #pointers
+end
+
+-- Folds some pointers of `entries` into `threads` and `runs`.
+local function fold_pointers(threads, runs, entries, pointers, reported, count)
+  local active, noted = {}, {} -- by thread, since it was last forgotten: ms of its last activity, and its runs
+  for i = 1, count do
+    local pointer = pointers[i]
     local thread = pointer.thread
-    if pointer.kind == 'deleted' or pointer.kind == 'expired' then
+    if is_end(pointer) then
       active[thread], noted[thread] = nil, nil
-      forget_thread(threads, runs, expiries, thread)
+      redis.call('ZREM', threads, 't' .. thread)
+      while forget_runs(runs, thread, 1) == 1 do
+      end
     elseif pointer.kind ~= 'writes' or active[thread] or redis.call('ZSCORE', threads, 't' .. thread) then
       active[thread] = string.match(entries[i][1], '^%d+')
       noted[thread] = noted[thread] or {}

@@ -45,6 +45,14 @@ if __name__ == "__main__":
         measure_audit(AuditPlan(puts=20, block=10, events=40, rounds=2, short=20, long=40), servers, Path(sys.argv[1]))
 """
 
+SMALL_LONGEST = """
+from scripts.benchmark.longest import measure_longest
+from scripts.benchmark.servers import open_servers
+from tests.hostile import Sizes
+with open_servers(None, None, None) as servers:
+    measure_longest(Sizes(threads=3, namespaces=20, large=50, runs=700, history=10, channels=3), servers)
+"""
+
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run Python with the modules of the benchmark, and without a progress bar."""
@@ -137,6 +145,16 @@ def test_audit_is_measured(tmp_path: Path) -> None:
     assert "Ed25519" in done.stdout
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the server's CPU time from /proc")
+def test_the_longest_requests() -> None:
+    """`--longest` prints the longest request of each operation, and those over the limit."""
+    done = run("-c", SMALL_LONGEST)
+    assert done.returncode == 0, done.stderr
+    assert "| list(None, limit=1) | " in done.stdout
+    assert " | newest |" in done.stdout
+    assert "Over 50 ms: none." in done.stdout
+
+
 def test_a_server_with_data_is_refused(any_server: Server, prefix: str) -> None:
     """A server with data is refused, because the benchmark would flush it."""
     with any_server.client() as client:
@@ -157,6 +175,7 @@ def test_help_names_every_option() -> None:
         "--only",
         "--feed",
         "--audit",
+        "--longest",
         "--savers",
         "--steps",
         "--seed",

@@ -37,6 +37,8 @@ __all__ = ["Group", "GroupInfo", "Lag", "Parked", "PartitionLag", "drop_group", 
 LAG = load_script("eventlog/feed/lag")
 UNPARK = load_script("eventlog/feed/unpark")
 ALIVE = load_script("eventlog/feed/alive")
+PARKED = 1000
+"""Most parked threads in one reply."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,8 +393,13 @@ class Group:
 
 
 def parked_threads(keys: GroupKeys) -> Flow[list[bytes]]:
-    """Lists the threads with a parked event in a partition. One round trip."""
-    return (yield Command("ZRANGEBYSCORE", keys.due, ["inf", "inf"]))  # type: ignore[no-any-return]
+    """Lists the threads with a parked event in a partition. One round trip per 1000."""
+    found: list[bytes] = []
+    while True:  # a thread that is unparked meanwhile moves the others: the next list has those that a page missed
+        page = yield Command("ZRANGEBYSCORE", keys.due, ["inf", "inf", "LIMIT", len(found), PARKED])
+        found += page
+        if len(page) < PARKED:
+            return list(dict.fromkeys(found))
 
 
 def members_of(keyspace: Keyspace, group: str) -> Flow[tuple[str, ...]]:

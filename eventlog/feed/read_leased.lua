@@ -1,6 +1,6 @@
 -- Reads a partition's feed for the member that leases it, and lists the threads that are due.
 --
--- Preludes: eventlog/names, eventlog/pointers, eventlog/feed/reading.
+-- Preludes: eventlog/names, eventlog/pointers, eventlog/feed/reading, eventlog/stream_pages, eventlog/feed/filtering.
 -- KEYS: 1 feed, 2 trimmed, 3 state, 4 due.
 -- ARGV: 1 fencing token; 2 entry id to read after, 3 its fingerprint; 4 most pointers, 0 to read no pointers; 5 stamp of the last
 --   settlement; 6 most pointers to look at; then the filters.

@@ -1,6 +1,6 @@
 -- Takes entries from the front of a partition's feed, and keeps the threads and runs that they name.
 --
--- Preludes: eventlog/names, eventlog/pointers.
+-- Preludes: eventlog/names, eventlog/pointers, eventlog/stream_pages.
 -- KEYS: 1 feed, 2 trimmed, 3 positions, 4 past threads, 5 past runs, 6 threads.
 -- ARGV: 1 ms for which entries are kept, 2 number of entries that are kept, '' each for no such bound; 3 most entries to take. An entry beyond
 --   one of the bounds may go, once every group is done with it.
@@ -42,13 +42,13 @@ local function positions()
   return found, earliest
 end
 
--- The front of the feed, with one entry more than may go: no more than is needed to see that.
+-- The front of the feed, with one entry more than may go: no more than is needed to see that. And 1 if there may be more, else 0.
 local function front()
   local first = redis.call('XRANGE', feed, '-', '+', 'COUNT', 1)
   if not first[1] or not may_go(first[1], 1) then
-    return first
+    return first, 0
   end
-  return redis.call('XRANGE', feed, '-', '+', 'COUNT', 1 + (age and most or math.min(most, too_many)))
+  return page_of(feed, '', 1 + (age and most or math.min(most, too_many)), FOLD_BYTES, 256, weight_of)
 end
 
 -- The groups that need entries of `rest` which are beyond the bounds; `before` entries of the feed come before `rest`.
@@ -94,7 +94,7 @@ if past[1] and not (redis.call('ZSCORE', past_threads, '') and redis.call('ZSCOR
   return { 'lost' }
 end
 local groups, earliest = positions()
-local entries = front()
+local entries, goes_on = front()
 local pointers, runs, taken = {}, {}, 0
 while taken < most do
   local entry = entries[taken + 1]
@@ -108,11 +108,16 @@ while taken < most do
     return { 'foreign', entry[1] }
   end
 end
+local looked_at = taken
+local ending
+taken, ending = affordable(past_runs, pointers, runs)
 local following = entries[taken + 1]
 local holders, more = {}, 0
-if following and may_go(following, taken + 1) then
+if taken < looked_at or (not following and goes_on == 1) then
+  more = 1
+elseif following and may_go(following, taken + 1) then
   if earliest and comes_before(earliest, following[1]) then
-    holders = holders_of(groups, taken == 0 and entries or redis.call('XRANGE', feed, following[1], '+', 'COUNT', most), taken)
+    holders = holders_of(groups, taken == 0 and entries or (page_of(feed, entries[taken][1], most, FOLD_BYTES, 256, weight_of)), taken)
   else
     more = 1
   end
@@ -125,11 +130,23 @@ if taken > 0 then
   redis.call('XTRIM', feed, 'MAXLEN', '=', length - taken)
   redis.call('ZADD', past_threads, 0, '')
   redis.call('ZADD', past_runs, 0, '')
-  fold_pointers(past_threads, past_runs, nil, entries, pointers, runs)
+  fold_pointers(past_threads, past_runs, entries, pointers, runs, taken)
   local n = string.format('%.0f', tonumber(past[2] or 0) + taken)
   redis.call('HSET', trimmed, 'id', entries[taken][1], 'n', n, 'check', pointer_check(entries[taken][2]))
 end
+local left = FOLD
+if ending and taken == 0 then -- the feed still says that it ends
+  forget_runs(past_runs, ending, 1)
+  left = 0
+end
 for _, thread in ipairs(forgotten) do
-  forget_thread(past_threads, past_runs, nil, thread)
+  if left <= 0 then
+    break
+  end
+  local more_runs, count = forget_runs(past_runs, thread, 1)
+  left = left - 1 - count
+  if more_runs == 0 then
+    redis.call('ZREM', past_threads, 't' .. thread)
+  end
 end
 return { 'ok', taken, holders, more }

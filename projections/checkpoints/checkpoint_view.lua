@@ -35,7 +35,9 @@ local function texts(bytes)
   return out
 end
 
--- The state of one call's reads: entries by id, the reply's pieces and versions, and the bytes read from the log.
+local PART = 400 -- bytes that a field, a version or a value counts for beside its own, since the work on many short ones takes time, too
+
+-- The state of one call's reads: entries by id, the reply's pieces and versions, and the bytes read from the log, as its bounds count them.
 local function reader()
   return { entries = {}, pieces = {}, bases = {}, ids = {}, found = {}, versions = {}, vectors = {}, bytes = 0 }
 end
@@ -54,7 +56,7 @@ local function entry_at(read, entry_id)
   local fields = read.entries[entry_id]
   if fields == nil then
     fields = fields_at(entry_id) or false
-    local bytes = 0
+    local bytes = fields and PART / 2 * #fields or 0
     for i = 2, fields and #fields or 0, 2 do
       bytes = bytes + #fields[i]
     end
@@ -99,6 +101,7 @@ local function versions_at(read, entry_id)
     local at = position[changes[i]] or #out + 1
     out[at], out[at + 1] = changes[i], changes[i + 1]
   end
+  read.bytes = read.bytes + PART / 2 * #out
   local flat = read.versions
   flat[#flat + 1], flat[#flat + 2], flat[#flat + 3] = own, field_of(entry, 'q') or '', field_of(entry, 'y') or ''
   flat[#flat + 1] = base
@@ -151,6 +154,7 @@ local function values_of(read, ns, versions)
   for i = 2, #versions, 2 do
     fields[#fields + 1] = prefix .. counted(versions[i + 1]) .. versions[i]
   end
+  read.bytes = read.bytes + PART * #fields
   local numbers = {}
   if #fields == 0 then
     return numbers

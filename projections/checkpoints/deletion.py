@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from eventlog.attribution import stamp
 from eventlog.codec import encode
 from eventlog.errors import EventLogError, ServerOutOfMemory
 from eventlog.events import CheckpointSaved, ValuesSaved, WritesSaved, decode_entry
-from eventlog.flow import Call, Flow, load_script
+from eventlog.flow import Argument, Call, Command, Flow, load_script
 from eventlog.keys import ThreadKeys
+from projections.log.ended import forget_runs
 from projections.log.index import rebuild_index
+from projections.log.namespaces import namespaces_in, newest_of, stretches
 from projections.log.pages import scan_log
 
 __all__ = ["delete_thread"]
@@ -20,18 +24,18 @@ def delete_thread(keys: ThreadKeys, *, only: bytes | None = None) -> Flow[bool]:
     """Delete every key of a thread and leave a tombstone in the feed.
 
     Returns False, and deletes nothing, if there is no such thread, or if the digest of its log is not `only`.
-    Takes one round trip for a thread with checkpoints in the root namespace only, two for any other. A server that is out of
-    memory refuses the tombstone: then all but the log's last entry is deleted, and the tombstone is tried again. If the server
-    is still full, a later call completes the deletion.
+    Takes one round trip for a thread with checkpoints in the root namespace only, two for any other, and some more per 1,000
+    namespaces or runs beyond the first 1,000. A server that is out of memory refuses the tombstone: then all but the log's last
+    entry is deleted, and the tombstone is tried again. If the server is still full, a later call completes the deletion.
     """
     namespaces = [b""]
     mode = b""
-    made_room = False
+    is_cleared = made_room = False
     attribution = stamp()
     audit = b"" if attribution is None else encode(attribution)
     while True:
         heads = [keys.head(namespace) for namespace in namespaces]
-        arguments = [keys.thread, only or b"", mode, audit, *namespaces]
+        arguments: list[Argument] = [keys.thread, only or b"", mode, audit, int(is_cleared), *namespaces]
         try:
             status, *rest = yield Call(DELETE_THREAD, [*keys.all, *heads], arguments)
         except ServerOutOfMemory:
@@ -42,17 +46,34 @@ def delete_thread(keys: ThreadKeys, *, only: bytes | None = None) -> Flow[bool]:
             continue
         if status == b"namespaces":
             (namespaces,) = rest
+        elif status == b"many":
+            (members,) = yield from newest_of([keys])
+            yield from _clear_heads(keys, namespaces_in(keys, members or ()))
+            is_cleared = True
         elif status == b"stale" and only is not None and not made_room:
             yield from rebuild_index(keys)
         elif status == b"stale":
-            namespaces = yield from _namespaces_in_log(keys)
-            mode = b"anyway"
+            yield from _clear_heads(keys, (yield from _namespaces_in_log(keys)))
+            is_cleared, mode = True, b"anyway"
         elif status == b"room":
-            mode = b"anyway"
+            mode = b"make room" if rest[0] else b"anyway"
         else:
             if status != b"moved":
                 keys.forget()
+                if rest[0]:
+                    yield from forget_runs(keys.shared, keys.thread)
             return bool(status == b"ok")
+
+
+def _clear_heads(keys: ThreadKeys, namespaces: Sequence[bytes]) -> Flow[None]:
+    """Delete the heads of namespaces before their thread is deleted.
+
+    Heads are views, so the thread stays whole if it is not deleted after all. A head that a writer stores meanwhile expires within
+    an hour, and belongs to no later thread of that name.
+    """
+    heads = [keys.head(namespace) for namespace in namespaces]
+    for first, end in stretches([(head,) for head in heads]):
+        yield Command("UNLINK", heads[first], heads[first + 1 : end])
 
 
 def _namespaces_in_log(keys: ThreadKeys) -> Flow[list[bytes]]:

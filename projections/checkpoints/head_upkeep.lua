@@ -115,7 +115,7 @@ local function move_head(key, head, checkpoint)
     end
     in_chunks('HDEL', key, gone)
   else
-    redis.call('DEL', key)
+    redis.call('UNLINK', key)
   end
   in_chunks('HSET', key, fields, 2)
   return true

@@ -14,19 +14,19 @@ from typing import Any, NamedTuple
 
 from eventlog.codec import Malformed
 from eventlog.errors import CorruptEntry, ServerFailedCommand
-from eventlog.flow import Argument, Call, Emit, Flow, load_script
+from eventlog.flow import Argument, Emit, Flow, load_script
 from eventlog.framing import ordered
 from eventlog.keys import Keyspace, ThreadKeys, checkpoint_sort_key
 from projections.checkpoints.read import damaged, decode_view
 from projections.integrity.signed_reads import check_bare, check_views
 from projections.log.index import call, check_log, is_of_a_view, mend, rebuild_index
+from projections.log.namespaces import newest_of
 from projections.values.pieces import Pieces
 from projections.values.stored import StoredCheckpoint, View, decode_envelope
 
-__all__ = ["NEWEST", "PAGE_BYTES", "Selection", "list_checkpoints"]
+__all__ = ["PAGE_BYTES", "Selection", "list_checkpoints"]
 
 READ_PAGE = load_script("projections/checkpoints/read_page")
-NEWEST = load_script("projections/checkpoints/newest")
 
 PAGES = (8, 32, 128)
 """Checkpoints in the first, second and any later page of a walk without a limit."""
@@ -34,8 +34,8 @@ FIRST_BARE_PAGE, BARE_PAGE = 32, 512
 """Envelopes that a filter looks through in a page: in the first one where there is a limit, and in any other."""
 PAGE_BYTES = 4 * 1024 * 1024
 """Bytes after which a page ends early."""
-THREADS = 500
-"""Threads whose newest checkpoints are looked up in one call."""
+NAMED = 500
+"""Checkpoints that are named in one call."""
 HIGHEST = "\U0010ffff"
 """An id that no checkpoint id is greater than."""
 
@@ -64,8 +64,8 @@ def list_checkpoints(
     """Emit `present(thread, checkpoint)` for each selected checkpoint, newest first.
 
     Newest first means by checkpoint id, over all of the threads.
-    Round trips: with several threads or namespaces, one for each 500 threads of a partition. Then one per page of each (thread,
-    namespace) that contributes, two with a filter. Memory: a page of each walk that has begun.
+    Round trips: with several threads or namespaces, one for each 500 threads or 1,000 namespaces of a partition. Then one
+    per page of each (thread, namespace) that contributes, two with a filter. Memory: a page of each walk that has begun.
     Raises as `projections.log.index.call`.
     """
     left = selection.limit
@@ -239,12 +239,12 @@ def _read_bare(keys: ThreadKeys, arguments: Sequence[Argument]) -> Flow[tuple[li
 def _read_named(keys: ThreadKeys, sort_keys: Sequence[bytes]) -> Flow[list[_Found]]:
     """The checkpoints at some sort keys, in this order, as far as they still exist."""
     found: list[_Found] = []
-    left, more = list(sort_keys), 1
-    while left and more:
-        page, more = yield from _read_whole(keys, [b"*", *left])
+    left = list(sort_keys)
+    while left:
+        some = left[:NAMED]
+        page, more = yield from _read_whole(keys, [b"*", *some])
         found += page
-        if page:
-            left = left[left.index(page[-1].sort_key) + 1 :]
+        left = left[some.index(page[-1].sort_key) + 1 if page and more else len(some) :]
     return found
 
 
@@ -254,7 +254,7 @@ def _walks(keyspace: Keyspace, threads: Sequence[bytes], selection: Selection) -
     if len(all_keys) == 1 and selection.namespace is not None:
         newest = {all_keys[0].thread: {selection.namespace: HIGHEST}}
     else:
-        newest = yield from _newest(keyspace, all_keys)
+        newest = yield from _newest(keyspace, all_keys, selection.namespace)
     walks = [
         _Walk(keys, namespace, selection, checkpoint_id)
         for keys in all_keys
@@ -286,48 +286,46 @@ def _only(walks: Sequence[_Walk], checkpoint_id: str, selection: Selection) -> F
     return [walk for walk in walks if walk.buffer]
 
 
-def _newest(keyspace: Keyspace, all_keys: Sequence[ThreadKeys]) -> Flow[dict[bytes, dict[str, str]]]:
-    """The newest checkpoint id by thread and namespace."""
+def _newest(keyspace: Keyspace, all_keys: Sequence[ThreadKeys], only: str | None) -> Flow[dict[bytes, dict[str, str]]]:
+    """The newest checkpoint id by thread and namespace, or in one namespace."""
     partitions: dict[int, list[ThreadKeys]] = {}
     for keys in all_keys:
         partitions.setdefault(keyspace.partition_of(keys.thread), []).append(keys)
     newest: dict[bytes, dict[str, str]] = {}
     for group in partitions.values():
-        for first in range(0, len(group), THREADS):
-            some = group[first : first + THREADS]
-            try:
-                replies = yield Call(NEWEST, [key for keys in some for key in (keys.order, keys.log)], [])
-            except (ServerFailedCommand, CorruptEntry):
-                replies = yield from _newest_apart(some)
-            for keys, members in zip(some, replies, strict=True):
-                newest[keys.thread] = yield from _newest_of(keys, members)
+        try:
+            replies = yield from newest_of(group, only)
+        except (ServerFailedCommand, CorruptEntry):
+            replies = yield from _newest_apart(group, only)
+        for keys, members in zip(group, replies, strict=True):
+            newest[keys.thread] = yield from _by_namespace(keys, members, only)
     return newest
 
 
-def _newest_apart(some: Sequence[ThreadKeys]) -> Flow[list[Any]]:
-    """The replies of `newest.lua` for threads one by one; 0 for a thread whose order has to be rebuilt.
+def _newest_apart(group: Sequence[ThreadKeys], only: str | None) -> Flow[list[list[bytes] | None]]:
+    """As `newest_of`, for threads one by one; None for a thread whose order has to be rebuilt.
 
     Raises the error of a thread whose order is no view, with the thread's name.
     """
-    replies: list[Any] = []
-    for keys in some:
+    replies: list[list[bytes] | None] = []
+    for keys in group:
         try:
-            replies += yield Call(NEWEST, [keys.order, keys.log], [])
+            replies += yield from newest_of([keys], only)
         except (ServerFailedCommand, CorruptEntry) as error:
             if not is_of_a_view(error):
                 raise type(error)(f"Thread {keys.thread.decode()!r}, key {keys.order.decode()!r}: {error}") from error
-            replies.append(0)
+            replies.append(None)
     return replies
 
 
-def _newest_of(keys: ThreadKeys, members: Any) -> Flow[dict[str, str]]:
-    """The newest checkpoint id by namespace, from a thread's reply of `newest.lua`."""
-    if members == 0:
+def _by_namespace(keys: ThreadKeys, members: Sequence[bytes] | None, only: str | None) -> Flow[dict[str, str]]:
+    """The newest checkpoint id by namespace, from a thread's result of `newest_of`."""
+    if members is None:
         yield from rebuild_index(keys)
-        (members,) = yield Call(NEWEST, [keys.order, keys.log], [])
+        (members,) = yield from newest_of([keys], only)
     elif (error := _malformed(keys, (member[1:] for member in members))) is not None:
         yield from mend(keys, error)
-        (members,) = yield Call(NEWEST, [keys.order, keys.log], [])
+        (members,) = yield from newest_of([keys], only)
     if not members:
         yield from check_log(keys)
     return dict(keys.split_sort_key(member[1:])[:2] for member in members or ())

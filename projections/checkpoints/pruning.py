@@ -27,7 +27,9 @@ __all__ = ["Choice", "Describe", "carry_out_removal", "read_history", "remove_ch
 REMOVE = load_script("projections/checkpoints/remove_checkpoints")
 
 AT_ONCE = 1000
-"""Checkpoints removed in one step."""
+"""Most checkpoints removed in one step."""
+PARTS = 3_000
+"""Most values, entries of writes and checkpoints removed in one step, unless a single checkpoint has more."""
 ATTEMPTS = 50
 
 Choice = Callable[[Sequence[CheckpointSaved]], Iterable[CheckpointSaved]]
@@ -62,7 +64,7 @@ def remove_checkpoints(keys: ThreadKeys, choose: Choice, replayed: Replayed, des
                 return taken + len(drop)
             history = None
         else:
-            step = set(drop[:AT_ONCE])
+            step = set(_step(history, drop))
             history = yield from carry_out_removal(keys, history, plan(history, step, replayed), describe)
             taken += len(step) if history else 0
             if history and len(step) == len(drop):
@@ -74,6 +76,16 @@ def remove_checkpoints(keys: ThreadKeys, choose: Choice, replayed: Replayed, des
                 f"Thread {keys.thread.decode()!r} was written to each time before {len(drop)} of its checkpoints could be "
                 "removed. Nothing is broken; call again when it is less busy."
             )
+
+
+def _step(history: History, drop: Sequence[bytes]) -> Sequence[bytes]:
+    """The first checkpoints to remove, as many as one script may: at least one."""
+    listed, parts = history.checkpoints(), 0
+    for number, sort_key in enumerate(drop[:AT_ONCE]):
+        parts += 1 + len(listed[sort_key].values) + len(history.index.writes.get(sort_key, ()))
+        if parts > PARTS and number:
+            return drop[:number]
+    return drop[:AT_ONCE]
 
 
 def carry_out_removal(keys: ThreadKeys, history: History, plan: Plan, describe: Describe) -> Flow[History | None]:

@@ -41,7 +41,7 @@ commit(state, set)
 in_chunks('ZREM', ORDER, removed)
 in_chunks('ZADD', ORDER, added, 2)
 for i = 8, #KEYS do
-  redis.call('DEL', KEYS[i])
+  redis.call('UNLINK', KEYS[i])
 end
 keep_alive(0, redis.call('PTTL', LOG), {})
 return { 'ok', state.l, state.d }

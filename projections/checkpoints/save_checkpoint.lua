@@ -10,7 +10,8 @@
 --   large, and is to be deleted.
 -- Reply: {'ok', entry id of each event, digest of the last}; {'same', entry id} if the log has the checkpoint from this very call;
 --   {'base'} if a delta, or the versions, were made against an entry that the log does not have;
---   {'unseen', ...} as event_arguments.lua says; {'gone', entry id} if the log lacks an entry; {'stale'} or {'lost'} as log.lua says.
+--   {'unseen', ...} as event_arguments.lua says; {'gone', entry id} if the log lacks an entry; {'ended'} if runs of an earlier thread
+--   are left, see `forget_runs.lua`; {'stale'} or {'lost'} as log.lua says.
 -- Guarantees: writes all of it, or, with any other reply than 'ok', nothing.
 
 local HEAD, ROOT = KEYS[8], KEYS[9]
@@ -121,6 +122,10 @@ local only_writes = left >= 0 and not redis.call('ZSCORE', EXPIRIES, 't' .. THRE
   and not redis.call('ZRANGEBYLEX', ORDER, '[c', '(d', 'LIMIT', 0, 1)[1]
 local views = shared_views(run ~= '', ttl > 0 or state.first or only_writes)
 
+if run ~= '' and has_old_runs() then
+  return { 'ended' }
+end
+
 local early = {}
 for i, member in ipairs(members(ORDER, 'w' .. sort_key)) do
   early[i] = writes_entry(member, sort_key)
@@ -176,7 +181,7 @@ else
   is_head_right = head.is_current and not is_latest and not replaced and #values == 0 -- a late value may be one that the head lacks
 end
 if not is_head_right then
-  redis.call('DEL', HEAD)
+  redis.call('UNLINK', HEAD)
 end
 keep_alive(ttl, left, HEAD == ROOT and { HEAD } or { HEAD, ROOT }, HEAD ~= ROOT)
 reply[#reply + 1] = state.d

@@ -82,7 +82,7 @@ if on_head then
   end
   in_chunks('HSET', HEAD, fields, 2)
 elseif not head then
-  redis.call('DEL', HEAD)
+  redis.call('UNLINK', HEAD)
 end
 if state.first and ttl == 0 then
   for _, key in ipairs({ LOG, INDEX, ORDER }) do

@@ -16,7 +16,7 @@ local fields = {}
 for i = 3, #ARGV do
   fields[i - 2] = ARGV[i]
 end
-redis.call('DEL', HEAD)
+redis.call('UNLINK', HEAD)
 in_chunks('HSET', HEAD, fields, 2)
 keep_alive(0, redis.call('PTTL', LOG), { HEAD }, HEAD ~= ROOT)
 return { 'ok' }

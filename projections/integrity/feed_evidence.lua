@@ -1,6 +1,6 @@
 -- Reads a partition's feed after an offset: of each pointer, where it says that its thread's log ends.
 --
--- Preludes: eventlog/names, eventlog/pointers, eventlog/feed/reading.
+-- Preludes: eventlog/names, eventlog/pointers, eventlog/feed/reading, eventlog/stream_pages.
 -- KEYS: 1 feed; 2 trimmed.
 -- ARGV: 1 entry id to read after; 2 its fingerprint, '' if it is not known; 3 most pointers; then the threads that are wanted, none
 --   for all.
@@ -29,7 +29,7 @@ local function parts(fields)
   return pointer.thread, pointer.id, pointer.seq, pointer.kind, pointer.digest
 end
 
-local entries = redis.call('XRANGE', FEED, '(' .. after, '+', 'COUNT', most)
+local entries, more = page_of(FEED, after, most, 8388608, 256, bytes_of)
 local out, size = {}, 0
 for _, entry in ipairs(entries) do
   local thread, id, seq, kind, digest = parts(entry[2])
@@ -43,4 +43,4 @@ local last = entries[#entries]
 if not last then
   return { 'ok', out, after, fingerprint, 0 }
 end
-return { 'ok', out, last[1], pointer_check(last[2]), #entries == most and 1 or 0 }
+return { 'ok', out, last[1], pointer_check(last[2]), more }

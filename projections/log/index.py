@@ -27,6 +27,7 @@ from eventlog.events import CheckpointSaved, HistoryPruned, Recorded, RunsDelete
 from eventlog.flow import Argument, Call, Command, Flow, Script, load_script
 from eventlog.keys import ThreadKeys
 from eventlog.printable import printable
+from projections.log.ended import forget_runs
 from projections.log.fold import Index, settle
 from projections.log.pages import SCAN, SCAN_BYTES, SCAN_LOG, Entry, has_entry, pages_of
 from projections.log.signatures import Names, signed_page
@@ -88,6 +89,8 @@ def call(
         elif status == b"gone" and not mended:  # perhaps only the index says so
             yield from mend(keys, _entry_gone(keys, reply))
             mended = True
+        elif status == b"ended":
+            yield from forget_runs(keys.shared, keys.thread)
         elif status in _ERRORS:
             raise _ERRORS[status](keys, reply)
         else:

@@ -22,6 +22,7 @@ local old = redis.call('HGET', INDEX, 'l')
 if old and old ~= folded_to and field_of(redis.call('XINFO', 'STREAM', LOG), 'last-generated-id') == old then
   return -1
 end
+redis.call('UNLINK', INDEX, ORDER) -- a rename would free them at once
 redis.call('RENAME', STAGED_INDEX, INDEX)
 redis.call('RENAME', STAGED_ORDER, ORDER)
 local left = redis.call('PTTL', LOG)

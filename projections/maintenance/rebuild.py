@@ -14,9 +14,9 @@ from eventlog.errors import ThreadBusy, ThreadNotFound
 from eventlog.flow import Call, Command, Flow, load_script
 from eventlog.framing import ordered
 from eventlog.keys import Keyspace, ThreadKeys
-from projections.checkpoints.listing import NEWEST
 from projections.checkpoints.read import READ, STORE_HEAD, Found, damaged
 from projections.log.index import call, check_log, rebuild_index
+from projections.log.namespaces import namespaces_in, newest_of
 from projections.registry.rebuild import rebuild_registry
 from projections.values.stored import head_fields, head_size
 
@@ -57,14 +57,14 @@ def rebuild_thread(keys: ThreadKeys) -> Flow[Rebuilt]:
         )
     heads = 0
     for _ in range(ATTEMPTS):
-        (newest,) = yield Call(NEWEST, [keys.order, keys.log], [])
-        if newest != 0:
+        (newest,) = yield from newest_of([keys])
+        if newest is not None:
             break
         yield from rebuild_index(keys)  # the order was deleted again
     else:
         raise _busy(keys)
-    for member in newest:
-        heads += yield from _rebuild_head(keys, keys.split_sort_key(member[1:])[0].encode())
+    for namespace in namespaces_in(keys, newest):
+        heads += yield from _rebuild_head(keys, namespace)
     return Rebuilt(keys.thread.decode(), index.entries, index.checkpoints, heads)
 
 

@@ -10,17 +10,19 @@ from dataclasses import dataclass, field
 
 from eventlog.codec import paired
 from eventlog.errors import CorruptEntry, ThreadBusy
-from eventlog.feed.reading import flattened
 from eventlog.feed.trimming import past_lost
-from eventlog.flow import Command, Flow
+from eventlog.flow import Call, Command, Flow
 from eventlog.framing import split_counted
 from eventlog.keys import PartitionKeys
+from projections.log.pages import READ_ENTRIES, entry_order
 from projections.log.scan_keys import names_in
 from projections.registry.foreign import leave_out, thread_ids, time_in
 
 __all__ = ["RegistryFold", "catch_up", "fold_feed", "foreign_pointer"]
 
 PAGE = 1000
+PAGE_BYTES = 2**22
+"""Bytes of pointers after which a page ends early."""
 ATTEMPTS = 20
 
 
@@ -78,20 +80,21 @@ def fold_feed(keys: PartitionKeys) -> Flow[RegistryFold]:
     raise ThreadBusy(f"The feed {keys.feed.decode()!r} was trimmed each time it was read. Call again later.")
 
 
-def catch_up(keys: PartitionKeys, fold: RegistryFold, until: bytes = b"+") -> Flow[None]:
+def catch_up(keys: PartitionKeys, fold: RegistryFold, until: bytes | None = None) -> Flow[None]:
     """Folds the pointers that follow, up to an entry id.
 
-    One round trip per 1000 pointers. Raises `CorruptEntry`.
+    One round trip per 1000 pointers or 4 MiB. Raises `CorruptEntry`.
     """
-    while True:
-        entries = yield Command("XRANGE", keys.feed, [b"(" + (fold.last or b"0-0"), until, b"COUNT", PAGE])
-        for entry_id, flat in flattened(entries) if entries else []:
+    more = 1
+    while more:
+        entries, more, _ = yield Call(READ_ENTRIES, [keys.feed], [fold.last or b"0-0", PAGE, PAGE_BYTES])
+        for entry_id, flat in entries:
+            if until is not None and entry_order(entry_id) > entry_order(until):
+                return
             try:
                 fold.add(entry_id, paired(flat))
             except (KeyError, ValueError) as error:
                 raise foreign_pointer(keys, entry_id) from error
-        if len(entries or ()) < PAGE:
-            return
 
 
 def _fold_trimmed(keys: PartitionKeys) -> Flow[RegistryFold]:

@@ -13,14 +13,16 @@ from eventlog.feed.trimming import past_lost
 from eventlog.flow import Batch, Call, Command, Flow, load_script
 from eventlog.framing import counted
 from eventlog.keys import Keyspace, PartitionKeys, ThreadKeys
+from projections.log.ended import MARK, ended_threads, forget_runs
+from projections.log.namespaces import stretches
+from projections.log.scan_keys import names_in
 from projections.log.staging import STAGED_FOR
 from projections.registry.fold import foreign_pointer
 from projections.registry.foreign import text_ids
-from projections.registry.read import known_runs, known_threads, members_with
+from projections.registry.read import all_members_with, known_runs, known_threads, members_with
 
 __all__ = ["rebuild_registry", "runs_of", "threads_of", "threads_of_runs"]
 
-EXPIRIES_OF = load_script("projections/integrity/expiries_of")
 REBUILD_REGISTRY = load_script("projections/registry/rebuild_registry")
 NOTE_EXPIRIES = load_script("projections/registry/note_expiries")
 PAGE = 1000
@@ -38,19 +40,20 @@ def threads_of(keyspace: Keyspace) -> Flow[list[bytes]]:
 def threads_of_runs(keyspace: Keyspace, runs: Sequence[str]) -> Flow[dict[bytes, set[str]]]:
     """Threads that some runs wrote checkpoints to, each with these runs.
 
-    Round trips as `threads_of`.
+    Removes runs that deletions which were cut short have left. Round trips as `threads_of`, and one more.
     """
     partitions = _partitions(keyspace)
     yield from _complete(keyspace, partitions)
+    yield from _forget_ended(partitions)
     wanted = [(keys, run, b"r" + counted(run.encode())) for keys in partitions for run in runs]
     found: dict[bytes, set[str]] = {}
     for first in range(0, len(wanted), PAGE):
         page = wanted[first : first + PAGE]
         replies = yield Batch([members_with(keys.runs, prefix) for keys, _, prefix in page])
         for (keys, run, prefix), members in zip(page, replies, strict=True):
-            for member in members:
-                for thread in text_ids(keys.runs, [member[len(prefix) :]]):
-                    found.setdefault(thread, set()).add(run)
+            named = yield from all_members_with(keys.runs, prefix, members)
+            for thread in text_ids(keys.runs, (member[len(prefix) :] for member in named)):
+                found.setdefault(thread, set()).add(run)
     return found
 
 
@@ -80,11 +83,23 @@ def _complete(keyspace: Keyspace, partitions: Sequence[PartitionKeys]) -> Flow[N
             yield from rebuild_registry(keyspace, keys)
 
 
+def _forget_ended(partitions: Sequence[PartitionKeys]) -> Flow[None]:
+    """Removes the runs of threads that ended."""
+    replies = yield Batch([ended_threads(keys) for keys in partitions])
+    for keys, first in zip(partitions, replies, strict=True):
+        marks = first
+        while marks:
+            for mark in marks:
+                yield from forget_runs(keys, mark[len(MARK) :])
+            marks = yield ended_threads(keys)
+
+
 def rebuild_registry(keyspace: Keyspace, keys: PartitionKeys) -> Flow[None]:
     """Folds the feed of a partition into its views and puts them in place.
 
     Pointers that are appended meanwhile are folded, too. The fold starts over if the feed was trimmed beyond its last pointer.
-    Round trips: one per 1000 pointers of the feed, and two more per 1000 threads.
+    Round trips: one per 1000 pointers of the feed, and one more per 500 threads. More for a trimmed feed: one per 1000 threads and
+    runs of the trimmed part.
 
     Raises:
         CorruptEntry: the feed has an entry that is no pointer.
@@ -92,18 +107,19 @@ def rebuild_registry(keyspace: Keyspace, keys: PartitionKeys) -> Flow[None]:
 
     """
     stage_id = token_hex(8).encode()
-    staged = [keys.stage(stage_id, part) for part in (b"threads", b"runs", b"expiries")]
+    staged = [keys.stage(stage_id, part) for part in (b"threads", b"runs")]
     past = [keys.trimmed, keys.past_threads, keys.past_runs]
     all_keys = [keys.feed, keys.threads, keys.runs, keys.expiries, *staged, *past]
-    after, stored, store = b"", 0, 0
+    after, stored, store, copied = b"", 0, 0, PAGE
     while not stored:
-        after, ended, stored = yield Call(REBUILD_REGISTRY, all_keys, [after, PAGE, STAGED_FOR, store])
+        after, ended, stored = yield Call(REBUILD_REGISTRY, all_keys, [after, PAGE, STAGED_FOR, store, copied])
         if after == b"lost":
             raise past_lost(keys)
         if after == b"foreign":
             raise foreign_pointer(keys, ended)
         if not after:
             store = 0
+            copied *= 2  # so that the copy ends however often the feed is trimmed meanwhile
         if ended and not store:
             yield from _note_expiries(keyspace, keys, staged)
             store = 1
@@ -111,12 +127,10 @@ def rebuild_registry(keyspace: Keyspace, keys: PartitionKeys) -> Flow[None]:
 
 def _note_expiries(keyspace: Keyspace, keys: PartitionKeys, staged: Sequence[bytes]) -> Flow[None]:
     """Removes expired threads from staged views, and notes when others expire."""
-    members = yield Command("ZRANGE", staged[0], [0, -1])
+    members = yield from names_in(staged[0], "ZSCAN")
     threads = [member[1:] for member in members if member]
-    for first in range(0, len(threads), PAGE):
-        page = threads[first : first + PAGE]
-        logs = [keyspace.thread(thread).log for thread in page]
-        ends = dict(zip(page, (yield Call(EXPIRIES_OF, [keys.expiries, *logs], page)), strict=True))
-        ended = [thread for thread, end in ends.items() if end == b"ended"]
-        scores = [part for thread, end in ends.items() if end.isdigit() for part in (end, b"t" + thread)]
-        yield Call(NOTE_EXPIRIES, staged, [b"%d" % len(ended), *ended, *scores])
+    while threads:
+        logs = [keyspace.thread(thread).log for thread in threads[:PAGE]]
+        _, end = next(stretches([(log,) for log in logs]))
+        done = yield Call(NOTE_EXPIRIES, [*staged, keys.expiries, *logs[:end]], threads[:end])
+        threads = threads[done:]

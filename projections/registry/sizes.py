@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from eventlog.flow import Call, Flow, load_script
 from eventlog.keys import ThreadKeys
+from projections.log.namespaces import parts_of, stretches
 
 __all__ = ["ThreadSize", "memory_of", "sizes_of"]
 
@@ -26,17 +27,25 @@ class ThreadSize(NamedTuple):
 
 
 def sizes_of(threads: Sequence[ThreadKeys]) -> Flow[list[ThreadSize]]:
-    """The sizes of threads of one partition. One round trip."""
-    reply = yield Call(SIZES_OF, [key for keys in threads for key in (keys.log, keys.index, keys.order)], [])
-    return [ThreadSize(*item) for item in reply]
+    """The sizes of threads of one partition. One round trip per 500 threads or 1,000 namespaces."""
+    found = yield from parts_of(SIZES_OF, [(keys.log, keys.index, keys.order) for keys in threads])
+    sizes = []
+    for parts in found:
+        some = [ThreadSize(*part) for part in parts]
+        sizes.append(some[0]._replace(namespaces=[name for part in some for name in part.namespaces]))
+    return sizes
 
 
 def memory_of(threads: Sequence[tuple[ThreadKeys, ThreadSize]]) -> Flow[list[int | None]]:
-    """The bytes that threads of one partition occupy. One round trip.
+    """The bytes that threads of one partition occupy. One round trip per 500 keys.
 
     None stands for bytes that the user lacks the right to ask for.
     """
     keys_of = [[keys.log, keys.index, keys.order, *map(keys.head, size.namespaces)] for keys, size in threads]
-    reply = iter((yield Call(MEMORY_OF, [key for keys in keys_of for key in keys], [])))
+    flat = [key for keys in keys_of for key in keys]
+    replies: list[int] = []
+    for first, end in stretches([(key,) for key in flat]):
+        replies += yield Call(MEMORY_OF, flat[first:end], [])
+    reply = iter(replies)
     found = [[next(reply) for _ in keys] for keys in keys_of]
     return [None if -1 in each else sum(each) for each in found]

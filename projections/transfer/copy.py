@@ -27,6 +27,7 @@ from eventlog.limits import Limits
 from eventlog.signing import Known
 from projections.integrity.chain import WholeChain
 from projections.integrity.verify import verify_thread
+from projections.log.ended import forget_runs
 from projections.log.fold import Fold
 from projections.log.index import check_log, rebuild_index, scan
 from projections.log.pages import Entry, entry_order, has_entry, read_entries
@@ -34,6 +35,7 @@ from projections.log.signatures import CopiedSeals, source_at, sources_of
 from projections.log.staging import StagedIndex, stage_entries, staged_keys
 from projections.registry.rebuild import runs_of
 from projections.time_travel.moment import Moment
+from projections.transfer.runs import announce_rest, first_runs
 
 __all__ = ["copy_thread"]
 
@@ -92,9 +94,12 @@ def copy_thread(
             content_digest(fields),
             len(fields),
             *fields,
-            *runs,
+            *first_runs(target.thread, runs),
         ]
         status, *stored = yield Call(STORE_COPY, [*target.all, *staged], arguments)
+        if status == b"ended":
+            yield from forget_runs(target.shared, target.thread)
+            continue
         if status == b"stale":
             yield from rebuild_index(target)
         if status in (b"exists", b"stale"):
@@ -106,6 +111,7 @@ def copy_thread(
             entry_id, digest = stored
             target.note(entry_id, digest, known)
         if status != b"moved":
+            yield from announce_rest(target, event.kind, (index.last, index.digest), runs)
             return
     raise ThreadBusy(
         f"Thread {source.thread.decode()!r} was pruned again and again while it was being copied. Call again later."

@@ -26,6 +26,7 @@ from eventlog.keys import Keyspace, ThreadKeys
 from eventlog.limits import Limits
 from projections.integrity.chain import WholeChain
 from projections.integrity.log_end import log_end
+from projections.log.ended import forget_runs
 from projections.log.index import rebuild_index
 from projections.log.pages import has_entry, read_entries
 from projections.log.staging import StagedIndex, stage_entries, staged_keys
@@ -33,6 +34,7 @@ from projections.transfer.export import PAGE_BYTES
 from projections.transfer.files import Name, read_file
 from projections.transfer.format import Entry, ThreadEnd, ThreadHead
 from projections.transfer.progress import Progress
+from projections.transfer.runs import announce_rest, first_runs
 
 __all__ = ["Imported", "check_file", "first_difference", "import_file"]
 
@@ -151,12 +153,7 @@ def import_file(keyspace: Keyspace, path: Name, wanted: dict[str, Whole], *, ttl
         ExportUnreadable: the file was changed since it was checked; the thread concerned was not put in place.
 
     """
-    present = set()
-    for thread, whole in wanted.items():
-        if (yield from _is_there(path, keyspace.thread(thread.encode()), whole)):
-            present.add(thread)
-    if present and (found := (yield from first_difference(keyspace, path, present))):
-        raise _exists(path, found[0])
+    present = yield from _present(keyspace, path, wanted)
     count = entries = 0
     with closing(read_threads(path, keyspace.limits)) as items:
         while (item := (yield from blocking(next, items, None))) is not None:
@@ -223,6 +220,24 @@ def check_file(path: Name, threads: Sequence[str] | None, limits: Limits) -> Flo
     return found
 
 
+def _present(keyspace: Keyspace, path: Name, wanted: dict[str, Whole]) -> Flow[set[str]]:
+    """The threads that are there already. Notes those of their runs that an import which was cut short left out.
+
+    Raises `ThreadExists` for a thread with another log.
+    """
+    present = set()
+    for thread, whole in wanted.items():
+        if (yield from _is_there(path, keyspace.thread(thread.encode()), whole)):
+            present.add(thread)
+    if present and (found := (yield from first_difference(keyspace, path, present))):
+        raise _exists(path, found[0])
+    for thread in sorted(present):
+        head = wanted[thread].head
+        last, runs = (wanted[thread].last, head.digest.encode()), [run.encode() for run in head.runs]
+        yield from announce_rest(keyspace.thread(thread.encode()), b"imported", last, runs)
+    return present
+
+
 def _is_there(path: Name, keys: ThreadKeys, whole: Whole) -> Flow[bool]:
     """Whether a thread has the log in the file, or a continuation of it.
 
@@ -242,22 +257,27 @@ def _put_in_place(
 ) -> Flow[bool]:
     """Puts a staged log in place; False if the thread has this log already."""
     log, index = staged
-    arguments: list[Argument] = [keys.thread, ttl, index.digest, index.last, *(run.encode() for run in head.runs)]
+    runs = [run.encode() for run in head.runs]
+    arguments: list[Argument] = [keys.thread, ttl, index.digest, index.last, *first_runs(keys.thread, runs)]
     for _ in range(ATTEMPTS):
         (status,) = yield Call(IMPORT, [*keys.all, log, *index.keys], arguments)
         if status == b"stale":
             yield from rebuild_index(keys)
+        elif status == b"ended":
+            yield from forget_runs(keys.shared, keys.thread)
         elif status == b"exists":  # put in place and continued by others since this import looked
             whole = Whole(head, index.last)
             thread = head.thread
             is_there = yield from _is_there(path, keys, whole)
             if not is_there or (yield from first_difference(keys.keyspace, path, [thread])):
                 raise _exists(path, thread)
+            yield from announce_rest(keys, b"imported", (index.last, index.digest), runs)
             return False
         elif status == b"moved":
             raise _too_slow(keys)
         else:
             keys.forget()
+            yield from announce_rest(keys, b"imported", (index.last, index.digest), runs)
             return bool(status == b"ok")
     raise ThreadBusy(f"The index of thread {head.thread!r} was changed again and again. Import again.")
 

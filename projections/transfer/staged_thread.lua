@@ -36,6 +36,7 @@ end
 -- Renames the staged keys to the thread's, notes its runs, and lets it expire after `ttl` ms (0: never).
 local function put_in_place(runs, ttl)
   LOG, INDEX, ORDER = KEYS[1], KEYS[2], KEYS[3]
+  redis.call('UNLINK', LOG, INDEX, ORDER) -- a rename would free them at once
   for i, key in ipairs({ LOG, INDEX, ORDER }) do -- replaces keys that outlived a lost log
     redis.call('RENAME', STAGED[i], key)
     redis.call('PERSIST', key)

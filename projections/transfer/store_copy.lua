@@ -2,10 +2,11 @@
 --
 -- Preludes: eventlog/names, eventlog/log, projections/transfer/staged_thread.
 -- KEYS: those of log.lua, of the target; 8 staged log; 9 staged index; 10 staged order.
--- ARGV: 1 target thread id; 2 ttl in ms, 0 for none; 3 kind, 4 content digest, 5 number of fields, and fields of the event; then the
+-- ARGV: 1 target thread id; 2 ttl in ms, 0 for none; 3 kind, 4 content digest, 5 number of fields, and fields of the event; then
 --   runs that wrote to the thread, which the feed's pointer names, too.
--- Reply: {'ok', entry id, digest} of the event; {'moved'} if the staged log is no longer whole; {'same'} if the target is this very copy, with nothing after it;
---   {'exists'} if the target has another log; {'stale'} if its index does not belong to its log.
+-- Reply: {'ok', entry id, digest} of the event; {'moved'} if the staged log is no longer whole; {'same'} if the target is this very
+--   copy, with nothing after it; {'exists'} if the target has another log; {'stale'} if its index does not belong to its log;
+--   {'ended'} if runs of an earlier thread are left, see `forget_runs.lua`.
 -- Guarantees: the target's keys are created all together or not at all.
 
 local ttl, kind, content, size = tonumber(ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[5])
@@ -32,6 +33,9 @@ if not (why or state.first) then
   return { entry and same_event(entry[2], fields) and 'same' or 'exists' }
 end
 
+if #runs > 0 and has_old_runs() then
+  return { 'ended' }
+end
 local copied = open_staged()
 if not copied then
   return { 'moved' }

@@ -19,6 +19,7 @@ from scripts.benchmark.charts import draw
 from scripts.benchmark.chat import growing_chat, long_chat
 from scripts.benchmark.conversations import conversations_few, conversations_many
 from scripts.benchmark.feed import measure_feed
+from scripts.benchmark.longest import QUICK, measure_longest
 from scripts.benchmark.loop import compiled_loop
 from scripts.benchmark.plan import FeedPlan, Plan, Run
 from scripts.benchmark.report import Report
@@ -27,6 +28,7 @@ from scripts.benchmark.servers import BenchError, Servers, open_servers
 from scripts.benchmark.states import fan_out, large_value, small_state, wide_state
 from scripts.benchmark.storage import storage
 from scripts.terminal import progress
+from tests.hostile import Sizes
 
 __all__ = ["WORKLOADS", "main", "measure"]
 
@@ -82,6 +84,9 @@ def _command(
     long_steps: Annotated[int | None, typer.Option(min=20, help="Steps of the longest chat (1,000).")] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of the growing chat (9).")] = None,
     feed: Annotated[bool, typer.Option("--feed", help="Only the activity feed and its groups.")] = False,
+    longest: Annotated[
+        bool, typer.Option("--longest", help="Only the longest command of each operation on hostile data.")
+    ] = False,
     audit: Annotated[bool, typer.Option("--audit", help="Only signing, verifying and rebuilding.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of the texts and of the steps to read.")] = 7,
     url: Annotated[
@@ -111,6 +116,9 @@ def _command(
                 return
             if audit:
                 measure_audit(AuditPlan().quick() if quick else AuditPlan(), servers, out)
+                return
+            if longest:
+                measure_longest(QUICK if quick else Sizes(), servers)
                 return
             measure(plan, servers, chosen, savers, out)
     except BenchError as error:

@@ -11,7 +11,7 @@ import pytest
 
 from eventlog.errors import ThreadBusy, ThreadExists
 from eventlog.feed.trimming import Retention, trim_feed
-from eventlog.flow import Command, Flow, Request
+from eventlog.flow import Call, Flow, Request
 from projections.checkpoints import pruning
 from projections.checkpoints.read import read_checkpoint
 from projections.log import index
@@ -142,7 +142,7 @@ def test_a_feed_that_is_trimmed_each_time(steps: Steps, audit: Audit, other: Cal
     """A fold of a feed that is trimmed each time it was read gives up."""
 
     def trim(request: Request) -> None:
-        if isinstance(request, Command) and request.name == "XRANGE":
+        if isinstance(request, Call) and is_call(request, "read_entries"):
             other()
             steps.saver._runner.run(trim_feed(audit.keyspace, Retention(count=1)), "feed")
 

@@ -40,8 +40,10 @@ def thread(saver: RedisStreamSaver, audit: Audit) -> Callable[[dict[str, Any]], 
 
     def add(changes: dict[str, Any]) -> None:
         log = audit.keyspace.thread(b"t").log
-        ((_, fields),) = audit.client.xrevrange(log, count=1)
-        audit.client.xadd(log, {**fields, b"n": b"4", **{name.encode(): value for name, value in changes.items()}})
+        ((last, fields),) = audit.client.xrevrange(log, count=1)
+        entry_id = b"%d-0" % (int(last.partition(b"-")[0]) + 1)
+        changed = {**fields, b"n": b"4", **{name.encode(): value for name, value in changes.items()}}
+        audit.client.xadd(log, changed, entry_id)
 
     return add
 

@@ -308,11 +308,10 @@ def test_reads_of_a_damaged_log_leave_nothing_behind(saver: RedisStreamSaver, au
         (b"", [0, 1, 2]),
         (b":threads", [0, 1, 2]),
         pytest.param(b":runs", [0, 1, 2]),
-        pytest.param(b":expiries", [0, 1, 2]),
         pytest.param(b"", [1]),
         pytest.param(b"", [2]),
     ],
-    ids=["all", "threads", "runs", "expiries", "all of runs", "all of expiries"],
+    ids=["all", "threads", "runs", "all of runs", "all of expiries"],
 )
 def test_a_registry_whose_parts_were_dropped(
     on: Open, audit: Audit, monkeypatch: pytest.MonkeyPatch, part: bytes, lacking: list[int]

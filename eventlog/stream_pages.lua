@@ -1,6 +1,16 @@
 -- Prelude: reads a page of a stream in steps, so that no command returns much more than the page may hold.
 
 local SMALL_STEP = 65536 -- bytes that a step of several entries should return; more only if long entries follow short ones
+local FIELD = 300 -- bytes that a field counts for beside its own, since the work on many short fields takes time, too
+
+-- The size of an entry's fields.
+local function bytes_of(fields)
+  local bytes = FIELD / 2 * #fields
+  for i = 1, #fields do
+    bytes = bytes + #fields[i]
+  end
+  return bytes
+end
 
 -- Entries after an entry ('' for the start), and 1 if there may be more, else 0. The page has at most `most` entries, and ends early
 -- once `take` has returned more than `most_bytes` in all; `take` receives the fields of each entry and returns their size. A step
