@@ -83,7 +83,9 @@ def test_all_keys_of_a_thread_share_a_hash_tag() -> None:
     assert tags == {keys.shared.feed[: keys.shared.feed.index(b"}") + 1]}
 
 
-@pytest.mark.parametrize("prefix", ["", "\ud800", *(f"a{one}b" for one in ":{}*?[]\\^ \t\n\r\x00\x7f\u00a0\u202e\u2028")])
+@pytest.mark.parametrize(
+    "prefix", ["", "\ud800", *(f"a{one}b" for one in ":{}*?[]\\^ \t\n\r\x00\x7f\u00a0\u202e\u2028")]
+)
 def test_impossible_prefixes_are_refused(prefix: str) -> None:
     """A prefix that changes the hash tag, or that is a pattern in access rights, is refused with the remedy."""
     with pytest.raises(InvalidArgument, match="prefix.* Pass|prefix.*; pass") as caught:
