@@ -91,14 +91,15 @@ class Availability:
         Takes one round trip per 1000 entries or 4 MiB.
         """
         index, removals = Index(), []
-        more, unreadable = 1, ""
+        after, more, unreadable = b"", 1, ""
         while more:
             try:
-                events, more = yield from self._cursor.page(index.last if index.entries else b"", SCAN)
+                events, more = yield from self._cursor.page(after, SCAN)
             except (CorruptEntry, SignatureInvalid) as error:
                 unreadable = str(error)
                 break
             for recorded in events:
+                after = recorded.entry_id
                 index.add(recorded)
                 if isinstance(recorded.event, (HistoryPruned, RunsDeleted)):
                     removals.append(_Removal.of(recorded.sequence, recorded.event.removed))
