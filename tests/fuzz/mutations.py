@@ -100,7 +100,9 @@ def mutated_entry(draw: Draw, entries: Sequence[Entry]) -> Entry:
     entry_id, flat = draw(st.sampled_from(entries))
     flat = list(flat)
     at = draw(st.integers(0, len(flat) // 2 - 1)) * 2
-    kind = draw(st.sampled_from(["value", "value", "value", "name", "drop", "twice", "other", "swap", "add", "version"]))
+    kind = draw(
+        st.sampled_from(["value", "value", "value", "name", "drop", "twice", "other", "swap", "add", "version"])
+    )
     if kind == "value":
         flat[at + 1] = draw(mutated(flat[at + 1]))
     elif kind == "name":
@@ -119,13 +121,15 @@ def mutated_entry(draw: Draw, entries: Sequence[Entry]) -> Entry:
     elif kind == "add":
         flat += [draw(st.sampled_from(ODD)), draw(st.sampled_from(ODD))]
     elif kind == "version":
-        flat = [part if flat[max(0, number - 1)] != b"v" else draw(st.sampled_from(ODD)) for number, part in enumerate(flat)]
+        flat = [
+            part if flat[max(0, number - 1)] != b"v" else draw(st.sampled_from(ODD)) for number, part in enumerate(flat)
+        ]
     return entry_id, flat
 
 
 @st.composite
 def mutated_log(draw: Draw, entries: Sequence[Entry]) -> list[Entry]:
-    """A log with some changes, in an order of entry ids that a server takes; chained anew in some cases."""
+    """A log with some changes, in an order of entry ids that a server takes, and with new digests in some cases."""
     log = list(entries)
     for _ in range(draw(st.integers(1, 3))):
         if not log:
@@ -169,16 +173,21 @@ class Snapshot:
     def __init__(self, client: Any, prefix: str) -> None:
         self._client = client
         self._pattern = f"*{prefix}*"
-        self._dumps = {key: client.dump(key) for key in self.keys()}
+        self._dumps = {key: client.dump(key) for key in self.present()}
 
-    def keys(self) -> set[bytes]:
+    def present(self) -> set[bytes]:
         """The keys that are there now."""
         return set(self._client.scan_iter(self._pattern, count=1000))
+
+    def clear(self) -> None:
+        """Deletes every key."""
+        for key in self.present():
+            self._client.delete(key)
 
     def restore(self) -> None:
         """Puts every key back."""
         with self._client.pipeline(transaction=False) as pipeline:
-            for key in self.keys() | {*self._dumps}:
+            for key in self.present() | {*self._dumps}:
                 pipeline.delete(key)
             for key, dump in self._dumps.items():
                 pipeline.restore(key, 0, dump)

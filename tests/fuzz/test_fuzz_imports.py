@@ -159,7 +159,12 @@ def mutated_file(draw: Draw, files: Files) -> bytes:
         if log:
             number = log[-1][1][1] if len(log[-1][1]) > 3 else b""
             ends = int(number) if number.isdigit() and len(number) < 19 else 0
-            head = {**head, "entries": len(log), "ends": ends, "digest": log[-1][1][3].decode(errors="replace") if ends else ""}
+            head = {
+                **head,
+                "entries": len(log),
+                "ends": ends,
+                "digest": log[-1][1][3].decode(errors="replace") if ends else "",
+            }
             frames[at] = [head, *([one.decode(), flat] for one, flat in log), {**end, "entries": len(log)}]
     return file_of(frames)
 
@@ -179,29 +184,29 @@ def test_the_format_is_the_same(files: Files) -> None:
 
 
 @given(data=st.data())
-@bounded(60)
+@bounded(50)
 def test_a_mutated_export(files: Files, data: st.DataObject) -> None:
-    """A file is refused and nothing is changed, or every thread of it is there, whole and readable."""
+    """A file is refused and nothing is changed, or every thread of it is there, its log chained without a gap."""
     files.snapshot.restore()
     files.path.write_bytes(data.draw(mutated_file(files)))
-    before = files.snapshot.keys()
+    before = files.snapshot.present()
     with files.saver() as saver, bounded_memory():
         try:
             done = saver.import_threads(files.path)
         except EventLogError as error:
             assert str(error)
-            assert files.snapshot.keys() == before
+            assert files.snapshot.present() == before
             return
         threads = [one.thread_id for one in saver.threads()]
         assert len(threads) == done.threads
         for thread in threads:
             assert saver.verify(thread).sound
-            assert saver.check(thread).ok
-            for read in (saver.get_tuple, saver.delete_thread):
-                try:
-                    read(config(thread) if read == saver.get_tuple else thread)
-                except EventLogError as error:  # a value that no serializer wrote
-                    assert repr(thread) in str(error)
+            try:
+                saver.check(thread)
+                saver.get_tuple(config(thread))
+            except EventLogError as error:  # the file's maker chained what nobody can read
+                assert repr(thread) in str(error)
+            saver.delete_thread(thread)
 
 
 @given(data=st.data())

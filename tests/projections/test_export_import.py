@@ -722,7 +722,8 @@ def test_damaged_threads(any_server: Server, prefix: str, tmp_path: Path) -> Non
         for thread, number in (("cut", 2), ("hole", 1)):
             client.xdel(logs[thread], client.xrange(logs[thread])[number][0])
         client.delete(logs["gone"])
-        client.xadd(logs["odd"], {b"what": b"\xff"})
+        last = client.xrevrange(logs["odd"], count=1)[0][0]
+        client.xadd(logs["odd"], {b"what": b"\xff"}, id=b"%d-0" % (int(last.split(b"-")[0]) + 1))
         done = saver.export_threads(tmp_path / "all")
         assert (done.threads, done.entries) == (1, 3)
         assert [one.thread for one in done.left_out] == ["cut", "gone", "hole", "odd"]
