@@ -136,7 +136,7 @@ def mutated_item(draw: Draw, item: Any) -> Any:
 
 
 @st.composite
-def mutated_file(draw: Draw, files: Files) -> bytes:
+def mutated_file(draw: Draw, files: Files) -> Any:
     """An export with a change of bytes, of items, or of a log in it."""
     kind = draw(st.sampled_from(["bytes", "items", "items", "log", "log", "frames"]))
     if kind == "bytes":
