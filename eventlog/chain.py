@@ -9,11 +9,9 @@ from __future__ import annotations
 from hashlib import sha1
 
 from eventlog.codec import content_digest
+from eventlog.framing import is_number
 
 __all__ = ["link", "links"]
-
-LONGEST_NUMBER = 20
-"""Most digits of a sequence number."""
 
 
 def link(previous: bytes, entry_id: bytes, sequence: int, content: str) -> bytes:
@@ -28,6 +26,6 @@ def link(previous: bytes, entry_id: bytes, sequence: int, content: str) -> bytes
 
 def links(previous: bytes, entry_id: bytes, flat: list[bytes]) -> bool:
     """Whether an entry follows the digest `previous`; False unless it begins with `n` and `d`, as `log.lua` writes it."""
-    if flat[:4:2] != [b"n", b"d"] or not flat[1].isdigit() or len(flat[1]) > LONGEST_NUMBER:
+    if flat[:4:2] != [b"n", b"d"] or not is_number(flat[1]):
         return False
     return flat[3] == link(previous, entry_id, int(flat[1]), content_digest(flat[4:]))
