@@ -23,6 +23,8 @@ __all__ = ["audit", "stamp"]
 _STAMPS: ContextVar[tuple[Mapping[str, Any], ...]] = ContextVar("audit", default=(MappingProxyType({}),))
 """The stamp of each open block, the innermost last."""
 _FROM_METADATA = ("actor", "reason")
+FROM_METADATA = "metadata"
+"""The value of `actor_source` and `reason_source` in a stamp, where a config's metadata named them."""
 
 
 class audit(AbstractContextManager, AbstractAsyncContextManager):  # type: ignore[type-arg]  # noqa: N801 - read as a verb
@@ -30,7 +32,7 @@ class audit(AbstractContextManager, AbstractAsyncContextManager):  # type: ignor
 
     Use it as `with audit(actor="alice", reason="refund", ticket=42)`, or with `async with`. Nested blocks add up; the
     inner one wins if both have a name. Every reader of the log can read a stamp, even if values are encrypted. Raises
-    `InvalidArgument` for anything but plain data.
+    `InvalidArgument` for anything but plain data, and for the names `actor_source` and `reason_source`.
     """
 
     def __init__(self, actor: str | None = None, reason: str | None = None, **more: Any) -> None:
@@ -38,6 +40,10 @@ class audit(AbstractContextManager, AbstractAsyncContextManager):  # type: ignor
         self._given = {name: value for name, value in given.items() if value is not None}
         if not is_plain(self._given):
             raise InvalidArgument("audit takes plain data: texts, numbers, booleans, and lists and dicts of these.")
+        if reserved := [name for name in map(_source, _FROM_METADATA) if name in self._given]:
+            raise InvalidArgument(
+                f"audit cannot set {reserved[0]!r}, which marks an actor of metadata. Use another name."
+            )
 
     def __enter__(self) -> Self:
         stamps = _STAMPS.get()
@@ -57,15 +63,21 @@ class audit(AbstractContextManager, AbstractAsyncContextManager):  # type: ignor
 def stamp(metadata: object = None) -> Mapping[str, Any] | None:
     """The stamp of an event that is appended now, None if there is none.
 
-    `metadata` is that of a config; its `actor` and `reason` count unless a block names them.
+    `metadata` is that of a config; its `actor` and `reason` count unless a block names them. They are marked, since
+    callers of an application often choose the metadata: `actor_source` and `reason_source` are "metadata" then.
     """
     given = _STAMPS.get()[-1]
     if isinstance(metadata, Mapping):
-        named = {name: metadata[name] for name in _FROM_METADATA if _is_text(metadata.get(name))}
-        given = {**named, **given} if named else given
+        named = {name: metadata[name] for name in _FROM_METADATA if name not in given and _is_text(metadata.get(name))}
+        given = {**named, **{_source(name): FROM_METADATA for name in named}, **given} if named else given
     if "opentelemetry.trace" in sys.modules:
         given = {**given, **_span()}
     return given or None
+
+
+def _source(name: str) -> str:
+    """The name in a stamp of the mark that another name came from metadata."""
+    return f"{name}_source"
 
 
 def _is_text(value: object) -> bool:

@@ -47,6 +47,8 @@ __all__ = [
     "ThreadBusy",
     "ThreadExists",
     "ThreadNotFound",
+    "TypeNotAllowed",
+    "ValueNotEncrypted",
     "ValueTooLarge",
     "ValueUnreadable",
     "ValueUnwritable",
@@ -128,12 +130,17 @@ class EventGone(CallerError, LookupError):
     """The event of a feed's pointer no longer exists; skip the pointer.
 
     `reason` is "pruned" if the thread exists without the event, otherwise "expired" or "deleted". An expired thread
-    counts as deleted once its partition has forgotten it.
+    counts as deleted once its partition has forgotten it. `thread_id` and `event_id` name the event of a pointer that was
+    loaded; they are None where no pointer was.
     """
 
-    def __init__(self, message: str, reason: str = "deleted") -> None:
+    def __init__(
+        self, message: str, reason: str = "deleted", *, thread_id: str | None = None, event_id: str | None = None
+    ) -> None:
         super().__init__(message)
         self.reason = reason
+        self.thread_id = thread_id
+        self.event_id = event_id
 
 
 class BeforeFirstEvent(CallerError, LookupError):
@@ -241,6 +248,24 @@ class ValueUnreadable(ServerError, ValueError):
     """The serializer cannot read a value; use those that wrote it.
 
     These are its key, its serializer, or a type that cannot be imported here.
+    """
+
+
+class TypeNotAllowed(ValueUnreadable):
+    """A value holds types that may not be revived; allow them if they are yours.
+
+    `types` has their modules and names. Nothing of them was imported or called. The message has the line to add.
+    """
+
+    def __init__(self, message: str, types: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(message)
+        self.types = types
+
+
+class ValueNotEncrypted(ValueUnreadable):
+    """The serializer encrypts, but a value is not encrypted; it was not deserialized.
+
+    Accept such values if they were written before encryption was switched on.
     """
 
 

@@ -16,6 +16,7 @@ A stream entry is a flat list of fields:
     a   task path                                                                      (writes)
     u   audit: CBOR map of who appended the event and why, if known
     r   idempotency key: with every checkpoint, otherwise only with a serializer that encrypts
+    g   seal, if the writer has a key (`eventlog.signing`)
     =<counted version key><channel>   piece
     !<index>                          write: counted channel, counted serde type, bytes
 
@@ -29,7 +30,7 @@ The functions that decode parts of an entry raise `codec.Malformed`; `decode_ent
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Union
 
@@ -37,6 +38,7 @@ from eventlog import codec
 from eventlog.errors import CorruptEntry, NewerSchema
 from eventlog.framing import counted
 from eventlog.keys import split_value_name
+from eventlog.signing import life_of
 
 SCHEMA = b"1"
 Fields = dict[bytes, bytes]
@@ -123,6 +125,13 @@ class ThreadCopied:
 
     It differs if the source is a copy itself, and this copy ends before the source's own `ThreadCopied`.
     """
+    life: str = ""
+    """The mark of the source's life in hex; "" if its seals have none."""
+    seals: Mapping[str, Sequence[int]] | None = None
+    """The copied seals: by writer in hex, the writer's counts, each but the first as the difference from the one before.
+
+    None if nobody signed the copy, or a version before seals with marks.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +178,8 @@ class Recorded(NamedTuple):
     event: Event
     signed: bool = False
     """Whether it has a seal (`eventlog.signing`), which decoding does not verify."""
+    life: bytes = b""
+    """The mark of the life in that seal."""
 
 
 UPCASTERS: dict[tuple[bytes, bytes], Callable[[Fields], Fields]] = {}
@@ -208,8 +219,7 @@ def encode_event(event: Event) -> list[bytes]:
         for idx, channel, type_, data in event.writes:
             fields += (b"!%d" % idx, codec.encode_write(channel, type_, data))
     elif isinstance(event, ThreadCopied):
-        signed_for = {} if event.signed_for is None else {"for": event.signed_for}
-        fields += (codec.encode({"source": event.source, "seq": event.sequence, "digest": event.digest, **signed_for}),)
+        fields += (codec.encode(_copy_envelope(event)),)
     elif isinstance(event, HistoryPruned):
         fields += (codec.encode({"strategy": event.strategy, **_removed(event.removed)}),)
     else:
@@ -217,6 +227,15 @@ def encode_event(event: Event) -> list[bytes]:
     if not isinstance(event, ValuesSaved) and event.audit:
         fields += (b"u", codec.encode(event.audit))
     return fields
+
+
+def _copy_envelope(event: ThreadCopied) -> dict[str, Any]:
+    envelope: dict[str, Any] = {"source": event.source, "seq": event.sequence, "digest": event.digest}
+    if event.signed_for is not None:
+        envelope["for"] = event.signed_for
+    if event.seals is not None:
+        envelope.update(life=event.life, seals={writer: list(counts) for writer, counts in event.seals.items()})
+    return envelope
 
 
 def _checkpoint_fields(event: CheckpointSaved) -> list[bytes]:
@@ -361,7 +380,14 @@ def _copied(fields: Fields) -> Event:
     signed_for = envelope.get("for")
     if signed_for is not None and not isinstance(signed_for, str):
         raise codec.Malformed("has an envelope whose 'for' is not a text")
-    return ThreadCopied(envelope["source"], envelope["seq"], envelope["digest"], _audit(fields), signed_for)
+    copied = envelope["source"], envelope["seq"], envelope["digest"], _audit(fields), signed_for
+    seals, life = envelope.get("seals"), envelope.get("life", "")
+    if seals is None:
+        return ThreadCopied(*copied)
+    lists = list(seals.values()) if isinstance(seals, dict) else [None]
+    if type(life) is not str or any(type(one) is not list or set(map(type, one)) - {int} for one in lists):
+        raise codec.Malformed("has an envelope whose 'seals' have an unknown form")
+    return ThreadCopied(*copied, life, seals)
 
 
 def _pruned(fields: Fields) -> Event:
@@ -407,7 +433,8 @@ def decode_entry(thread: str, entry_id: bytes, flat: list[bytes]) -> Recorded:
         event = KINDS[kind](fields)
         if isinstance(event, (CheckpointSaved, ValuesSaved)):
             _check_pieces(entry_id, event.values.values())
-        return Recorded(entry_id, int(fields[b"n"]), fields[b"d"], event, b"g" in fields)
+        seal = fields.get(b"g")
+        return Recorded(entry_id, int(fields[b"n"]), fields[b"d"], event, seal is not None, life_of(seal or b""))
     except KeyError as error:
         raise CorruptEntry(f"{_named(thread, entry_id)} lacks field {error}. {_FOREIGN}") from error
     except (codec.Malformed, ValueError, TypeError, LookupError) as error:

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from eventlog.errors import InvalidArgument
+from eventlog.errors import CorruptEntry, InvalidArgument
 from eventlog.framing import counted, ordered, unordered
 
 if TYPE_CHECKING:
-    from eventlog.signing import Signer
+    from eventlog.signing import Known, Signer
 
 PREFIX = "langgraph"
 """The default prefix of keys."""
@@ -174,19 +174,33 @@ class ThreadKeys:
     signer: Signer | None
     """It signs appended events and verifies those that are read."""
 
-    def signed(self, fields: list[bytes]) -> list[bytes]:
-        """The fields of an event, signed if there is a signer."""
-        return fields if self.signer is None else self.signer.sign(self.thread, fields)
+    def known(self) -> Known | None:
+        """The signer's knowledge of the log, to sign with; None without a signer."""
+        return None if self.signer is None else self.signer.known(self.thread)
 
-    def note(self, entry_id: bytes | None, digest: bytes | None) -> None:
-        """Note for the signer that a reply named the last entry of the log."""
-        if self.signer is not None:
-            self.signer.note(self.thread, entry_id, digest)
+    def signed(self, fields: list[bytes], known: Known | None) -> list[bytes]:
+        """The fields of an event, signed if there is a signer."""
+        return fields if self.signer is None else self.signer.sign(self.thread, fields, known)
+
+    def note(self, entry_id: bytes | None, digest: bytes | None, known: Known | None) -> None:
+        """Note for the signer that a reply named the last entry of the log, in the life of `known`."""
+        if self.signer is not None and known is not None:
+            self.signer.note(self.thread, entry_id, digest, known.life)
 
     def forget(self) -> None:
-        """Note for the signer that the thread was deleted."""
+        """Note for the signer that the thread was deleted or replaced."""
         if self.signer is not None:
             self.signer.forget(self.thread)
+
+    def split_sort_key(self, member: bytes) -> tuple[str, str, bytes]:
+        """Namespace, checkpoint id and entry id in a sort key of the order. Raises `CorruptEntry`."""
+        try:
+            return split_sort_key(member)
+        except ValueError as error:
+            raise CorruptEntry(
+                f"Thread {self.thread.decode()!r}: {self.order.decode()!r} has {member!r:.100}, which this package does not write. "
+                "Rebuild the thread's views: saver.rebuild, or agentlog rebuild."
+            ) from error
 
     def head(self, namespace: bytes) -> bytes:
         """The hash of a namespace's latest checkpoint, with values and pending writes."""

@@ -12,13 +12,15 @@ if TYPE_CHECKING:
     from saver.embedded import EmbeddedServer
     from saver.options import SaverOptions
     from saver.saver import RedisStreamSaver
+    from saver.serializer import StrictSerializer
 
-__all__ = ["EmbeddedServer", "RedisStreamSaver", "SaverOptions"]
+__all__ = ["EmbeddedServer", "RedisStreamSaver", "SaverOptions", "StrictSerializer"]
 
 _HOMES = {
     "EmbeddedServer": "saver.embedded",
     "RedisStreamSaver": "saver.saver",
     "SaverOptions": "saver.options",
+    "StrictSerializer": "saver.serializer",
 }
 
 refuse_other_floors()

@@ -6,13 +6,12 @@ from typing import Any
 
 from eventlog.codec import Keyframe
 from eventlog.errors import EventGone
-from eventlog.events import CheckpointSaved, Event, ValuesSaved, WritesSaved, decode_entry
+from eventlog.events import CheckpointSaved, ValuesSaved, WritesSaved, decode_entry
 from eventlog.feed.activity import Activity
 from eventlog.feed.reading import flattened, load_event
 from eventlog.flow import Call, Flow, load_script
-from eventlog.keys import Keyspace, ThreadKeys
+from eventlog.keys import Keyspace
 from projections.checkpoints.read import read_checkpoint
-from projections.integrity.signed_reads import read_signed
 from saver.translation import Translator
 
 __all__ = ["values_of"]
@@ -30,8 +29,6 @@ def values_of(translator: Translator, keyspace: Keyspace, activity: Activity) ->
     if activity.kind == "imported":  # its event is the last one of the imported log
         return []
     keys = keyspace.thread(activity.thread_id.encode())
-    if keys.signer is not None and isinstance(event, WritesSaved):
-        event = yield from _signed(keys, activity)
     if isinstance(event, WritesSaved):
         return [
             (write.channel, translator.value(activity.thread_id, write.channel, Keyframe(write.type, write.data)))
@@ -48,6 +45,8 @@ def values_of(translator: Translator, keyspace: Keyspace, activity: Activity) ->
             f"The values of event {activity.event_id} of thread {activity.thread_id!r} are gone: checkpoint "
             f"{event.checkpoint_id!r} was pruned or saved again since.",
             "pruned",
+            thread_id=activity.thread_id,
+            event_id=activity.event_id,
         )
     values = stored.values
     return [
@@ -55,13 +54,6 @@ def values_of(translator: Translator, keyspace: Keyspace, activity: Activity) ->
         for channel in channels
         if channel in values
     ]
-
-
-def _signed(keys: ThreadKeys, activity: Activity) -> Flow[Event]:
-    """Reads the event again with its signature. Raises `SignatureInvalid`."""
-    entry_id = activity.event_id.encode()
-    (flat,) = yield from read_signed(keys, [entry_id])
-    return decode_entry(activity.thread_id, entry_id, flat).event
 
 
 def _channels_before(keyspace: Keyspace, activity: Activity, parts: int) -> Flow[list[str]]:

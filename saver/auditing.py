@@ -18,7 +18,6 @@ from projections.time_travel.replay import state_as_of
 from saver.configs import address_of, id_of, thread_id_of
 from saver.history import replayed
 from saver.operations_base import OperationsBase
-from saver.translation import Translator
 
 __all__ = ["Auditing"]
 
@@ -39,7 +38,7 @@ class Auditing(OperationsBase):
         moment = moment_of(when, thread=address.thread_id)
         reading = state_as_of(self.keys_of(address.thread_id), address.namespace or "", moment)
         stored = yield from self.checked_read_only(reading)
-        return None if stored is None else Translator(serde).checkpoint_tuple(address.thread_id, stored)
+        return None if stored is None else self.translator(serde).checkpoint_tuple(address.thread_id, stored)
 
     def replay(
         self, serde: SerializerProtocol, thread_id: str, namespace: str | None, since: When | None, until: When | None
@@ -51,7 +50,7 @@ class Auditing(OperationsBase):
         last = None if until is None else moment_of(until, "until", thread=thread)
         keys = self.keys_of(thread)
         yield from self.checked_read_only(
-            replayed(Translator(serde), keys, namespace=namespace, since=first, until=last)
+            replayed(self.translator(serde), keys, namespace=namespace, since=first, until=last)
         )
 
     def verify(self, thread_id: str, expected: Mapping[int, str] | None) -> Flow[Verified]:

@@ -7,6 +7,9 @@ The directory holds the server's append-only file, the server's own log, and two
 the directory locks `owner.lock`. While it lives, a second opening is refused. The server itself locks
 `server.lock`. If the owner was killed, the next owner waits there until the old server has written everything and
 ended. The server listens on a unix socket only. `guard.py` ends it when its owner ends, however that happens.
+
+Other users of the machine are not trusted: `directories.py` checks the directory and its files, and `append_only.py`
+what the server would load.
 """
 
 from __future__ import annotations
@@ -15,19 +18,32 @@ import atexit
 import contextlib
 import importlib
 import os
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import final
 from urllib.parse import quote
 
-from eventlog.errors import InvalidArgument, MissingExtra, PathInUse, ServerUnavailable
+from eventlog.errors import MissingExtra, PathInUse, ServerUnavailable
+from saver.append_only import check_append_only
+from saver.directories import (
+    Directory,
+    check_contents,
+    keep,
+    open_directory,
+    open_file,
+    open_folder,
+    release,
+    sweep,
+    temporary_base,
+    temporary_directory,
+    unusable,
+)
 
 if sys.platform != "win32":
     import fcntl
@@ -45,6 +61,8 @@ ANSWER_SECONDS = 30.0
 
 GUARD = Path(__file__).with_name("guard.py")
 LOG = "server.log"
+OWNER_LOCK = "owner.lock"
+SERVER_LOCK = "server.lock"
 LOG_LINES = 12
 
 SOCKET_BASE_BYTES = 75
@@ -57,8 +75,15 @@ SETTINGS = (
     *("--save", ""),
     *("--appendonly", "yes"),
     *("--appendfsync", "everysec"),
+    *("--sanitize-dump-payload", "yes"),
+    *("--enable-module-command", "no"),
+    *("--enable-debug-command", "no"),
+    *("--enable-protected-configs", "no"),
 )
-"""No TCP, no snapshots, and nothing that waits for a terminal or another server."""
+"""No TCP, no snapshots, and nothing that waits for a terminal or another server. Values that are loaded are checked."""
+
+MISSING_COMMANDS = ("MODULE", "FUNCTION", "FCALL", "FCALL_RO", "DEBUG", "MIGRATE", "REPLICAOF", "SLAVEOF")
+"""Commands that this server does not have. It could not load them either: other settings do not hold for that."""
 
 
 @final
@@ -68,14 +93,15 @@ class EmbeddedServer:
     The constructor starts it, and blocks until it answers: some tenths of a second, longer with much data. `close`,
     the exit of the process, or its death ends the server.
 
-    `path` is the directory for the data, which is made if it does not exist. None keeps the data in a temporary
-    directory until `close`. An acknowledged write outlives this process. The server syncs the disk once a second,
-    so a power cut may cost a second of writes. A forked child may use the `url`, but does not own the server, which
-    ends with the process that made it.
+    `path` is the directory for the data, which is made if it does not exist. It must belong to this user, and nobody
+    else may write to it. Its mode becomes 0700 if it holds nothing but the server's files. None keeps the data in a
+    temporary directory until `close`. An acknowledged write outlives this process. The server syncs the disk once a
+    second, so a power cut may cost a second of writes. A forked child may use the `url`, but does not own the server,
+    which ends with the process that made it.
 
     Raises `MissingExtra` without the extra `embedded`, `PathInUse` if an embedded server is open on `path`,
-    `InvalidArgument` if `path` cannot be used, and `ServerUnavailable`, with the end of the server's log, if the
-    server does not start.
+    `InvalidArgument` if `path` cannot be used, is not safe, or holds data that the server never writes, and
+    `ServerUnavailable` if its data is damaged, or, with the end of the server's log, if the server does not start.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
@@ -83,11 +109,17 @@ class EmbeddedServer:
         self._owner = os.getpid()
         self._closing = threading.Lock()
         with contextlib.ExitStack() as undo:
-            self.path = _temporary(tempfile.gettempdir(), undo) if path is None else _directory(path)
-            self._socket = _temporary(_socket_base(), undo) / "s"
-            _lock_owner(self.path, undo)
-            leftovers = [self._socket.parent] if path is not None else [self._socket.parent, self.path]
-            self._guard = _start_guard(self.path, leftovers, [binary, *SETTINGS, "--unixsocket", self._socket], undo)
+            bases = temporary_base(), temporary_base(SOCKET_BASE_BYTES)
+            sweep(bases)
+            self._directory = temporary_directory(bases[0], undo) if path is None else open_directory(path, undo)
+            self.path = self._directory.path
+            sockets = temporary_directory(bases[1], undo)
+            self._socket = sockets.path / "s"
+            check_contents(self._directory)
+            _lock_owner(self._directory, undo)
+            command = [binary, *SETTINGS, *_without(MISSING_COMMANDS), "--unixsocket", str(self._socket)]
+            temporary = [sockets] if path is not None else [sockets, self._directory]
+            self._guard = _start_guard(self._directory, temporary, command, undo)
             self._await_answer()
             self._undo = undo.pop_all()
         atexit.register(self.close)
@@ -131,12 +163,11 @@ class EmbeddedServer:
             time.sleep(0.005)
 
     def _failure(self, what: str) -> ServerUnavailable:
-        log = self.path / LOG
-        lines = log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+        lines = _text(self._directory, LOG).splitlines()[-LOG_LINES:]
         return ServerUnavailable(
-            f"The embedded server on {self.path} {what}. "
+            f"The embedded server on {str(self.path)!r} {what}. "
             f"To fix it: read its log, move the directory's contents away, or choose another path. "
-            f"The end of {log}:\n" + "\n".join(lines)
+            f"The end of {str(self.path / LOG)!r}:\n" + "\n".join(lines)
         )
 
 
@@ -158,99 +189,45 @@ def _binary() -> str:
         raise MissingExtra(f"{error} To fix it: use another server by its url.") from error
 
 
-def _directory(path: str | os.PathLike[str]) -> Path:
-    if not os.fspath(path):
-        raise InvalidArgument("The path is empty. To fix it: name a directory, or pass None for a temporary one.")
+def _without(commands: tuple[str, ...]) -> Iterator[str]:
+    for command in commands:
+        yield from ("--rename-command", command, "")
+
+
+def _lock_owner(directory: Directory, undo: contextlib.ExitStack) -> None:
     try:
-        directory = Path(path).resolve()
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except FileExistsError as error:
-        raise InvalidArgument(f"{path} is a file. To fix it: give the embedded server a directory.") from error
-    except (OSError, ValueError) as error:
-        raise _unusable(path, error) from error
-    return directory
-
-
-def _unusable(directory: str | os.PathLike[str], error: Exception) -> InvalidArgument:
-    return InvalidArgument(
-        f"The embedded server cannot keep its data in {os.fspath(directory)!r}: {error}. "
-        "To fix it: choose a directory that can be written to."
-    )
-
-
-def _temporary(base: str, undo: contextlib.ExitStack) -> Path:
-    directory = tempfile.mkdtemp(prefix="redis-streams-", dir=base)
-    undo.callback(shutil.rmtree, directory, ignore_errors=True)
-    return Path(directory)
-
-
-def _socket_base() -> str:
-    base = tempfile.gettempdir()
-    return base if len(os.fsencode(base)) <= SOCKET_BASE_BYTES else "/tmp"  # noqa: S108 - mkdtemp's directory in it is private
-
-
-_descriptors: set[int] = set()
-
-
-def _keep(descriptor: int) -> int:
-    _descriptors.add(descriptor)
-    return descriptor
-
-
-def _release(descriptor: int) -> None:
-    if descriptor in _descriptors:
-        _descriptors.discard(descriptor)
-        os.close(descriptor)
-
-
-def _release_in_child() -> None:
-    """Closes the inherited descriptors in a forked child.
-
-    Otherwise they would keep the server alive, and its directory locked, after the owner's end.
-    """
-    for descriptor in tuple(_descriptors):
-        _release(descriptor)
-
-
-if sys.platform != "win32":
-    os.register_at_fork(after_in_child=_release_in_child)
-
-
-def _lock_owner(directory: Path, undo: contextlib.ExitStack) -> None:
-    file = directory / "owner.lock"
-    try:
-        descriptor = _lock(file, OWNER_SECONDS)
+        descriptor = _lock(directory, OWNER_LOCK, OWNER_SECONDS)
     except BlockingIOError as error:
         raise PathInUse(
-            f"{directory} is open in the embedded server of {_locker(file)}. "
+            f"{str(directory.path)!r} is open in the embedded server of {_locker(directory, OWNER_LOCK)}. "
             "To fix it: close it first, choose another path, or open one EmbeddedServer(path) and share its url."
         ) from error
-    except OSError as error:
-        raise _unusable(directory, error) from error
-    undo.callback(_release, descriptor)
+    except OSError as error:  # a file system without locks
+        raise unusable(directory.path, error) from error
+    undo.callback(release, descriptor)
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
 
 
-def _lock_server(directory: Path) -> int:
-    file = directory / "server.lock"
+def _lock_server(directory: Directory) -> int:
     try:
-        return _lock(file, RELEASE_SECONDS)
+        return _lock(directory, SERVER_LOCK, RELEASE_SECONDS)
     except BlockingIOError as error:
         raise PathInUse(
-            f"The owner of the embedded server on {directory} is gone, and the server, {_locker(file)}, "
-            f"has not ended within {RELEASE_SECONDS:g} seconds. To fix it: wait until it is gone, or kill it."
+            f"The owner of the embedded server on {str(directory.path)!r} is gone, and the server, "
+            f"{_locker(directory, SERVER_LOCK)}, has not ended within {RELEASE_SECONDS:g} seconds. "
+            "To fix it: wait until it is gone, or kill it."
         ) from error
     except OSError as error:
-        raise _unusable(directory, error) from error
+        raise unusable(directory.path, error) from error
 
 
-def _lock(file: Path, seconds: float) -> int:
+def _lock(directory: Directory, name: str, seconds: float) -> int:
     """Returns a descriptor of the locked file.
 
     Raises BlockingIOError if another process keeps it locked for that long.
     """
-    descriptor = _keep(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+    descriptor = keep(open_file(directory, name))
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -259,56 +236,78 @@ def _lock(file: Path, seconds: float) -> int:
             if time.monotonic() < deadline:
                 time.sleep(0.02)
                 continue
-            _release(descriptor)
+            release(descriptor)
             raise
         except OSError:
-            _release(descriptor)
+            release(descriptor)
             raise
         return descriptor
 
 
-def _locker(file: Path) -> str:
-    pid = file.read_text().strip()
+def _locker(directory: Directory, name: str) -> str:
+    pid = _text(directory, name).strip()
     if pid == str(os.getpid()):
         return f"this process (pid {pid})"
     return f"process {pid}" if pid else "a process that has just started"
 
 
+def _text(directory: Directory, name: str) -> str:
+    with os.fdopen(open_file(directory, name), "rb") as file:
+        return file.read().decode(errors="replace")
+
+
 def _start_guard(
-    directory: Path, leftovers: list[Path], command: list[str | Path], undo: contextlib.ExitStack
+    directory: Directory, temporary: list[Directory], command: list[str], undo: contextlib.ExitStack
 ) -> subprocess.Popen[bytes]:
     """Starts the server under a guard; `undo` ends both.
 
-    Only the guard and the server keep `server.lock`, which is free again as soon as they have ended.
+    Only the guard and the server keep `server.lock`, which is free again as soon as they have ended. The data is checked
+    while it is locked, so no other server writes to it any more.
     """
     with contextlib.ExitStack() as passed:
         lock = _lock_server(directory)
-        passed.callback(_release, lock)
+        passed.callback(release, lock)
+        _check_data(directory)
         reader, writer = os.pipe()
         passed.callback(os.close, reader)
-        undo.callback(_release, _keep(writer))
-        log = passed.enter_context((directory / LOG).open("wb"))
+        undo.callback(release, keep(writer))
+        log = open_file(directory, LOG)
+        passed.callback(os.close, log)
+        os.ftruncate(log, 0)
+        leftovers = [text for one in temporary for text in (str(one.descriptor), str(one.path))]
+        inherited = {lock, directory.descriptor}
+        for one in temporary:
+            inherited |= {one.descriptor, one.lock or one.descriptor}
         try:
             guard = subprocess.Popen(  # noqa: S603 - this Python and the installed server
-                [sys.executable, "-I", "-S", GUARD, str(STOP_SECONDS), str(lock), *leftovers, "--", *command],
-                cwd=directory,
+                [
+                    *(sys.executable, "-I", "-S", str(GUARD.resolve())),
+                    *(str(STOP_SECONDS), str(lock), str(directory.descriptor)),
+                    *(*leftovers, "--", *command),
+                ],
                 stdin=reader,
                 stdout=log,
                 stderr=log,
-                pass_fds=(lock,),
+                pass_fds=tuple(inherited),
                 start_new_session=True,  # Ctrl-C in the terminal must not reach the server before its owner is done
             )
         except OSError as error:
             raise ServerUnavailable(
-                f"The embedded server on {directory} cannot be started: {error}. "
+                f"The embedded server on {str(directory.path)!r} cannot be started: {error}. "
                 f"To fix it: check that {sys.executable!r} is this Python."
             ) from error
     undo.callback(_stop, guard, writer)
     return guard
 
 
+def _check_data(directory: Directory) -> None:
+    with open_folder(directory) as folder:
+        if folder is not None:
+            check_append_only(folder.descriptor, folder.path)
+
+
 def _stop(guard: subprocess.Popen[bytes], writer: int) -> None:
-    _release(writer)
+    release(writer)
     try:
         guard.wait(STOP_SECONDS + 5)
     except subprocess.TimeoutExpired:

@@ -1,24 +1,29 @@
 """The guard process of an embedded server, which ends it when the owner is gone.
 
-    guard.py <seconds> <lock> [<directory to remove> ...] -- <server> [<argument> ...]
+    guard.py <seconds> <lock> <directory> [<descriptor> <path to remove> ...] -- <server> [<argument> ...]
 
-Run by path, never imported by the package. Standard input is a pipe whose other end only the owner holds. It ends
+Run by path; the package imports `remove` only. Standard input is a pipe whose other end only the owner holds. It ends
 when the owner closes it or dies, even by SIGKILL. Then, or on SIGTERM, the guard sends the server SIGTERM, on which
 it writes out its log, and SIGKILL after `seconds`. The guard then removes the directories that the owner would have
 removed. The guard is the server's parent, so the server never runs unguarded. `lock` is an inherited descriptor of
-an open, locked file. The server inherits it in turn, and the guard writes the server's pid to the file.
+an open, locked file. The server inherits it in turn, and the guard writes the server's pid to the file. `directory`
+is a descriptor of the directory in which the server runs. Nobody else may read what the server writes there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
 import sys
 import time
 
+__all__ = ["MARK", "remove"]
+
 OWNER = 0
-SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)
+MARK = "temporary.lock"
+"""The locked file in a temporary directory. It is removed last, so that a removal that is cut short is completed later."""
 
 # From Linux's <sys/prctl.h>.
 PR_SET_PDEATHSIG = 1
@@ -30,9 +35,11 @@ def main(arguments: list[str]) -> int:
     Returns its exit status, negative if a signal ended it.
     """
     at = arguments.index("--")
-    seconds, lock, *leftovers = arguments[:at]
+    seconds, lock, directory, *leftovers = arguments[:at]
+    os.fchdir(int(directory))
+    os.umask(0o077)
     # Blocked until the server can die of them and the guard can receive them: a SIGTERM in between would be lost.
-    signal.pthread_sigmask(signal.SIG_SETMASK, SIGNALS)
+    signal.pthread_sigmask(signal.SIG_SETMASK, _signals())
     server = _start(arguments[at + 1 :])
     wakeups = _wake_on_signals()
     os.ftruncate(int(lock), 0)
@@ -40,8 +47,13 @@ def main(arguments: list[str]) -> int:
     status = _wait(server, wakeups)
     if status is None:
         status = _stop(server, float(seconds))
-    _remove(leftovers)
+    for descriptor, path in zip(leftovers[::2], leftovers[1::2], strict=True):
+        remove(int(descriptor), path)
     return status
+
+
+def _signals() -> tuple[signal.Signals, ...]:
+    return signal.SIGCHLD, signal.SIGTERM, signal.SIGINT
 
 
 def _start(command: list[str]) -> int:
@@ -80,7 +92,7 @@ def _wake_on_signals() -> int:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer)
-    for number in SIGNALS:
+    for number in _signals():
         signal.signal(number, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     return reader
@@ -113,11 +125,20 @@ def _stop(server: int, seconds: float) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(server, 0)[1])
 
 
-def _remove(directories: list[str]) -> None:
-    import shutil  # noqa: PLC0415 - not while the owner waits for the server
+def remove(directory: int, path: str) -> None:
+    """Removes a temporary directory, found by a descriptor, and its path if that leads to an empty directory.
 
-    for directory in directories:
-        shutil.rmtree(directory, ignore_errors=True)
+    Another user may have put other directories in its place. Errors are ignored, since the next start tries again.
+    """
+    with contextlib.suppress(OSError):
+        for root, folders, files, descriptor in os.fwalk(".", topdown=False, dir_fd=directory):
+            for name in files:
+                if (root, name) != (".", MARK):
+                    os.unlink(name, dir_fd=descriptor)
+            for name in folders:
+                os.rmdir(name, dir_fd=descriptor)
+        os.unlink(MARK, dir_fd=directory)
+        os.rmdir(path)  # noqa: PTH106 - the guard does not wait for pathlib
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from saver.translation import Translator
 
 __all__ = ["export_lines", "plain_data"]
 
-_BESIDE = ("values", "writes", "body", "idempotency_key", "check", "base", "parts")
+_BESIDE = ("values", "writes", "body", "idempotency_key", "check", "base", "parts", "seals")
 
 
 def export_lines(
@@ -65,7 +65,7 @@ class _LinesFile(PartFile):
     def __init__(
         self, keyspace: Keyspace, translator: Translator | None, path: Name, *, overwrite: bool, damaged: bool
     ) -> None:
-        super().__init__(path, overwrite=overwrite)
+        super().__init__(path, overwrite=overwrite, resume=False)
         self._keyspace = keyspace
         self._translator = translator
         self._damaged = damaged

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+from langgraph.checkpoint.serde.base import SerializerProtocol
+
 from eventlog.connect.server import check_server
 from eventlog.feed.reading import open_keyspace
 from eventlog.feed.trimming import Retention
@@ -15,6 +17,7 @@ from eventlog.keys import Keyspace, ThreadKeys
 from projections.values.cache import ValueCache
 from saver.nodes import KnownCheckpoints
 from saver.retention import TrimmingAfterPuts
+from saver.translation import Translator
 from saver.ttl import TimeToLive
 
 __all__ = ["OperationsBase"]
@@ -26,14 +29,25 @@ class OperationsBase:
     """Base class of the operations of each capability."""
 
     def __init__(
-        self, keyspace: Keyspace, ttl: TimeToLive, cache: ValueCache, retention: Retention | None = None
+        self,
+        keyspace: Keyspace,
+        ttl: TimeToLive,
+        cache: ValueCache,
+        retention: Retention | None = None,
+        *,
+        accept_plaintext: bool = False,
     ) -> None:
         self.keyspace = keyspace
         self.ttl = ttl
         self.cache = cache
+        self.accept_plaintext = accept_plaintext
         self.known = KnownCheckpoints()
         self.trimming = None if retention is None else TrimmingAfterPuts(keyspace, retention)
         self._is_checked = False
+
+    def translator(self, serde: SerializerProtocol) -> Translator:
+        """A translator for one call."""
+        return Translator(serde, accept_plaintext=self.accept_plaintext)
 
     def check(self) -> Flow[None]:
         """Checks the server and the prefix. One round trip."""

@@ -44,7 +44,7 @@ class Reading(OperationsBase):
             return None
         if not isinstance(serde, EncryptedSerializer):
             remember(self.cache, keys, stored)
-        translator = Translator(serde)
+        translator = self.translator(serde)
         found = translator.checkpoint_tuple(address.thread_id, stored)
         known = Known.of(found.checkpoint, found.metadata)
         name = address.thread_id, namespace, stored.checkpoint_id
@@ -60,7 +60,7 @@ class Reading(OperationsBase):
         limit: int | None,
     ) -> Flow[None]:
         """Emits the selected checkpoints, newest first."""
-        translator = Translator(serde)
+        translator = self.translator(serde)
         address = None if config is None else address_of(config)
         selection = Selection(
             namespace=address and address.namespace,
@@ -86,11 +86,14 @@ class Reading(OperationsBase):
         if not channels:
             return {}
         address = address_of(config)
-        translator = Translator(serde)
+        translator = self.translator(serde)
         ancestries = yield from self.checked(
             read_ancestry(self.keys_of(address.thread_id), address.namespace or "", address.checkpoint_id, channels)
         )
-        return {channel: translator.delta_history(address.thread_id, found) for channel, found in ancestries.items()}
+        return {
+            channel: translator.delta_history(address.thread_id, channel, found)
+            for channel, found in ancestries.items()
+        }
 
     def threads(self, since: datetime | None, limit: int | None) -> Flow[None]:
         """Emits the threads, the last active first."""
@@ -104,7 +107,7 @@ class Reading(OperationsBase):
 
     def values_of(self, serde: SerializerProtocol, activity: Activity) -> Flow[Sequence[tuple[str, Any]]]:
         """Returns the channels and values of an event."""
-        return (yield from self.checked(values_of(Translator(serde), self.keyspace, activity)))
+        return (yield from self.checked(values_of(self.translator(serde), self.keyspace, activity)))
 
 
 def _before(before: RunnableConfig | None) -> str | None:

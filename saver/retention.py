@@ -13,6 +13,7 @@ from eventlog.feed.trimming import HeldBack, Retention, Trimmed, trim_partition
 from eventlog.flow import Flow
 from eventlog.forks import renew_after_fork
 from eventlog.keys import Keyspace
+from eventlog.printable import printable
 
 __all__ = ["TrimmingAfterPuts"]
 
@@ -68,7 +69,7 @@ class TrimmingAfterPuts:
         try:
             trimmed = yield from trim_partition(self._keyspace, partition, self._retention, most=MOST)
         except EventLogError as error:
-            logger.warning("The feed of partition %d was not trimmed: %s", partition, error)
+            logger.warning("The feed of partition %d was not trimmed: %s", partition, printable(str(error)))
         else:
             self._log_held_back(partition, trimmed)
 

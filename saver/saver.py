@@ -41,7 +41,8 @@ from projections.transfer.progress import ProgressCallback, reporting
 from projections.values.cache import CACHE_BYTES, COMPRESS_ABOVE
 from saver.embedded import EmbeddedServer
 from saver.history import Replayed
-from saver.options import SaverOptions, operations_of
+from saver.options import SaverOptions, operations_of, serializer_of
+from saver.serializer import takes_allowlist
 from saver.setting_up import SetUp
 from saver.versions import next_version
 
@@ -69,7 +70,13 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
     Options:
         prefix: the first part of every key, "langgraph" by default. Savers with different prefixes share nothing.
         partitions: the number of hash tags over which threads are spread, 16 by default. It is fixed at the first use of a prefix.
-        serde: the serializer of values. An `EncryptedSerializer` encrypts metadata as well.
+        serde: the serializer of values, which decides itself what it trusts. An `EncryptedSerializer` encrypts metadata as well.
+            By default `StrictSerializer`, which revives listed types only: data types of LangGraph and LangChain, those of
+            the schemas of compiled graphs, and those of `with_allowlist`. Any other type raises `TypeNotAllowed`.
+        trust_types: True uses LangGraph's own serializer, which imports and calls whatever stored data names. A person who can
+            write to the server can then run code in this process.
+        accept_plaintext: True lets an `EncryptedSerializer` read values that are not encrypted, such as those from before
+            encryption was switched on. Otherwise they raise `ValueNotEncrypted`.
         ttl: the minutes that a thread lives after its last write, or `{"default_ttl": minutes, "refresh_on_read": True}`. None, the
             default, keeps threads until they are deleted.
         cache_bytes: the most bytes of values that are cached as bases of deltas, for all threads together. With 0 every value is
@@ -79,9 +86,9 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         feed_retention: the part of the feed to keep: a timedelta, a number of events, or `{"age": timedelta or seconds, "count":
             number}`. None, the default, keeps all. Trimming never takes what a consumer group still needs, and never trims thread
             logs. Puts trim each partition every five seconds or 500 puts, in one more round trip.
-        signing_key: a `SigningKey`, or a secret of 16 bytes or more for HMAC. The saver signs the events that it appends, and
-            checks signatures before it deserializes anything. Reads then go to the log, in a few round trips, and not to heads. A
-            thread is signed from its beginning or not at all.
+        signing_key: a `SigningKey`, or a secret of 16 bytes or more for HMAC, but no key file. The saver signs the events that it
+            appends, and checks signatures before it deserializes anything. Reads then go to the log, in a few round trips, and not
+            to heads. A thread is signed from its beginning or not at all.
         accepted_keys: further keys whose signatures are accepted, such as earlier keys or those of other writers.
 
     Raises:
@@ -103,7 +110,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         server: EmbeddedServer | None = None,
     ) -> Self:
         self._operations = operations_of(options)
-        super().__init__(serde=options.get("serde"))
+        super().__init__(serde=serializer_of(options))
         self._connections = connections
         self._runner = Runner(connections)
         self._owns_connections = owns_connections
@@ -118,6 +125,8 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         prefix: str = PREFIX,
         partitions: int = PARTITIONS,
         serde: SerializerProtocol | None = None,
+        trust_types: bool = False,
+        accept_plaintext: bool = False,
         ttl: float | Mapping[str, Any] | None = None,
         cache_bytes: int = CACHE_BYTES,
         compress_above: int | None = COMPRESS_ABOVE,
@@ -139,6 +148,8 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
             "prefix": prefix,
             "partitions": partitions,
             "serde": serde,
+            "trust_types": trust_types,
+            "accept_plaintext": accept_plaintext,
             "ttl": ttl,
             "cache_bytes": cache_bytes,
             "compress_above": compress_above,
@@ -466,7 +477,8 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         is encrypted in the file. `projections/transfer/format.py` describes the format.
 
         The file gets its name when it is whole and on the disk; until then it ends in ".part". The same call
-        continues an interrupted export after the threads that have not changed since.
+        continues an interrupted export after the threads that have not changed since, which are checked again. Only
+        this user can read the file, and links are not followed.
 
         A damaged log is an error if its thread is named, and is otherwise left out and reported in the result's
         `left_out`. With `damaged` such logs are written as they are, as evidence, which importing refuses.
@@ -474,8 +486,8 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         `progress` is called with a thread, the events done, and their number. The async form works on the file in
         threads, and calls `progress` on the event loop. One round trip per 200 events or 4 MiB, and a few per thread.
         Memory: such a page.
-        Raises `FileTaken` if the file exists and `overwrite` is not set, `ThreadNotFound`, `CorruptEntry`,
-        `LogLost`, and OSError if the file cannot be written.
+        Raises `FileTaken` if the file exists and `overwrite` is not set, or if its part is not one of this user's
+        exports, `ThreadNotFound`, `CorruptEntry`, `LogLost`, and OSError if the file cannot be written.
         """
         flow = self._operations.export_threads(path, thread_ids, overwrite=overwrite, damaged=damaged)
         return self._runner.run(flow, f"export to {str(path)!r}", reporting(progress))
@@ -628,9 +640,16 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         """
         return cast("str", next_version(current))
 
-    def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> Self:
-        """Returns a saver on the same connections that may revive these types too."""
-        return cast("Self", super().with_allowlist(extra_allowlist))
+    def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...] | type]) -> Self:
+        """Returns a saver that may revive these types too: pairs of module and name, or classes.
+
+        A `StrictSerializer`, the default, adds the types, and this saver is returned. LangGraph calls this with the types of
+        a graph's schemas. A `JsonPlusSerializer` of the caller gives a copy of the saver on the same connections. Any other
+        serde stays as it is.
+        """
+        if not takes_allowlist(self.serde):
+            return self
+        return cast("Self", super().with_allowlist(cast("Collection[tuple[str, ...]]", extra_allowlist)))
 
 
 def _subject(config: Any) -> str:

@@ -16,7 +16,6 @@ from projections.transfer.export import Exported, export_file
 from projections.transfer.import_ import Imported, check_file, import_file
 from saver.configs import ids_of, thread_id_of
 from saver.operations_base import OperationsBase
-from saver.translation import Translator
 from saver.upkeep import all_but, check_keep, delta_channels_of, pruned
 
 __all__ = ["Transfer"]
@@ -70,5 +69,5 @@ class Transfer(OperationsBase):
         check_keep(keep_last, delete=delete, instead="delete=True")
         pruning = None
         if not delete:
-            pruning = Pruning(all_but(keep_last or 1), delta_channels_of(Translator(serde), thread), pruned)
+            pruning = Pruning(all_but(keep_last or 1), delta_channels_of(self.translator(serde), thread), pruned)
         return (yield from self.checked(archive_thread(self.keyspace, self.keys_of(thread), path, pruning)))

@@ -29,7 +29,14 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from eventlog.attribution import stamp
 from eventlog.codec import Keyframe, is_plain
-from eventlog.errors import CorruptEntry, InvalidArgument, ValueUnreadable, ValueUnwritable
+from eventlog.errors import (
+    CorruptEntry,
+    InvalidArgument,
+    TypeNotAllowed,
+    ValueNotEncrypted,
+    ValueUnreadable,
+    ValueUnwritable,
+)
 from eventlog.events import CheckpointSaved, Write, WritesSaved
 from eventlog.keys import text, version_key
 from projections.checkpoints.ancestry import Ancestry
@@ -38,6 +45,7 @@ from projections.values.pieces import StoredValue
 from projections.values.stored import PendingWrite, StoredCheckpoint
 from projections.values.versions import MANY, Versions, checksum_of_versions
 from saver.configs import Address
+from saver.serializer import StrictSerializer
 
 __all__ = ["Translator", "config_of", "copied", "metadata_text"]
 
@@ -52,12 +60,16 @@ _FOREIGN = "foreign"
 
 
 class Translator:
-    """Translates with one serializer."""
+    """Translates with one serializer.
 
-    def __init__(self, serde: SerializerProtocol) -> None:
+    If the serializer encrypts, values that are not encrypted are refused, or accepted with `accept_plaintext`.
+    """
+
+    def __init__(self, serde: SerializerProtocol, *, accept_plaintext: bool = False) -> None:
         self.serde = serde
-        self._plain = type(serde) is JsonPlusSerializer
+        self._plain = type(serde) in (JsonPlusSerializer, StrictSerializer)
         """Whether the serializer is known not to encrypt."""
+        self._refuses_plaintext = not accept_plaintext and _encrypts(serde)
 
     def checkpoint_saved(
         self,
@@ -252,12 +264,12 @@ class Translator:
         counters = self.metadata(thread_id, event.checkpoint_id, event.body).get(_DELTA_COUNTERS)
         return list(counters) if isinstance(counters, Mapping) else []
 
-    def delta_history(self, thread_id: str, ancestry: Ancestry) -> DeltaChannelHistory:
+    def delta_history(self, thread_id: str, channel: str, ancestry: Ancestry) -> DeltaChannelHistory:
         """Returns the history of one delta channel as LangGraph replays it."""
         subject = f"thread {thread_id!r}"
         history = DeltaChannelHistory(writes=self._writes(subject, ancestry.writes))
         if ancestry.seed is not None:
-            history["seed"] = self._load(subject, "seed", ancestry.seed)
+            history["seed"] = self._load(subject, channel, ancestry.seed)
         return history
 
     def value(self, thread_id: str, channel: str, value: Keyframe | StoredValue) -> Any:
@@ -275,6 +287,12 @@ class Translator:
 
     def _load_beside(self, subject: str, body: Mapping[str, Any], part: str) -> dict[str, Any]:
         stored = body.get(part)
+        if (
+            self._refuses_plaintext
+            and isinstance(stored, dict)
+            and not (part == "checkpoint" and stored.keys() <= set(_CLEAR))
+        ):
+            raise _not_encrypted(subject, part)
         if isinstance(stored, list) and [str, bytes] == [type(item) for item in stored]:
             stored = self._load(subject, part, Keyframe(*stored))
         if not isinstance(stored, dict):
@@ -284,13 +302,30 @@ class Translator:
         return stored
 
     def _load(self, subject: str, what: str, value: Keyframe | StoredValue) -> Any:
+        if self._refuses_plaintext and "+" not in value.type:
+            raise _not_encrypted(subject, what)
         try:
             return self.serde.loads_typed((value.type, value.data))
+        except TypeNotAllowed as error:
+            raise TypeNotAllowed(f"{subject}: the serializer refuses {what!r}: {error}", error.types) from error
         except Exception as error:
             raise ValueUnreadable(
                 f"{subject}: the serializer cannot read {what!r} of type {value.type!r}: {error}. Pass the serde (and key) that "
                 "wrote it."
             ) from error
+
+
+def _encrypts(serde: SerializerProtocol) -> bool:
+    """Whether a serializer is LangGraph's encrypting one, or has a cipher and marks its types with it in the same way."""
+    return isinstance(serde, EncryptedSerializer) or (hasattr(serde, "cipher") and "+" in serde.dumps_typed(None)[0])
+
+
+def _not_encrypted(subject: str, what: str) -> ValueNotEncrypted:
+    return ValueNotEncrypted(
+        f"{subject}: {what!r} is not encrypted, but the serializer encrypts. It was not deserialized. If it was written before "
+        "encryption was switched on, open the saver with accept_plaintext=True (agentlog: without LANGGRAPH_AES_KEY); "
+        "otherwise restore the log from an export or a backup."
+    )
 
 
 def copied(seen: Mapping[str, Any]) -> dict[str, Any]:
@@ -307,17 +342,30 @@ def config_of(thread_id: str, namespace: str, checkpoint_id: str) -> RunnableCon
 
 
 def metadata_text(thread_id: str, metadata: Mapping[str, Any], key: str) -> str:
-    """Returns a value of metadata as text, the form that it has in the feed."""
+    """Returns a value of metadata as text, the form that it has in the feed.
+
+    Raises `InvalidArgument` for a value without a text.
+    """
     value = metadata.get(key)
-    written = "" if value is None else str(value)
+    written = "" if value is None else _written(thread_id, key, value)
     if not written.isascii():
         text(f"Thread {thread_id!r}: metadata {key!r}", written)
     return written
 
 
 def _names_another(metadata: Mapping[str, Any], thread_id: str) -> bool:
-    """Whether metadata names another thread than this."""
-    return "thread_id" in metadata and str(metadata["thread_id"]) != thread_id
+    """Whether metadata names another thread than this. Raises `InvalidArgument`."""
+    return "thread_id" in metadata and _written(thread_id, "thread_id", metadata["thread_id"]) != thread_id
+
+
+def _written(thread_id: str, key: str, value: object) -> str:
+    """A value of metadata as `str` writes it; raises `InvalidArgument` where that fails."""
+    try:
+        return str(value)
+    except Exception as error:
+        raise InvalidArgument(
+            f"Thread {thread_id!r}: metadata {key!r} has no text, since str() raised {type(error).__name__}. Pass a text."
+        ) from error
 
 
 def _checked_name(channel: object) -> str:

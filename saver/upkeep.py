@@ -38,7 +38,7 @@ class Upkeep(OperationsBase):
         runs = ids_of(run_ids, "run_ids")
         if not runs:
             return
-        translator = Translator(serde)
+        translator = self.translator(serde)
         found = yield from self.checked(threads_of_runs(self.keyspace, runs))
         for thread, runs_there in found.items():
             thread_id = thread.decode()
@@ -68,7 +68,7 @@ class Upkeep(OperationsBase):
             )
         delete = strategy != KEEP_LATEST
         check_keep(keep_last, delete=delete, instead=f"strategy={DELETE!r}")
-        translator = Translator(serde)
+        translator = self.translator(serde)
         for thread_id in threads:
             if delete:
                 yield from self.delete_thread(thread_id)

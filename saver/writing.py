@@ -19,7 +19,7 @@ from projections.values.cache import ValueCache
 from saver.configs import Address, address_of
 from saver.nodes import NOTHING, Known, nodes_of, writer_of
 from saver.operations_base import OperationsBase
-from saver.translation import Translator, config_of, metadata_text
+from saver.translation import config_of, metadata_text
 
 __all__ = ["Writing"]
 
@@ -40,7 +40,9 @@ class Writing(OperationsBase):
     ) -> Flow[RunnableConfig]:
         """Appends a checkpoint, and returns the config that names it."""
         address = address_of(config)
-        event, values, full = Translator(serde).checkpoint_saved(address, config, checkpoint, metadata, new_versions)
+        event, values, full = self.translator(serde).checkpoint_saved(
+            address, config, checkpoint, metadata, new_versions
+        )
         source, step, run = [metadata_text(address.thread_id, full, key) for key in ("source", "step", "run_id")]
         about = About(source, step, run, self._nodes(address, checkpoint, full, event.audit))
         keys = self.keys_of(address.thread_id)
@@ -62,7 +64,7 @@ class Writing(OperationsBase):
     ) -> Flow[None]:
         """Appends the writes of a task, under LangGraph's indexes or the given ones."""
         address = address_of(config)
-        event = Translator(serde).writes_saved(
+        event = self.translator(serde).writes_saved(
             address, writes, task_id, task_path, config.get("metadata"), indexes=indexes
         )
         if not event.writes:

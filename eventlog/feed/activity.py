@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from eventlog import codec
 from eventlog.errors import CorruptEntry, InvalidArgument
-from eventlog.events import Recorded
+from eventlog.events import CheckpointSaved, Recorded, WritesSaved
 from eventlog.feed.position import Offset, Position
 from eventlog.framing import counted, split_counted
 from eventlog.keys import text
@@ -31,6 +31,9 @@ a ttl in its partition announces that a thread has expired.
 
 _WITH_RUNS = (b"copied", b"imported")
 """The kinds whose pointers name several runs, each after its length."""
+NAMED = 64
+"""The most channels, and the most nodes, that a pointer names."""
+MOST_DIGITS = 20
 ORDER_LENGTH = 26
 """The length of `Activity.order`."""
 _NOTHING: Mapping[int, Any] = {}
@@ -129,7 +132,9 @@ class Activity:
     def load(self) -> Recorded:
         """Loads the whole event: its envelope, and pieces of values as they are stored.
 
-        One round trip. Raises `EventGone`, whose `reason` says why, and the server's errors.
+        It also checks that the event agrees with this pointer, and, if the feed has a key, the event's signature. One
+        round trip. Raises `EventGone`, whose `reason` says why, `CorruptEntry` or `SignatureInvalid`, and the server's
+        errors.
         """
         return self._feed().load(self)
 
@@ -187,7 +192,7 @@ def read_pointer(
             "namespace": namespace.decode(),
             "checkpoint_id": checkpoint.decode() or None,
             "source": source.decode() or None,
-            "step": int(step) if step[-1:].isdigit() else None,
+            "step": _step(step),
             "run_id": (run.decode() or None) if kind not in _WITH_RUNS else None,
             "channels": _texts(channels),
             "nodes": _texts(nodes),
@@ -214,6 +219,55 @@ def foreign(partition: int, entry_id: bytes, error: Exception) -> CorruptEntry:
         f"Entry {entry_id.decode(errors='replace')} of the feed of partition {partition} was not written by this package "
         f"({error!r}). If another program added it, remove it with XDEL."
     )
+
+
+def check_pointer(activity: Activity, recorded: Recorded) -> None:
+    """Checks that a pointer agrees with its event; raises `CorruptEntry`.
+
+    It compares number, kind, namespace, checkpoint and channels. Of a checkpoint it also compares source, step and run,
+    unless its metadata is encrypted. The event does not have the nodes, nor step and run of writes.
+    """
+    event = recorded.event
+    said: dict[str, Any] = {"seq": activity.sequence}
+    found: dict[str, Any] = {"seq": recorded.sequence}
+    if activity.kind != "imported":  # it points at the last event of the log, of any kind
+        said |= {"kind": activity.kind, "ns": activity.namespace, "checkpoint": activity.checkpoint_id}
+        found |= {"kind": event.kind.decode(), "ns": "", "checkpoint": None}
+    if isinstance(event, (CheckpointSaved, WritesSaved)) and activity.kind != "imported":
+        found |= {"ns": event.namespace, "checkpoint": event.checkpoint_id or None}
+        own = _channels(event)
+        is_whole = isinstance(event, CheckpointSaved) and not event.parts  # else earlier entries have more channels
+        agrees = own == set(activity.channels) if is_whole else own <= set(activity.channels)
+        if not agrees and len(activity.channels) < NAMED:
+            said["channels"], found["channels"] = activity.channels, tuple(sorted(own))
+    metadata = event.body.get("metadata") if isinstance(event, CheckpointSaved) and "kind" in said else None
+    if isinstance(metadata, dict):
+        source, step, run = (_written(metadata.get(name)) for name in ("source", "step", "run_id"))
+        said |= {"source": activity.source, "step": activity.step, "run": activity.run_id}
+        found |= {"source": source or None, "step": _step(step.encode()), "run": run or None}
+    for name, value in said.items():
+        if value != found[name]:
+            raise CorruptEntry(
+                f"Pointer {activity.id} of partition {activity.partition} says {name} {value!r:.200} of event "
+                f"{activity.event_id!r} of thread {activity.thread_id!r}, whose log has {found[name]!r:.200}. The pointer was "
+                "forged or damaged. Verify the thread, find out who may write to the feed, and skip the pointer."
+            )
+
+
+def _channels(event: CheckpointSaved | WritesSaved) -> set[str]:
+    """The channels of the values or writes in an event."""
+    if isinstance(event, CheckpointSaved):
+        return {channel for channel, _ in event.values}
+    return {write.channel for write in event.writes}
+
+
+def _written(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+def _step(written: bytes) -> int | None:
+    """A step as a whole number; None for other texts, which metadata may have, too."""
+    return int(written) if written.removeprefix(b"-").isdigit() and len(written) < MOST_DIGITS else None
 
 
 def fingerprint_of(flat: list[bytes]) -> bytes:

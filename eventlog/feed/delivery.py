@@ -22,6 +22,7 @@ from eventlog.feed.replies import FENCED, OK, Page, PageReply, Settled
 from eventlog.feed.states import Happened, Outcome, PartitionState, Write
 from eventlog.flow import Argument, Call, Command, Flow, Pause, Wait, load_script
 from eventlog.keys import Keyspace
+from eventlog.printable import printable
 
 __all__ = ["Delivery"]
 
@@ -102,18 +103,18 @@ class Delivery:
     def fail(self, error: BaseException) -> Flow[None]:
         """Makes the event in hand a waiting event, to be tried again or parked.
 
-        One round trip. An event that is gone counts as handled.
+        One round trip. An event that is gone counts as handled; another event that is gone is a failure like any other.
         """
         work, hand = self.assignment, self.assignment.in_hand
         if hand is None:
             return
         activity = hand.activity
         work.effects = []
-        if isinstance(error, EventGone) and hand.partition.is_assigned:
+        if hand.partition.is_assigned and _is_gone(activity, error):
             yield from self.finish()
             log.warning(
                 "Group %r: %s Event %s counts as handled, since another attempt cannot load it either",
-                self._group, error, activity.event_id,
+                self._group, printable(str(error)), printable(activity.event_id),
             )  # fmt: skip
             return
         if hand.retry is None:
@@ -127,8 +128,8 @@ class Delivery:
             following = "parked" if delay == inf else f"to be tried again in {delay:.1f} s"
         log.warning(
             "Group %r: handling event %s of thread %r failed (attempt %d of %d): %s; %s",
-            self._group, activity.event_id, activity.thread_id, activity.attempt, self._max_attempts, failure.error,
-            following,
+            self._group, printable(activity.event_id), activity.thread_id, activity.attempt, self._max_attempts,
+            printable(failure.error), following,
         )  # fmt: skip
 
     def settle(self) -> Flow[None]:
@@ -361,6 +362,11 @@ class Delivery:
             + ("Those before it were carried out." if halfway else "Nothing was written."),
             halfway=halfway,
         )
+
+
+def _is_gone(activity: Activity, error: BaseException) -> bool:
+    """Whether an error says that this event is gone, not another one that its handler loaded."""
+    return isinstance(error, EventGone) and (error.thread_id, error.event_id) == (activity.thread_id, activity.event_id)
 
 
 def _stamp(before: bytes, words: Sequence[Argument]) -> bytes:

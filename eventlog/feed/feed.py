@@ -22,6 +22,7 @@ from eventlog.feed.tail import Tail
 from eventlog.feed.trimming import Retention, Trimmed, trim_feed
 from eventlog.flow import Flow, Pause, Wait
 from eventlog.keys import PREFIX
+from eventlog.signing import Signer, SigningKey
 
 __all__ = ["ActivityFeed"]
 
@@ -38,6 +39,8 @@ class ActivityFeed(FeedSource, AbstractContextManager, AbstractAsyncContextManag
         sync_connection, async_connection: as for `RedisStreamSaver`; at least one.
         prefix: the prefix of the savers whose agents are followed.
         partitions: leave this out: a feed uses the number that the prefix was laid out with.
+        signing_key: a `SigningKey`, also a public half. `load` then checks the signature of each event.
+        accepted_keys: further keys whose signatures are accepted.
 
     `close`, `aclose` and `with` close connections that `from_conn_string` opened, but no connections passed here.
 
@@ -50,24 +53,37 @@ class ActivityFeed(FeedSource, AbstractContextManager, AbstractAsyncContextManag
         *,
         prefix: str = PREFIX,
         partitions: int | None = None,
+        signing_key: SigningKey | None = None,
+        accepted_keys: Iterable[SigningKey] = (),
     ) -> None:
-        self._open(Connections(sync_connection, async_connection), prefix, partitions, owns=False)
+        signer = _signer_of(signing_key, accepted_keys)
+        self._open(Connections(sync_connection, async_connection), prefix, partitions, signer, owns=False)
 
-    def _open(self, connections: Connections, prefix: str, partitions: int | None, *, owns: bool) -> None:
-        super().__init__(connections, prefix, partitions)
+    def _open(
+        self, connections: Connections, prefix: str, partitions: int | None, signer: Signer | None, *, owns: bool
+    ) -> None:
+        super().__init__(connections, prefix, partitions, signer)
         self._connections = connections
         self._owns = owns
 
     @classmethod
     def from_conn_string(
-        cls, conn_string: str, *, prefix: str = PREFIX, partitions: int | None = None, **client_options: Any
+        cls,
+        conn_string: str,
+        *,
+        prefix: str = PREFIX,
+        partitions: int | None = None,
+        signing_key: SigningKey | None = None,
+        accepted_keys: Iterable[SigningKey] = (),
+        **client_options: Any,
     ) -> Self:
         """Makes a feed that opens its own connections, sync and async, at first use.
 
         URLs and options are those of `RedisStreamSaver.from_conn_string`.
         """
         made = cls.__new__(cls)
-        made._open(Connections.from_url(conn_string, **client_options), prefix, partitions, owns=True)
+        signer = _signer_of(signing_key, accepted_keys)
+        made._open(Connections.from_url(conn_string, **client_options), prefix, partitions, signer, owns=True)
         return made
 
     def tail(
@@ -249,3 +265,13 @@ class ActivityFeed(FeedSource, AbstractContextManager, AbstractAsyncContextManag
             raise InvalidArgument('trim needs a bound: a timedelta, a number of events, or {"age": ..., "count": ...}.')
         keyspace = yield from self.used()
         return (yield from trim_feed(keyspace, wanted))
+
+
+def _signer_of(key: SigningKey | None, accepted: Iterable[SigningKey]) -> Signer | None:
+    """The signer that checks loaded events, None without a key. Raises `TypeError` or `InvalidArgument`."""
+    keys = ([] if key is None else [key]) + list(accepted)
+    if wrong := next((one for one in keys if not isinstance(one, SigningKey)), None):
+        raise TypeError(f"A key of a feed must be a SigningKey, not {type(wrong).__name__}.")
+    if key is None and keys:
+        raise InvalidArgument("accepted_keys go with a signing_key; an auditor passes a public half as signing_key.")
+    return None if key is None else Signer(key, keys[1:])

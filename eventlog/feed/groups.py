@@ -18,14 +18,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from eventlog.errors import GroupNotFound, InvalidArgument
+from eventlog.errors import CorruptEntry, GroupNotFound, InvalidArgument
 from eventlog.feed.activity import Activity, Filters, unpack_pointer
 from eventlog.feed.failures import Failure
 from eventlog.feed.member import Member
 from eventlog.feed.options import attempts_of, batch_of, name_of, seconds_of
 from eventlog.feed.position import Offset
 from eventlog.feed.reading import Start, waiting_events
-from eventlog.feed.registration import drop_in, filters_in, register, register_in, registration
+from eventlog.feed.registration import drop_in, filters_in, register, register_in, registration, state_damaged
 from eventlog.feed.replies import OK, LagReply, member_name
 from eventlog.feed.source import FeedSource
 from eventlog.flow import Call, Command, Flow, load_script
@@ -321,7 +321,10 @@ class Group:
             reply = LagReply(*(yield Call(LAG, wanted, [self.name.encode()])))
             if reply.status != OK:
                 raise self.not_found()
-            found.append(PartitionLag.of(number, reply))
+            try:
+                found.append(PartitionLag.of(number, reply))
+            except ValueError as error:
+                raise state_damaged(self.name, keys, error) from error
         members = yield from members_of(keyspace, self.name)
         return Lag(self.name, tuple(found), members)
 
@@ -402,13 +405,22 @@ def list_groups(source: FeedSource) -> Flow[list[GroupInfo]]:
         return []
     names = yield Command("HKEYS", keyspace.groups)
     found = []
-    for name in sorted(one.decode() for one in names):
+    for name in sorted(_text(keyspace, one) for one in names):
         record = yield from registration(keyspace, name)
         if record is not None:
             created = datetime.fromtimestamp(record["created"] / 1000, timezone.utc)
             members = yield from members_of(keyspace, name)
             found.append(GroupInfo(name, created, record["start"], record["filters"], members))
     return found
+
+
+def _text(keyspace: Keyspace, name: bytes) -> str:
+    try:
+        return name.decode()
+    except UnicodeDecodeError as error:
+        raise CorruptEntry(
+            f"{keyspace.groups.decode()!r} has the name {name!r:.100}, which this package does not write. Remove it with HDEL."
+        ) from error
 
 
 def drop_group(source: FeedSource, name: str) -> Flow[None]:

@@ -12,14 +12,14 @@ from collections import deque
 from dataclasses import dataclass
 from secrets import token_hex
 from threading import Lock
-from typing import Union
+from typing import Any, Union
 
 from eventlog.errors import GroupNotFound
 from eventlog.feed.position import Offset
-from eventlog.feed.registration import register_in, registration
+from eventlog.feed.registration import register_in, registration, state_damaged
 from eventlog.feed.replies import FENCED, NONE, OK, Leased
 from eventlog.flow import Argument, Call, Flow, load_script
-from eventlog.keys import Keyspace
+from eventlog.keys import GroupKeys, Keyspace
 
 __all__ = ["Gained", "Leases", "Lost"]
 
@@ -139,7 +139,7 @@ class Leases:
         keys = shared.group(group)
         words: list[Argument] = [group, action, token, self._member.encode(), int(self._lease * 1000)]
         call = Call(LEASE, [shared.positions, keys.state, keys.due], words)
-        reply = Leased.of((yield call))
+        reply = self._decoded(keys, (yield call))
         if reply.status == NONE and (yield from registration(self._keyspace, self._group)) is not None:
             log.warning(
                 "Group %r was lost in partition %d; it starts there with the oldest entry of the feed",
@@ -147,9 +147,15 @@ class Leases:
                 number,
             )
             yield from register_in(self._keyspace, self._group, number, Offset("beginning"))
-            reply = Leased.of((yield call))
+            reply = self._decoded(keys, (yield call))
         if reply.status == NONE:
             raise GroupNotFound(
                 f"Group {self._group!r} was dropped; its members end. Register it again to start from the beginning."
             )
         return reply
+
+    def _decoded(self, keys: GroupKeys, reply: list[Any]) -> Leased:
+        try:
+            return Leased.of(reply)
+        except ValueError as error:
+            raise state_damaged(self._group, keys, error) from error

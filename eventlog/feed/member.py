@@ -29,6 +29,7 @@ from eventlog.feed.reading import PASSING, steadfast
 from eventlog.feed.source import UNUSED, FeedSource
 from eventlog.flow import Argument, Flow, Pause
 from eventlog.keys import Keyspace
+from eventlog.printable import printable
 
 __all__ = ["Member"]
 
@@ -326,7 +327,10 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
     def _could_not_leave(self, failure: EventLogError, error: BaseException | None) -> None:
         if self._broken is not None or error is not None:
             log.warning(
-                "%s: member %r could not leave; its leases end by themselves: %s", self._subject, self.name, failure
+                "%s: member %r could not leave; its leases end by themselves: %s",
+                self._subject,
+                self.name,
+                printable(str(failure)),
             )
             return
         raise failure
@@ -366,7 +370,7 @@ class Member(AbstractContextManager, AbstractAsyncContextManager):  # type: igno
     def _noted(self, error: Exception) -> bool:
         """Notes an error of the upkeep; False for an error that may pass."""
         if isinstance(error, (*PASSING, ServerOutOfMemory)):
-            log.warning("%s: member %r could not renew its leases: %s", self._subject, self.name, error)
+            log.warning("%s: member %r could not renew its leases: %s", self._subject, self.name, printable(str(error)))
             return False
         self._broken = error
         return True

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TypeVar, Union
 
 from eventlog.errors import (
+    CorruptEntry,
     EventGone,
     EventLogError,
     InvalidArgument,
@@ -17,14 +18,16 @@ from eventlog.errors import (
     ServerLoading,
     ServerReadOnly,
     ServerUnavailable,
+    SignatureInvalid,
 )
 from eventlog.events import Recorded, decode_entry
-from eventlog.feed.activity import Activity, Filters
+from eventlog.feed.activity import Activity, Filters, check_pointer
 from eventlog.feed.position import ORIGIN, Offset, Position
 from eventlog.feed.replies import OK, Ends, Loaded, Page, PageReply, Waiting, flattened
 from eventlog.flow import Argument, Batch, Call, Command, Flow, Pause, load_script
 from eventlog.framing import is_number
 from eventlog.keys import LAYOUT, GroupKeys, Keyspace
+from eventlog.signing import Signer
 
 __all__ = ["Start", "ends_of", "flattened", "load_event", "offsets_of", "open_keyspace", "read_on", "steadfast"]
 
@@ -45,10 +48,11 @@ PASSING = (ServerUnavailable, ServerLoading, ServerReadOnly)
 """Errors of a server that restarts or fails over."""
 
 
-def open_keyspace(prefix: str, partitions: int | None) -> Flow[Keyspace | None]:
+def open_keyspace(prefix: str, partitions: int | None, signer: Signer | None = None) -> Flow[Keyspace | None]:
     """Reads the layout of a prefix, and returns its keys; None without a layout.
 
-    One round trip. Raises `LayoutMismatch` if the layout has another version, or another number of partitions than given.
+    One round trip. With a `signer`, the signatures of events that are loaded are checked. Raises `LayoutMismatch` if the
+    layout has another version, or another number of partitions than given.
     """
     keyspace = Keyspace(prefix, partitions or 1)
     reply = yield Batch([Command("HGET", keyspace.meta, ["layout"]), Command("HGET", keyspace.meta, ["partitions"])])
@@ -66,7 +70,7 @@ def open_keyspace(prefix: str, partitions: int | None) -> Flow[Keyspace | None]:
             f"Prefix {prefix!r} was laid out with partitions={int(found)}, this feed was given partitions={partitions}. Leave "
             "partitions out: a feed takes the number that the prefix has."
         )
-    return Keyspace(prefix, int(found))
+    return Keyspace(prefix, int(found), signer)
 
 
 def steadfast(make: Callable[[], Flow[T]], patience: float, stopped: Callable[[], bool] = lambda: False) -> Flow[T]:
@@ -93,7 +97,14 @@ def ends_of(keyspace: Keyspace, partitions: list[int]) -> Flow[dict[int, Ends]]:
     offsets = {}
     for number in partitions:
         keys = keyspace.partition(number)
-        offsets[number] = Ends.of((yield Call(ENDS, [keys.feed, keys.trimmed], [])))
+        reply = yield Call(ENDS, [keys.feed, keys.trimmed], [])
+        try:
+            offsets[number] = Ends.of(reply)
+        except ValueError as error:
+            raise CorruptEntry(
+                f"{keys.trimmed.decode()!r}, or an entry of {keys.feed.decode()!r}, was not written by this package ({error}). "
+                "Restore the feed from a backup."
+            ) from error
     return offsets
 
 
@@ -170,21 +181,39 @@ def astray(status: bytes, number: int, offset: Offset) -> EventLogError:
 
 
 def load_event(keyspace: Keyspace, activity: Activity) -> Flow[Recorded]:
-    """Loads the whole event. Raises `EventGone` or `CorruptEntry`."""
+    """Loads the whole event, and checks that its pointer agrees with it.
+
+    Raises `EventGone`, or `CorruptEntry` if the event is malformed or the pointer was forged. With a signer it checks the
+    event's signature first, and raises `SignatureInvalid`. All pointed events are signed for the thread that has the
+    pointer, also in a copy, which ends with an event of its own.
+    """
     if not activity.event_id:
         what = "expired" if activity.kind == "expired" else "was deleted"
         raise EventGone(
-            f"Thread {activity.thread_id!r} {what}, and its log with it: there is no event to load.", activity.kind
+            f"Thread {activity.thread_id!r} {what}, and its log with it: there is no event to load.",
+            activity.kind,
+            thread_id=activity.thread_id,
+            event_id="",
         )
     keys = keyspace.thread(activity.thread_id.encode())
     wanted: list[Argument] = [keys.thread, activity.event_id, activity.sequence]
     found = Loaded(*(yield Call(LOAD, [keys.log, keys.index, keys.shared.expiries], wanted)))
     if found.status == OK:
-        return decode_entry(activity.thread_id, activity.event_id.encode(), found.fields)
+        if keys.signer is not None:
+            try:
+                keys.signer.check(keys.thread, activity.event_id.encode(), found.fields[4:])
+            except SignatureInvalid as error:
+                raise SignatureInvalid(f"Thread {activity.thread_id!r}: {error}") from error
+        recorded = decode_entry(activity.thread_id, activity.event_id.encode(), found.fields)
+        check_pointer(activity, recorded)
+        return recorded
     reasons = {b"pruned": "was pruned from its log", b"expired": "is gone: the thread expired"}
     reason = reasons.get(found.status, "is gone: the thread was deleted, or expired a while ago")
     raise EventGone(
-        f"Event {activity.event_id} ({activity.kind}) of thread {activity.thread_id!r} {reason}.", found.status.decode()
+        f"Event {activity.event_id} ({activity.kind}) of thread {activity.thread_id!r} {reason}.",
+        found.status.decode(),
+        thread_id=activity.thread_id,
+        event_id=activity.event_id,
     )
 
 

@@ -12,9 +12,9 @@ from eventlog.feed.position import Offset
 from eventlog.feed.reading import Start, astray, offsets_of
 from eventlog.feed.replies import OK, Counted, Registered
 from eventlog.flow import Argument, Call, Command, Flow, load_script
-from eventlog.keys import Keyspace
+from eventlog.keys import GroupKeys, Keyspace
 
-__all__ = ["decoded", "drop_in", "filters_in", "register", "register_in", "registration"]
+__all__ = ["decoded", "drop_in", "filters_in", "register", "register_in", "registration", "state_damaged"]
 
 REGISTER = load_script("eventlog/feed/register")
 COUNT = load_script("eventlog/feed/count")
@@ -101,6 +101,14 @@ def decoded(group: str, record: bytes) -> dict[str, Any]:
     except codec.Malformed as error:
         raise CorruptEntry(f"The record of group {group!r} {error}. Drop the group, and register it again.") from error
     return found
+
+
+def state_damaged(group: str, keys: GroupKeys, error: Exception) -> CorruptEntry:
+    """Makes the error for a group's keys in a partition that this package did not write."""
+    return CorruptEntry(
+        f"Group {group!r}: {keys.state.decode()!r} or {keys.due.decode()!r} was not written by this package ({error}). Restore "
+        "them from a backup, or drop the group and register it again."
+    )
 
 
 def filters_in(record: dict[str, Any]) -> Filters:

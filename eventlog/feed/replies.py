@@ -6,6 +6,7 @@ reply lacks have their defaults.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from math import inf
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from eventlog.feed.position import ORIGIN, Offset
 
 __all__ = ["FENCED", "NONE", "OK", "Ends", "Leased", "Page", "PageReply", "Schedule", "Settled", "Waiting", "flattened"]
 
+_OFFSET = re.compile(rb"([0-9]{1,20}-[0-9]{1,20})?\.([0-9a-f]{8})?")
 OK = b"ok"
 FENCED = b"fenced"
 """The lease has another fencing token."""
@@ -97,7 +99,7 @@ class Settled(NamedTuple):
         status, *rest = reply
         if status == OK:
             return cls(status, rest[0], Schedule.of(*rest[1:]), entries=entries)
-        return cls(status, refused=rest[0], error=rest[1].decode()) if rest else cls(status)
+        return cls(status, refused=rest[0], error=rest[1].decode(errors="replace")) if rest else cls(status)
 
 
 class Leased(NamedTuple):
@@ -114,7 +116,7 @@ class Leased(NamedTuple):
 
     @classmethod
     def of(cls, reply: list[Any]) -> Leased:
-        """Decodes the reply."""
+        """Decodes the reply. Raises `ValueError` for a state that this package does not write."""
         if len(reply) == 1:
             return cls(reply[0])
         status, entry_id, fingerprint, n, waiting, stamp = reply
@@ -201,7 +203,7 @@ class TrimReply(NamedTuple):
 
 def member_name(stored: bytes) -> str:
     """The name of a member, without the part that makes it unique."""
-    return stored.decode().rpartition("/")[0]
+    return stored.decode(errors="replace").rpartition("/")[0]
 
 
 def flattened(entries: Any) -> list[Any]:
@@ -212,4 +214,7 @@ def flattened(entries: Any) -> list[Any]:
 
 
 def _offset(entry_id: bytes, fingerprint: bytes) -> Offset:
+    """An offset; raises `ValueError` for bytes that are none."""
+    if not _OFFSET.fullmatch(entry_id + b"." + fingerprint):
+        raise ValueError(f"{entry_id!r:.80} with fingerprint {fingerprint!r:.80} is no entry of a feed")
     return Offset(entry_id.decode(), fingerprint.decode())

@@ -9,6 +9,7 @@ from eventlog.feed.activity import Activity
 from eventlog.feed.reading import load_event, open_keyspace
 from eventlog.flow import Flow
 from eventlog.keys import Keyspace
+from eventlog.signing import Signer
 from eventlog.transport.drivers import Runner
 
 __all__ = ["SUBJECT", "UNUSED", "FeedSource"]
@@ -22,11 +23,14 @@ UNUSED = 0.25
 class FeedSource:
     """A prefix, its keys, and the runner of flows; `ActivityFeed` is one."""
 
-    def __init__(self, connections: Connections, prefix: str, partitions: int | None) -> None:
+    def __init__(
+        self, connections: Connections, prefix: str, partitions: int | None, signer: Signer | None = None
+    ) -> None:
         Keyspace(prefix, 1 if partitions is None else partitions)  # refuses bad arguments
         self.prefix = prefix
         self.runner = Runner(connections, "feed", FeedClosed)
         self._partitions = partitions
+        self._signer = signer
         self._keyspace: Keyspace | None = None
 
     def opened(self) -> Flow[Keyspace | None]:
@@ -35,7 +39,7 @@ class FeedSource:
         One round trip for each call until something was written, none afterwards.
         """
         if self._keyspace is None:
-            self._keyspace = yield from open_keyspace(self.prefix, self._partitions)
+            self._keyspace = yield from open_keyspace(self.prefix, self._partitions, self._signer)
         return self._keyspace
 
     def used(self) -> Flow[Keyspace]:
@@ -48,7 +52,10 @@ class FeedSource:
         return keyspace
 
     def load(self, activity: Activity) -> Recorded:
-        """Loads the whole event. One round trip. Raises `EventGone`."""
+        """Loads the whole event, checked as `Activity.load` describes. One round trip.
+
+        Raises `EventGone`, `CorruptEntry` or `SignatureInvalid`.
+        """
         return self.runner.run(self._load(activity), f"thread {activity.thread_id!r}")
 
     async def aload(self, activity: Activity) -> Recorded:

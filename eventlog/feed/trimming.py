@@ -138,7 +138,7 @@ def _trim(keyspace: Keyspace, partition: int, retention: Retention, most: int) -
         )
     holders = reply.holders
     held_back = tuple(
-        HeldBack(name.decode(), partition, entries, ms / 1000)
+        HeldBack(name.decode(errors="replace"), partition, entries, ms / 1000)
         for name, entries, ms in zip(holders[::3], holders[1::3], holders[2::3], strict=True)
     )
     return Trimmed(reply.taken, held_back), bool(reply.more)

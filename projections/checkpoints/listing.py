@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from eventlog.codec import Malformed
+from eventlog.errors import CorruptEntry, ServerFailedCommand
 from eventlog.flow import Argument, Call, Emit, Flow, load_script
 from eventlog.framing import ordered
-from eventlog.keys import Keyspace, ThreadKeys, checkpoint_sort_key, split_sort_key
+from eventlog.keys import Keyspace, ThreadKeys, checkpoint_sort_key
 from projections.checkpoints.read import damaged, decode_view
 from projections.integrity.signed_reads import check_bare, check_views
-from projections.log.index import call, check_log, rebuild_index
+from projections.log.index import call, check_log, is_of_a_view, mend, rebuild_index
 from projections.values.pieces import Pieces
 from projections.values.stored import StoredCheckpoint, View, decode_envelope
 
@@ -180,7 +181,7 @@ class _Walk:
     def _passed(self, last: bytes | None, more: int) -> None:
         self.finished = not more
         if last is not None:
-            self._below = split_sort_key(last)[1]
+            self._below = self.keys.split_sort_key(last)[1]
 
 
 def _matching(keys: ThreadKeys, bare: Iterable[_Bare], matches: Matches) -> Iterator[bytes]:
@@ -190,7 +191,7 @@ def _matching(keys: ThreadKeys, bare: Iterable[_Bare], matches: Matches) -> Iter
     """
     thread = keys.thread.decode()
     for envelope, sort_key in bare:
-        namespace, checkpoint_id, entry_id = split_sort_key(sort_key)
+        namespace, checkpoint_id, entry_id = keys.split_sort_key(sort_key)
         try:
             _, named_id, body = decode_envelope(envelope)
         except (Malformed, ValueError) as error:
@@ -201,15 +202,35 @@ def _matching(keys: ThreadKeys, bare: Iterable[_Bare], matches: Matches) -> Iter
 
 def _read_whole(keys: ThreadKeys, arguments: Sequence[Argument]) -> Flow[tuple[list[_Found], int]]:
     """A page of whole checkpoints, and whether there may be more."""
-    _, replied, flat, versions, more = yield from call(keys, READ_PAGE, [1, PAGE_BYTES, *arguments])
+    _, replied, flat, versions, more = yield from _read_page(keys, [1, PAGE_BYTES, *arguments])
     views, pieces = [View(*one) for one in replied], Pieces(flat, versions)
     yield from check_views(keys, views, pieces)
-    return [_Found(keys, view, pieces, *split_sort_key(view.sort_key)[:2]) for view in views], more
+    return [_Found(keys, view, pieces, *keys.split_sort_key(view.sort_key)[:2]) for view in views], more
+
+
+def _read_page(keys: ThreadKeys, arguments: Sequence[Argument]) -> Flow[list[Any]]:
+    """The reply of `read_page.lua`; the order is rebuilt if it names something that is no checkpoint."""
+    reply = yield from call(keys, READ_PAGE, arguments)
+    error = _malformed(keys, (one[-1] for one in reply[1]))
+    if error is not None:
+        yield from mend(keys, error)
+        reply = yield from call(keys, READ_PAGE, arguments)
+    return reply
+
+
+def _malformed(keys: ThreadKeys, sort_keys: Iterable[bytes]) -> CorruptEntry | None:
+    """The error for the first of some sort keys that is none."""
+    try:
+        for sort_key in sort_keys:
+            keys.split_sort_key(sort_key)
+    except CorruptEntry as error:
+        return error
+    return None
 
 
 def _read_bare(keys: ThreadKeys, arguments: Sequence[Argument]) -> Flow[tuple[list[_Bare], int]]:
     """A page of envelopes, and whether there may be more."""
-    _, replied, _, _, more = yield from call(keys, READ_PAGE, [0, PAGE_BYTES, *arguments])
+    _, replied, _, _, more = yield from _read_page(keys, [0, PAGE_BYTES, *arguments])
     bare = [_Bare(*one) for one in replied]
     yield from check_bare(keys, bare)
     return bare, more
@@ -274,10 +295,29 @@ def _newest(keyspace: Keyspace, all_keys: Sequence[ThreadKeys]) -> Flow[dict[byt
     for group in partitions.values():
         for first in range(0, len(group), THREADS):
             some = group[first : first + THREADS]
-            replies = yield Call(NEWEST, [key for keys in some for key in (keys.order, keys.log)], [])
+            try:
+                replies = yield Call(NEWEST, [key for keys in some for key in (keys.order, keys.log)], [])
+            except (ServerFailedCommand, CorruptEntry):
+                replies = yield from _newest_apart(some)
             for keys, members in zip(some, replies, strict=True):
                 newest[keys.thread] = yield from _newest_of(keys, members)
     return newest
+
+
+def _newest_apart(some: Sequence[ThreadKeys]) -> Flow[list[Any]]:
+    """The replies of `newest.lua` for threads one by one; 0 for a thread whose order has to be rebuilt.
+
+    Raises the error of a thread whose order is no view, with the thread's name.
+    """
+    replies: list[Any] = []
+    for keys in some:
+        try:
+            replies += yield Call(NEWEST, [keys.order, keys.log], [])
+        except (ServerFailedCommand, CorruptEntry) as error:
+            if not is_of_a_view(error):
+                raise type(error)(f"Thread {keys.thread.decode()!r}, key {keys.order.decode()!r}: {error}") from error
+            replies.append(0)
+    return replies
 
 
 def _newest_of(keys: ThreadKeys, members: Any) -> Flow[dict[str, str]]:
@@ -285,6 +325,9 @@ def _newest_of(keys: ThreadKeys, members: Any) -> Flow[dict[str, str]]:
     if members == 0:
         yield from rebuild_index(keys)
         (members,) = yield Call(NEWEST, [keys.order, keys.log], [])
+    elif (error := _malformed(keys, (member[1:] for member in members))) is not None:
+        yield from mend(keys, error)
+        (members,) = yield Call(NEWEST, [keys.order, keys.log], [])
     if not members:
         yield from check_log(keys)
-    return dict(split_sort_key(member[1:])[:2] for member in members or ())
+    return dict(keys.split_sort_key(member[1:])[:2] for member in members or ())

@@ -14,6 +14,7 @@ from eventlog.errors import InvalidArgument, SignatureInvalid, ThreadBusy, Threa
 from eventlog.events import CheckpointSaved, HistoryPruned, Recorded, Removed, RunsDeleted, encode_event
 from eventlog.flow import Argument, Flow, load_script
 from eventlog.keys import ThreadKeys
+from eventlog.signing import Known
 from projections.checkpoints.deletion import delete_thread
 from projections.checkpoints.plan import History, Plan, Replayed, plan, sort_key_of
 from projections.integrity.findings import Verified
@@ -87,7 +88,8 @@ def carry_out_removal(keys: ThreadKeys, history: History, plan: Plan, describe: 
             "Pass the signing_key that wrote it."
         )
     event = describe(plan.removed)
-    fields = keys.signed(encode_event(event))
+    known = _known(history)
+    fields = keys.signed(encode_event(event), known)
     after = _folded([*plan.rest, Recorded(b"", before.sequence + 1, b"", event)])
     arguments: list[Argument] = [before.digest, event.kind, content_digest(fields), len(fields), *fields]
     for some in (plan.entries, *_differences(before, after)):
@@ -98,9 +100,17 @@ def carry_out_removal(keys: ThreadKeys, history: History, plan: Plan, describe: 
     if status != b"ok":
         return None
     entry_id, digest = rest
-    keys.note(entry_id, digest)
-    events = [*plan.rest, Recorded(entry_id, before.sequence + 1, digest, event)]
+    keys.note(entry_id, digest, known)
+    events = [*plan.rest, Recorded(entry_id, before.sequence + 1, digest, event, history.events[-1].signed, known.life)]
     return History(_folded(events), events)
+
+
+def _known(history: History) -> Known:
+    """The knowledge to sign a removal with, which has seen the last entry.
+
+    The event of a removal is the last one afterwards, so the life of the last event is that of the log.
+    """
+    return Known(history.events[-1].life, history.index.last, history.index.digest)
 
 
 def _differences(before: Index, after: Index) -> tuple[list[bytes], ...]:

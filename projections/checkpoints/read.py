@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from eventlog.codec import Malformed
-from eventlog.errors import CorruptEntry, EventLogError, LogLost
+from eventlog.errors import CorruptEntry, EventLogError, LogLost, SignatureInvalid
 from eventlog.flow import Argument, Command, Flow, load_script
 from eventlog.framing import ordered
 from eventlog.keys import ThreadKeys, checkpoint_sort_key
@@ -20,6 +20,8 @@ __all__ = ["READ", "STORE_HEAD", "Found", "damaged", "decode_view", "read_checkp
 
 READ = load_script("projections/checkpoints/read_checkpoint")
 STORE_HEAD = load_script("projections/checkpoints/store_head")
+ATTEMPTS = 20
+"""Attempts to check what was read before the log moves on."""
 
 
 class Found(NamedTuple):
@@ -95,13 +97,25 @@ def read_checkpoint(
 
 
 def _read_signed(keys: ThreadKeys, arguments: list[Argument], heads: list[bytes]) -> Flow[StoredCheckpoint | None]:
-    """A checkpoint from the log, after checking every entry that it comes from."""
-    found = Found.in_reply((yield from call(keys, READ, arguments, heads)))
-    if found is None:
-        return None
-    yield from check_views(keys, [found.view], found.pieces)
-    keys.note(found.last, found.digest)
-    return decode_view(keys, found.view, found.pieces)
+    """A checkpoint from the log, after checking every entry that it comes from.
+
+    It is read again if the log has moved on, since entries may have been removed before they were checked.
+    """
+    refused_at, attempts = b"", 0
+    while True:
+        attempts += 1
+        found = Found.in_reply((yield from call(keys, READ, arguments, heads)))
+        if found is None:
+            return None
+        try:
+            known = yield from check_views(keys, [found.view], found.pieces)
+        except (CorruptEntry, SignatureInvalid):
+            if found.digest == refused_at or attempts == ATTEMPTS:
+                raise
+            refused_at = found.digest
+        else:
+            keys.note(found.last, found.digest, known)
+            return decode_view(keys, found.view, found.pieces)
 
 
 def remember(cache: ValueCache, keys: ThreadKeys, stored: StoredCheckpoint) -> None:

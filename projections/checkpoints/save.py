@@ -29,12 +29,14 @@ from typing import NamedTuple, Union
 from xxhash import xxh3_128_digest
 
 from eventlog.codec import Keyframe, content_digest, framed
-from eventlog.errors import ValueTooLarge
+from eventlog.errors import ThreadBusy, ValueTooLarge
 from eventlog.events import CheckpointSaved, ValuesSaved, WritesSaved, encode_event, value_fields
 from eventlog.flow import Argument, Flow, load_script
 from eventlog.framing import counted, ordered
 from eventlog.keys import ThreadKeys, checkpoint_sort_key
+from eventlog.signing import Known
 from projections.log.index import call
+from projections.log.signatures import learn
 from projections.values.cache import KnownVersions, Prepared, ValueCache
 from projections.values.versions import Versions, changed
 
@@ -45,6 +47,8 @@ SAVE_WRITES = load_script("projections/checkpoints/save_writes")
 
 FIELDS = 1000
 """Values or writes in one stream entry; more are spread over several, appended together."""
+ATTEMPTS = 8
+"""Attempts of a put while the signer does not know the log, since the thread begins again and again."""
 LARGEST_VALUE = 512 * 1024 * 1024
 """Bytes in one value: the server's default `proto-max-bulk-len`."""
 LARGEST_EVENT = 1000 * 1024 * 1024
@@ -73,10 +77,11 @@ def save_checkpoint(
     """Append a checkpoint with the values that changed.
 
     Takes one round trip, two if a delta was made against a value that the log does not have: then all values are sent whole.
+    With a signer it takes one more if the signer does not know the thread's log.
     Saving the same content under the same id again appends nothing. `ttl` is in ms, 0 for none.
 
     Raises:
-        ValueTooLarge: nothing was written.
+        ValueTooLarge, SignatureInvalid, ThreadBusy: nothing was written.
         LogLost, CorruptEntry: see `projections.log.index.call`.
 
     """
@@ -97,7 +102,8 @@ def save_checkpoint(
         _named(nodes),
     ]
     heads = [keys.head(namespace), keys.head(b"")]
-    for whole in (False, True):
+    whole = False
+    for _ in range(ATTEMPTS):
         prepared = {
             name: cache.prepare(keys.thread, event.namespace, name[0], name[1].encode(), value, whole=whole)
             for name, value in values.items()
@@ -105,13 +111,21 @@ def save_checkpoint(
         base = None if whole else cache.versions(keys.thread, event.namespace)
         events, depth = _events(event, values, prepared, base)
         plain = (part for (channel, _), one in prepared.items() if one.plain for part in (channel.encode(), one.plain))
-        reply = yield from call(keys, SAVE_CHECKPOINT, [*known, *_packed(keys, events), *plain], heads, shared=True)
-        if reply[0] != b"base":
+        knowledge = keys.known()
+        packed = _packed(keys, events, knowledge)
+        reply = yield from call(keys, SAVE_CHECKPOINT, [*known, *packed, *plain], heads, shared=True)
+        if reply[0] == b"unseen":
+            learn(keys, reply[1:])
+        elif reply[0] == b"base" and not whole:
+            whole = True
+        else:
             break
+    else:
+        raise _begun_again(keys)
     if reply[0] == b"same":  # an earlier call saved it, perhaps in another form
         return
     _, *entry_ids, digest = reply
-    keys.note(entry_ids[-1], digest)
+    keys.note(entry_ids[-1], digest, knowledge)
     versions = Versions(event.versions, event.seen)
     cache.know_versions(keys.thread, event.namespace, KnownVersions(versions, entry_ids[-1], event.check, depth))
     sizes = [sum(map(len, fields)) for fields in events]
@@ -171,7 +185,7 @@ def _idempotency_key(
 def save_writes(keys: ThreadKeys, event: WritesSaved, *, ttl: int, about: About) -> Flow[None]:
     """Append writes of a task; writes that change nothing append nothing.
 
-    Takes one round trip. Raises as `save_checkpoint`.
+    Takes one round trip, or two as `save_checkpoint`. Raises as that.
     """
     namespace, checkpoint_id = event.namespace.encode(), event.checkpoint_id.encode()
     writes = event.writes
@@ -188,11 +202,25 @@ def save_writes(keys: ThreadKeys, event: WritesSaved, *, ttl: int, about: About)
         run.encode(),
         _named([write.channel for write in writes]),
         _named(nodes),
-        *_packed(keys, [encode_event(part) for part in spread]),
     ]
-    status, *saved = yield from call(keys, SAVE_WRITES, arguments, [keys.head(namespace), keys.head(b"")], shared=True)
-    if status == b"ok":
-        keys.note(*saved)
+    heads = [keys.head(namespace), keys.head(b"")]
+    for _ in range(ATTEMPTS):
+        knowledge = keys.known()
+        packed = _packed(keys, [encode_event(part) for part in spread], knowledge)
+        status, *saved = yield from call(keys, SAVE_WRITES, [*arguments, *packed], heads, shared=True)
+        if status == b"ok":
+            entry_id, digest = saved
+            keys.note(entry_id, digest, knowledge)
+        if status != b"unseen":
+            return
+        learn(keys, saved)
+    raise _begun_again(keys)
+
+
+def _begun_again(keys: ThreadKeys) -> ThreadBusy:
+    return ThreadBusy(
+        f"Thread {keys.thread.decode()!r} was deleted and written again before each attempt to add a signed event. Call again."
+    )
 
 
 def _named(names: Sequence[str]) -> bytes:
@@ -209,15 +237,18 @@ def _all_counted(*names: str) -> bytes:
     return b"".join(counted(name.encode(errors="replace")) for name in dict.fromkeys(names))
 
 
-def _packed(keys: ThreadKeys, events: Sequence[list[bytes]]) -> list[Argument]:
-    """The number of events, then each as `event_arguments.lua` reads it.
+def _packed(keys: ThreadKeys, events: Sequence[list[bytes]], known: Known | None) -> list[Argument]:
+    """The arguments of some events, signed if the writer has knowledge of the log to sign with.
 
-    Raises `ValueTooLarge`.
+    They are the digest that the writer had seen, the beginning of its seals, the number of events, then each event as
+    `event_arguments.lua` reads it. Raises `ValueTooLarge`.
     """
-    packed: list[Argument] = [len(events)]
+    packed: list[Argument] = [b"", b"", len(events)]
+    if known is not None:
+        packed[:2] = known.digest, known.beginning
     total = 0
     for event in events:
-        fields = keys.signed(event)
+        fields = keys.signed(event, known)
         size = sum(map(len, fields))
         total += size
         if size > LARGEST_VALUE or total > LARGEST_EVENT:

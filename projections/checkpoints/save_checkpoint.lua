@@ -3,18 +3,19 @@
 -- Preludes: eventlog/names, eventlog/log, projections/checkpoints/pending_writes, projections/checkpoints/event_arguments, projections/checkpoints/head_upkeep.
 -- KEYS: those of log.lua; 8 head of the namespace; 9 head of the root namespace.
 -- ARGV: 1 thread; 2 ttl in ms, 0 for none; 3 namespace; 4 checkpoint id; 5 parent id or ''; 6 namespace's sort key;
---   7 checkpoint's sort key; for the feed: 8 source, 9 step, 10 run or '', 11 channels and 12 nodes, counted; 13 number of events,
---   then each as event_arguments.lua says, values beyond a thousand first, the checkpoint last;
+--   7 checkpoint's sort key; for the feed: 8 source, 9 step, 10 run or '', 11 channels and 12 nodes, counted; 13 digest that the
+--   writer had seen, and 14 beginning of its seals, '' for none; 15 number of events, then each as event_arguments.lua says,
+--   values beyond a thousand first, the checkpoint last;
 --   then the channels whose pieces are compressed, each with the piece before compression, for the head.
 -- Reply: {'ok', entry id of each event, digest of the last}; {'same', entry id} if the log has the checkpoint from this very call;
 --   {'base'} if a delta, or the versions, were made against an entry that the log does not have;
---   {'gone', entry id} if the log lacks an entry; {'stale'} or {'lost'} as log.lua says.
+--   {'unseen', ...} as event_arguments.lua says; {'gone', entry id} if the log lacks an entry; {'stale'} or {'lost'} as log.lua says.
 -- Guarantees: writes all of it, or, with any other reply than 'ok', nothing.
 
 local HEAD, ROOT = KEYS[8], KEYS[9]
 local ttl, ns, id, parent, ns_sort_key, sort_key = tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local source, step, run, channels, nodes = ARGV[8], ARGV[9], ARGV[10], ARGV[11], ARGV[12]
-local events, after_events = events_at(14, tonumber(ARGV[13]))
+local events, after_events = events_at(16, tonumber(ARGV[15]))
 local plain = {}
 for i = after_events, #ARGV, 2 do
   plain[ARGV[i]] = ARGV[i + 1]
@@ -64,6 +65,10 @@ local last = newest(ORDER, ns_sort_key)
 local state, why = open(bases, last)
 if not state then
   return { why }
+end
+local strange = unseen(state, ARGV[13], ARGV[14])
+if strange then
+  return strange
 end
 for i, value in ipairs(expected) do
   if state.values[OPENED + i] ~= value then

@@ -3,21 +3,25 @@
 -- Preludes: eventlog/names, eventlog/log, projections/checkpoints/pending_writes, projections/checkpoints/event_arguments.
 -- KEYS: those of log.lua; 8 head of the namespace; 9 head of the root namespace.
 -- ARGV: 1 thread; 2 ttl in ms, 0 for none; 3 namespace; 4 checkpoint id; 5 namespace's sort key; 6 checkpoint's sort key;
---   7 task id, ordered; for the feed: 8 step or '', 9 run or '', 10 channels and 11 nodes, counted; 12 number of events, then each
---   as event_arguments.lua says.
+--   7 task id, ordered; for the feed: 8 step or '', 9 run or '', 10 channels and 11 nodes, counted; 12 digest that the writer had
+--   seen, and 13 beginning of its seals, '' for none; 14 number of events, then each as event_arguments.lua says.
 -- Reply: {'ok', entry id and digest of the last}; {'same'} if the writes change nothing;
---   {'gone', entry id} if the log lacks an entry; {'stale'} or {'lost'} as log.lua says.
+--   {'unseen', ...} as event_arguments.lua says; {'gone', entry id} if the log lacks an entry; {'stale'} or {'lost'} as log.lua says.
 -- Guarantees: writes all of it, or, with any other reply than 'ok', nothing.
 
 local HEAD, ROOT = KEYS[8], KEYS[9]
 local ttl, ns, id, ns_sort_key, sort_key, task = tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local step, run, channels, nodes = ARGV[8], ARGV[9], ARGV[10], ARGV[11]
-local events = events_at(13, tonumber(ARGV[12]))
+local events = events_at(15, tonumber(ARGV[14]))
 
 local last = newest(ORDER, ns_sort_key)
 local state, why = open(nil, last)
 if not state then
   return { why }
+end
+local strange = unseen(state, ARGV[12], ARGV[13])
+if strange then
+  return strange
 end
 
 local head = head_of(HEAD, ns_sort_key, last)

@@ -103,7 +103,7 @@ class Chain:
         self.gaps: list[Gap] = []
         self.gone: dict[int, tuple[int, bytes]] = {}
         """By the last number of each removed range: its first number, and the digest of its last entry."""
-        self._previous = (0, b"")
+        self.previous = (0, b"")
         """Number and digest of the entry before the last."""
 
     def follow(self, entry: Link) -> bool:
@@ -121,7 +121,7 @@ class Chain:
             chained = True
         else:
             self.report("altered", entry_id, sequence, "does not match its digest, or does not follow its predecessor")
-        self._previous = self.sequence, self.digest
+        self.previous = self.sequence, self.digest
         self.sequence, self.digest, self.last = sequence, digest, entry_id
         return chained
 
@@ -154,9 +154,9 @@ class Chain:
 
     def _copy(self, event: ThreadCopied) -> list[tuple[int, int]]:
         copied = event.sequence, event.digest.encode()
-        if self.sequence > self._previous[0] + 1:
+        if self.sequence > self.previous[0] + 1:
             self.gaps[-1].copied = copied  # compared when the removal is read
-        elif copied != self._previous:
+        elif copied != self.previous:
             self.report("altered", self.last, self.sequence, WRONG_COPY)
         return []
 

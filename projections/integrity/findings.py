@@ -8,7 +8,16 @@ from typing import Any, Literal
 __all__ = ["Finding", "Findings", "Kind", "Verified", "text_of"]
 
 Kind = Literal[
-    "altered", "missing", "reordered", "inserted", "truncated", "rolled back", "repeated", "changed", "removed"
+    "altered",
+    "missing",
+    "reordered",
+    "inserted",
+    "truncated",
+    "rolled back",
+    "repeated",
+    "changed",
+    "removed",
+    "other life",
 ]
 
 
@@ -46,6 +55,11 @@ class Verified:
     findings: tuple[Finding, ...]
     unchecked: int = 0
     """Number of signatures that were not checked, because there was no key."""
+    unmarked: int = 0
+    """Number of signatures in `signed` without the mark of a life, since an older version began the thread.
+
+    Entries of an earlier life of the thread are not found among these.
+    """
 
     @property
     def sound(self) -> bool:

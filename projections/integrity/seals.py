@@ -3,8 +3,10 @@
 A seal names the last entry that its writer had seen when it signed, and that entry's digest (see `eventlog.signing`). That entry
 must still be in the log with the same digest, or it must have been removed by order. Otherwise the log was rolled back.
 
-A log may begin after an earlier log of the same thread has ended. A writer that had seen the earlier log names one of that log's
-entries in its first event in the new log. That is not a finding.
+All entries that were signed for one thread must be of one life, and copied entries must be among those that the copy lists.
+
+A log may begin after an earlier log of the same thread has ended. Under seals of version 1, a writer that had seen the earlier log
+names one of that log's entries in its first event in the new log. That is not a finding. Seals with a mark never do so.
 """
 
 from __future__ import annotations
@@ -14,13 +16,14 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from eventlog.events import HistoryPruned, RunsDeleted, ThreadCopied
 from eventlog.flow import Flow
 from eventlog.keys import ThreadKeys
 from eventlog.signing import Seal, Signer
 from projections.integrity.chain import Chain, Link
 from projections.integrity.findings import Finding, Findings, text_of
 from projections.log.pages import digest_at, entry_order
-from projections.log.signatures import name_at
+from projections.log.signatures import NOT_COPIED, OTHER_LIFE, Source, source_at
 
 __all__ = ["Seals"]
 
@@ -28,6 +31,8 @@ RECENT = 1000
 """Number of entries whose digests are kept in memory, to compare them with the entries that writers had seen."""
 USED = 256
 """Numbers of each writer that are kept in memory: calls that are in flight together may arrive in another order."""
+_BOUND = frozenset((b"k", event.kind) for event in (HistoryPruned, RunsDeleted, ThreadCopied))
+"""First fields of events that have seen the entry before them."""
 AHEAD = 1000
 """Ms by which an earlier log is assumed to have been ahead of the clock at most."""
 
@@ -65,7 +70,7 @@ class Seals:
     """
 
     def __init__(
-        self, thread: bytes, signer: Signer, copied: Sequence[tuple[int, bytes]], chain: Chain, findings: Findings
+        self, thread: bytes, signer: Signer, copied: Sequence[Source], chain: Chain, findings: Findings
     ) -> None:
         self._thread = thread
         self._signer = signer
@@ -74,6 +79,14 @@ class Seals:
         self._findings = findings
         self.right = 0
         """Number of signatures that are right."""
+        self.unmarked = 0
+        """Of these, the number of seals without the mark of a life."""
+        self._life: tuple[bytes, bytes] | None = None
+        """The mark of the first entry that was signed for the thread itself, and that entry."""
+        self._beginners: dict[Source | None, bytes] = {}
+        """By source: the writer that began the life."""
+        self._to_bind: list[tuple[Link, Seal]] = []
+        """Removals and ends of copies whose predecessor is not in the log."""
         self._firsts: dict[bytes, bytes] = {}
         """By the thread that entries were signed for: the first of them."""
         self._writers: dict[bytes, _Writer] = {}
@@ -94,7 +107,8 @@ class Seals:
 
     def _examine(self, entry: Link, fields: list[bytes]) -> None:
         entry_id, sequence = entry.entry_id, entry.sequence
-        name = self._name_of(entry_id)
+        source = source_at(self._copied, entry_id)
+        name = self._thread if source is None else source.name
         self._firsts.setdefault(name, entry_id)
         found = self._signer.examine(name, entry_id, fields)
         seal = found.seal
@@ -102,6 +116,10 @@ class Seals:
             self._findings.append(Finding(found.wrong, text_of(entry_id), sequence, found.message))
             return
         self.right += 1
+        self.unmarked += not seal.life
+        self._check_life(entry, seal, source)
+        if seal.life and tuple(fields[:2]) in _BOUND:
+            self._bind(entry, seal)
         sight = _Sight(entry_id, sequence, seal, is_first=seal.writer not in self._writers)
         if not self._writers.setdefault(seal.writer, _Writer()).uses(seal.count):
             problem = (
@@ -112,6 +130,35 @@ class Seals:
             self._compare(sight, self._recent[seal.seen])
         elif seal.seen:
             self._to_look_up.append(sight)
+
+    def _check_life(self, entry: Link, seal: Seal, source: Source | None) -> None:
+        """Compares the life of an entry with that of the others, or a copied entry with the seals that the copy lists."""
+        entry_id, sequence = entry.entry_id, entry.sequence
+        if source is None:
+            self._life = self._life or (seal.life, entry_id)
+        life, first = self._life or (b"", b"")
+        if source is not None and not source.has(seal):
+            self._findings.find("inserted", entry_id, sequence, NOT_COPIED)
+        elif source is None and seal.life != life:
+            problem = f"{OTHER_LIFE}, as it has another mark than entry {text_of(first)}"
+            self._findings.find("other life", entry_id, sequence, problem)
+        elif seal.life and not seal.seen and self._beginners.setdefault(source, seal.writer) != seal.writer:
+            problem = "begins the thread, and so does an entry of another writer"
+            self._findings.find("inserted", entry_id, sequence, problem)
+
+    def _bind(self, entry: Link, seal: Seal) -> None:
+        """Compares the entry that a removal, or the end of a copy, had seen with the one before it."""
+        if entry.sequence != self._chain.sequence:
+            return  # it is out of order, which the chain reports
+        number, digest = self._chain.previous
+        if number == entry.sequence - 1:
+            self._compare_predecessor(entry, seal, digest)
+        else:
+            self._to_bind.append((entry, seal))
+
+    def _compare_predecessor(self, entry: Link, seal: Seal, digest: bytes) -> None:
+        if seal.digest != digest:
+            self._findings.find("inserted", entry.entry_id, entry.sequence, "was signed to come after another entry")
 
     def look_up(self, keys: ThreadKeys) -> Flow[None]:
         """Compares entries that writers had seen long before. A round trip each."""
@@ -136,8 +183,11 @@ class Seals:
 
         `ended` are the threads whose earlier logs have ended, or may have.
         """
+        for entry, seal in self._to_bind:
+            _, digest = self._chain.gone.get(entry.sequence - 1, (0, seal.digest))  # a gap is a finding of the chain
+            self._compare_predecessor(entry, seal, digest)
         for sight, problem in self._problems():
-            if not self._is_of_an_earlier_log(sight, ended):
+            if sight.seal.life or not self._is_of_an_earlier_log(sight, ended):
                 self._findings.find("rolled back", sight.entry_id, sight.sequence, problem)
 
     def _problems(self) -> Iterator[tuple[_Sight, str]]:
@@ -170,4 +220,5 @@ class Seals:
         return seen < entry_order(first) and all(gap.after.entry_id != first for gap in self._chain.gaps)
 
     def _name_of(self, entry_id: bytes) -> bytes:
-        return name_at(self._copied, self._thread, entry_id)
+        source = source_at(self._copied, entry_id)
+        return self._thread if source is None else source.name

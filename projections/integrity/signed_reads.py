@@ -16,14 +16,16 @@ from eventlog.codec import EMPTY, Malformed, base_of, counted_part, is_delta, pa
 from eventlog.errors import CorruptEntry, SignatureInvalid
 from eventlog.events import decode_versions
 from eventlog.flow import Call, Flow, load_script
-from eventlog.keys import ThreadKeys, split_sort_key, value_name
+from eventlog.keys import ThreadKeys, value_name
+from eventlog.printable import printable
+from eventlog.signing import Known
 from projections.integrity.verify import verify_thread
 from projections.log.pages import scan_log
 from projections.log.signatures import Names
 from projections.values.pieces import Pieces
 from projections.values.stored import Ancestor, View
 
-__all__ = ["check_ancestors", "check_bare", "check_views", "read_signed"]
+__all__ = ["check_ancestors", "check_bare", "check_views"]
 
 READ_NAMED = load_script("projections/integrity/read_named")
 AT_ONCE = 50
@@ -37,21 +39,24 @@ class _Entries:
         self.keys = keys
         self.flat: dict[bytes, list[bytes]] = {}
         self._fields: dict[bytes, dict[bytes, bytes]] = {}
-        self._names = Names(keys)
+        self.names = Names(keys)
 
     def fetch(self, wanted: Iterable[bytes]) -> Flow[None]:
         """Fetches entries that were not fetched yet."""
         missing = [entry_id for entry_id in dict.fromkeys(wanted) if entry_id not in self.flat]
         for first in range(0, len(missing), AT_ONCE):
             some = missing[first : first + AT_ONCE]
-            replies = yield Call(READ_NAMED, [self.keys.log], some)
+            asked = b"" if self.names.ends is not None else b"ends"
+            ends, replies = yield Call(READ_NAMED, [self.keys.log], [asked, *some])
+            self.names.ends = ends if asked else self.names.ends
             for entry_id, flat in zip(some, replies, strict=True):
                 if not flat:
+                    named = printable(entry_id.decode(errors="replace"))[:99]
                     raise CorruptEntry(
-                        f"The log of thread {self.keys.thread.decode()!r} lacks entry {entry_id.decode(errors='replace')}. Restore "
-                        "the log from a backup, or delete the thread."
+                        f"The log of thread {self.keys.thread.decode()!r} lacks entry {named}. Restore the log from a backup, or "
+                        "delete the thread."
                     )
-                yield from self._names.check(entry_id, flat)
+                yield from self.names.check(entry_id, flat)
                 self.flat[entry_id] = flat
                 self._fields[entry_id] = paired(flat[4:])
 
@@ -91,7 +96,7 @@ class _Entries:
 
     def check_envelope(self, sort_key: bytes, envelope: bytes) -> None:
         """Checks that an envelope is that of an entry, and agrees with its sort key."""
-        namespace, checkpoint_id, entry_id = split_sort_key(sort_key)
+        namespace, checkpoint_id, entry_id = self.keys.split_sort_key(sort_key)
         self.require(entry_id, envelope == self.field(entry_id, b"e"))
         self.require(entry_id, (namespace, checkpoint_id) == self.named(entry_id))
 
@@ -134,16 +139,16 @@ def read_signed(keys: ThreadKeys, entry_ids: Sequence[bytes]) -> Flow[list[list[
     return [entries.flat[entry_id] for entry_id in entry_ids]
 
 
-def check_views(keys: ThreadKeys, views: Sequence[View], pieces: Pieces) -> Flow[None]:
-    """Checks checkpoints that a script read from the log.
+def check_views(keys: ThreadKeys, views: Sequence[View], pieces: Pieces) -> Flow[Known | None]:
+    """Checks checkpoints that a script read from the log, and returns the life for `ThreadKeys.note`.
 
     A round trip per 50 entries that they come from, and one per base of their versions. None if the thread has no signer.
     Raises `SignatureInvalid` or `CorruptEntry`.
     """
     if keys.signer is None or not views:
-        return
+        return None
     entries = _Entries(keys)
-    yield from entries.fetch_bases(view.entry_id for view in views)
+    yield from entries.fetch_bases([keys.split_sort_key(view.sort_key)[2] for view in views])
     yield from entries.fetch([*pieces.entry_ids(), *(writes[0] for view in views for writes in view.writes)])
     absent: set[tuple[str, bytes]] = set()
     for view in views:
@@ -164,6 +169,7 @@ def check_views(keys: ThreadKeys, views: Sequence[View], pieces: Pieces) -> Flow
             entries.check_writes(writes, (namespace, checkpoint_id))
     if absent:
         yield from _check_absent(keys, absent)
+    return entries.names.known
 
 
 def _check_absent(keys: ThreadKeys, absent: set[tuple[str, bytes]]) -> Flow[None]:
@@ -189,7 +195,7 @@ def check_bare(keys: ThreadKeys, views: Sequence[Sequence[bytes]]) -> Flow[None]
     if keys.signer is None or not views:
         return
     entries = _Entries(keys)
-    yield from entries.fetch(split_sort_key(sort_key)[2] for _, sort_key in views)
+    yield from entries.fetch([keys.split_sort_key(sort_key)[2] for _, sort_key in views])
     for envelope, sort_key in views:
         entries.check_envelope(sort_key, envelope)
 

@@ -6,10 +6,11 @@ Theory of operation.
    account for gaps.
 2. `evidence.py` compares the log with what is known of it elsewhere: index, stream, feed, and digests that were exported.
 3. With keys, `seals.py` checks the signatures. Every entry is signed, for this thread or for the thread that it was copied from, by
-   a writer that uses each of its numbers once. Each entry that a writer had seen is still there, or was removed by order.
+   a writer that uses each of its numbers once, and in one life of the thread. Each entry that a writer had seen is still there, or
+   was removed by order.
 
-A log that agents write to is verified up to its end when verifying began. If there are findings and the log has changed meanwhile
-(pruned, deleted, started over), it is verified once more.
+A log that agents write to is verified up to its end when verifying began. If there are findings and the log or its feed has changed
+meanwhile (pruned, deleted, started over), it is verified once more.
 
 Verifying does not prove these:
 
@@ -35,7 +36,7 @@ from projections.integrity.findings import Findings, Verified, text_of
 from projections.integrity.log_end import LogState, log_end, log_state
 from projections.integrity.seals import Seals
 from projections.log.pages import READ_ENTRIES, entry_order, pages_of
-from projections.log.signatures import sources_of
+from projections.log.signatures import Source, sources_of
 
 __all__ = ["Verification", "verify_thread"]
 
@@ -52,7 +53,7 @@ class Verification:
     Memory: the findings, and what `Chain` and `Seals` keep.
     """
 
-    def __init__(self, thread: str, signer: Signer | None = None, copied: Sequence[tuple[int, bytes]] = ()) -> None:
+    def __init__(self, thread: str, signer: Signer | None = None, copied: Sequence[Source] = ()) -> None:
         self.thread = thread
         self.findings = Findings()
         self.chain = Chain(self.findings.find)
@@ -102,6 +103,7 @@ class Verification:
             0 if self.seals is None else self.seals.right,
             tuple(self.findings),
             self.unchecked,
+            0 if self.seals is None else self.seals.unmarked,
         )
 
 
@@ -124,15 +126,22 @@ def verify_thread(
         ThreadNotFound: the thread has no log, and the feed knows of none that should be there.
 
     """
-    thread = keys.thread.decode()
-    for attempt in range(ATTEMPTS):
-        if attempt or known is None:
-            known = (yield from announced(keys.keyspace, [thread])).get(thread)
+    if known is None:
+        known = yield from _announced(keys)
+    for _ in range(ATTEMPTS):
         before = yield from log_state(keys)
         found = yield from _verified(keys, before, known, expected or {})
-        if found.sound or (yield from log_state(keys)) == before:
+        if found.sound:
+            break
+        known, earlier = (yield from _announced(keys)), known
+        if known == earlier and (yield from log_state(keys)) == before:
             break
     return found
+
+
+def _announced(keys: ThreadKeys) -> Flow[Announced | None]:
+    thread = keys.thread.decode()
+    return (yield from announced(keys.keyspace, [thread])).get(thread)
 
 
 def _verified(keys: ThreadKeys, state: LogState, feed: Announced | None, kept: Mapping[int, str]) -> Flow[Verified]:

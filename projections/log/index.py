@@ -17,6 +17,8 @@ from eventlog.errors import (
     EventLogError,
     LogLost,
     ServerError,
+    ServerFailedCommand,
+    ServerReadOnly,
     ServerUnavailable,
     ThreadBusy,
     ValueTooLarge,
@@ -24,13 +26,14 @@ from eventlog.errors import (
 from eventlog.events import CheckpointSaved, HistoryPruned, Recorded, RunsDeleted, decode_entry
 from eventlog.flow import Argument, Call, Command, Flow, Script, load_script
 from eventlog.keys import ThreadKeys
+from eventlog.printable import printable
 from projections.log.fold import Index, settle
 from projections.log.pages import SCAN, SCAN_BYTES, SCAN_LOG, Entry, has_entry, pages_of
 from projections.log.signatures import Names, signed_page
 from projections.log.staging import StagedIndex, staged_keys
 from projections.values.versions import Versions, overlaid
 
-__all__ = ["call", "check_log", "log_lost", "rebuild_index", "scan"]
+__all__ = ["call", "check_log", "is_of_a_view", "log_lost", "mend", "rebuild_index", "scan"]
 
 CHECK_LOG = load_script("projections/log/check_log")
 STORE_INDEX = load_script("projections/log/store_index")
@@ -64,17 +67,27 @@ def call(
         CorruptEntry: the log holds entries that this package did not write, or lacks some that it did.
 
     """
+    mended = False
     for _ in range(CALLS):
         try:
             reply: Any = yield Call(script, [*keys.all, *more_keys], [keys.thread, *arguments], shared, then)
         except ServerUnavailable as error:
             yield from _explain(keys, arguments, error)
             raise
+        except ServerFailedCommand as error:
+            if mended or not is_of_a_view(error):
+                raise
+            yield from mend(keys, error)
+            mended = True
+            continue
         if then is not None:
             reply = [*reply[0], reply[1]]
         status = reply[0]
         if status == b"stale":
             yield from _rebuild_stale(keys)
+        elif status == b"gone" and not mended:  # perhaps only the index says so
+            yield from mend(keys, _entry_gone(keys, reply))
+            mended = True
         elif status in _ERRORS:
             raise _ERRORS[status](keys, reply)
         else:
@@ -82,6 +95,30 @@ def call(
     raise ThreadBusy(
         f"The index of thread {keys.thread.decode()!r} was changed again and again while it was being rebuilt. Call again later."
     )
+
+
+def is_of_a_view(error: ServerError) -> bool:
+    """Whether a script failed over the contents of a key, which may be a view that another program wrote to.
+
+    A key of another type may be another application's, so it is not a view to be rebuilt.
+    """
+    return "user_script" in str(error) and "WRONGTYPE" not in str(error)
+
+
+def mend(keys: ThreadKeys, error: EventLogError) -> Flow[None]:
+    """Rebuilds index and order from the log, after an error that they may have caused.
+
+    Raises `CorruptEntry` if the log is damaged, or if nothing can be written.
+    """
+    try:
+        yield from rebuild_index(keys)
+    except (AccessDenied, ServerReadOnly):
+        if isinstance(error, CorruptEntry):
+            raise error from None
+        raise CorruptEntry(
+            f"The index or the order of thread {keys.thread.decode()!r} is damaged, and cannot be rebuilt here ({error}) Rebuild "
+            "the thread as a user who may write, or read it by get_tuple_as_of and replay, which need no index."
+        ) from error
 
 
 def _rebuild_stale(keys: ThreadKeys) -> Flow[None]:
@@ -105,9 +142,10 @@ def log_lost(keys: ThreadKeys, _: object = None) -> LogLost:
 
 
 def _entry_gone(keys: ThreadKeys, reply: list[Any]) -> CorruptEntry:
+    named = printable(reply[1].decode(errors="replace"))[:99]
     return CorruptEntry(
-        f"The log of thread {keys.thread.decode()!r} lacks entry {reply[1].decode(errors='replace')}, or an entry that it needs, "
-        "which was not removed by this package. Restore the log from a backup, or delete the thread."
+        f"The log of thread {keys.thread.decode()!r} lacks entry {named}, or an entry that it needs, which was not removed by this "
+        "package. Restore the log from a backup, or delete the thread."
     )
 
 

@@ -11,6 +11,7 @@ from eventlog.keys import Keyspace, PartitionKeys, ThreadKeys
 from projections.log.scan_keys import names_in, shown
 from projections.maintenance.compare import PAGE, Difference, difference, read_views
 from projections.registry.fold import RegistryFold, catch_up, fold_feed
+from projections.registry.foreign import is_thread
 from projections.registry.read import members_with, runs_prefix
 from projections.registry.sizes import sizes_of
 
@@ -39,7 +40,9 @@ def check_registry(keyspace: Keyspace, number: int) -> Flow[list[Difference]]:
         wrong = yield from _confirm(keys, fold, keys.threads, suspects, _thread_score)
         ended = yield from _without_log(keyspace, [member[1:] for member, score in wrong.items() if score is None])
         for member, score in sorted(wrong.items()):
-            if member[1:] not in ended:
+            if not is_thread(member):
+                problems.append(f"threads: {shown(member)!r} is no thread")
+            elif member[1:] not in ended:
                 problems.append(_thread_problem(member, score, _thread_score(fold, member)))
         suspects = _suspects(fold, runs, _run_members(fold), _run_score)
         wrong = yield from _confirm(keys, fold, keys.runs, suspects, _run_score)

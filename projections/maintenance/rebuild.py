@@ -13,7 +13,7 @@ from eventlog.codec import Malformed
 from eventlog.errors import ThreadBusy, ThreadNotFound
 from eventlog.flow import Call, Flow, load_script
 from eventlog.framing import ordered
-from eventlog.keys import Keyspace, ThreadKeys, split_sort_key
+from eventlog.keys import Keyspace, ThreadKeys
 from projections.checkpoints.listing import NEWEST
 from projections.checkpoints.read import READ, STORE_HEAD, Found, damaged
 from projections.log.index import call, check_log, rebuild_index
@@ -64,7 +64,7 @@ def rebuild_thread(keys: ThreadKeys) -> Flow[Rebuilt]:
     else:
         raise _busy(keys)
     for member in newest:
-        heads += yield from _rebuild_head(keys, split_sort_key(member[1:])[0].encode())
+        heads += yield from _rebuild_head(keys, keys.split_sort_key(member[1:])[0].encode())
     return Rebuilt(keys.thread.decode(), index.entries, index.checkpoints, heads)
 
 

@@ -16,6 +16,7 @@ from eventlog.flow import Command, Flow
 from eventlog.framing import split_counted
 from eventlog.keys import PartitionKeys
 from projections.log.scan_keys import names_in
+from projections.registry.foreign import leave_out, thread_ids, time_in
 
 __all__ = ["RegistryFold", "catch_up", "fold_feed", "foreign_pointer"]
 
@@ -101,11 +102,16 @@ def _fold_trimmed(keys: PartitionKeys) -> Flow[RegistryFold]:
     if trimmed is not None and (b"" not in threads or b"" not in runs):
         raise past_lost(keys)
     fold = RegistryFold(last=trimmed or b"", trimmed=trimmed or b"")
-    fold.threads = {name[1:]: int(float(ms)) for name, ms in threads.items() if name}
+    for name, ms in threads.items():
+        for thread in thread_ids(keys.past_threads, [name]):
+            fold.threads[thread] = time_in(keys.past_threads, name, ms)
     for name in runs:
         if name[:1] == b"t":
             size, _, rest = name[1:].partition(b":")
-            fold.runs.setdefault(rest[: int(size)], set()).add(rest[int(size) :])
+            if size.isdigit() and len(size) < 20 and int(size) <= len(rest):
+                fold.runs.setdefault(rest[: int(size)], set()).add(rest[int(size) :])
+            else:
+                leave_out(keys.past_runs, name)
     return fold
 
 

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from eventlog.codec import paired
 from eventlog.flow import Call, Emit, Flow, load_script
-from eventlog.keys import Keyspace, PartitionKeys
+from eventlog.keys import Keyspace
 from projections.registry.fold import fold_feed
-from projections.registry.read import foreign_member, thread_ids
+from projections.registry.foreign import text_ids, thread_ids, time_in
 from projections.registry.sizes import ThreadSize, memory_of, sizes_of
 
 __all__ = ["ThreadInfo", "list_threads"]
@@ -23,8 +23,6 @@ PAGES = (16, 64, 256)
 """Threads in the first, second and any later page of a partition."""
 AT_ONCE = 64
 """Most threads whose sizes are read before the first of them is emitted."""
-LATEST = 253_402_300_799_999
-"""Ms since 1970 at the end of the year 9999."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,29 +130,27 @@ class _Walk:
     def _read(self) -> Flow[None]:
         keys, count = self._keys, PAGES[min(self._pages, len(PAGES) - 1)]
         self._pages += 1
-        page = _ThreadsPage(*(yield Call(THREADS_PAGE, [keys.threads], [self._bound, self._least, self._skip, count])))
+        page = _ThreadsPage(
+            *(yield Call(THREADS_PAGE, [keys.threads], [self._bound, self._least or b"-inf", self._skip, count]))
+        )
         if not page.is_whole and self._pages == 1:
             fold = yield from fold_feed(keys)
-            active = [_Active(-ms, thread, self._number) for thread, ms in fold.threads.items() if ms >= self._least]
+            threads = text_ids(keys.feed, fold.threads)
+            active = [
+                _Active(-ms, thread, self._number) for thread in threads if (ms := fold.threads[thread]) >= self._least
+            ]
             self._buffer.extend(sorted(active))
             self._finished = True
             return
         for member, score in paired(page.flat).items():
-            for thread in thread_ids(keys, [member]):
-                self._buffer.append(_Active(-_ms(keys, score), thread, self._number))
+            for thread in thread_ids(keys.threads, [member]):
+                self._buffer.append(_Active(-time_in(keys.threads, member, score), thread, self._number))
         self._finished = len(page.flat) < 2 * count
         if page.flat:
             bound = page.flat[-1].decode()
             same = page.flat[1::2].count(page.flat[-1])
             self._skip = same + (self._skip if bound == self._bound else 0)
             self._bound = bound
-
-
-def _ms(keys: PartitionKeys, score: bytes) -> int:
-    """The time of a score. Raises `CorruptEntry` for a score that is not a time."""
-    if not 0 <= float(score) <= LATEST:
-        raise foreign_member(keys, f"the score {score.decode()}, which is not a time")
-    return int(float(score))
 
 
 def _described(

@@ -1,19 +1,18 @@
 """Reads which threads there are and which runs wrote to them, without writing.
 
-A view that is missing is folded here from the feed and not stored. `projections.registry.rebuild` stores it.
+A view that is missing is folded here from the feed and not stored. `projections.registry.rebuild` stores it. Members that are no
+ids are left out (`projections.registry.foreign`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from eventlog.errors import CorruptEntry
 from eventlog.flow import Batch, Command, Flow
 from eventlog.framing import counted
-from eventlog.keys import Keyspace, PartitionKeys, ThreadKeys
+from eventlog.keys import Keyspace, ThreadKeys
 from projections.registry.fold import fold_feed
+from projections.registry.foreign import text_ids, thread_ids
 
-__all__ = ["foreign_member", "known_runs", "known_threads", "members_with", "runs_prefix", "thread_ids"]
+__all__ = ["known_runs", "known_threads", "members_with", "runs_prefix"]
 
 
 def known_threads(keyspace: Keyspace) -> Flow[list[bytes]]:
@@ -29,7 +28,10 @@ def known_threads(keyspace: Keyspace) -> Flow[list[bytes]]:
     replies = yield Batch(commands)
     found: list[bytes] = []
     for keys, whole, members in zip(partitions, replies[::2], replies[1::2], strict=True):
-        found += (yield from fold_feed(keys)).threads if whole is None else thread_ids(keys, members)
+        if whole is None:
+            found += text_ids(keys.feed, (yield from fold_feed(keys)).threads)
+        else:
+            found += thread_ids(keys.threads, members)
     return found
 
 
@@ -41,8 +43,8 @@ def known_runs(thread: ThreadKeys) -> Flow[list[bytes]]:
     runs, prefix = thread.shared.runs, runs_prefix(thread)
     whole, members = yield Batch([Command("ZSCORE", runs, [b""]), members_with(runs, prefix)])
     if whole is None:
-        return sorted((yield from fold_feed(thread.shared)).runs.get(thread.thread, ()))
-    return [member[len(prefix) :] for member in members]
+        return sorted(text_ids(thread.shared.feed, (yield from fold_feed(thread.shared)).runs.get(thread.thread, ())))
+    return list(text_ids(runs, (member[len(prefix) :] for member in members)))
 
 
 def runs_prefix(thread: ThreadKeys) -> bytes:
@@ -53,25 +55,3 @@ def runs_prefix(thread: ThreadKeys) -> bytes:
 def members_with(key: bytes, prefix: bytes) -> Command:
     """The command that reads the members of a view with this prefix."""
     return Command("ZRANGEBYLEX", key, [b"[" + prefix, b"(" + prefix + b"\xff"])
-
-
-def thread_ids(keys: PartitionKeys, members: Sequence[bytes]) -> list[bytes]:
-    """The threads in some members of a partition's view.
-
-    Raises `CorruptEntry` for a member that is no thread id.
-    """
-    found = [member[1:] for member in members if member]
-    for thread in found:
-        try:
-            thread.decode()
-        except UnicodeDecodeError as error:
-            raise foreign_member(keys, f"the name {thread!r:.100}") from error
-    return found
-
-
-def foreign_member(keys: PartitionKeys, found: str) -> CorruptEntry:
-    """The error for contents that this package does not write into a view of threads."""
-    return CorruptEntry(
-        f"The view {keys.threads.decode()!r} has {found}, which this package does not write. Rebuild the view with agentlog "
-        "rebuild --all."
-    )

@@ -15,6 +15,7 @@ from eventlog.framing import counted
 from eventlog.keys import Keyspace, PartitionKeys, ThreadKeys
 from projections.log.staging import STAGED_FOR
 from projections.registry.fold import foreign_pointer
+from projections.registry.foreign import text_ids
 from projections.registry.read import known_runs, known_threads, members_with
 
 __all__ = ["rebuild_registry", "runs_of", "threads_of", "threads_of_runs"]
@@ -46,9 +47,10 @@ def threads_of_runs(keyspace: Keyspace, runs: Sequence[str]) -> Flow[dict[bytes,
     for first in range(0, len(wanted), PAGE):
         page = wanted[first : first + PAGE]
         replies = yield Batch([members_with(keys.runs, prefix) for keys, _, prefix in page])
-        for (_, run, prefix), members in zip(page, replies, strict=True):
+        for (keys, run, prefix), members in zip(page, replies, strict=True):
             for member in members:
-                found.setdefault(member[len(prefix) :], set()).add(run)
+                for thread in text_ids(keys.runs, [member[len(prefix) :]]):
+                    found.setdefault(thread, set()).add(run)
     return found
 
 

@@ -7,17 +7,29 @@ the index of that beginning. So it is the thread as it was then, and goes on fro
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from eventlog.attribution import stamp
-from eventlog.codec import content_digest
-from eventlog.errors import CorruptEntry, HistoryGone, InvalidArgument, ThreadBusy, ThreadExists, ThreadNotFound
+from eventlog.codec import Malformed, content_digest
+from eventlog.errors import (
+    CorruptEntry,
+    HistoryGone,
+    InvalidArgument,
+    SignatureInvalid,
+    ThreadBusy,
+    ThreadExists,
+    ThreadNotFound,
+)
 from eventlog.events import ThreadCopied, encode_event
 from eventlog.flow import Argument, Call, Flow, load_script
 from eventlog.keys import Keyspace, ThreadKeys
+from eventlog.signing import Known
 from projections.integrity.chain import WholeChain
+from projections.integrity.verify import verify_thread
 from projections.log.fold import Fold
 from projections.log.index import check_log, rebuild_index, scan
 from projections.log.pages import Entry, entry_order, has_entry, read_entries
-from projections.log.signatures import name_at, sources_of
+from projections.log.signatures import CopiedSeals, source_at, sources_of
 from projections.log.staging import StagedIndex, stage_entries, staged_keys
 from projections.registry.rebuild import runs_of
 from projections.time_travel.moment import Moment
@@ -28,6 +40,10 @@ STORE_COPY = load_script("projections/transfer/store_copy")
 PAGE = 50
 PAGE_BYTES = 4 * 1024 * 1024
 ATTEMPTS = 20
+_NOT_COPIED = (
+    "Nothing was copied. Verify the thread, save what is left with export_threads(..., damaged=True), and restore its log from an "
+    "export or a backup."
+)
 
 
 def copy_thread(
@@ -35,14 +51,17 @@ def copy_thread(
 ) -> Flow[None]:
     """Copies a thread, whole or up to an event, to a thread that does not exist.
 
-    It copies all of it or nothing. Events that are appended to the source meanwhile are not copied.
-    Memory: a page of 50 entries or 4 MiB. Round trips: three per page, and a few more.
+    It copies all of it or nothing. Events that are appended to the source meanwhile are not copied. With a signer, the source is
+    verified, and the event that ends the copy lists the copied seals.
+    Memory: a page of 50 entries or 4 MiB. Round trips: three per page, and a few more; with a
+    signer those of `verify_thread`, too.
 
     Raises:
         ThreadNotFound: the source has no log.
         ThreadExists: the target has a log, and is left unchanged. This very copy, without later events, is no error.
         ThreadBusy: the source was pruned during each attempt.
         CorruptEntry: the source's log is damaged; nothing was copied.
+        SignatureInvalid: it has entries that are not signed as they should; nothing was copied.
         HistoryGone: some of the history up to the event was pruned.
         InvalidArgument: the source has no such event, or no checkpoint up to it.
 
@@ -51,16 +70,19 @@ def copy_thread(
         if not (yield from check_log(source)):
             raise _not_found(source)
         staged = staged_keys(target, b"log", b"index", b"order")
-        index = yield from _stage(source, staged, until)
+        copied = CopiedSeals()
+        index = yield from _stage(source, staged, until, None if source.signer is None else copied)
         if index is None:
             continue
-        signed_for = None
-        if until is not None and source.signer is not None:
+        event = ThreadCopied(source.thread.decode(), index.sequence, index.digest.decode(), stamp())
+        if source.signer is not None:
+            yield from _check_signed(source, index.last)
             signed_for = yield from _signed_for(source, index.last)
             if not (yield from has_entry(source, index.last, index.digest)):
-                continue  # it was removed before the name was read
-        event = ThreadCopied(source.thread.decode(), index.sequence, index.digest.decode(), stamp(), signed_for)
-        fields = target.signed(encode_event(event))
+                continue  # it was removed before the signatures were checked
+            event = replace(event, signed_for=signed_for, life=copied.life.hex(), seals=copied.differences())
+        known = None if target.signer is None else Known.begun(index.last, index.digest)
+        fields = target.signed(encode_event(event), known)
         runs = yield from runs_of(keyspace, source)
         arguments: list[Argument] = [
             target.thread,
@@ -71,7 +93,7 @@ def copy_thread(
             *fields,
             *runs,
         ]
-        (status,) = yield Call(STORE_COPY, [*target.all, *staged], arguments)
+        status, *stored = yield Call(STORE_COPY, [*target.all, *staged], arguments)
         if status == b"stale":
             yield from rebuild_index(target)
         if status in (b"exists", b"stale"):
@@ -79,6 +101,9 @@ def copy_thread(
                 f"Thread {target.thread.decode()!r} exists, so thread {source.thread.decode()!r} was not copied over it. "
                 "Delete it first, or copy to another id."
             )
+        if status == b"ok":
+            entry_id, digest = stored
+            target.note(entry_id, digest, known)
         if status != b"moved":
             return
     raise ThreadBusy(
@@ -86,8 +111,10 @@ def copy_thread(
     )
 
 
-def _stage(source: ThreadKeys, staged: list[bytes], until: Moment | None) -> Flow[StagedIndex | None]:
-    """Stages the source's log and index.
+def _stage(
+    source: ThreadKeys, staged: list[bytes], until: Moment | None, seals: CopiedSeals | None
+) -> Flow[StagedIndex | None]:
+    """Stages the source's log and index, and notes the seals if that is wanted.
 
     Returns None if the log was pruned, deleted or replaced meanwhile, or if the staged keys have expired.
     """
@@ -106,6 +133,8 @@ def _stage(source: ThreadKeys, staged: list[bytes], until: Moment | None) -> Flo
         beyond = len(wanted) < len(entries)
         if not entries or 0 < chain.contradicted_at <= index.sequence:
             return None
+        if seals is not None:
+            _note_seals(source, wanted, seals)
         if wanted:
             yield from stage_entries(staged[0], wanted)
             if not (yield from index.flush()):
@@ -137,10 +166,29 @@ def _folded(entries: list[Entry], chain: WholeChain, index: StagedIndex, until: 
     return entries
 
 
+def _note_seals(source: ThreadKeys, entries: list[Entry], seals: CopiedSeals) -> None:
+    for entry_id, flat in entries:
+        try:
+            seals.add(flat[4:])
+        except Malformed as error:
+            raise SignatureInvalid(
+                f"Thread {source.thread.decode()!r}: Entry {entry_id.decode()} {error}. {_NOT_COPIED}"
+            ) from error
+
+
+def _check_signed(source: ThreadKeys, last: bytes) -> Flow[None]:
+    """Verifies a source up to its last copied entry, since the copy will be signed. Raises `SignatureInvalid`."""
+    found = yield from verify_thread(source)
+    end = entry_order(last)
+    for finding in found.findings:
+        if finding.kind != "truncated" and entry_order(finding.entry_id.encode()) <= end:
+            raise SignatureInvalid(f"Thread {source.thread.decode()!r}: {finding.message}. {_NOT_COPIED}")
+
+
 def _signed_for(source: ThreadKeys, entry_id: bytes) -> Flow[str | None]:
     """The thread that an entry was signed for, None if its log is that thread's."""
-    name = name_at((yield from sources_of(source)), source.thread, entry_id)
-    return None if name == source.thread else name.decode()
+    found = source_at((yield from sources_of(source)), entry_id)
+    return None if found is None else found.name.decode()
 
 
 def _is_met(until: Moment, index: Fold) -> bool:

@@ -11,11 +11,12 @@ from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
-from eventlog.errors import CorruptEntry, LogLost, NewerSchema, ThreadBusy, ThreadNotFound
+from eventlog.errors import CorruptEntry, LogLost, NewerSchema, SignatureInvalid, ThreadBusy, ThreadNotFound
 from eventlog.flow import Emit, Flow, blocking
 from eventlog.keys import Keyspace, ThreadKeys
 from projections.integrity.chain import WholeChain
 from projections.integrity.log_end import LogEnd, log_end
+from projections.integrity.verify import verify_thread
 from projections.log.pages import digest_at, entry_order, read_entries
 from projections.registry.read import known_runs, known_threads
 from projections.transfer.files import ExportFile, Name, PartFile, WrittenThread
@@ -27,6 +28,10 @@ __all__ = ["Exported", "LeftOut", "export_file", "export_thread", "export_to"]
 PAGE = 200
 PAGE_BYTES = 4 * 1024 * 1024
 ATTEMPTS = 20
+_NOT_EXPORTED = (
+    "It was not exported. Verify the thread, and restore its log from an export or a backup. An export with damaged=True "
+    "(--damaged) keeps the evidence."
+)
 
 
 class LeftOut(NamedTuple):
@@ -51,12 +56,13 @@ def export_thread(keys: ThreadKeys, file: PartFile, *, damaged: bool = False) ->
     Emits the work on the file, and `Progress`. The thread ends after all of the log was checked. Events that are appended meanwhile
     are left out. If the log is pruned or replaced meanwhile, the thread is undone, and starts over. With `damaged`, the log is not
     checked.
-    Memory: 200 entries or 4 MiB. Round trips: one per such page, and two more.
+    Memory: 200 entries or 4 MiB. Round trips: one per such page, and two more; with a signer those of `verify_thread`, too.
 
     Raises:
         ThreadNotFound: the thread has no log, or no checkpoints.
         ThreadBusy: the log was pruned during each attempt.
         CorruptEntry, LogLost: the log is damaged, or gone.
+        SignatureInvalid: the thread has a signer, and is not signed as it should be.
 
     """
     thread = keys.thread.decode()
@@ -64,6 +70,8 @@ def export_thread(keys: ThreadKeys, file: PartFile, *, damaged: bool = False) ->
         end = yield from log_end(keys, damaged=damaged)
         if end is None:
             raise _not_found(keys)
+        if keys.signer is not None and not damaged and not (yield from _is_signed(keys, end)):
+            continue
         runs = yield from known_runs(keys)
         digest = end.digest.decode(errors="replace")
         head = ThreadHead(thread, end.sequence, digest, end.entries, tuple(run.decode() for run in runs))
@@ -83,6 +91,14 @@ def export_thread(keys: ThreadKeys, file: PartFile, *, damaged: bool = False) ->
             return written
         yield from blocking(file.undo)
     raise ThreadBusy(f"Thread {thread!r} was pruned again and again while it was being exported. Call again later.")
+
+
+def _is_signed(keys: ThreadKeys, end: LogEnd) -> Flow[bool]:
+    """Whether a log still has this end; then it was verified. Raises `SignatureInvalid`."""
+    found = yield from verify_thread(keys, expected={end.sequence: end.digest.decode(errors="replace")})
+    if not found.sound and (yield from _still_has(keys, end)):
+        raise SignatureInvalid(f"Thread {keys.thread.decode()!r}: {found.findings[0].message}. {_NOT_EXPORTED}")
+    return found.sound
 
 
 def _not_found(keys: ThreadKeys) -> ThreadNotFound:
@@ -157,20 +173,17 @@ def export_file(
 ) -> Flow[Exported]:
     """Writes threads, or all threads, to a file that can be imported, as `export_to` describes."""
     header = Header(int(time.time() * 1000), keyspace.prefix, package_version())
-    file = ExportFile(path, header, overwrite=overwrite, unchecked=damaged)
-    return (yield from export_to(file, keyspace, threads, damaged=damaged, resume=resume))
+    file = ExportFile(path, header, overwrite=overwrite, resume=resume and not damaged)
+    return (yield from export_to(file, keyspace, threads, damaged=damaged))
 
 
-def export_to(
-    file: PartFile, keyspace: Keyspace, threads: Sequence[str] | None, *, damaged: bool, resume: bool = True
-) -> Flow[Exported]:
+def export_to(file: PartFile, keyspace: Keyspace, threads: Sequence[str] | None, *, damaged: bool) -> Flow[Exported]:
     """Writes threads, or all threads, to a file.
 
     Emits the work on the file, and `Progress`.
-    The file is written as its path with ".part" after it, and renamed when it is whole and on the disk. With `resume`, the part of
-    an earlier export of the same prefix is continued after those of its threads whose logs have not moved on. An export of all
-    threads leaves out threads that are deleted before their turn, and threads whose logs are damaged or gone, which `Exported`
-    names. With `damaged`, logs are written unchecked.
+    The file has another name until it is whole and on the disk. The part of an earlier export of the same prefix may be continued
+    after those of its threads whose logs are still the same. An export of all threads leaves out threads that are deleted before
+    their turn, and threads whose logs are damaged or gone, which `Exported` names. With `damaged`, logs are written unchecked.
 
     Raises `FileTaken`, and as `export_thread`.
     """
@@ -178,7 +191,9 @@ def export_to(
         yield from blocking(file.check)
         found = yield from _threads_to_export(keyspace, threads, damaged=damaged)
         written = yield from blocking(file.open_written)
-        kept = (yield from _unchanged(found, written, damaged=damaged)) if resume else []
+        kept = yield from _unchanged(found, written)
+        if keyspace.signer is not None and not damaged:
+            kept = yield from _signed(keyspace, kept)
         yield from blocking(file.resume, kept)
         done = {one.head.thread: one.head.entries for one in kept}
         left_out = []
@@ -190,7 +205,7 @@ def export_to(
                 continue
             try:
                 done[thread] = yield from export_thread(keys, file, damaged=damaged)
-            except (ThreadNotFound, CorruptEntry, LogLost) as error:
+            except (ThreadNotFound, CorruptEntry, LogLost, SignatureInvalid) as error:
                 if threads is not None or isinstance(error, NewerSchema):
                     raise
                 yield from blocking(file.undo)
@@ -202,20 +217,37 @@ def export_to(
     return Exported(len(done), sum(done.values()), tuple(left_out))
 
 
-def _unchanged(
-    threads: Iterable[ThreadKeys], written: Sequence[WrittenThread], *, damaged: bool
-) -> Flow[Sequence[WrittenThread]]:
+def _unchanged(threads: Iterable[ThreadKeys], written: Sequence[WrittenThread]) -> Flow[Sequence[WrittenThread]]:
     """The written threads before the first that has to be written again.
 
-    That is a thread that is not wanted, or whose log has moved on. One round trip each.
+    That is a thread that is not wanted, or one that is not as it is on the server. Its entries are a chain, so they are those of
+    the server if both end with the same digest. Two round trips each.
     """
     wanted = {keys.thread.decode(): keys for keys in threads}
-    for number, (head, _) in enumerate(written):
-        try:
-            end = (yield from log_end(wanted[head.thread], damaged=damaged)) if head.thread in wanted else None
-        except (CorruptEntry, LogLost):
-            end = None
-        if end is None or end.digest != head.digest.encode():
+    for number, (head, last, _) in enumerate(written):
+        keys = wanted.get(head.thread)
+        if keys is None or not (yield from _has_log(keys, head, last)):
+            return written[:number]
+    return written
+
+
+def _has_log(keys: ThreadKeys, head: ThreadHead, last: bytes) -> Flow[bool]:
+    """Whether a thread's log ends as a file says, and has the same number of entries and the same runs."""
+    try:
+        end = yield from log_end(keys)
+    except (CorruptEntry, LogLost):
+        return False
+    if end is None or (end.entry_id, end.entries, end.digest) != (last, head.entries, head.digest.encode()):
+        return False
+    runs = yield from known_runs(keys)
+    return tuple(run.decode() for run in runs) == head.runs
+
+
+def _signed(keyspace: Keyspace, written: Sequence[WrittenThread]) -> Flow[Sequence[WrittenThread]]:
+    """The written threads before the first that has to be written again, since it is not signed as it should be."""
+    for number, (head, *_) in enumerate(written):
+        found = yield from verify_thread(keyspace.thread(head.thread.encode()), expected={head.sequence: head.digest})
+        if not found.sound:
             return written[:number]
     return written
 

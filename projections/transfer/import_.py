@@ -166,6 +166,11 @@ def import_file(keyspace: Keyspace, path: Name, wanted: dict[str, Whole], *, ttl
                     raise _too_slow(keys)
                 done += len(item.entries)
                 yield Emit(Progress(keys.thread.decode(), done, of))
+            elif item != wanted[item.head.thread]:
+                raise ExportUnreadable(
+                    f"File {str(path)!r}: thread {item.head.thread!r} was changed after the file was checked. It was not put in "
+                    "place. Import from a file that nobody else can write to."
+                )
             elif (yield from _put_in_place(path, keys, (staged[0], index), item.head, ttl)):
                 count, entries = count + 1, entries + done
             else:
@@ -235,7 +240,7 @@ def _put_in_place(
         elif status == b"moved":
             raise _too_slow(keys)
         else:
-            keys.note(index.last, index.digest)
+            keys.forget()
             return bool(status == b"ok")
     raise ThreadBusy(f"The index of thread {head.thread!r} was changed again and again. Import again.")
 

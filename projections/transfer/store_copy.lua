@@ -4,7 +4,7 @@
 -- KEYS: those of log.lua, of the target; 8 staged log; 9 staged index; 10 staged order.
 -- ARGV: 1 target thread id; 2 ttl in ms, 0 for none; 3 kind, 4 content digest, 5 number of fields, and fields of the event; then the
 --   runs that wrote to the thread, which the feed's pointer names, too.
--- Reply: {'ok'}; {'moved'} if the staged log is no longer whole; {'same'} if the target is this very copy, with nothing after it;
+-- Reply: {'ok', entry id, digest} of the event; {'moved'} if the staged log is no longer whole; {'same'} if the target is this very copy, with nothing after it;
 --   {'exists'} if the target has another log; {'stale'} if its index does not belong to its log.
 -- Guarantees: the target's keys are created all together or not at all.
 
@@ -43,4 +43,4 @@ announce_staged(copied, 1, views, kind, runs)
 append(copied, content, fields)
 commit(copied)
 put_in_place(runs, ttl)
-return { 'ok' }
+return { 'ok', copied.l, copied.d }

@@ -1,7 +1,7 @@
 """The typer app, the options that all commands share, and their exit codes.
 
     0    fine
-    1    the answer is no, or a bound is exceeded
+    1    the answer is no, a bound is exceeded, or a signature is missing or wrong
     2    bad input: usage, a URL, a name that does not exist (`CallerError`)
     3    the server, the network, or damaged data (`ServerError`); or the output cannot be written
     130  Ctrl-C
@@ -21,6 +21,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from inspect import Parameter, Signature, signature
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -41,6 +42,8 @@ __all__ = ["Command", "Options", "app", "command"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 DISTRIBUTION = "langgraph-checkpoint-redis-streams"
+LONGEST_URL = 16_384
+"""Bytes of a file with a URL, at most."""
 URL, PREFIX_VARIABLE = "REDIS_URL", "AGENTLOG_PREFIX"
 
 
@@ -69,7 +72,7 @@ class Options:
     def server(self) -> str:
         """The URL; raises `BadInput` if there is none."""
         if not self.url:
-            raise BadInput(f"which server? Pass --url redis://host:port/db, or set {URL}.")
+            raise BadInput(f"which server? Pass --url redis://host:port/db or --url-file FILE, or set {URL}.")
         return self.url
 
     def open_feed(self) -> ActivityFeed:
@@ -102,6 +105,41 @@ _Url = Annotated[
     str | None,
     typer.Option("--url", metavar="URL", show_default=False, help=f"The server, as redis://host:port/db. [env: {URL}]"),
 ]
+
+
+def url_in(option: str) -> Callable[[str | None], str | None]:
+    """The callback of an option that names a file: the URL in the file, which no list of processes shows.
+
+    Raises `BadInput`, which never quotes the contents.
+    """
+
+    def read(file: str | None) -> str | None:
+        if file is None:
+            return None
+        try:
+            with Path(file).open("rb") as opened:
+                found = opened.read(LONGEST_URL + 1).strip().decode()
+        except OSError as error:
+            raise BadInput(f"{option} {file!r}: {error.strerror or error}.") from error
+        except ValueError:
+            found = ""
+        if len(found.split()) != 1 or len(found) > LONGEST_URL:
+            raise BadInput(f"{option} {file!r} must have one line, which is a URL.")
+        return found
+
+    return read
+
+
+_UrlFile = Annotated[
+    str | None,
+    typer.Option(
+        "--url-file",
+        metavar="FILE",
+        show_default=False,
+        callback=url_in("--url-file"),
+        help="A file whose one line is the server's URL. It keeps a password out of the list of processes.",
+    ),
+]
 _Prefix = Annotated[
     str | None,
     typer.Option(
@@ -115,6 +153,7 @@ _Json = Annotated[bool, typer.Option("--json", help="One JSON object per line, f
 _Local = Annotated[bool, typer.Option("--local", help="Times in the local zone rather than UTC (not with --json).")]
 _SHARED = [
     Parameter("url", Parameter.KEYWORD_ONLY, default=None, annotation=_Url),
+    Parameter("url_file", Parameter.KEYWORD_ONLY, default=None, annotation=_UrlFile),
     Parameter("prefix", Parameter.KEYWORD_ONLY, default=None, annotation=_Prefix),
     Parameter("json", Parameter.KEYWORD_ONLY, default=False, annotation=_Json),
     Parameter("local", Parameter.KEYWORD_ONLY, default=False, annotation=_Local),
@@ -166,6 +205,7 @@ def start(
     ctx: typer.Context,
     *,
     url: _Url = None,
+    url_file: _UrlFile = None,
     prefix: _Prefix = None,
     json: _Json = False,
     local: _Local = False,
@@ -177,6 +217,7 @@ def start(
         raise typer.Exit
     if ctx.invoked_subcommand is None:
         raise BadInput("no command. Try: agentlog --help")
+    url = url_file or url
     given = {
         "url": os.environ.get(URL) if url is None else url,
         "prefix": os.environ.get(PREFIX_VARIABLE) or PREFIX if prefix is None else prefix,
@@ -205,7 +246,9 @@ def _with_options(function: Callable[..., Any]) -> Callable[..., None]:
     """The function with the shared options as its own; its errors become exit codes."""
 
     def called(**given: Any) -> None:
-        options = Options(**{one.name: given.pop(one.name) for one in _SHARED})
+        shared = {one.name: given.pop(one.name) for one in _SHARED}
+        url = shared.pop("url_file") or shared.pop("url")  # a file was named for this command, after any --url
+        options = Options(**{**shared, "url": url})
         try:
             code = function(options, **given) or 0
         except KeyboardInterrupt:  # typer's versions report it in different ways
@@ -216,6 +259,8 @@ def _with_options(function: Callable[..., Any]) -> Callable[..., None]:
         except (CorruptEntry, SignatureInvalid) as error:
             concerns_a_log = given.get("thread") or given.get("names")  # rather than the feed
             code = output.fail(type(error)(f"{error} {_NEXT}") if concerns_a_log else error, options.url)
+            if isinstance(error, SignatureInvalid):
+                code = 1  # as findings of agentlog verify
         except (EventLogError, BadInput) as error:
             code = output.fail(error, options.url)
         if code:

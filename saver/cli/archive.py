@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from eventlog.printable import word
 from saver.cli.app import Options, command
 from saver.cli.display import counted, showing_progress
 from saver.cli.export import usable
@@ -45,6 +46,6 @@ def archive(
         keys = {"signing_key": signer.key, "accepted_keys": tuple(signer.keys.values())}
     with open_saver(options, must_exist=True, **keys) as saver, usable(file), showing_progress() as progress:
         done = saver.archive_thread(thread, file, keep_last=keep_last, delete=delete, progress=progress)
-    removed = f"{counted(done.removed, 'checkpoint')} removed from thread {thread}"
+    removed = f"{counted(done.removed, 'checkpoint')} removed from thread {word(thread)}"
     text = f"{counted(done.entries, 'event')} in {file}; {removed}."
     options.report(text, {"thread": thread, "file": file, **done._asdict()})

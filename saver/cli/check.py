@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from eventlog.errors import ThreadNotFound
 from eventlog.flow import Flow
 from eventlog.keys import Keyspace, ThreadKeys
+from eventlog.printable import word
 from eventlog.transport.drivers import Runner
+from projections.integrity.verify import verify_thread
 from projections.maintenance.check import Checked, Difference, check_thread
 from projections.maintenance.check_registry import check_registry
 from projections.registry.listing import list_threads
@@ -16,6 +20,7 @@ from saver.cli import output
 from saver.cli.app import Options, command
 from saver.cli.arguments import AllThreads, ThreadNames, chosen
 from saver.cli.display import ShowProgress, counted, showing_progress
+from saver.cli.key_files import KeyFiles, signed, signer_of
 
 __all__ = ["check", "of_each_thread"]
 
@@ -23,13 +28,16 @@ T = TypeVar("T")
 
 
 @command("agentlog check 42", "agentlog check --all --json", "agentlog check --all || page-someone")
-def check(options: Options, thread: ThreadNames = None, *, every: AllThreads = False) -> int:
+def check(options: Options, thread: ThreadNames = None, *, every: AllThreads = False, key_file: KeyFiles = None) -> int:
     """Compares indexes, heads and the registry with the logs.
 
     It only reads, and agents may go on meanwhile. With --all it checks the registry, too. Exit code 1 if something
     differs; agentlog rebuild repairs it, unless a log is damaged.
+
+    With a key, what agentlog verify finds is a difference, too.
     """
     names = chosen(thread, every=every)
+    signer = signer_of(key_file)
     wrong = count = 0
     with options.open_prefix(may_be_empty=every) as (runner, keyspace), showing_progress() as show:
         for number in range(keyspace.partitions if every else 0):
@@ -37,7 +45,8 @@ def check(options: Options, thread: ThreadNames = None, *, every: AllThreads = F
             found = list(runner.run(check_registry(keyspace, number), "the registry"))
             wrong += len(found)
             _report(options, None, found)
-        for checked in of_each_thread(runner, keyspace, names, check_thread, show):
+        work = check_thread if signer is None else partial(_checked, signed(keyspace, signer))
+        for checked in of_each_thread(runner, keyspace, names, work, show):
             count += 1
             wrong += len(checked.differences)
             _report(options, checked, checked.differences)
@@ -46,6 +55,19 @@ def check(options: Options, thread: ThreadNames = None, *, every: AllThreads = F
             f"{counted(count, 'thread')} checked: {counted(wrong, 'difference') if wrong else 'no differences'}."
         )
     return 1 if wrong else 0
+
+
+def _checked(keyspace: Keyspace, keys: ThreadKeys) -> Flow[Checked]:
+    """A thread's check, with the findings of its signatures; `keyspace` has the signer."""
+    checked = yield from check_thread(keys)
+    found = yield from verify_thread(keyspace.thread(keys.thread))
+    return replace(
+        checked,
+        differences=(
+            *checked.differences,
+            *(Difference("log", f"{one.kind}: {one.message}") for one in found.findings),
+        ),
+    )
 
 
 def of_each_thread(
@@ -81,9 +103,8 @@ def _report(options: Options, checked: Checked | None, differences: Sequence[Dif
     """Write the differences of a thread, or of the registry (None)."""
     if not options.json:
         for one in differences:
-            output.line(
-                f"registry: {one.what}" if checked is None else f"thread {checked.thread_id}: {one.view}: {one.what}"
-            )
+            where = "registry" if checked is None else f"thread {word(checked.thread_id)}: {one.view}"
+            output.line(f"{where}: {one.what}")
     elif checked is not None or differences:
         output.json_line(_object(checked, differences))
 

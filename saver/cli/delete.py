@@ -9,7 +9,7 @@ from projections.checkpoints.deletion import delete_thread
 from projections.integrity.log_end import log_end
 from saver.cli.app import Options, command
 from saver.cli.arguments import ThreadNames, Yes, agreed
-from saver.cli.display import counted
+from saver.cli.display import counted, names_of
 
 __all__ = ["delete"]
 
@@ -26,7 +26,7 @@ def delete(options: Options, thread: ThreadNames, *, yes: Yes = False) -> int:
         found = {name: keyspace.thread(text("THREAD", name)) for name in names}
         for name, keys in found.items():
             runner.run(_check_exists(keys), f"thread {name!r}")
-        if not agreed(f"Delete {counted(len(found), 'thread')}, logs and all: {', '.join(names)}?", yes=yes):
+        if not agreed(f"Delete {counted(len(found), 'thread')}, logs and all: {names_of(names)}?", yes=yes):
             return 1
         for name, keys in found.items():
             runner.run(delete_thread(keys), f"thread {name!r}")

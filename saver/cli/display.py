@@ -2,7 +2,7 @@
 
 On a terminal, text is colored and cut to the width; `NO_COLOR` keeps colors out. Elsewhere nothing is cut.
 Text from a server may have been written by anyone. Characters that steer a terminal become escapes, and rich's
-markup is not interpreted.
+markup is not interpreted. An id that would look like two words, or like a field of its own, is shown as its `repr`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from eventlog.printable import word
 from saver.cli.output import SIGNS, Unknown, Unreadable, line, plain, plain_data, write
 from saver.differences import Change
 
@@ -35,7 +36,9 @@ __all__ = [
     "brief",
     "console",
     "counted",
+    "in_a_field",
     "is_terminal",
+    "names_of",
     "rendered",
     "showing_progress",
     "size_text",
@@ -159,6 +162,18 @@ def brief(value: Any, most: int | None = MOST) -> str:
     return f"{text[: most - 16].rstrip()}... ({size_text(len(text))})"
 
 
+def in_a_field(value: Any, most: int) -> str:
+    """A value as `brief` has it, for a line with several fields: quoted if it might look like more of them."""
+    text = brief(value, most)
+    is_json = not isinstance(value, str) and len(text) <= most and text[:1] in {"{", "["}
+    return text if is_json or not any(one in text for one in ';="') else json.dumps(text, ensure_ascii=False)
+
+
+def names_of(names: Iterable[str], between: str = ", ") -> str:
+    """Names in one cell, those that might look like several as their `repr`."""
+    return between.join(word(name, between.strip()) for name in names)
+
+
 def _in_a_line(value: Any) -> str:
     if _is_message(value):
         return _message(value)
@@ -197,13 +212,13 @@ def value_lines(name: str, value: Any, *, full: bool) -> Iterator[str]:
     most = None if full else MOST
     if isinstance(value, list) and value and (full or len(value) <= MOST_ITEMS or any(map(_is_message, value))):
         first = 0 if full else max(0, len(value) - MOST_ITEMS)
-        yield f"{name} ({len(value)})"
+        yield f"{word(name)} ({len(value)})"
         if first:
             yield f"  ... {first} more before; --full shows them"
         for number, item in enumerate(value[first:], first):
             yield f"  [{number}] {brief(item, most)}"
     else:
-        yield f"{name}: {brief(value, most)}"
+        yield f"{word(name)}: {brief(value, most)}"
 
 
 def write_changes(changes: Iterable[Change], *, full: bool, indent: str = "    ") -> None:
@@ -227,9 +242,10 @@ def _change(change: Change, *, full: bool) -> str:
 
 def _path(path: tuple[Any, ...]) -> str:
     """A path such as `messages[3]` or `state.count`."""
-    text = str(path[0])
+    text = word(str(path[0]))
     for part in path[1:]:
-        text += f"[{part}]" if isinstance(part, int) and not isinstance(part, bool) else f".{part}"
+        is_index = isinstance(part, int) and not isinstance(part, bool)
+        text += f"[{part}]" if is_index else f".{word(str(part), '.[')}"
     return text
 
 

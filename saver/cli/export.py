@@ -15,6 +15,7 @@ from saver.cli import output, with_langgraph
 from saver.cli.app import Options, command
 from saver.cli.arguments import chosen
 from saver.cli.display import counted, showing_progress
+from saver.cli.key_files import KeyFiles, signed, signer_of
 from saver.cli.output import BadInput
 
 __all__ = ["export", "usable"]
@@ -36,18 +37,24 @@ def export(
         bool, typer.Option("--damaged", help="Damaged logs too, as evidence; they cannot be imported.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    key_file: KeyFiles = None,
 ) -> int:
     """Writes threads to a file.
 
     It writes their logs, checked and complete. It only reads from the server. Run again after an interruption, it
-    continues after the threads that are already written. Encrypted values stay encrypted. With --all, exit code 1 if
-    damaged logs were left out.
+    continues after the threads that are already written. Encrypted values stay encrypted. Only you can read the file.
+    With --all, exit code 1 if damaged logs were left out.
+
+    With a key it refuses a thread that is not signed as it should be, and with --all leaves it out: exit code 1. With
+    --damaged signatures are not checked.
     """
     *threads, file = names
     wanted = chosen(threads, every=every, how="Pass their ids before the file, or --all.")
     if values and not jsonl:
         raise BadInput("--values goes with --jsonl.")
-    with options.open_prefix() as (runner, keyspace), usable(file), showing_progress() as progress:
+    signer = signer_of(key_file)
+    with options.open_prefix() as (runner, found), usable(file), showing_progress() as progress:
+        keyspace = signed(found, signer)
         if jsonl:
             flow = with_langgraph.json_lines(keyspace, wanted, file, values=values, overwrite=force, damaged=damaged)
         else:

@@ -7,9 +7,10 @@ from dataclasses import asdict
 from eventlog.errors import InvalidArgument
 from eventlog.feed.groups import GroupInfo
 from eventlog.feed.position import Position
+from eventlog.printable import word
 from saver.cli import output
 from saver.cli.app import Options, command
-from saver.cli.display import rendered, table_of
+from saver.cli.display import names_of, rendered, table_of
 from saver.cli.output import time_text
 
 __all__ = ["groups"]
@@ -35,13 +36,16 @@ def groups(options: Options) -> None:
 
 
 def _row(group: GroupInfo, *, local: bool) -> list[str]:
-    filters = "; ".join(f"{name}: {', '.join(values)}" for name, values in group.filters.items())
+    filters = "; ".join(
+        f"{word(name, ':;')}: {', '.join(word(value, ',;') for value in values)}"
+        for name, values in group.filters.items()
+    )
     return [
-        group.name,
+        word(group.name),
         time_text(group.created, local=local),
         _start(group),
         filters or "-",
-        ", ".join(group.members) or "-",
+        names_of(group.members) or "-",
     ]
 
 
@@ -50,5 +54,5 @@ def _start(group: GroupInfo) -> str:
     try:
         Position.parse(group.start)
     except InvalidArgument:
-        return group.start
+        return word(group.start)
     return "at a position"

@@ -9,12 +9,14 @@ from typing import Annotated
 import typer
 
 from eventlog.errors import InvalidArgument
+from eventlog.keys import Keyspace
 from eventlog.signing import Signer, SigningKey
 from saver.cli.output import BadInput
 
-__all__ = ["KeyFiles", "signer_of"]
+__all__ = ["KEY", "KeyFiles", "signed", "signer_of"]
 
 KEY = "AGENTLOG_KEY"
+"""The environment variable with a key."""
 SHORTEST = 16
 """Bytes of the shortest secret."""
 
@@ -42,6 +44,11 @@ def signer_of(paths: list[Path] | None) -> Signer | None:
     if not keys and (given := os.environ.get(KEY)):
         keys = _keys(given.encode(), KEY)
     return Signer(keys[0], keys[1:]) if keys else None
+
+
+def signed(keyspace: Keyspace, signer: Signer | None) -> Keyspace:
+    """A keyspace whose events are checked by a signer, if there is one."""
+    return keyspace if signer is None else Keyspace(keyspace.prefix, keyspace.partitions, signer)
 
 
 def _keys(data: bytes, where: str) -> list[SigningKey]:

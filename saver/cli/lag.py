@@ -15,10 +15,11 @@ from rich.live import Live
 from rich.table import Table
 
 from eventlog.feed.groups import Group, Lag, PartitionLag
+from eventlog.printable import word
 from saver.cli import output
 from saver.cli.app import Command, Options, command
 from saver.cli.arguments import GroupName, seconds
-from saver.cli.display import age_text, console, is_terminal, rendered, table_of
+from saver.cli.display import age_text, console, is_terminal, names_of, rendered, table_of
 from saver.cli.output import time_text
 from saver.cli.tail import ending_on_sigterm
 
@@ -38,9 +39,9 @@ class WithWatch(Command):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Give `--watch` its number."""
         whole = []
-        for word, following in zip(args, [*args[1:], ""], strict=True):
-            whole.append(word)
-            if word == "--watch" and not _NUMBER.fullmatch(following):
+        for each, following in zip(args, [*args[1:], ""], strict=True):
+            whole.append(each)
+            if each == "--watch" and not _NUMBER.fullmatch(following):
                 whole.append(OFTEN)
         return super().parse_args(ctx, whole)
 
@@ -157,8 +158,8 @@ def _shown(options: Options, watch: float | None) -> Iterator[Show]:
 
 
 def _table(found: Lag, title: str | None = None) -> Table:
-    rows = [[one.partition, one.member or "-", *_numbers(one)] for one in found.partitions]
-    total = ["total", ", ".join(found.members) or "-", *_numbers(found)]
+    rows = [[one.partition, word(one.member or "") or "-", *_numbers(one)] for one in found.partitions]
+    total = ["total", names_of(found.members) or "-", *_numbers(found)]
     columns = [(name, "left" if name in NAMES[:2] else "right") for name in NAMES]
     made = table_of(columns, [*rows, total], last_is_total=True)
     made.title, made.title_justify, made.title_style = title, "left", ""

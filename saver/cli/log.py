@@ -6,9 +6,12 @@ from typing import Annotated
 
 import typer
 
+from eventlog.errors import CorruptEntry
 from saver.cli import output
 from saver.cli.app import Options, command
 from saver.cli.arguments import Full, Limit, Namespace, NoValues, Since, ThreadName, Until, bounds
+from saver.cli.key_files import KeyFiles, signer_of
+from saver.cli.marks import Marks
 from saver.cli.output import BadInput
 from saver.cli.thread_log import opened
 from saver.cli.timeline import KINDS, RowWriter, rows_of
@@ -37,11 +40,14 @@ def log(
     full: Full = False,
     no_values: NoValues = False,
     limit: Limit = None,
-) -> None:
+    key_file: KeyFiles = None,
+) -> int:
     """Prints the history of a thread.
 
     It prints a line for each checkpoint, each task's writes and each removal, oldest first: time, number, kind, step,
     source, checkpoint, nodes, channels, namespace, stamps. It only reads the log.
+
+    With a key it marks each event that is not signed as it should be. Exit code 1 if there is one in the log.
     """
     if unknown := set(kind or ()) - set(KINDS):
         raise BadInput(f"--kind {min(unknown)!r:.100} is none of {', '.join(KINDS)}.")
@@ -49,13 +55,23 @@ def log(
         raise BadInput("--patch shows values; leave --no-values out.")
     after, last = bounds(options, since, until, thread)
     shown = 0
+    signer = signer_of(key_file)
     with opened(options, thread) as thread_log:
+        marks = Marks(thread_log, signer)
         writer = RowWriter(options, full=full)
-        for row in rows_of(thread_log, after, last, namespace=namespace, patch=patch, values=not no_values):
-            if not kind or row.kind in kind:
-                writer.write(row)
-                shown += 1
-                if shown == limit:
-                    return
-    if not shown:
-        output.note(f"Thread {thread!r} has no such events: see agentlog log without options.")
+        try:
+            for row in rows_of(thread_log, after, last, namespace=namespace, patch=patch, values=not no_values):
+                if marks.last is not None and row.recorded.sequence > marks.last:
+                    break  # it was appended since the log was verified
+                if not kind or row.kind in kind:
+                    marks.mark(row)
+                    writer.write(row)
+                    shown += 1
+                    if shown == limit:
+                        break
+        except CorruptEntry:
+            marks.report()
+            raise
+        if not shown:
+            output.note(f"Thread {thread!r} has no such events: see agentlog log without options.")
+        return marks.report()

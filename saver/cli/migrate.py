@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from eventlog.errors import EventLogError
+from eventlog.printable import word
 from saver.cli import output, with_langgraph
-from saver.cli.app import Options, command
+from saver.cli.app import Options, command, url_in
 from saver.cli.arguments import ThreadOptions
 from saver.cli.display import counted, showing_progress
 from saver.cli.output import BadInput
@@ -22,18 +23,28 @@ __all__ = ["migrate"]
 
 @command(
     "agentlog migrate --from sqlite:///checkpoints.sqlite --url redis://localhost:6379/0",
-    "agentlog migrate --from postgresql://user@host/db --thread 42",
+    "agentlog migrate --from-file source-url --url-file target-url --thread 42",
     "agentlog migrate --from valkey://localhost:6379 --verify-only --json",
 )
 def migrate(
     options: Options,
     *,
     source: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--from", metavar="SOURCE", help=f"The saver to copy from: {', '.join(SOURCES)}.", show_default=False
         ),
-    ],
+    ] = None,
+    source_file: Annotated[
+        str | None,
+        typer.Option(
+            "--from-file",
+            metavar="FILE",
+            help="A file whose one line is the SOURCE, with its password.",
+            show_default=False,
+            callback=url_in("--from-file"),
+        ),
+    ] = None,
     thread: ThreadOptions = None,
     verify_only: Annotated[bool, typer.Option("--verify-only", help="Compare, and copy nothing.")] = False,
 ) -> int:
@@ -42,6 +53,9 @@ def migrate(
     Run again, it completes an interrupted copy. The source is only read. Exit code 1 if there is a difference.
     """
     options.server()
+    source = source_file or source
+    if source is None:
+        raise BadInput("copy from where? Pass --from SOURCE or --from-file FILE.")
     try:
         with showing_progress() as show:
 
@@ -79,9 +93,9 @@ def _report(options: Options, done: Migrated) -> None:
 
 
 def _difference(one: Difference) -> str:
-    where = f"thread {one.thread_id}"
+    where = f"thread {word(one.thread_id)}"
     if one.namespace:
-        where += f", namespace {one.namespace}"
+        where += f", namespace {word(one.namespace)}"
     if one.checkpoint_id:
-        where += f", checkpoint {one.checkpoint_id}"
+        where += f", checkpoint {word(one.checkpoint_id)}"
     return f"{where}: {one.what}"

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, unquote
 
 from eventlog.errors import CallerError
+from eventlog.printable import printable as plain
 from saver.differences import Change
 
 __all__ = [
@@ -99,13 +100,6 @@ def drop_output() -> None:
         os.close(nowhere)
 
 
-def plain(text: str) -> str:
-    r"""Text with escapes such as `\x1b` for characters that cannot be printed."""
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
-
-
 def line(text: str) -> None:
     """Write a line for people."""
     write(plain(text) + "\n")
@@ -132,7 +126,8 @@ def note(text: str) -> None:
 
 def complain(text: str, url: str | None = None) -> None:
     """Write an error to stderr in one line, without passwords."""
-    note("agentlog: " + " ".join(redacted(text, url).split()))
+    lines = redacted(text, url).splitlines()  # blanks stay, since an id may have several
+    note("agentlog: " + " ".join(filter(None, map(str.strip, lines))))
 
 
 def fail(error: BaseException, url: str | None = None) -> int:

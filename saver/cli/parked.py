@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from eventlog.feed.groups import Group, Parked
+from eventlog.printable import word
 from saver.cli import output
 from saver.cli.app import Options, command
 from saver.cli.arguments import GroupName
@@ -76,7 +77,8 @@ def unpark(
 def _row(one: Parked, *, local: bool) -> list[object]:
     since = time_text(one.since, local=local)
     activity = one.activity
-    return [since, one.thread_id, activity.kind, activity.step, one.attempts, one.waiting, one.member, one.error]
+    names = [word(name) for name in (one.thread_id, activity.kind)]
+    return [since, *names, activity.step, one.attempts, one.waiting, word(one.member), one.error]
 
 
 def _object(one: Parked) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from projections.time_travel.moment import time_of
 from saver.cli import output
 from saver.cli.app import Options, command
 from saver.cli.arguments import Full, Namespace, Since, ThreadName, Until, bounds
+from saver.cli.key_files import KeyFiles, signer_of
 from saver.cli.output import BadInput
 from saver.cli.thread_log import opened
 from saver.cli.timeline import RowWriter, rows_of
@@ -34,17 +35,21 @@ def replay(
     until: Until = None,
     namespace: Namespace = None,
     full: Full = False,
+    key_file: KeyFiles = None,
 ) -> None:
     """Plays the history of a thread.
 
     It prints each event with its changes, at the pace of the events, faster, slower, or step by step. It only reads
     the log.
+
+    With a key it refuses a log if anything up to the end is not signed as it should be: exit code 1.
     """
     factor = _factor(speed)
     after, last = bounds(options, since, until, thread)
     if step and (sys.stdin is None or not sys.stdin.readable()):
         raise BadInput("--step needs a terminal, or lines, on stdin.")
-    with opened(options, thread) as log:
+    with opened(options, thread, signer_of(key_file)) as log:
+        log.require_signed(last)
         writer = RowWriter(options, full=full)
         before = None
         for row in rows_of(log, after, last, namespace=namespace, patch=True):
@@ -55,6 +60,7 @@ def replay(
             elif before is not None:
                 sleep(min((came - before).total_seconds() / factor, LONGEST))
             before = came
+            row.signature = log.mark().get("signature", "")
             writer.write(row)
             output.flush()
 

@@ -10,6 +10,7 @@ import typer
 from eventlog.codec import Keyframe
 from eventlog.errors import EventGone
 from eventlog.events import CheckpointSaved
+from eventlog.printable import word
 from projections.time_travel.cursor import Cursor
 from projections.time_travel.moment import FORMS, Moment, time_of
 from projections.time_travel.past import Unavailable
@@ -18,10 +19,15 @@ from saver.cli import output
 from saver.cli.app import Options, command
 from saver.cli.arguments import STATE, Full, Namespace, NoValues, ThreadName, typed_moment
 from saver.cli.display import MOST, brief, value_lines
+from saver.cli.key_files import KeyFiles, signer_of
 from saver.cli.output import BadInput, plain_data, time_text
 from saver.cli.thread_log import ThreadLog, opened
+from saver.cli.timeline import stamps_object
 
 __all__ = ["show"]
+
+LINES = {"checkpoint", "namespace", "parent", "saved", "stamps"}
+"""Lines that are not of the metadata."""
 
 
 @command(
@@ -45,29 +51,33 @@ def show(
     ] = None,
     full: Full = False,
     no_values: NoValues = False,
+    key_file: KeyFiles = None,
 ) -> int:
     """Shows a state of a thread.
 
     It shows values, pending writes, metadata and stamps: of the latest checkpoint, of the named one, or of the latest
     one as of a moment. Exit code 1 if there is none, 3 if the log was altered up to there. It writes nothing.
+
+    With a key it refuses a state if anything up to there is not signed as it should be: exit code 1.
     """
     if checkpoint is not None and at is not None:
         raise BadInput("which state? Pass either CHECKPOINT or --at.")
     when = typed_moment(options, at, "--at", thread)
-    with opened(options, thread) as log:
+    with opened(options, thread, signer_of(key_file)) as log:
         stored = _stored(log, namespace or "", checkpoint, when)
         if stored is None:
             output.complain(
                 f"thread {thread!r} has no checkpoint" + (f" in namespace {namespace!r}" if namespace else "")
             )
             return 1
+        latest = checkpoint is None and when is None
+        log.require_signed(None if latest else stored.entry_id)
         shown = _Shown(log, stored, values=not no_values)
         if options.json:
             output.json_line(shown.object())
         else:
             for line in shown.lines(local=options.local, full=full):
                 output.line(line)
-        latest = checkpoint is None and when is None
         return 0 if log.is_whole(None if latest else stored.entry_id) else 3
 
 
@@ -107,7 +117,8 @@ class _Shown:
             "id": stored.entry_id.decode(),
             "time": self._time,
             "metadata": plain_data(self._metadata),
-            "audit": plain_data(self._stamps),
+            "audit": stamps_object(self._stamps),
+            **self._log.mark(),
         }
         if self._values:
             found["values"] = plain_data(self._log.values.all(stored))
@@ -120,28 +131,30 @@ class _Shown:
     def lines(self, *, local: bool, full: bool) -> Iterator[str]:
         """The checkpoint for people."""
         stored = self._stored
-        yield f"checkpoint  {stored.checkpoint_id}"
+        yield f"checkpoint  {word(stored.checkpoint_id)}"
         if stored.namespace:
-            yield f"namespace   {stored.namespace}"
-        yield f"parent      {stored.parent_id or '-'}"
+            yield f"namespace   {word(stored.namespace)}"
+        yield f"parent      {word(stored.parent_id or '') or '-'}"
         yield f"saved       {time_text(self._time, local=local)}  entry {stored.entry_id.decode()}"
         for name, value in self._metadata.items():
             if value not in (None, {}, []):
-                yield f"{name:<11} {brief(value)}"
+                yield f"{word(f'metadata.{name}' if name in LINES else name):<11} {brief(value)}"
+        if self._stamps:
+            yield "stamps"
         for name, value in self._stamps.items():
-            yield f"{name:<11} {brief(value)}"
+            yield f"  {word(name):<9} {brief(value)}"
         yield ""
         for channel, kept in stored.values.items():
             if self._values:
                 yield from value_lines(channel, self._log.values.one(channel, kept), full=full)
             else:
-                yield f"{channel}: <{kept.type}, {len(kept.data)} B>"
+                yield f"{word(channel)}: <{kept.type}, {len(kept.data)} B>"
         if stored.writes:
             yield ""
             yield f"pending writes ({len(stored.writes)})"
             for task, _, channel, value in self._writes():
                 text = f": {brief(value, None if full else MOST)}" if self._values else ""
-                yield f"  {task[:8]} {channel}{text}"
+                yield f"  {word(task[:8])} {word(channel)}{text}"
 
     def _writes(self) -> Iterator[tuple[str, str, str, Any]]:
         """Task, path, channel and value of each pending write."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -19,11 +20,13 @@ from eventlog.feed.feed import ActivityFeed
 from eventlog.feed.position import Position
 from eventlog.feed.reading import Start
 from eventlog.feed.tail import Tail
+from eventlog.printable import word
 from projections.time_travel.moment import parsed_time
 from saver.cli import output
 from saver.cli.app import Options, command
 from saver.cli.arguments import Limit
-from saver.cli.display import KIND_STYLES, Field, Lines
+from saver.cli.display import KIND_STYLES, Field, Lines, names_of
+from saver.cli.key_files import KEY
 from saver.cli.output import BadInput, time_text
 
 __all__ = ["ending_on_sigterm", "tail"]
@@ -75,6 +78,8 @@ def tail(
     With --json a line also has its position in the feed, and --from continues after it.
     """
     begin = _start(start if start is not None else ("now" if follow else "beginning"), options)
+    if os.environ.get(KEY):
+        output.note("The feed's pointers are not signed. agentlog log THREAD marks the events of a thread.")
     with options.open_feed() as feed, ending_on_sigterm(follow):
         filters = {"kinds": kind, "thread": thread, "namespace": namespace, "node": node}
         activities = _begun(feed, begin, follow=follow, **{name: some or None for name, some in filters.items()})
@@ -133,8 +138,9 @@ def _show(options: Options) -> Callable[[Activity], None]:
 
     def show(activity: Activity) -> None:
         step = "" if activity.step is None else str(activity.step)
-        names = [",".join(activity.nodes), activity.namespace, ",".join(activity.channels)]
-        cells = [time_text(activity.time, local=options.local), activity.thread_id, activity.kind, step, *names]
+        names = [names_of(activity.nodes, ","), word(activity.namespace), names_of(activity.channels, ",")]
+        time = time_text(activity.time, local=options.local)
+        cells = [time, word(activity.thread_id), word(activity.kind), step, *names]
         lines.write(cells, kind=KIND_STYLES.get(activity.kind, ""))
 
     return show

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from eventlog.errors import CorruptEntry, SignatureInvalid
 from eventlog.flow import Flow
 from eventlog.keys import ThreadKeys, text
+from eventlog.signing import Signer
 from eventlog.transport.drivers import Runner
+from projections.integrity.findings import Finding
 from projections.integrity.verify import verify_thread
 from projections.log.pages import entry_order
 from projections.time_travel.moment import Moment, moment_of
@@ -18,15 +20,18 @@ from projections.time_travel.past import Past, Unavailable
 from projections.time_travel.replay import state_as_of
 from projections.values.stored import StoredCheckpoint
 from saver.cli.app import Options
+from saver.cli.key_files import signed
 from saver.cli.output import BadInput, complain
 from saver.cli.with_langgraph import values_of
 
 if TYPE_CHECKING:
     from saver.cli.values import Values
 
-__all__ = ["ThreadLog", "opened"]
+__all__ = ["RIGHT", "ThreadLog", "opened"]
 
 T = TypeVar("T")
+RIGHT = "right"
+"""The mark of an event whose signature is right."""
 
 
 @dataclass(frozen=True)
@@ -69,15 +74,35 @@ class ThreadLog:
         return past
 
     def is_whole(self, upto: bytes | None) -> bool:
-        """Whether the log is unaltered up to an entry (None: all of it); reports findings."""
-        found = self.run(verify_thread(self.keys)).findings
-        if upto is not None:  # the missing end of a log comes after it
-            end = entry_order(upto)
-            found = tuple(one for one in found if one.kind != "truncated" and entry_order(one.entry_id.encode()) <= end)
+        """Whether the log is unaltered up to an entry (None: all of it); reports findings.
+
+        With a key, `require_signed` has found out.
+        """
+        found = [] if self.keys.signer is not None else self._findings(_up_to(upto))
         if found:
-            more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-            complain(f"the log of thread {self.thread!r} was altered: {found[0].message}{more}. See agentlog verify.")
+            complain(f"the log of thread {self.thread!r} was altered: {_first(found)}. See agentlog verify.")
         return not found
+
+    def require_signed(self, upto: bytes | Moment | None) -> None:
+        """With a key, refuses a log that is altered or not signed up to an entry or a moment (None: all of it).
+
+        Raises `SignatureInvalid`.
+        """
+        if self.keys.signer is None:
+            return
+        found = self._findings(upto if isinstance(upto, Moment) else _up_to(upto))
+        if found:
+            raise SignatureInvalid(f"Thread {self.thread!r}: {_first(found)}. Nothing of it was deserialized.")
+
+    def mark(self) -> dict[str, str]:
+        """The mark of output whose signatures `require_signed` found right; nothing without a key."""
+        return {} if self.keys.signer is None else {"signature": RIGHT}
+
+    def _findings(self, upto: Moment | None) -> list[Finding]:
+        found = self.run(verify_thread(self.keys)).findings
+        if upto is None:
+            return list(found)
+        return [one for one in found if one.kind != "truncated" and _covers(upto, one)]  # an end is after it
 
     def as_of(self, namespace: str, when: Moment) -> StoredCheckpoint | None:
         """The latest checkpoint as of a moment."""
@@ -103,6 +128,7 @@ class ThreadLog:
         found = [prefix] if prefix in ids else [one for one in ids if one.startswith(prefix)]
         where = f"thread {self.thread!r}" + (f", namespace {namespace!r}" if namespace else "")
         if not found:
+            self.require_signed(None)  # it may be after an event that was refused
             raise BadInput(f"{where} has no checkpoint whose id begins with {prefix!r:.100}. agentlog log lists them.")
         if len(found) > 1:
             raise BadInput(
@@ -117,9 +143,28 @@ class ThreadLog:
         return state
 
 
+def _up_to(entry_id: bytes | None) -> Moment | None:
+    return None if entry_id is None else moment_of(entry_id.decode())
+
+
+def _covers(moment: Moment, finding: Finding) -> bool:
+    """Whether a finding is of an entry up to a moment; one of an entry with an odd id or number is."""
+    ms, number = entry_order(finding.entry_id.encode())[0], finding.sequence
+    return number <= moment.sequence if moment.sequence is not None else ms <= (moment.ms or 0)
+
+
+def _first(findings: Sequence[Finding]) -> str:
+    more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
+    return f"{findings[0].message}{more}"
+
+
 @contextmanager
-def opened(options: Options, thread: str) -> Iterator[ThreadLog]:
-    """The log of a thread; raises `ThreadNotFound` for an empty prefix."""
+def opened(options: Options, thread: str, signer: Signer | None = None) -> Iterator[ThreadLog]:
+    """The log of a thread, whose signatures are checked if there is a signer.
+
+    Raises `ThreadNotFound` for an empty prefix.
+    """
     text("THREAD", thread)
     with options.open_prefix() as (runner, keyspace):
-        yield ThreadLog(thread, keyspace.thread(thread.encode()), values_of(thread), runner, options)
+        keys = signed(keyspace, signer).thread(thread.encode())
+        yield ThreadLog(thread, keys, values_of(thread), runner, options)

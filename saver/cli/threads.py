@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from eventlog.flow import Flow
+from eventlog.printable import word
 from projections.registry.listing import ThreadInfo, list_threads
 from projections.time_travel.moment import parsed_time
 from saver.cli import output
@@ -61,7 +62,7 @@ def threads(
 def _cells(info: ThreadInfo, *, local: bool) -> list[str]:
     return [
         time_text(info.last_activity, local=local),
-        info.thread_id,
+        word(info.thread_id),
         str(info.events),
         "unknown" if info.checkpoints is None else str(info.checkpoints),
         str(len(info.namespaces)),

@@ -18,6 +18,7 @@ from eventlog.events import (
     ValuesSaved,
     WritesSaved,
 )
+from eventlog.printable import word
 from projections.checkpoints.read import damaged
 from projections.time_travel.moment import Moment, time_of
 from projections.time_travel.past import Past, State
@@ -26,13 +27,13 @@ from projections.values.pieces import assemble
 from projections.values.stored import StoredCheckpoint
 from saver.cli import display, output
 from saver.cli.app import Options
-from saver.cli.display import Field, Lines, brief
+from saver.cli.display import Field, Lines, in_a_field, names_of
 from saver.cli.output import plain_data, time_text
-from saver.cli.thread_log import ThreadLog
+from saver.cli.thread_log import RIGHT, ThreadLog
 from saver.differences import Change, differences
 from saver.nodes import NOTHING, SENDS, Known, nodes_of, targets, writer_of
 
-__all__ = ["KINDS", "Row", "RowWriter", "rows_of"]
+__all__ = ["KINDS", "Row", "RowWriter", "rows_of", "stamps_object"]
 
 KINDS = ("checkpoint", "writes", "copied", "pruned", "runs_deleted")
 INTERRUPT, ERROR = "__interrupt__", "__error__"
@@ -40,7 +41,7 @@ KEPT = 64
 """Checkpoints whose nodes' versions are remembered."""
 STATES_KEPT = 4
 """States that are remembered to compare the next ones with."""
-_STAMPS = ("actor", "reason", "trace_id", "span_id")
+_STAMPS = ("actor", "actor_source", "reason", "reason_source", "trace_id", "span_id")
 """Stamps that are shown first."""
 
 
@@ -64,6 +65,8 @@ class Row:
     audit: Mapping[str, Any] = field(default_factory=dict)
     changes: list[Change] | None = None
     """None where they are not asked for, or the state before is missing."""
+    signature: str = ""
+    """With a key, RIGHT or the problem with the event's signature."""
 
     @property
     def kind(self) -> str:
@@ -81,22 +84,36 @@ class Row:
             "checkpoint_id": self.checkpoint_id,
             "parent_id": self.parent_id,
         }
-        for name in ("step", "source", "nodes", "channels", "marks", "interrupts", "errors", "audit"):
+        for name in ("step", "source", "nodes", "channels", "marks", "interrupts", "errors"):
             found[name] = plain_data(getattr(self, name))
+        found["audit"] = stamps_object(self.audit)
         if self.effect:
             found["what"] = self.effect
+        if self.signature:
+            found["signature"] = self.signature
         if self.changes is not None:
             found["changes"] = [output.change_object(one) for one in self.changes]
         return found
 
     def notes(self) -> str:
         """Marks, stamps, interrupts and errors in a line."""
-        parts = [f"fork of {self.parent_id}" if one == "fork" else one for one in self.marks]
-        parts += [f"{name}={brief(self.audit[name], 60)}" for name in _STAMPS if name in self.audit]
-        parts += [f"interrupt: {brief(_questions(one), 80)}" for one in self.interrupts]
-        parts += [f"error: {brief(one, 80)}" for one in self.errors]
-        parts += [f"{name}={brief(one, 60)}" for name, one in self.audit.items() if name not in _STAMPS]
-        return "; ".join(part for part in (self.effect, *parts) if part)
+        parts = [f"fork of {word(self.parent_id or '', ';')}" if one == "fork" else one for one in self.marks]
+        parts += [_stamp(name, self.audit[name]) for name in _STAMPS if name in self.audit]
+        parts += [f"interrupt: {in_a_field(_questions(one), 80)}" for one in self.interrupts]
+        parts += [f"error: {in_a_field(one, 80)}" for one in self.errors]
+        parts += [_stamp(name, one) for name, one in self.audit.items() if name not in _STAMPS]
+        wrong = f"signature: {self.signature}" if self.signature not in ("", RIGHT) else ""
+        return "; ".join(part for part in (wrong, self.effect, *parts) if part)
+
+
+def _stamp(name: str, value: Any) -> str:
+    return f"{word(name, '=;')}={in_a_field(value, 60)}"
+
+
+def stamps_object(stamps: Mapping[str, Any]) -> Any:
+    """Stamps as JSON has them, with the source of the actor: "audit" for a block, or "metadata"."""
+    source = {"actor_source": stamps.get("actor_source", "audit")} if "actor" in stamps else {}
+    return plain_data({**stamps, **source})
 
 
 def _questions(interrupts: Any) -> Any:
@@ -168,7 +185,9 @@ class _Rows:
         elif isinstance(event, ThreadCopied):
             row.effect = f"copied from {event.source!r}, up to its event {event.sequence}"
         elif isinstance(event, (HistoryPruned, RunsDeleted)):
-            why = ", ".join(event.runs) if isinstance(event, RunsDeleted) else event.strategy
+            why = ", ".join(
+                word(one, ",:;") for one in (event.runs if isinstance(event, RunsDeleted) else [event.strategy])
+            )
             row.effect = f"{why}: {len(event.removed.dropped)} checkpoints"
         return row
 
@@ -303,10 +322,11 @@ class RowWriter:
             output.json_line(row.object())
             return
         time = time_text(time_of(row.recorded.entry_id), local=self._options.local)
-        step = "" if row.step is None else str(row.step)
-        source = "" if row.source is None else str(row.source)
-        cells = [time, str(row.recorded.sequence), row.kind, step, source, row.checkpoint_id or ""]
-        cells += [", ".join(row.nodes), ", ".join(row.channels), row.namespace or "", row.notes()]
-        notes = "red" if row.errors else "magenta" if row.interrupts else ""
+        step = "" if row.step is None else word(str(row.step))
+        source = "" if row.source is None else word(str(row.source))
+        cells = [time, str(row.recorded.sequence), row.kind, step, source, word(row.checkpoint_id or "")]
+        cells += [names_of(row.nodes), names_of(row.channels), word(row.namespace or ""), row.notes()]
+        wrong = row.errors or row.signature not in ("", RIGHT)
+        notes = "red" if wrong else "magenta" if row.interrupts else ""
         self._lines.write(cells, kind=display.KIND_STYLES.get(row.kind, ""), notes=notes)
         display.write_changes(row.changes or (), full=self._full)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from eventlog.feed.trimming import HeldBack
+from eventlog.printable import word
 from projections.time_travel.moment import duration_of
 from saver.cli import output
 from saver.cli.app import Options, command
@@ -71,4 +72,4 @@ def _by_group(held_back: Iterable[HeldBack]) -> list[list[object]]:
     for one in held_back:
         entries[one.group] = entries.get(one.group, 0) + one.entries
         ages[one.group] = max(ages.get(one.group, 0), one.age)
-    return [[group, count, age_text(ages[group])] for group, count in sorted(entries.items())]
+    return [[word(group), count, age_text(ages[group])] for group, count in sorted(entries.items())]

@@ -11,10 +11,12 @@ import typer
 from eventlog.errors import CallerError
 from eventlog.flow import Flow
 from eventlog.keys import Keyspace, text
+from eventlog.printable import as_argument, word
 from eventlog.transport.drivers import Runner
 from projections.integrity.feed_evidence import announced
 from projections.integrity.findings import Verified
 from projections.integrity.verify import verify_thread
+from projections.log.signatures import OLDER
 from projections.registry.read import known_threads
 from saver.cli import output
 from saver.cli.app import Options, command
@@ -105,13 +107,17 @@ def _show(options: Options, one: Verified, lines: Lines) -> None:
         return
     verdict = "unchanged" if one.sound else counted(len(one.findings), "finding")
     numbers = [str(number) for number in (one.entries, one.removed, one.signed, one.sequence)]
-    lines.write([one.thread_id, verdict, *numbers, one.digest], verdict="" if one.sound else "red")
+    lines.write([word(one.thread_id), verdict, *numbers, word(one.digest)], verdict="" if one.sound else "red")
     if one.unchecked:
         output.note(f"{one.unchecked} signatures of thread {one.thread_id!r} were not checked: pass --key-file.")
+    if one.unmarked:
+        output.note(f"{counted(one.unmarked, 'signature')} of thread {one.thread_id!r}: the thread {OLDER}.")
     for finding in one.findings:
         output.line(f"    {finding.kind}: {finding.message}")
     if one.findings:
-        output.note(f"Keep the evidence before anything else: agentlog export {one.thread_id} FILE --damaged")
+        thread = as_argument(one.thread_id)
+        words = f"--damaged -- {thread} FILE" if thread.startswith("-") else f"{thread} FILE --damaged"
+        output.note(f"Keep the evidence before anything else: agentlog export {words}")
 
 
 def _expected(given: list[str] | None) -> dict[int, str]:

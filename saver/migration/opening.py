@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -73,7 +74,13 @@ def _opened(url: str, serde: SerializerProtocol | None) -> Iterator[BaseCheckpoi
         with _own(url, serde) as saver:
             yield saver
     else:
-        raise InvalidArgument(f"{url!r:.100} is no source. Pass one of: {', '.join(SOURCES)}.")
+        # The text is not quoted, since it may be a password.
+        begins = (
+            f" and begins with {scheme + '://'!r}"
+            if re.fullmatch("[a-z][a-z0-9+]{0,19}", scheme) and scheme != url
+            else ""
+        )
+        raise InvalidArgument(f"The source is not a URL of a known saver{begins}. Pass one of: {', '.join(SOURCES)}.")
 
 
 def _module(name: str, install: str) -> Any:

@@ -8,6 +8,8 @@ Start as many workers as you like, each with its own name. They share the events
 delivered again, and must not be charged again. So the transaction that charges an event also saves its `order`, and an event
 whose `order` is not greater than the saved one was charged before. The order is saved per thread, not per partition, because a
 parked event is retried when its partition is far ahead.
+
+Pointers are not signed. Where others may write to the server, call `activity.load()` before you charge: it checks the pointer.
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import socket
 import subprocess
 import tempfile
@@ -28,6 +27,7 @@ import redis.sentinel
 
 from eventlog.connect.connections import Connections
 from eventlog.errors import InvalidArgument
+from tests.forks import in_child
 
 SERVER = "/usr/bin/redis-server"
 Close = Callable[[Connections], None]
@@ -547,18 +547,14 @@ def test_after_a_fork(url: str) -> None:
     loop = asyncio.new_event_loop()
     loop.run_until_complete(use(connections))
     assert connections.sync_client().ping()
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            assert connections.home_loop is None
-            assert connections.sync_client().ping()
-            asyncio.run(use(connections))
-            connections.close()
-            code = 0
-        finally:
-            os._exit(code)
-    assert os.waitpid(child, 0)[1] == 0
+
+    def work() -> None:
+        assert connections.home_loop is None
+        assert connections.sync_client().ping()
+        asyncio.run(use(connections))
+        connections.close()
+
+    in_child(work)
     loop.run_until_complete(use(connections))
     assert connections.sync_client().ping()
     connections.close()

@@ -77,6 +77,14 @@ events = st.one_of(
     st.builds(ValuesSaved, texts, texts, values),
     st.builds(WritesSaved, texts, texts, texts, texts, writes),
     st.builds(ThreadCopied, texts, st.integers(0, 2**40), texts, st.none(), st.none() | texts),
+    st.builds(
+        ThreadCopied,
+        texts,
+        st.integers(0, 2**40),
+        texts,
+        life=texts,
+        seals=st.dictionaries(texts, st.lists(st.integers(0, 2**40), max_size=3), max_size=3),
+    ),
     st.builds(HistoryPruned, texts, removed),
     st.builds(RunsDeleted, st.lists(texts, max_size=3).map(tuple), removed),
 )

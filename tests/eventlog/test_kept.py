@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from eventlog.errors import CorruptEntry, PoolExhausted, ServerFailedCommand, Se
 from eventlog.flow import Batch, Call, Command, Flow, Script
 from eventlog.transport.drivers import Runner
 from eventlog.transport.kept import KeptConnections
+from tests.forks import in_child
 from tests.proxy import Cut, Proxy
 from tests.servers import RunningServer, Server
 
@@ -210,18 +210,14 @@ def test_after_a_fork(any_server: Server) -> None:
     kept = runner._sync_ways().short
     assert kept is not None
     of_the_parent = list(kept._idle)
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            assert echo(runner) == b"x"
-            assert not set(of_the_parent) & set(kept._idle)
-            assert asyncio.run(runner.arun(once(shared), "k")) == b"x"
-            connections.close()
-            code = 0
-        finally:
-            os._exit(code)
-    assert os.waitpid(child, 0)[1] == 0
+
+    def work() -> None:
+        assert echo(runner) == b"x"
+        assert not set(of_the_parent) & set(kept._idle)
+        assert asyncio.run(runner.arun(once(shared), "k")) == b"x"
+        connections.close()
+
+    in_child(work)
     assert kept._idle == of_the_parent
     assert echo(runner, b"y") == b"y"
     assert asyncio.run(runner.arun(once(shared), "k")) == b"x"

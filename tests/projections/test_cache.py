@@ -20,6 +20,7 @@ from eventlog.codec import (
 )
 from projections.values.cache import MOST_DELTAS, Prepared, ValueCache, _size
 from projections.values.pieces import StoredValue, assemble
+from tests.forks import in_child
 
 PLAIN = 2**63
 
@@ -170,8 +171,10 @@ def test_a_child_of_a_fork_begins_anew() -> None:
     """A lock that another thread held at the fork is not held in the child, whose cache is empty."""
     cache = ValueCache(10**6, PLAIN)
     store(cache, "messages", 1, text(20))
+
+    def work() -> None:
+        assert cache._lock.acquire(timeout=5)
+        assert not cache._known
+
     with cache._lock:
-        child = os.fork()
-        if not child:
-            os._exit(0 if cache._lock.acquire(timeout=5) and not cache._known else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        in_child(work)

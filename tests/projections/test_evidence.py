@@ -142,6 +142,6 @@ def test_a_result_as_plain_data() -> None:
     assert list(plain)[:2] == ["thread_id", "sound"]
     assert plain == {
         "thread_id": "t", "sound": False, "entries": 2, "sequence": 1, "entry_id": "1-0", "digest": "digest", "removed": 3,
-        "signed": 4, "unchecked": 0,
+        "signed": 4, "unchecked": 0, "unmarked": 0,
         "findings": [{"kind": "altered", "entry_id": "1-0", "sequence": 1, "message": "Entry 1-0 differs"}],
     }  # fmt: skip

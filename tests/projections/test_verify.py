@@ -321,6 +321,27 @@ def test_a_damaged_log_is_read_once_while_only_its_time_to_live_changes(
     assert (audit.client.pttl(keys.log) > 0) == (ttl is not None)
 
 
+def test_a_log_that_is_deleted_once_its_feed_was_read(on: Open) -> None:
+    """Is gone, rather than cut off; and one that begins again then is sound."""
+    saver, other = on(), on()
+    fill(saver)
+    steps = Steps(saver)
+    again = False
+
+    def meanwhile(request: Request) -> None:
+        if is_call(request, "log_state") and not steps.calls("log_state"):
+            other.delete_thread("t")
+            if again:
+                fill(other, count=2)
+
+    with pytest.raises(ThreadNotFound, match="was deleted"):
+        steps.run(saver._operations.verify("t", None), meanwhile)
+    fill(saver)
+    again = True
+    found = steps.run(saver._operations.verify("t", None), meanwhile)
+    assert (found.sound, found.entries) == (True, 4), found.findings
+
+
 # tampering
 
 
@@ -571,7 +592,7 @@ def log_of(count: int, signer: Signer | None = None) -> list[Entry]:
         digest = link(digest, entry_id, number, content_digest(fields))
         entries.append((entry_id, [b"n", b"%d" % number, b"d", digest, *fields]))
         if signer is not None:
-            signer.note(b"t", entry_id, digest)
+            signer.note(b"t", entry_id, digest, signer.known(b"t").life)
     return entries
 
 

@@ -23,10 +23,11 @@ AVAILABLE = sys.version_info >= (3, 11) and importlib.util.find_spec("langgraph_
 """Whether `langgraph-cli[inmem]` is installed, which needs Python 3.11."""
 
 _AGENT = """\
-from tests.saver.served_graphs import nested_approval, slow_graph
+from tests.saver.served_graphs import nested_approval, slow_graph, typed_graph
 
 graph = nested_approval()
 slow = slow_graph()
+typed = typed_graph()
 """
 _PROGRAM = """\
 import runpy, signal
@@ -43,14 +44,17 @@ def guide_block(language: str, *words: str) -> str:
 
 
 def write_project(home: Path, url: str, prefix: str) -> None:
-    """Writes `langgraph.json` and `checkpointer.py` as GUIDE.md shows them, for this server and prefix, and two graphs."""
+    """Writes `langgraph.json` and `checkpointer.py` as GUIDE.md shows them, for this server and prefix, and three graphs."""
     code = guide_block("python", "@asynccontextmanager", "def checkpointer()")
     code, count = re.subn(r'from_conn_string\("[^"]*"\)', f"from_conn_string({url!r}, prefix={prefix!r})", code)
     assert count == 1
+    allowing = 'saver.with_allowlist([("tests.saver.served_graphs", "Parcel")])'
+    code = code.replace("yield saver", f"{allowing}\n        yield saver")
     (home / "checkpointer.py").write_text(code)
     (home / "agent.py").write_text(_AGENT)
     settings = json.loads(guide_block("json", '"checkpointer"'))
     settings["graphs"]["slow"] = "./agent.py:slow"
+    settings["graphs"]["typed"] = "./agent.py:typed"
     (home / "langgraph.json").write_text(json.dumps(settings))
 
 

@@ -7,6 +7,7 @@ import operator
 from typing import Annotated, Any
 
 from langgraph.graph import END, START, StateGraph
+from pydantic import BaseModel
 from typing_extensions import TypedDict
 
 from tests.saver.resume_worker import Request, approval_graph
@@ -44,4 +45,29 @@ def slow_graph() -> Any:
     builder.add_edge(START, "begin")
     builder.add_edge("begin", "work")
     builder.add_edge("work", END)
+    return builder.compile()
+
+
+class Parcel(BaseModel):
+    """A model within a state."""
+
+    name: str
+
+
+class Shipment(BaseModel):
+    """A state that is a model."""
+
+    parcels: Annotated[list[Parcel], operator.add] = []
+
+
+def typed_graph() -> Any:
+    """A graph whose state holds models, one more after each run."""
+
+    def pack(state: Shipment) -> dict[str, Any]:
+        kinds = [type(parcel).__name__ for parcel in state.parcels]
+        return {"parcels": [Parcel(name=f"after {kinds}")]}
+
+    builder = StateGraph(Shipment)
+    builder.add_node("pack", pack)
+    builder.add_edge(START, "pack")
     return builder.compile()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Annotated, Any
@@ -84,7 +85,35 @@ async def test_metadata_names_actor_and_reason(
         await call(one_saver, "put", {**where, **named}, *rest)
     where, *rest = put_of("t", 3)
     await call(one_saver, "put", {**where, "metadata": {"actor": 7}}, *rest)
-    assert stamps(any_server, prefix) == [ALICE, ALICE, {"actor": "bob", "reason": "refund"}, None]
+    marked = {**ALICE, "actor_source": "metadata", "reason_source": "metadata"}
+    mixed = {"actor": "bob", "reason": "refund", "reason_source": "metadata"}
+    assert stamps(any_server, prefix) == [marked, marked, mixed, None]
+
+
+@pytest.mark.parametrize("name", ["actor_source", "reason_source"])
+def test_a_block_cannot_set_the_mark_of_metadata(name: str) -> None:
+    """Or nobody could tell a stamp of metadata from one of a block."""
+    with pytest.raises(InvalidArgument, match=name):
+        audit(**{name: "audit"})
+
+
+@dataclass
+class Silent:
+    """A value that the serializer takes, and that has no text."""
+
+    number: int = 1
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+async def test_metadata_without_a_text_is_refused(one_saver: RedisStreamSaver, call: Call) -> None:
+    """Its `__str__` may raise; the error names thread and key, and nothing is appended."""
+    for key in ("thread_id", "run_id", "source", "step"):
+        where, checkpoint, metadata, versions = put_of("t", 1)
+        with pytest.raises(InvalidArgument, match=f"'t': metadata '{key}' has no text.*RuntimeError"):
+            await call(one_saver, "put", where, checkpoint, {**metadata, key: Silent()}, versions)
+    assert one_saver.get_tuple(config("t")) is None
 
 
 async def test_a_call_made_again_is_the_same_whoever_makes_it(
@@ -215,7 +244,7 @@ def test_one_block_serves_several_threads(one_saver: RedisStreamSaver) -> None:
 
 def test_an_actor_that_is_no_text_is_left_out(one_saver: RedisStreamSaver) -> None:
     """Metadata with a lone surrogate fails no put for the stamp's sake."""
-    assert stamp({"actor": "\ud800", "reason": "x"}) == {"reason": "x"}
+    assert stamp({"actor": "\ud800", "reason": "x"}) == {"reason": "x", "reason_source": "metadata"}
 
 
 async def test_parallel_tasks_are_stamped(saver: RedisStreamSaver, call: Call, server: Server, prefix: str) -> None:

@@ -78,13 +78,13 @@ class Writer:
 
 
 def _traffic_until_killed(writers: list[Writer], server: RunningServer, after: int) -> None:
-    """Let writers write at once, and kill the server after so many acknowledged calls."""
+    """Let writers write at once, and kill the server after so many acknowledged calls, and two puts of each writer."""
     enough, lock, seen = threading.Event(), threading.Lock(), [0]
 
     def acknowledged() -> None:
         with lock:
             seen[0] += 1
-        if seen[0] >= after:
+        if seen[0] >= after and all(len(one.put) > 1 for one in writers):
             enough.set()
 
     with ThreadPoolExecutor(len(writers)) as pool:

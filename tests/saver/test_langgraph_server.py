@@ -113,6 +113,15 @@ def test_the_server_finds_nothing_missing(served: Served) -> None:
     assert "does not implement the expected checkpointer protocol" not in served.dev.log
 
 
+def test_types_of_a_state(served: Served) -> None:
+    """The server does not pass on the types of schemas. Those that `checkpointer.py` allows are read as they were written."""
+    thread = str(served.client.threads.create()["thread_id"])
+    for _ in range(2):
+        found = served.client.runs.wait(thread, "typed", input={"parcels": []})
+    assert found == {"parcels": [{"name": "after []"}, {"name": "after ['Parcel']"}]}
+    assert len(served.history(thread)) > 2
+
+
 def test_interrupt_and_resume(served: Served) -> None:
     """A run stops at its question and goes on with the answer; every checkpoint that the server tells of is stored."""
     thread = served.asked()

@@ -90,7 +90,6 @@ def test_packed_pointers_sort_as_the_feed(ids: list[str]) -> None:
         {"thread": "t", "id": b"\xff", "seq": "1", "kind": "writes"},
         {"thread": "t", "id": "1-0", "seq": "1", "kind": "writes", "channels": "9:a"},
         {"thread": "t", "id": "1-0", "seq": "1", "kind": "writes", "nodes": "a"},
-        {"thread": "t", "id": "1-0", "seq": "1", "kind": "writes", "step": "x1"},
     ],
 )
 @pytest.mark.parametrize("filtered", [False, True])

@@ -11,7 +11,7 @@ from saver.cli.app import _SHARED
 from tests.saver.cli.commands import COMMANDS, GROUP, ROOT
 
 TEXT = (ROOT / "CLI.md").read_text()
-SHARED = {f"--{one.name}" for one in _SHARED} | {"--help", "-h"}
+SHARED = {f"--{one.name.replace('_', '-')}" for one in _SHARED} | {"--help", "-h"}
 NAMED = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
 
 

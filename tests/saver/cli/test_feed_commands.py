@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import asdict
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,7 +50,7 @@ def test_tail_prints_a_line_for_each_activity(agentlog: Agentlog) -> None:
         assert one.kind in reported
         assert {"1": "1", STEERING: ESCAPED, long: long}[one.thread_id] in reported
         assert "messages" in reported
-        words = [ESCAPED if one.thread_id == STEERING else one.thread_id, one.kind, str(one.step)]
+        words = [repr(STEERING) if one.thread_id == STEERING else one.thread_id, one.kind, str(one.step)]
         assert reported.split() == [reported[:24], *words, ",".join(one.nodes) or "-", "-", "messages"]
     first, second = done.lines[:2]
     assert first.index("checkpoint") == second.index("writes")
@@ -527,6 +528,64 @@ def test_passwords_are_never_told(url: str, capsys: pytest.CaptureFixture[str]) 
         assert main(words) == 2
         reported = capsys.readouterr()
         assert not re.search("open|sesame", reported.err + reported.out)
+
+
+def test_a_file_has_the_url(agentlog: Agentlog, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before or after the command, over the environment and over --url in the same place; a later --url wins."""
+    from saver.cli import main
+
+    put(agentlog.url, agentlog.prefix, "1")
+    file = tmp_path / "url"
+    file.write_text(f"\n {agentlog.url}\n")
+    words = ["--prefix", agentlog.prefix, "--json"]
+    bad = ["--url", "redis://:opensesame@nowhere.invalid"]
+    named = ["--url-file", str(file)]
+    for given in (
+        ["tail", *named],
+        [*named, "tail"],
+        [*bad, *named, "tail"],
+        [*bad, "tail", *named],
+        ["tail", *bad, *named],
+    ):
+        assert main([*given, *words]) == 0
+        assert len(capsys.readouterr().out.splitlines()) == 2
+    assert main([*named, "tail", *words, "--url", "nonsense"]) == 2
+    assert "no known scheme" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "contents", [None, b"", b"\n", b"open sesame", b"open\nsesame", b"\xffopensesame", b"opensesame" * 9999]
+)
+@pytest.mark.parametrize("words", [["groups", "--url-file"], ["migrate", "--url", "redis://x", "--from-file"]])
+def test_a_file_without_a_url(
+    words: list[str], contents: bytes | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is bad input, whose contents are not shown."""
+    from saver.cli import main
+
+    file = tmp_path / "file"
+    if contents is not None:
+        file.write_bytes(contents)
+    assert main([*words, str(file)]) == 2
+    reported = capsys.readouterr().err
+    assert str(file) in reported
+    assert "sesame" not in reported
+
+
+@pytest.mark.parametrize(
+    "text", ["opensesame", "open sesame", "opensesame@host", "open:sesame", "OPEN://sesame", "open/sesame://x"]
+)
+def test_a_source_that_is_no_url_is_not_shown(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It may be a password, in --from and in its file."""
+    from saver.cli import main
+
+    file = tmp_path / "file"
+    file.write_text(text)
+    for words in (["--from", text], ["--from-file", str(file)]):
+        assert main(["migrate", *words, "--url", "redis://127.0.0.1:1"]) == 2
+        assert "sesame" not in capsys.readouterr().err
+    assert main(["migrate", "--url", "redis://127.0.0.1:1"]) == 2
+    assert "--from-file" in capsys.readouterr().err
 
 
 def test_wrong_credentials(private_server: Any, capsys: pytest.CaptureFixture[str]) -> None:

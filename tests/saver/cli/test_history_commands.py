@@ -73,7 +73,12 @@ def test_log_tells_each_event(everywhere: Agentlog) -> None:
     ]
     assert [one["sequence"] for one in reported] == [1, 2, 3, 4, 5, 6]
     assert [one["checkpoint_id"] for one in reported if one["kind"] == "checkpoint"] == ids
-    assert reported[0]["audit"] == {"actor": "alice", "reason": "a refund", "ticket": 5}
+    assert reported[0]["audit"] == {
+        "actor": "alice",
+        "reason": "a refund",
+        "ticket": 5,
+        "actor_source": "audit",
+    }
     assert (reported[0]["source"], reported[0]["step"], reported[0]["parent_id"]) == ("input", -1, None)
     assert set(reported[1]["channels"]) == {"messages", "state"}
     assert (reported[2]["nodes"], reported[2]["interrupts"], reported[2]["step"]) == (["ask"], [["approve?"]], 1)
@@ -219,7 +224,10 @@ def test_log_of_what_was_pruned(agentlog: Agentlog) -> None:
     assert [one["kind"] for one in reported] == ["checkpoint", "checkpoint", "pruned"]
     assert "changes" not in reported[0]
     assert reported[1]["changes"] == [{"path": ["n", 0], "what": "changed", "before": 2, "after": 3}]
-    assert (reported[2]["what"], reported[2]["audit"]) == ("keep_latest: 3 checkpoints", {"actor": "bob"})
+    assert (reported[2]["what"], reported[2]["audit"]) == (
+        "keep_latest: 3 checkpoints",
+        {"actor": "bob", "actor_source": "audit"},
+    )
     gone = agentlog("show", "42", "--at", "2")
     assert (gone.code, gone.out) == (2, "")
     assert "pruned" in gone.err

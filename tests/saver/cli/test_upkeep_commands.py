@@ -202,8 +202,8 @@ def test_migrate_from_another_prefix(agentlog: Agentlog) -> None:
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ("mongodb://host", "is no source"),
-        ("nonsense", "is no source"),
+        ("mongodb://host", "begins with 'mongodb://'"),
+        ("nonsense", "is not a URL"),
         ("sqlite:///nowhere/at/all.sqlite", "no file"),
         ("sqlite:///TEXT", "cannot be read as"),
         ("sqlite:///EMPTY", "no checkpoints"),

@@ -124,7 +124,9 @@ def test_bad_input(agentlog: Agentlog, words: list[str]) -> None:
 def test_keys_that_are_none(agentlog: Agentlog, tmp_path: Path) -> None:
     """A file with something else in it; its contents are not shown."""
     put(agentlog.url, agentlog.prefix, "1")
-    for contents in (b"short", b"-----BEGIN PUBLIC KEY-----\nnothing", b"-----BEGIN PRIVATE KEY-----\nnothing"):
+    certificate, ssh = b"-----BEGIN CERTIFICATE-----\nnothing", b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5nothing"
+    public, private = b"-----BEGIN PUBLIC KEY-----\nnothing", b"-----BEGIN PRIVATE KEY-----\nnothing"
+    for contents in (b"short", public, private, certificate, ssh, b'{"kty": "OKP", "x": "nothing"}'):
         file = tmp_path / "key"
         file.write_bytes(contents)
         done = agentlog("verify", "1", "--key-file", str(file))
