@@ -9,6 +9,7 @@ from __future__ import annotations
 from hashlib import sha1
 
 from eventlog.codec import content_digest
+from eventlog.framing import is_number
 
 __all__ = ["link", "links"]
 
@@ -24,5 +25,7 @@ def link(previous: bytes, entry_id: bytes, sequence: int, content: str) -> bytes
 
 
 def links(previous: bytes, entry_id: bytes, flat: list[bytes]) -> bool:
-    """Whether an entry, with `n` and `d` first, follows the digest `previous`."""
+    """Whether an entry follows the digest `previous`; False unless it begins with `n` and `d`, as `log.lua` writes it."""
+    if flat[:4:2] != [b"n", b"d"] or not is_number(flat[1]):
+        return False
     return flat[3] == link(previous, entry_id, int(flat[1]), content_digest(flat[4:]))

@@ -6,12 +6,17 @@ marks its end and keeps the order of parts (`ordered`).
 
 from __future__ import annotations
 
-__all__ = ["counted", "ordered", "split_counted", "unordered"]
+__all__ = ["counted", "is_number", "ordered", "split_counted", "unordered"]
 
 
 def counted(part: bytes) -> bytes:
     """`part` after its length, which separates it from the bytes that follow."""
     return b"%d:%b" % (len(part), part)
+
+
+def is_number(text: bytes) -> bool:
+    """Whether bytes are a whole number of at most 19 digits; Python refuses to read one of thousands."""
+    return text.isdigit() and len(text) < 20
 
 
 def split_counted(parts: bytes) -> list[bytes]:
@@ -23,7 +28,7 @@ def split_counted(parts: bytes) -> list[bytes]:
     while at < len(parts):
         colon = parts.index(b":", at)
         size = parts[at:colon]
-        if not size.isdigit():
+        if not is_number(size):
             raise ValueError("a part has no length")
         end = colon + 1 + int(size)
         if end > len(parts):

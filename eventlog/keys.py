@@ -25,6 +25,8 @@ PARTITIONS = 16
 """The default number of partitions."""
 LAYOUT = 1
 """Version of the layout of keys, which is in the meta key; every saver compares it."""
+NOT_IN_PREFIXES = frozenset(":{}*?[]\\^")
+"""Characters that would let the key patterns of one prefix match keys of another, or change the hash tag."""
 
 
 def text(field: str, value: str) -> bytes:
@@ -38,6 +40,27 @@ def text(field: str, value: str) -> bytes:
         raise InvalidArgument(
             f"{field} {brief(value)} is not valid Unicode text; pass text that can be encoded as UTF-8."
         ) from None
+
+
+def check_prefix(prefix: object) -> bytes:
+    """The UTF-8 bytes of a prefix that an access rule for keys can name.
+
+    Raises `InvalidArgument` for an empty prefix, and for characters that have a meaning in hash tags, in names of keys or
+    in the key patterns of `ACL SETUSER`: `NOT_IN_PREFIXES`, blanks and control characters.
+    """
+    if not isinstance(prefix, str):
+        raise TypeError(f"prefix must be a string, not {type(prefix).__name__}.")
+    if not prefix:
+        raise InvalidArgument("prefix must not be empty. Pass another one.")
+    encoded = text("prefix", prefix)
+    refused = sorted({one for one in prefix if one in NOT_IN_PREFIXES or one.isspace() or not one.isprintable()})
+    if refused:
+        raise InvalidArgument(
+            f"prefix {prefix!r} has {', '.join(map(repr, refused))}. The key patterns of access rights could then match keys of "
+            "another prefix. Pass one of letters, digits, '-', '_' and '.'. Data that an older version stored under this prefix "
+            "moves by an export with that version and an import under another prefix."
+        )
+    return encoded
 
 
 def checkpoint_sort_key(namespace: bytes, checkpoint_id: bytes) -> bytes:
@@ -194,7 +217,7 @@ class Keyspace:
     """The keys under one prefix.
 
     Args:
-        prefix: the beginning of every key, without braces, which would change the hash tag.
+        prefix: the beginning of every key, as `check_prefix` allows it.
         partitions: the number of hash tags for threads; the first use of the prefix fixes it.
         signer: the signer of appended events, None for none.
         limits: the limits on what is read, and on ids.
@@ -204,12 +227,7 @@ class Keyspace:
     def __init__(
         self, prefix: str, partitions: int, signer: Signer | None = None, limits: Limits | None = None
     ) -> None:
-        if not isinstance(prefix, str):
-            raise TypeError(f"prefix must be a string, not {type(prefix).__name__}.")
-        if not prefix or "{" in prefix or "}" in prefix:
-            raise InvalidArgument(
-                f"prefix {prefix!r} must be non-empty and without braces, which mark a cluster's hash tag. Pass another one."
-            )
+        encoded = check_prefix(prefix)
         if isinstance(partitions, bool) or not isinstance(partitions, int):
             raise TypeError(f"partitions must be an int, not {type(partitions).__name__}.")
         if not 1 <= partitions <= 16384:
@@ -218,7 +236,6 @@ class Keyspace:
         self.signer = signer
         self.limits = limits or Limits()
         self.partitions = partitions
-        encoded = text("prefix", prefix)
         self.limits.check_ids([("prefix", encoded)])
         self.meta = encoded + b":meta"
         self._tags = [b"{%b:%d}" % (encoded, number) for number in range(partitions)]

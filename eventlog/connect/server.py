@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from eventlog.errors import LayoutMismatch, ServerMisconfigured
 from eventlog.flow import Call, Flow, load_script
+from eventlog.framing import is_number
 from eventlog.keys import LAYOUT, Keyspace
 
 __all__ = ["check_server"]
@@ -23,10 +24,11 @@ def check_server(keyspace: Keyspace, *, expires: bool) -> Flow[None]:
 
     """
     layout, partitions, server, memory = yield Call(CHECK, [keyspace.meta], [LAYOUT, keyspace.partitions])
-    if not (layout or b"").isdigit() or not (partitions or b"").isdigit():
+    if not is_number(layout or b"") or not is_number(partitions or b""):
         raise LayoutMismatch(
-            f"Prefix {keyspace.prefix!r} has a meta key that this package did not write: layout {layout!r}, partitions "
-            f"{partitions!r}. Use another prefix, or delete {keyspace.meta.decode()!r} if only this saver uses the prefix."
+            f"Prefix {keyspace.prefix!r} has a meta key that this package did not write: layout {layout!r:.40}, "
+            f"partitions {partitions!r:.40}. Use another prefix, or delete {keyspace.meta.decode()!r} if only this saver uses "
+            "the prefix."
         )
     if int(layout) != LAYOUT:
         raise LayoutMismatch(

@@ -25,6 +25,7 @@ from eventlog.feed.activity import Activity, Filters, check_pointer
 from eventlog.feed.position import ORIGIN, Offset, Position
 from eventlog.feed.replies import OK, Ends, Loaded, Page, PageReply, Waiting, flattened
 from eventlog.flow import Argument, Batch, Call, Command, Flow, Pause, load_script
+from eventlog.framing import is_number
 from eventlog.keys import LAYOUT, GroupKeys, Keyspace
 from eventlog.limits import Limits
 from eventlog.signing import Signer
@@ -61,7 +62,7 @@ def open_keyspace(
     layout, found = reply
     if layout is None and found is None:
         return None
-    if not (layout or b"").isdigit() or not (found or b"").isdigit():
+    if not is_number(layout or b"") or not is_number(found or b""):
         raise LayoutMismatch(f"Prefix {prefix!r} has a meta key that this package did not write. Use another prefix.")
     if int(layout) != LAYOUT:
         raise LayoutMismatch(

@@ -230,6 +230,13 @@ class WholeChain(Chain):
         self.checkpoints += isinstance(recorded.event, CheckpointSaved)
         return recorded
 
+    def finish(self) -> None:
+        """Refuses gaps that no removal accounts for, and removed entries that are there."""
+        super().finish()
+        if at := self.contradicted_at:
+            problem = f"follows event {at}, which removed entries, and some of these are in the log"
+            self._refuse("inserted", self.last, self.sequence, problem)
+
     def _refuse(self, _kind: Kind, entry_id: bytes, _sequence: int, problem: str) -> NoReturn:
         named = f"Entry {entry_id.decode(errors='replace')} of thread {self.thread!r}"
         raise CorruptEntry(f"{named} {problem}. {REMEDY}")

@@ -122,10 +122,10 @@ class _Entries:
 
     def check_writes(self, writes: Sequence[bytes], checkpoint: tuple[str, str]) -> None:
         """Checks that writes are those of an entry of this checkpoint."""
-        entry_id, task, path, *fields = writes
+        entry_id, *found = writes
         signed = self._fields[entry_id]
         own = [part for name, value in signed.items() if name[:1] == b"!" for part in (name, value)]
-        self.require(entry_id, (signed.get(b"t"), signed.get(b"a"), own) == (task, path, fields))
+        self.require(entry_id, [signed.get(b"t"), signed.get(b"a"), *own] == found)
         self.require(entry_id, self.named(entry_id) == checkpoint)
 
 

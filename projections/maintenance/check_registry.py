@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Union
 
 from eventlog.flow import Batch, Command, Flow
-from eventlog.framing import counted
+from eventlog.framing import counted, is_number
 from eventlog.keys import Keyspace, PartitionKeys, ThreadKeys
 from projections.log.ended import MARK
 from projections.log.scan_keys import names_in, shown
@@ -107,7 +107,7 @@ def _split_run(member: bytes) -> tuple[bytes, bytes] | None:
     Returns None for a member that this package does not write.
     """
     kind, (size, _, rest) = member[:1], member[1:].partition(b":")
-    if kind not in (b"t", b"r") or not size.isdigit():
+    if kind not in (b"t", b"r") or not is_number(size):
         return None
     first, second = rest[: int(size)], rest[int(size) :]
     return (first, second) if kind == b"t" else (second, first)

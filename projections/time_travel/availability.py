@@ -22,6 +22,7 @@ from typing import NamedTuple
 from eventlog.errors import CorruptEntry, SignatureInvalid
 from eventlog.events import HistoryPruned, Recorded, Removed, RunsDeleted
 from eventlog.flow import Flow
+from eventlog.framing import is_number
 from eventlog.keys import checkpoint_sort_key
 from projections.log.fold import Index, lacking
 from projections.log.pages import SCAN
@@ -80,7 +81,7 @@ class Availability:
         if measured.sequence != b"%d" % measured.entries:
             yield from self.look_ahead()
         sequence, indexed = measured.sequence, measured.indexed
-        if indexed.isdigit() and sequence.isdigit() and int(indexed) > int(sequence):
+        if is_number(indexed) and is_number(sequence) and int(indexed) > int(sequence):
             self._cut = (
                 f"ends with event {int(sequence)}, its index knows of {int(indexed)}: the end was taken out by hand"
             )
@@ -91,14 +92,15 @@ class Availability:
         Takes one round trip per 1000 entries or 4 MiB.
         """
         index, removals = Index(), []
-        more, unreadable = 1, ""
+        after, more, unreadable = b"", 1, ""
         while more:
             try:
-                events, more = yield from self._cursor.page(index.last if index.entries else b"", SCAN)
+                events, more = yield from self._cursor.page(after, SCAN)
             except (CorruptEntry, SignatureInvalid) as error:
                 unreadable = str(error)
                 break
             for recorded in events:
+                after = recorded.entry_id
                 index.add(recorded)
                 if isinstance(recorded.event, (HistoryPruned, RunsDeleted)):
                     removals.append(_Removal.of(recorded.sequence, recorded.event.removed))

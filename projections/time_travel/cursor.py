@@ -108,13 +108,17 @@ class Cursor:
 
     def passed(self, recorded: Recorded) -> None:
         """Move on to an event. Raises `CorruptEntry` if its number is not greater."""
-        if recorded.sequence <= self.sequence:
+        self.refuse_disorder(recorded, self.sequence)
+        self.sequence, self.last, self.reached = recorded.sequence, recorded.entry_id, recorded.sequence
+        self._digest = recorded.digest
+
+    def refuse_disorder(self, recorded: Recorded, before: int) -> None:
+        """Raises `CorruptEntry` if an event's number is not greater than that of the event before it."""
+        if recorded.sequence <= before:
             raise CorruptEntry(
                 f"Entry {recorded.entry_id.decode()} of thread {self.thread!r} has sequence number {recorded.sequence}, which came "
                 "before. If another program added the entry, remove it with XDEL; else restore the log from a backup."
             )
-        self.sequence, self.last, self.reached = recorded.sequence, recorded.entry_id, recorded.sequence
-        self._digest = recorded.digest
 
     def gone(self) -> EventGone:
         """The error for a log that was deleted meanwhile."""

@@ -214,6 +214,7 @@ class Past:
             if not wanted:
                 break  # the entry is gone
             for recorded in wanted:
+                self.cursor.refuse_disorder(recorded, index.sequence)
                 index.add(recorded)
         return index
 

@@ -83,11 +83,22 @@ def test_all_keys_of_a_thread_share_a_hash_tag() -> None:
     assert tags == {keys.shared.feed[: keys.shared.feed.index(b"}") + 1]}
 
 
-@pytest.mark.parametrize("prefix", ["", "a{b", "a}b"])
+@pytest.mark.parametrize(
+    "prefix", ["", "\ud800", *(f"a{one}b" for one in ":{}*?[]\\^ \t\n\r\x00\x7f\u00a0\u202e\u2028")]
+)
 def test_impossible_prefixes_are_refused(prefix: str) -> None:
-    """A prefix that would change the hash tag is refused."""
-    with pytest.raises(InvalidArgument, match="prefix"):
+    """A prefix that changes the hash tag, or that is a pattern in access rights, is refused with the remedy."""
+    with pytest.raises(InvalidArgument, match="prefix.* Pass|prefix.*; pass") as caught:
         Keyspace(prefix, 1)
+    if len(prefix) > 1:
+        assert repr(prefix) in str(caught.value)
+        assert "export" in str(caught.value)
+
+
+@pytest.mark.parametrize("prefix", ["langgraph", "a-b_c.d", "t0", "préfixe", "a+b%c~d@e"])
+def test_other_prefixes_are_taken(prefix: str) -> None:
+    """Letters of any language, digits and other marks begin keys."""
+    assert Keyspace(prefix, 1).meta == prefix.encode() + b":meta"
 
 
 @pytest.mark.parametrize("partitions", [0, 16385])

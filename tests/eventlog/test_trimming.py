@@ -19,6 +19,7 @@ from eventlog import Connections, CorruptEntry, InvalidArgument, Keyspace, LogLo
 from eventlog.errors import AccessDenied
 from eventlog.feed.trimming import HeldBack, Retention, Trimmed, trim_feed, trim_partition
 from eventlog.framing import counted
+from tests.saver.users import rights_of, set_user
 from tests.servers import RunningServer, Server
 
 Pointer = tuple[str, str, str]
@@ -362,13 +363,12 @@ def test_a_full_server_is_trimmed(private_server: Callable[..., RunningServer], 
 def test_rights_that_a_saver_has_are_enough(
     private_server: Callable[..., RunningServer], binary: Path, prefix: str
 ) -> None:
-    """Those that the README lists; without them nothing is written."""
+    """Those that OPERATIONS.md lists; without them nothing is written."""
     running = private_server(binary=binary)
     feed = Feed(running.url, prefix)
     for _ in range(4):
         feed.add("t")
-    rights = f"on >secret ~{{{prefix}:* ~{prefix}:meta +@read +@write +@connection +eval +evalsha +info +time"
-    feed.client.execute_command("ACL", "SETUSER", "agent", *rights.split())
+    set_user(feed.client, "agent", rights_of("agent"), prefix)
     agent = Feed(running.url, prefix, username="agent", password="secret")
     assert agent.trim(count=2).entries == 2
     feed.client.execute_command("ACL", "SETUSER", "agent", "-xtrim")

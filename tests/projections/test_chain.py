@@ -212,7 +212,7 @@ def entry_of(event: Event, number: int, previous: bytes) -> tuple[bytes, list[by
 
 
 def test_a_whole_chain() -> None:
-    """It counts checkpoints, notes the first removal that is contradicted, and refuses the first break."""
+    """It counts checkpoints, notes the first removal that is contradicted, and refuses it in the end, and the first break at once."""
     whole = WholeChain("t")
     body: dict[str, Any] = {"checkpoint": {}, "metadata": {}}
     for number in (1, 2):
@@ -223,6 +223,8 @@ def test_a_whole_chain() -> None:
         removed = Removed((), (), ((1, 1, "digest"),))
         whole.add(*entry_of(HistoryPruned("keep_latest", removed), number, whole.digest))
     assert (whole.checkpoints, whole.contradicted_at, whole.sequence) == (2, 3, 4)
+    with pytest.raises(CorruptEntry, match="event 3, which removed entries, and some of these are in the log"):
+        whole.finish()
     late, _ = entry_of(HistoryPruned("x", Removed((), (), ())), 4, b"")
     _, fifth = entry_of(HistoryPruned("x", Removed((), (), ())), 5, whole.digest)
     for entry_id, problem in ((late, "comes after entry 1004-0"), (b"1005-0", "")):

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from eventlog import ActivityFeed
 from eventlog.errors import (
     AccessDenied,
     AuthenticationFailed,
@@ -305,7 +306,11 @@ async def test_other_partitions(server: Server, prefix: str, call: Call) -> None
         assert values_of(await call(saver, "get_tuple", config("t"))) == {"x": 1}
 
 
-@pytest.mark.parametrize("layout", [{"layout": "2", "partitions": "16"}, {"layout": "x"}, {"layout": "1"}], ids=str)
+@pytest.mark.parametrize(
+    "layout",
+    [{"layout": "2", "partitions": "16"}, {"layout": "x"}, {"layout": "1"}, {"layout": "9" * 5000, "partitions": "1"}],
+    ids=lambda layout: str(layout)[:30],
+)
 async def test_other_layout(any_server: Server, prefix: str, call: Call, layout: dict[str, str]) -> None:
     """A prefix laid out by another version, or by something else, is refused."""
     with any_server.client() as client:
@@ -313,6 +318,11 @@ async def test_other_layout(any_server: Server, prefix: str, call: Call, layout:
     async with saver_on(any_server.url, prefix=prefix) as saver:
         with pytest.raises(LayoutMismatch, match=f"{prefix}.*layout"):
             await call(saver, "get_tuple", config("t"))
+    with (
+        ActivityFeed.from_conn_string(any_server.url, prefix=prefix) as feed,
+        pytest.raises(LayoutMismatch, match=prefix),
+    ):
+        feed.now()
 
 
 @pytest.mark.parametrize("bad", ["", "{a}", "a{", "}", "\ud800", None, b"a"])
