@@ -195,7 +195,7 @@ def _temporary(base: str, undo: contextlib.ExitStack) -> Path:
 
 def _socket_base() -> str:
     base = tempfile.gettempdir()
-    return base if len(os.fsencode(base)) <= SOCKET_BASE_BYTES else "/tmp"  # noqa: S108 - mkdtemp's directory in it is private
+    return base if len(os.fsencode(base)) <= SOCKET_BASE_BYTES else "/tmp"  # noqa: S108 - mkdtemp's directory in it is private # nosec B108
 
 
 _descriptors: set[int] = set()

