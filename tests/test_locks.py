@@ -92,7 +92,7 @@ UNKNOWN = package(skip_reason="Dependency not found on PyPI")
 
 
 @pytest.mark.parametrize(
-    ("report", "errors", "code", "told"),
+    ("report", "errors", "code", "shown"),
     [
         ({"dependencies": [package(vulns=[]), UNKNOWN]}, "", 0, "no known vulnerability in 1 of 2 packages"),
         ({"dependencies": [FINDING, UNKNOWN]}, "", 1, "cbor2 1.0 has GHSA-1, fixed in 1.1"),
@@ -104,9 +104,9 @@ UNKNOWN = package(skip_reason="Dependency not found on PyPI")
     ids=["sound", "finding", "no data", "empty", "no network", "mistake"],
 )
 def test_the_audit_fails_on_findings_only(
-    report: Any, errors: str, code: int, told: str, capsys: pytest.CaptureFixture[str]
+    report: Any, errors: str, code: int, shown: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A missing network is reported and passes; a finding and a mistake fail."""
     assert judge("a.lock", report, 2, errors) == code
     out, err = capsys.readouterr()
-    assert told in out + err
+    assert shown in out + err
