@@ -32,5 +32,5 @@ if shutil.which("pyenv"):  # the shims of pyenv run only selected versions
 def tests(session: nox.Session) -> None:
     """Run the quick selection of tests, or pytest with the arguments given after `--`."""
     session.chdir(ROOT)
-    session.install("--editable", ".[test,embedded]")
+    session.install("--editable", ".[test,dev,embedded]")
     session.run("pytest", "-n", "2", *(session.posargs or QUICK))

