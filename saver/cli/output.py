@@ -80,6 +80,7 @@ class Unreadable:
     format: str
     size: int
     value: bytes = b""
+    hint: str = ""
 
 
 def write(text: str) -> None:
@@ -172,7 +173,8 @@ def plain_data(value: Any, depth: int = 0) -> Any:
     if isinstance(value, Unknown):
         return plain_data(value.as_plain(), depth)
     if isinstance(value, Unreadable):
-        return {"__unreadable__": value.format, "bytes": value.size}
+        hint = {"hint": value.hint} if value.hint else {}
+        return {"__unreadable__": value.format, "bytes": value.size, **hint}
     if is_dataclass(value) and not isinstance(value, type):
         return {one.name: plain_data(getattr(value, one.name), depth + 1) for one in fields(value)}
     if hasattr(value, "model_dump"):

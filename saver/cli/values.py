@@ -43,6 +43,9 @@ COPIES = 4
 """Times the bytes of an object that those within it may take, beyond 16 MiB."""
 _OWN = ("null", "bytes", "bytearray")
 """Forms of values that hold no types."""
+_READABLE = (*_OWN, "msgpack")
+REFUSED = "agentlog does not read this format; if you trust the log, read it with your program's serializer"
+"""Why a value was not read. LangGraph's `json` and `pickle` run constructors that a value names."""
 
 
 def careful_serializer() -> SerializerProtocol:
@@ -50,7 +53,20 @@ def careful_serializer() -> SerializerProtocol:
 
     With `LANGGRAPH_AES_KEY` in the environment it decrypts. Raises `BadInput` for a key that cannot be used.
     """
-    return _with_key(JsonPlusSerializer(__unpack_ext_hook__=_revived))
+    return _with_key(_Careful(__unpack_ext_hook__=_revived))
+
+
+class _Refused(ValueError):
+    """Reading a value of this format may run what the value names."""
+
+
+class _Careful(JsonPlusSerializer):
+    """LangGraph's serializer, but it refuses formats that name constructors, such as `json`."""
+
+    def loads_typed(self, data: tuple[str, bytes]) -> Any:
+        if data[0] not in _READABLE:
+            raise _Refused(f"{REFUSED}, or export without --values")
+        return super().loads_typed(data)
 
 
 class _Nesting(threading.local):
@@ -152,6 +168,14 @@ def carrying_serializer() -> SerializerProtocol:
     return _with_key(_Carrying())
 
 
+def _hint(error: ValueUnreadable) -> str:
+    return REFUSED if isinstance(error.__cause__, _Refused) else ""
+
+
+def _unreadable(type_: str, data: bytes, error: ValueUnreadable) -> Unreadable:
+    return Unreadable(type_, len(data), data, _hint(error))
+
+
 class Values:
     """Deserializes the values of a thread to show them."""
 
@@ -163,15 +187,18 @@ class Values:
         """The metadata of a checkpoint, empty if it cannot be read here."""
         try:
             return self._translator.metadata(self._thread_id, event.checkpoint_id, event.body)
-        except (ValueUnreadable, CorruptEntry):
+        except ValueUnreadable as error:
+            type_, data = event.body["metadata"]
+            return {"metadata": _unreadable(type_, data, error)} if _hint(error) else {}
+        except CorruptEntry:
             return {}
 
     def one(self, channel: str, value: StoredValue | Keyframe) -> Any:
         """A value, or `Unreadable`."""
         try:
             return self._translator.value(self._thread_id, channel, value)
-        except ValueUnreadable:
-            return Unreadable(value.type, len(value.data), value.data)
+        except ValueUnreadable as error:
+            return _unreadable(value.type, value.data, error)
 
     def all(self, stored: StoredCheckpoint) -> dict[str, Any]:
         """The values of a checkpoint by channel."""

@@ -508,7 +508,7 @@ def _same(target: RedisStreamSaver, one: Any, other: Any) -> bool:
     try:
         if bool(one == other):
             return True
-    except Exception:  # noqa: BLE001, S110 - arrays, and other values that do not compare
+    except Exception:  # noqa: BLE001, S110 - arrays, and others that do not compare # nosec B110
         pass
     try:
         return bool(target.serde.dumps_typed(one) == target.serde.dumps_typed(other))

@@ -137,7 +137,7 @@ class SqlSource(Source):
         bound, comparison = "", ">="
         while True:
             rows = self._query(
-                f"SELECT DISTINCT thread_id FROM checkpoints WHERE thread_id {comparison} ? ORDER BY thread_id LIMIT {PAGE}",  # noqa: S608 - values are bound
+                f"SELECT DISTINCT thread_id FROM checkpoints WHERE thread_id {comparison} ? ORDER BY thread_id LIMIT {PAGE}",  # noqa: S608 - values are bound # nosec B608
                 bound,
             )
             found += [row[0] for row in rows]
@@ -153,7 +153,7 @@ class SqlSource(Source):
     def _writers(self, thread: Any, name: Name) -> list[Writer] | None:
         path = "task_path" if getattr(self.saver, "_has_task_path", True) else "''"
         rows = self._query(
-            f"SELECT {path}, task_id, idx FROM {self._writes} "  # noqa: S608 - as above
+            f"SELECT {path}, task_id, idx FROM {self._writes} "  # noqa: S608 - as above # nosec B608
             "WHERE thread_id = ? AND checkpoint_ns = ? AND checkpoint_id = ?",
             str(thread),
             name.namespace,

@@ -209,6 +209,7 @@ async def test_update_inside_a_nested_graph(saver: RedisStreamSaver, call: Call)
     assert done["log"] == ["in", "in", "in", "first", "patched", "innermost yes"]
 
 
+@pytest.mark.context
 async def test_nested_graph_with_memory_of_its_own(saver: RedisStreamSaver, call: Call) -> None:
     """A nested graph compiled with `checkpointer=True` keeps its state from one run to the next."""
 

