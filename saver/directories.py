@@ -309,7 +309,7 @@ def temporary_base(longest: int | None = None) -> str:
 
     """
     chosen = tempfile.gettempdir()
-    for base in (chosen, os.environ.get("XDG_RUNTIME_DIR", ""), "/tmp", "/dev/shm"):  # noqa: S108 - mkdtemp's directory is private
+    for base in (chosen, os.environ.get("XDG_RUNTIME_DIR", ""), "/tmp", "/dev/shm"):  # noqa: S108 - mkdtemp's directory is private # nosec B108
         if base and (longest is None or len(os.fsencode(base)) <= longest) and _is_safe(base):
             return base
     raise InvalidArgument(
