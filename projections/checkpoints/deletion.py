@@ -49,12 +49,13 @@ def delete_thread(keys: ThreadKeys, *, only: bytes | None = None) -> Flow[bool]:
         elif status == b"many":
             (members,) = yield from newest_of([keys])
             yield from _clear_heads(keys, namespaces_in(keys, members or ()))
-            is_cleared = True
+            namespaces, is_cleared = [b""], True
         elif status == b"stale" and only is not None and not made_room:
             yield from rebuild_index(keys)
         elif status == b"stale":
-            yield from _clear_heads(keys, (yield from _namespaces_in_log(keys)))
-            is_cleared, mode = True, b"anyway"
+            in_log = yield from _namespaces_in_log(keys)
+            yield from _clear_heads(keys, [*{*namespaces, *in_log}])
+            namespaces, is_cleared, mode = [b""], True, b"anyway"
         elif status == b"room":
             mode = b"make room" if rest[0] else b"anyway"
         else:
@@ -69,7 +70,7 @@ def _clear_heads(keys: ThreadKeys, namespaces: Sequence[bytes]) -> Flow[None]:
     """Delete the heads of namespaces before their thread is deleted.
 
     Heads are views, so the thread stays whole if it is not deleted after all. A head that a writer stores meanwhile expires within
-    an hour, and belongs to no later thread of that name.
+    an hour, and belongs to no later thread of that name. The head of the root namespace does not expire, so the script deletes it.
     """
     heads = [keys.head(namespace) for namespace in namespaces]
     for first, end in stretches([(head,) for head in heads]):

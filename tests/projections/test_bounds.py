@@ -208,6 +208,24 @@ def test_a_deletion_of_many_namespaces_that_was_cut_short(hostile: Hostile, pref
     assert list(saver.list({"configurable": {"thread_id": "t"}})) == []
 
 
+def test_a_root_that_begins_while_many_namespaces_are_deleted(hostile: Hostile) -> None:
+    """Its head has no expiry of its own, and is deleted with the thread."""
+    saver, keys, modes = hostile.saver, hostile.keys("t"), []
+    hostile.put_many("t", 1_000)
+
+    def put_between(request: Any) -> None:
+        if isinstance(request, Call) and is_call(request, "delete_thread"):
+            modes.append((request.arguments[4], len(request.keys) > 1_000))
+            if modes == [(0, False), (0, True)]:
+                saver.put(config("t", "between"), *step({"a": 1}))
+            elif request.arguments[4] == 1:
+                saver.put(config("t"), *step({"a": 1}))
+
+    assert Steps(saver).run(delete_thread(keys), put_between) is True
+    assert [mode for mode, _ in modes] == [0, 0, 1]
+    assert not hostile.client.exists(keys.head(b""))
+
+
 def test_namespaces_in_steps(on: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lists are the same however few namespaces, threads and bytes of keys one call may have."""
     saver = on()
