@@ -323,15 +323,14 @@ def _line_to_add(types: Collection[tuple[str, str]]) -> str:
 def _ask_for_the_types_of_schemas() -> None:
     """Lets LangGraph hand the types of graphs' schemas to checkpointers with a `StrictSerializer`.
 
-    LangGraph does so only with LANGGRAPH_STRICT_MSGPACK in the environment, read at import, and then for all checkpointers. The flag
-    that is set here governs the collection of types alone. Other checkpointers are passed over, so that they stay as they are.
+    LangGraph does so only with LANGGRAPH_STRICT_MSGPACK in the environment, read at import, and then for all checkpointers.
+    The flag that is set here governs the collection of types alone. Other checkpointers are passed over and stay as they are.
     """
     if find_spec("langgraph.pregel") is None:  # LangGraph is optional
         return
     try:
-        from langgraph._internal import _serde  # noqa: PLC0415 - as above
-
-        is_on, hand_over = _serde.STRICT_MSGPACK_ENABLED, _serde.apply_checkpointer_allowlist
+        private: Any = import_module("langgraph._internal._serde")
+        is_on, hand_over = private.STRICT_MSGPACK_ENABLED, private.apply_checkpointer_allowlist
     except (ImportError, AttributeError):
         log.warning(
             "This version of LangGraph may not hand the types of graphs' schemas to savers. If a read raises TypeNotAllowed, "
@@ -345,8 +344,8 @@ def _ask_for_the_types_of_schemas() -> None:
         is_strict = isinstance(_inner(getattr(checkpointer, "serde", None)), StrictSerializer)
         return hand_over(checkpointer, allowlist) if is_strict else checkpointer
 
-    _serde.apply_checkpointer_allowlist = where_needed
-    _serde.STRICT_MSGPACK_ENABLED = True
+    private.apply_checkpointer_allowlist = where_needed
+    private.STRICT_MSGPACK_ENABLED = True
 
 
 _ask_for_the_types_of_schemas()

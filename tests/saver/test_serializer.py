@@ -501,7 +501,7 @@ def test_types_that_were_written_are_forgotten_in_time() -> None:
 def test_without_langgraph(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """LangGraph is not a dependency: without it there is nothing to ask, and nothing is said."""
     monkeypatch.setattr("saver.serializer.find_spec", lambda _: None)
-    monkeypatch.setitem(sys.modules, "langgraph._internal", None)
+    monkeypatch.setitem(sys.modules, "langgraph._internal._serde", None)
     _ask_for_the_types_of_schemas()
     assert caplog.records == []
 
@@ -511,7 +511,7 @@ def test_another_langgraph(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCa
     """A LangGraph that changed inside is left as it is, and a warning names the line that is needed then."""
     monkeypatch.setattr(_serde, "STRICT_MSGPACK_ENABLED", False)
     if missing == "the module":
-        monkeypatch.setitem(sys.modules, "langgraph._internal", None)
+        monkeypatch.setitem(sys.modules, "langgraph._internal._serde", None)
     else:
         monkeypatch.delattr(_serde, missing)
     before = dict(vars(_serde))
