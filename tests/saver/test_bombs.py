@@ -250,6 +250,37 @@ def test_objects_within_objects() -> None:
     assert found["mib"] < 250
 
 
+DEEP = """
+import ormsgpack, threading
+from saver.cli.values import careful_serializer
+from saver.serializer import StrictSerializer
+def nested(code, depth, begin, levels):
+    data = b"\\1"
+    for _ in range(depth):
+        data = ormsgpack.packb(ormsgpack.Ext(code, begin + b"\\x91" * levels + data))
+    return "msgpack", data
+named = b"\\x93\\xa4some\\xa4type"
+result = []
+def read():
+    for serde in (StrictSerializer(), careful_serializer()):
+        serde.loads_typed(nested(7, 2, b"", 900))
+        for value in (nested(7, 100, b"", 1000), nested(0, 100, named, 1000), nested(7, 3000, b"", 0)):
+            try:
+                serde.loads_typed(value)
+            except (ValueError, RecursionError) as error:
+                result.append(type(error).__name__)
+thread = threading.Thread(target=read)
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.server
+def test_objects_within_objects_leave_the_stack_whole() -> None:
+    """Lists within objects, again and again, are an error; they would overflow the stack, and end the process."""
+    assert run(DEEP)["result"].count("Error") == 6
+
+
 def items(*parts: bytes) -> bytes:
     """The beginning of an entry in an export, and more."""
     return b"\x82\x631-0" + b"".join(parts)
