@@ -19,14 +19,16 @@ from xxhash import xxh3_64_digest
 
 from eventlog import Limits, OverLimit, ValueTooLarge, limits
 from eventlog.codec import Malformed, encode
-from eventlog.events import encode_versions
+from eventlog.errors import CorruptEntry
+from eventlog.events import CheckpointSaved, encode_event, encode_versions
 from projections.transfer import frames
 from projections.values.pieces import Pieces
 from projections.values.stored import from_head
-from projections.values.versions import Versions
+from projections.values.versions import Versions, checksum_of_versions
 from saver import RedisStreamSaver
 from tests import bombs
 from tests.bombs import MIB
+from tests.projections.tampering import Tampering, chained
 from tests.saver.drivers import Call
 from tests.saver.threads import config, follow, keys_of, step, values_of
 from tests.servers import Server
@@ -394,3 +396,23 @@ def test_an_export_that_shrinks_much(
     generous = Limits(expansion=2 * needed)
     with RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix, limits=generous) as saver:
         assert saver.import_threads(tmp_path / "a").threads == 1
+
+
+def test_no_script_follows_versions_back_too_far(any_server: Server, prefix: str) -> None:
+    """A script copies all versions for each change. So it refuses more changes than a writer makes, before it copies any."""
+    channels = [f"c{number}" for number in range(40)]
+    body: dict[str, Any] = {"checkpoint": {"v": 4}, "metadata": {"source": "loop", "step": 1}}
+    versions, check, made = dict.fromkeys(channels, "i1"), b"", []
+    for number in range(150):
+        base = (made[-1][0], check) if made else None
+        changed = {"c0": f"i{number + 1}"} if made else versions
+        versions = {**versions, **changed}
+        check = checksum_of_versions(Versions(versions, None)) or bytes(8)
+        event = CheckpointSaved("", f"{number:04}", None, changed, body, base=base, check=check)
+        made.append((b"%d-0" % (number + 1), [b"n", b"0", b"d", b"", *encode_event(event)]))
+    with any_server.client() as client, RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix) as saver:
+        keys = keys_of(prefix, "t")
+        Tampering(client, keys).write(chained(made), mend=False)
+        for read in (lambda: saver.get_tuple(config("t")), lambda: list(saver.list(config("t"), limit=1))):
+            with pytest.raises(CorruptEntry, match="lacks entry"):
+                read()
