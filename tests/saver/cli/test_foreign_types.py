@@ -181,7 +181,7 @@ def test_values_that_are_nested_deep(agentlog: Agentlog, tmp_path: Path, level: 
     for command in (["show", "t"], ["show", "t", "--full"], ["show", "t", "--json"], ["diff", "t", "001", "002"]):
         done = agentlog(*command)
         assert (done.code, done.err) == (0, ""), command
-        assert "nested too deep to be shown" in done.out
+        assert "nested too" in done.out
     for command in (["log", "t", "--patch"], ["replay", "t"]):
         assert agentlog(*command).code == 0
     done = agentlog("export", "t", str(tmp_path / "e"), "--jsonl", "--values")
