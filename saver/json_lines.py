@@ -105,9 +105,10 @@ class _LinesFile(PartFile):
         try:
             return (yield from self._object(decode_entry(self._thread, *entry)))
         except RecursionError as error:
+            entry_id = entry.entry_id.decode(errors="replace")
             raise ValueUnreadable(
-                f"Thread {self._thread!r}, entry {entry.entry_id.decode(errors='replace')}: it holds values that are nested too deep "
-                "for lines of JSON. Export the thread without --jsonl."
+                f"Thread {self._thread!r}, entry {entry_id}: it holds values that are nested too deep for lines of JSON. Export "
+                "it without --jsonl."
             ) from error
         except CorruptEntry as error:
             if not self._damaged:

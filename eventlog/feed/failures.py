@@ -52,12 +52,12 @@ class Failure:
             wrong = [name for name, kind in _KINDS.items() if type(getattr(made, name)) is not kind]
             if wrong or not 0 <= made.last <= LATEST:
                 raise codec.Malformed(f"has a wrong {', '.join(wrong) or 'time'}")
-            return made
         except (codec.Malformed, TypeError) as error:
             raise CorruptEntry(
                 f"Group {group!r}: the record of the failure in thread {thread.decode(errors='replace')!r} was not written by "
                 f"this package ({error}). Skip the event."
             ) from error
+        return made
 
 
 _KINDS: dict[str, type] = {"attempts": int, "error": str, "traceback": str, "last": int, "member": str}

@@ -402,7 +402,8 @@ def test_no_script_follows_versions_back_too_far(any_server: Server, prefix: str
     """A script copies all versions for each change. So it refuses more changes than a writer makes, before it copies any."""
     channels = [f"c{number}" for number in range(40)]
     body: dict[str, Any] = {"checkpoint": {"v": 4}, "metadata": {"source": "loop", "step": 1}}
-    versions, check, made = dict.fromkeys(channels, "i1"), b"", []
+    versions, check = dict.fromkeys(channels, "i1"), b""
+    made: list[tuple[bytes, list[bytes]]] = []
     for number in range(150):
         base = (made[-1][0], check) if made else None
         changed = {"c0": f"i{number + 1}"} if made else versions

@@ -230,7 +230,8 @@ def test_forged_registrations_are_refused(wrong: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"last": 2**63}, {"last": -1}, {"last": 1.5}, {"error": b"e"}, {"member": None}, {"attempts": "1"}, {"x": 1}]
+    "wrong",
+    [{"last": 2**63}, {"last": -1}, {"last": 1.5}, {"error": b"e"}, {"member": None}, {"attempts": "1"}, {"x": 1}],
 )
 def test_forged_failures_are_refused(wrong: dict[str, Any]) -> None:
     """A record with other types than this package writes is named, with group and thread."""

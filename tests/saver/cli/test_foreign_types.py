@@ -177,12 +177,14 @@ def test_values_that_are_nested_deep(agentlog: Agentlog, tmp_path: Path, level: 
     """Commands show their type, compare them, or end with an error that names the thread."""
     for number in (1, 2):
         packed = level * 1000 + bytes([number])
-        bombs.plant(agentlog.url, agentlog.prefix, "t", number, {"a": encode_keyframe("msgpack", packed, checksum_of(packed))})
-    for command in (["show", "t"], ["show", "t", "--full"], ["show", "t", "--json"], ["diff", "t", "001", "002"]):
+        bombs.plant(
+            agentlog.url, agentlog.prefix, "t", number, {"a": encode_keyframe("msgpack", packed, checksum_of(packed))}
+        )
+    for command in (["show", "t"], ["show", "t", "--full"], ["show", "t", "--json"]):
         done = agentlog(*command)
         assert done.code == 0
         assert "nested too" in done.out
-    for command in (["log", "t", "--patch"], ["replay", "t"]):
+    for command in (["diff", "t", "001", "002"], ["log", "t", "--patch"], ["replay", "t"]):
         assert agentlog(*command).code == 0
     done = agentlog("export", "t", str(tmp_path / "e"), "--jsonl", "--values")
     assert done.code == 3
