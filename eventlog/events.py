@@ -349,10 +349,15 @@ def _check_pieces(entry_id: bytes, pieces: Iterable[bytes]) -> None:
                 raise codec.Malformed("has a delta whose base is not in an earlier entry")
 
 
+LATEST = 253_402_300_799_999
+"""The last ms of the year 9999, after which Python has no dates."""
+DIGITS = len(str(LATEST))
+
+
 def entry_ms(entry_id: bytes) -> int:
     """The ms of an entry id, by which entries sort."""
     ms, _, number = entry_id.partition(b"-")
-    if not ms.isdigit() or number != b"0":
+    if not ms.isdigit() or number != b"0" or len(ms) > DIGITS or int(ms) > LATEST:
         raise codec.Malformed("names an entry by an id that this package never gives")
     return int(ms)
 
@@ -450,8 +455,10 @@ def decode_entry(thread: str, entry_id: bytes, flat: list[bytes]) -> Recorded:
         CorruptEntry: this package did not write it; the message names thread and entry.
 
     """
-    if not entry_id.endswith(b"-0"):
-        raise CorruptEntry(f"{_named(thread, entry_id)} has an id that this package never gives. {_FOREIGN}")
+    try:
+        entry_ms(entry_id)
+    except codec.Malformed:
+        raise CorruptEntry(f"{_named(thread, entry_id)} has an id that this package never gives. {_FOREIGN}") from None
     fields = codec.paired(flat)
     kind, schema = fields.get(b"k", b""), fields.get(b"v", b"")
     while schema != SCHEMA and (upcast := UPCASTERS.get((kind, schema))):

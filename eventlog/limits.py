@@ -24,6 +24,8 @@ MOST_PIECES = 3
 """Times the bytes of a value that its keyframe and deltas take; a writer makes a keyframe before they are more."""
 SHOWN = 80
 """Characters of a long id that an error shows."""
+DIGITS = 30
+"""Most digits of a limit; Python refuses to read thousands of them."""
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 
 
@@ -66,7 +68,8 @@ class Limits:
         for part in filter(None, (one.strip() for one in text.split(","))):
             name, _, value = (one.strip() for one in part.partition("="))
             number, unit = value.rstrip("kKmMgG"), value[len(value.rstrip("kKmMgG")) :].lower()
-            if name not in known or not (number.isascii() and number.isdigit()) or unit not in _UNITS:
+            is_number = number.isascii() and number.isdigit() and len(number) <= DIGITS
+            if name not in known or not is_number or unit not in _UNITS:
                 raise InvalidArgument(
                     f"limits: {part!r:.100} is no limit. Write {', '.join(known)} as NAME=NUMBER, with K, M or G after sizes."
                 )

@@ -59,8 +59,15 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Cha
 def same(one: Any, other: Any) -> bool:
     """Whether two values are equal.
 
-    1, 1.0 and True differ, and NaN equals itself. Values that cannot be compared differ.
+    1, 1.0 and True differ, and NaN equals itself. Values that cannot be compared differ, also since they are nested too deep.
     """
+    try:
+        return _same(one, other)
+    except RecursionError:
+        return False
+
+
+def _same(one: Any, other: Any) -> bool:
     if one is other:
         return True
     if type(one) is not type(other):
@@ -68,16 +75,18 @@ def same(one: Any, other: Any) -> bool:
     if isinstance(one, dict):
         keys = {key: key for key in other}
         return len(one) == len(other) and all(
-            key in keys and same(key, keys[key]) and same(value, other[key]) for key, value in one.items()
+            key in keys and _same(key, keys[key]) and _same(value, other[key]) for key, value in one.items()
         )
     if isinstance(one, (list, tuple)):
-        return len(one) == len(other) and all(map(same, one, other))
+        return len(one) == len(other) and all(map(_same, one, other))
     if isinstance(one, float) and one != one and other != other:  # noqa: PLR0124 - NaN
         return True
     if isinstance(one, float) and one == other == 0:
         return str(one) == str(other)
     try:
         return bool(one == other)
+    except RecursionError:
+        raise
     except Exception:  # noqa: BLE001 - arrays, and other values that do not compare
         return repr(one) == repr(other)
 

@@ -20,7 +20,7 @@ from math import isfinite
 from typing import Any
 
 from eventlog.codec import Keyframe
-from eventlog.errors import CorruptEntry
+from eventlog.errors import CorruptEntry, ValueUnreadable
 from eventlog.events import CheckpointSaved, Recorded, ValuesSaved, WritesSaved, decode_entry, entry_ms
 from eventlog.flow import Flow, blocking
 from eventlog.keys import Keyspace
@@ -104,6 +104,12 @@ class _LinesFile(PartFile):
     def _entry(self, entry: Entry) -> Flow[dict[str, Any]]:
         try:
             return (yield from self._object(decode_entry(self._thread, *entry)))
+        except RecursionError as error:
+            entry_id = entry.entry_id.decode(errors="replace")
+            raise ValueUnreadable(
+                f"Thread {self._thread!r}, entry {entry_id}: it holds values that are nested too deep for lines of JSON. Export "
+                "it without --jsonl."
+            ) from error
         except CorruptEntry as error:
             if not self._damaged:
                 raise

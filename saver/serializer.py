@@ -32,6 +32,7 @@ from langgraph.checkpoint.serde.types import _DeltaSnapshot
 from typing_extensions import Self
 
 from eventlog.errors import InvalidArgument, TypeNotAllowed
+from saver.nesting import Nesting
 
 __all__ = ["TRUSTED", "StrictSerializer", "takes_allowlist"]
 
@@ -151,13 +152,14 @@ class _Reading:
     further object is made, and decoding goes on to name all types that are missing.
     """
 
-    __slots__ = ("allowed", "failure", "makes", "refused")
+    __slots__ = ("_nesting", "allowed", "failure", "makes", "refused")
 
     def __init__(self, allowed: _Allowed, *, makes: bool = True) -> None:
         self.allowed = allowed
         self.makes = makes
         self.refused: dict[tuple[str, str], None] = {}
         self.failure: Exception | None = None
+        self._nesting = Nesting()
 
     def result(self, decode: Callable[[], Any]) -> Any:
         """Returns the decoded value."""
@@ -187,7 +189,8 @@ class _Reading:
             raise
 
     def _extension(self, code: int, data: bytes) -> Any:
-        parts = ormsgpack.unpackb(data, ext_hook=self.extension, option=_READ)
+        with self._nesting.within(data):
+            parts = ormsgpack.unpackb(data, ext_hook=self.extension, option=_READ)
         if code == _SNAPSHOT:
             return _DeltaSnapshot(parts)
         if code == _ARRAY:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from eventlog import codec
 from eventlog.errors import CorruptEntry, InvalidArgument
-from eventlog.events import CheckpointSaved, Recorded, WritesSaved
+from eventlog.events import LATEST, CheckpointSaved, Recorded, WritesSaved
 from eventlog.feed.position import Offset, Position
 from eventlog.framing import counted, split_counted
 from eventlog.keys import text
@@ -93,8 +93,8 @@ class Activity:
 
     @property
     def time(self) -> datetime:
-        """The time when the event was appended, by the server's clock, in UTC."""
-        return datetime.fromtimestamp(int(self.id.partition("-")[0]) / 1000, timezone.utc)
+        """The time when the event was appended, by the server's clock, in UTC; at most the end of the year 9999."""
+        return datetime.fromtimestamp(min(int(self.id.partition("-")[0]), LATEST) / 1000, timezone.utc)
 
     @property
     def position(self) -> Position:

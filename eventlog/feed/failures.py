@@ -9,6 +9,7 @@ from typing import Any
 
 from eventlog import codec
 from eventlog.errors import CorruptEntry
+from eventlog.events import LATEST
 
 __all__ = ["Failure"]
 
@@ -47,12 +48,19 @@ class Failure:
         """Decodes the stored form. Raises `CorruptEntry`."""
         try:
             fields: Any = codec.decode(record)
-            return cls(**fields)
+            made = cls(**fields)
+            wrong = [name for name, kind in _KINDS.items() if type(getattr(made, name)) is not kind]
+            if wrong or not 0 <= made.last <= LATEST:
+                raise codec.Malformed(f"has a wrong {', '.join(wrong) or 'time'}")
         except (codec.Malformed, TypeError) as error:
             raise CorruptEntry(
                 f"Group {group!r}: the record of the failure in thread {thread.decode(errors='replace')!r} was not written by "
                 f"this package ({error}). Skip the event."
             ) from error
+        return made
+
+
+_KINDS: dict[str, type] = {"attempts": int, "error": str, "traceback": str, "last": int, "member": str}
 
 
 def _text(given: str) -> str:

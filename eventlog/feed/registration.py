@@ -7,6 +7,7 @@ from typing import Any
 
 from eventlog import codec
 from eventlog.errors import CorruptEntry, InvalidArgument, PositionLost, PositionTrimmed
+from eventlog.events import LATEST
 from eventlog.feed.activity import Filters
 from eventlog.feed.position import Offset
 from eventlog.feed.reading import Start, astray, offsets_of
@@ -98,9 +99,18 @@ def decoded(group: str, record: bytes) -> dict[str, Any]:
             raise codec.Malformed("is no registration")
         if found.get("v") != 1:
             raise codec.Malformed(f"is of version {found.get('v')!r}; upgrade this package")
+        created, start = found.get("created"), found.get("start")
+        if type(created) is not int or not 0 <= created <= LATEST or type(start) is not str:
+            raise codec.Malformed("has no start, or no time")
+        if any(not _are_texts(given) for given in found["filters"].values()):
+            raise codec.Malformed("has filters that are no texts")
     except codec.Malformed as error:
         raise CorruptEntry(f"The record of group {group!r} {error}. Drop the group, and register it again.") from error
     return found
+
+
+def _are_texts(given: object) -> bool:
+    return given is None or (type(given) is list and all(type(one) is str for one in given))
 
 
 def state_damaged(group: str, keys: GroupKeys, error: Exception) -> CorruptEntry:

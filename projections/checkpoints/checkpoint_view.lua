@@ -66,8 +66,11 @@ local function entry_at(read, entry_id)
   return fields or nil
 end
 
--- The versions of a checkpoint's entry: {their number in the reply, channel, version key, ...}.
-local function versions_at(read, entry_id)
+local DEEPEST = 100 -- changes of versions since whole ones, as in projections/values/pieces.py
+
+-- The versions of a checkpoint's entry: {their number in the reply, channel, version key, ...}. They change those of its base, and so
+-- on; `changes` is the number of changes so far. With more than a writer makes, none are read, since each is a copy of all versions.
+local function versions_at(read, entry_id, changes)
   local known = read.vectors[entry_id]
   if known then
     return known
@@ -85,8 +88,9 @@ local function versions_at(read, entry_id)
     end
     local base_id = string.sub(since, from, from + size - 1)
     local whole, gone = nil, entry_id
-    if is_before(base_id, entry_id) then
-      whole, gone = versions_at(read, base_id)
+    local count = (changes or 0) + 1
+    if count <= DEEPEST and is_before(base_id, entry_id) then
+      whole, gone = versions_at(read, base_id, count)
     end
     if not whole then
       return nil, gone
@@ -96,10 +100,10 @@ local function versions_at(read, entry_id)
       position[whole[i]], out[i], out[i + 1] = i, whole[i], whole[i + 1]
     end
   end
-  local changes = texts(own)
-  for i = 1, #changes, 2 do
-    local at = position[changes[i]] or #out + 1
-    out[at], out[at + 1] = changes[i], changes[i + 1]
+  local changed = texts(own)
+  for i = 1, #changed, 2 do
+    local at = position[changed[i]] or #out + 1
+    out[at], out[at + 1] = changed[i], changed[i + 1]
   end
   read.bytes = read.bytes + PART / 2 * #out
   local flat = read.versions

@@ -163,7 +163,7 @@ def plain_data(value: Any, depth: int = 0) -> Any:
     if isinstance(value, float):
         return value if value - value == 0 else repr(value)
     if depth > DEEPEST:
-        return repr(value)
+        return _deep(value)
     if isinstance(value, Mapping):
         return {key if isinstance(key, str) else repr(key): plain_data(one, depth + 1) for key, one in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
@@ -181,6 +181,13 @@ def plain_data(value: Any, depth: int = 0) -> Any:
         dumped = {name: one for name, one in value.model_dump().items() if one not in (None, [], {}, "")}
         return plain_data(dumped, depth + 1)
     return repr(value)
+
+
+def _deep(value: Any) -> str:
+    try:
+        return repr(value)
+    except RecursionError:
+        return f"<{type(value).__name__}, nested too deep to be shown>"
 
 
 def change_object(change: Change) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from eventlog.limits import SPARE
 from projections.values.pieces import StoredValue
 from projections.values.stored import StoredCheckpoint
 from saver.cli.output import BadInput, Unknown, Unreadable
+from saver.nesting import Nesting
 from saver.translation import Translator
 
 __all__ = ["Values", "careful_serializer", "carrying_serializer"]
@@ -74,15 +75,20 @@ class _Nesting(threading.local):
 
     outermost = taken = 0
 
+    def __init__(self) -> None:
+        self.levels = Nesting()
+
     @contextmanager
-    def within(self, size: int) -> Iterator[None]:
-        """Enters an object. Raises ValueError for one so deep that the copies would fill the memory."""
+    def within(self, data: bytes) -> Iterator[None]:
+        """Enters an object. Raises ValueError for one so deep that the copies would fill the memory, or the stack."""
+        size = len(data)
         self.outermost = self.outermost or size
         self.taken += size
         try:
             if self.taken > SPARE + COPIES * self.outermost:
                 raise ValueError("objects within objects")
-            yield
+            with self.levels.within(data):
+                yield
         finally:
             self.taken -= size
             self.outermost = self.outermost if self.taken else 0
@@ -92,10 +98,11 @@ _nesting = _Nesting()
 
 
 def _revived(code: int, data: bytes) -> Any:
+    with _nesting.within(data):
+        parts = ormsgpack.unpackb(data, ext_hook=_revived, option=_READ)
     if code not in _NAMED:
         return _trusted(code, data)
-    with _nesting.within(len(data)):
-        module, name, value, *method = ormsgpack.unpackb(data, ext_hook=_revived, option=_READ)
+    module, name, value, *method = parts
     known = (
         (module, name, method[0]) in SAFE_MSGPACK_METHODS if code == _METHOD else (module, name) in SAFE_MSGPACK_TYPES
     )

@@ -378,6 +378,14 @@ def test_entries_that_lack_a_field_are_refused(name: bytes) -> None:
         decode_entry("thread 1", b"1-0", GOOD[:at] + GOOD[at + 2 :])
 
 
+@pytest.mark.parametrize("entry_id", [b"253402300800000-0", b"18446744073709551615-0", b"1-1", b"1", b"-0", b"1x-0"])
+def test_ids_that_no_entry_gets_are_refused(entry_id: bytes) -> None:
+    """Python has no time for the first of them, so that each reader would end with an error of its own."""
+    with pytest.raises(CorruptEntry, match="'thread 1' has an id that this package never gives"):
+        decode_entry("thread 1", entry_id, GOOD)
+    assert decode_entry("thread 1", b"253402300799999-0", GOOD).entry_id
+
+
 @given(
     st.lists(
         st.tuples(st.sampled_from([b"k", b"v", b"n", b"d", b"e", b"s", b"=1:ab", b"!0", b"!x"]), st.binary(max_size=9))

@@ -41,7 +41,17 @@ def test_limits_as_they_are_typed(text: str, expected: Limits) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["value=1", "value_bytes", "value_bytes=", "value_bytes=-1", "value_bytes=1T", "7", "id_bytes=٣"]
+    "text",
+    [
+        "value=1",
+        "value_bytes",
+        "value_bytes=",
+        "value_bytes=-1",
+        "value_bytes=1T",
+        "7",
+        "id_bytes=٣",
+        "id_bytes=" + "9" * 5000,
+    ],
 )
 def test_limits_that_are_none(text: str) -> None:
     """The error has the part that is wrong, and the names of all limits."""

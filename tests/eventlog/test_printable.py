@@ -22,6 +22,7 @@ HOSTILE = [
     "-x",
     "\x85",
     "\U000e0001",
+    "\u3164",
     "'",
 ]
 
@@ -49,6 +50,14 @@ def test_an_ambiguous_word_is_shown_as_its_repr(text: str) -> None:
 def test_other_words_stay(text: str) -> None:
     """Most ids need no quotes."""
     assert word(text) == printable(text) == text
+
+
+@pytest.mark.parametrize("blank", "\u115f\u1160\u2800\u3164\uffa0")
+def test_letters_that_look_like_blanks_become_escapes(blank: str) -> None:
+    """They would begin another column on a screen, as blanks do."""
+    escape = blank.encode("unicode_escape").decode()
+    assert (printable(f"a{blank}b"), word(f"a{blank}b")) == (f"a{escape}b", f"'a{escape}b'")
+    assert blank not in as_argument(f"a{blank}b")
 
 
 def test_a_word_of_a_list_has_no_separator() -> None:

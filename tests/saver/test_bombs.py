@@ -19,14 +19,16 @@ from xxhash import xxh3_64_digest
 
 from eventlog import Limits, OverLimit, ValueTooLarge, limits
 from eventlog.codec import Malformed, encode
-from eventlog.events import encode_versions
+from eventlog.errors import CorruptEntry
+from eventlog.events import CheckpointSaved, encode_event, encode_versions
 from projections.transfer import frames
 from projections.values.pieces import Pieces
 from projections.values.stored import from_head
-from projections.values.versions import Versions
+from projections.values.versions import Versions, checksum_of_versions
 from saver import RedisStreamSaver
 from tests import bombs
 from tests.bombs import MIB
+from tests.projections.tampering import Tampering, chained
 from tests.saver.drivers import Call
 from tests.saver.threads import config, follow, keys_of, step, values_of
 from tests.servers import Server
@@ -250,6 +252,37 @@ def test_objects_within_objects() -> None:
     assert found["mib"] < 250
 
 
+DEEP = """
+import ormsgpack, threading
+from saver.cli.values import careful_serializer
+from saver.serializer import StrictSerializer
+def nested(code, depth, begin, levels):
+    data = b"\\1"
+    for _ in range(depth):
+        data = ormsgpack.packb(ormsgpack.Ext(code, begin + b"\\x91" * levels + data))
+    return "msgpack", data
+named = b"\\x93\\xa4some\\xa4type"
+result = []
+def read():
+    for serde in (StrictSerializer(), careful_serializer()):
+        serde.loads_typed(nested(7, 2, b"", 900))
+        for value in (nested(7, 100, b"", 1000), nested(0, 100, named, 1000), nested(7, 3000, b"", 0)):
+            try:
+                serde.loads_typed(value)
+            except (ValueError, RecursionError) as error:
+                result.append(type(error).__name__)
+thread = threading.Thread(target=read)
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.server
+def test_objects_within_objects_leave_the_stack_whole() -> None:
+    """Lists within objects, again and again, are an error; they would overflow the stack, and end the process."""
+    assert run(DEEP)["result"].count("Error") == 6
+
+
 def items(*parts: bytes) -> bytes:
     """The beginning of an entry in an export, and more."""
     return b"\x82\x631-0" + b"".join(parts)
@@ -359,3 +392,24 @@ def test_an_export_that_shrinks_much(
         assert saver.archive_thread("a", tmp_path / "a", delete=True).entries == 2
         assert saver.import_threads(tmp_path / "a").threads == 1
         assert (tmp_path / "a").stat().st_size < MIB
+
+
+def test_no_script_follows_versions_back_too_far(any_server: Server, prefix: str) -> None:
+    """A script copies all versions for each change. So it refuses more changes than a writer makes, before it copies any."""
+    channels = [f"c{number}" for number in range(40)]
+    body: dict[str, Any] = {"checkpoint": {"v": 4}, "metadata": {"source": "loop", "step": 1}}
+    versions, check = dict.fromkeys(channels, "i1"), b""
+    made: list[tuple[bytes, list[bytes]]] = []
+    for number in range(150):
+        base = (made[-1][0], check) if made else None
+        changed = {"c0": f"i{number + 1}"} if made else versions
+        versions = {**versions, **changed}
+        check = checksum_of_versions(Versions(versions, None)) or bytes(8)
+        event = CheckpointSaved("", f"{number:04}", None, changed, body, base=base, check=check)
+        made.append((b"%d-0" % (number + 1), [b"n", b"0", b"d", b"", *encode_event(event)]))
+    with any_server.client() as client, RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix) as saver:
+        keys = keys_of(prefix, "t")
+        Tampering(client, keys).write(chained(made), mend=False)
+        for read in (lambda: saver.get_tuple(config("t")), lambda: list(saver.list(config("t"), limit=1))):
+            with pytest.raises(CorruptEntry, match="lacks entry"):
+                read()

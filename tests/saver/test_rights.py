@@ -344,3 +344,36 @@ def test_a_loop_in_a_script(private_server: Callable[..., RunningServer], prefix
             looping.read_response()
         looping.disconnect()
         owner_connection.disconnect()
+
+
+CHANGES = (
+    "setfenv(0, setmetatable({redis={call=function() return 'changed' end}}, {__index=getfenv(0)}))",
+    "redis.call = function() return 'changed' end",
+    "string.match = function() return 'changed' end",
+    "rawset(_G, 'tonumber', function() return 'changed' end)",
+    "setmetatable(_G, {__index=function() return 'changed' end})",
+    "getmetatable('').__index = function() return 'changed' end",
+)
+"""Scripts that would change what later scripts do."""
+PROBE = """
+return {redis.call('PING'), string.match('x', 'x'), tonumber('7'), pcall(function() return other end) and 1 or 0, ('x'):len()}
+"""
+
+
+@pytest.mark.parametrize("binary", binaries().values(), ids=binaries())
+def test_scripts_of_others_stay_as_they_are(
+    private_server: Callable[..., RunningServer], binary: Path, prefix: str
+) -> None:
+    """A script of the auditor changes nothing for later scripts of others, but on Redis 6.2, as OPERATIONS.md warns."""
+    changed = []
+    for change in CHANGES:
+        server = private_server(binary=binary)
+        with user_on(server, "auditor", prefix) as url, redis.Redis.from_url(url) as client, server.client() as owner:
+            connection = owner.connection_pool.make_connection()
+            before = send(connection, "EVAL", PROBE, 0)
+            send(client.connection_pool.make_connection(), "EVAL", change, 0)
+            if str(send(connection, "EVAL", PROBE, 0)) != str(before):
+                changed.append(change)
+            connection.disconnect()
+    assert bool(changed) is ("redis-6.2" in {name for name, path in binaries().items() if path == binary})
+    assert "On Redis 6.2, a script can change what all later scripts do" in DOCUMENT

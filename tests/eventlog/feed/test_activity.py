@@ -69,6 +69,13 @@ def test_the_check_is_that_of_the_fields(pointer: tuple[bytes, list[bytes]]) -> 
     assert unpack_pointer(0, pack_pointer(activity)).offset == activity.offset
 
 
+@pytest.mark.parametrize("entry_id", [b"253402300800000-0", b"18446744073709551615-1"])
+def test_a_pointer_after_the_last_year(entry_id: bytes) -> None:
+    """Someone who writes to the feed chooses its ids, and later pointers go on from there."""
+    fields = [b"thread", b"t", b"id", b"1-0", b"seq", b"1", b"kind", b"writes"]
+    assert read_pointer(0, entry_id, fields).time.year == 9999
+
+
 @given(st.lists(ENTRY_IDS, min_size=2, max_size=8, unique=True))
 def test_packed_pointers_sort_as_the_feed(ids: list[str]) -> None:
     """So that what waits comes back in order."""

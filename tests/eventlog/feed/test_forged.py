@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from eventlog import Activity, ActivityFeed, CorruptEntry, EventGone, InvalidArgument, SignatureInvalid
+from eventlog import Activity, ActivityFeed, CorruptEntry, EventGone, InvalidArgument, SignatureInvalid, codec
+from eventlog.feed.failures import Failure
+from eventlog.feed.registration import decoded
 from eventlog.framing import counted
 from eventlog.signing import SigningKey
 from saver import RedisStreamSaver
@@ -201,3 +203,38 @@ def test_errors_of_handlers_are_logged_in_one_line(
     messages = [record.getMessage() for record in caplog.records]
     assert any(r"x\n2026-11-29 INFO all is well \x1b[2J" in message for message in messages)
     assert all(message.isprintable() for message in messages)
+
+
+RECORD = {"v": 1, "created": 1, "start": "beginning", "filters": {"threads": ["t"]}}
+FAILURE = {"attempts": 1, "error": "e", "traceback": "t", "last": 1, "member": "m"}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"created": 2**63},
+        {"created": "1"},
+        {"created": None},
+        {"start": 1},
+        {"filters": {"kinds": 5}},
+        {"filters": {"kinds": [[]]}},
+        {"filters": {"threads": [1]}},
+        {"filters": {"nodes": {}}},
+    ],
+)
+def test_forged_registrations_are_refused(wrong: dict[str, Any]) -> None:
+    """A record with other types than this package writes is named, wherever it is read."""
+    assert decoded("g", codec.encode(RECORD)) == RECORD
+    with pytest.raises(CorruptEntry, match="record of group 'g' .* Drop the group"):
+        decoded("g", codec.encode({**RECORD, **wrong}))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"last": 2**63}, {"last": -1}, {"last": 1.5}, {"error": b"e"}, {"member": None}, {"attempts": "1"}, {"x": 1}],
+)
+def test_forged_failures_are_refused(wrong: dict[str, Any]) -> None:
+    """A record with other types than this package writes is named, with group and thread."""
+    assert Failure.decode("g", b"t", codec.encode(FAILURE)) == Failure(1, "e", "t", 1, "m")
+    with pytest.raises(CorruptEntry, match="Group 'g': the record of the failure in thread 't'"):
+        Failure.decode("g", b"t", codec.encode({**FAILURE, **wrong}))

@@ -11,9 +11,11 @@ import pytest
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
+from eventlog.codec import checksum_of, encode_keyframe
 from eventlog.events import CheckpointSaved
 from saver import RedisStreamSaver
 from saver.cli.values import REFUSED, Values, careful_serializer
+from tests import bombs
 from tests.saver.cli.commands import Agentlog
 from tests.saver.threads import config, step
 
@@ -168,3 +170,23 @@ def test_migrating_carries_it_byte_for_byte(agentlog: Agentlog, trap: Path) -> N
             )
     assert any(b"system" in value for value in stored[0])
     assert stored[0] == stored[1]
+
+
+@pytest.mark.parametrize("level", [b"\x91", b"\x81\x01"], ids=["lists", "maps"])
+def test_values_that_are_nested_deep(agentlog: Agentlog, tmp_path: Path, level: bytes) -> None:
+    """Commands show their type, compare them, or end with an error that names the thread."""
+    for number in (1, 2):
+        packed = level * 1000 + bytes([number])
+        bombs.plant(
+            agentlog.url, agentlog.prefix, "t", number, {"a": encode_keyframe("msgpack", packed, checksum_of(packed))}
+        )
+    for command in (["show", "t"], ["show", "t", "--full"], ["show", "t", "--json"]):
+        done = agentlog(*command)
+        assert done.code == 0
+        assert "nested too" in done.out
+    for command in (["diff", "t", "001", "002"], ["log", "t", "--patch"], ["replay", "t"]):
+        assert agentlog(*command).code == 0
+    done = agentlog("export", "t", str(tmp_path / "e"), "--jsonl", "--values")
+    assert done.code == 3
+    assert "Thread 't', entry " in done.err
+    assert "nested too deep for lines of JSON" in done.err
