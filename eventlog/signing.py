@@ -371,7 +371,8 @@ _REMEDY = (
 )
 _BEGIN_SIGNED = (
     "It was not deserialized. A thread that began without a key is read without one (signing_key, --key-file, AGENTLOG_KEY); "
-    "continue in a new thread. If the thread was signed from its beginning, verify it, and restore its log from an export or a backup."
+    "continue in a new thread. If the thread was signed from its beginning, verify it, and restore its log from an export or a "
+    "backup."
 )
 
 
