@@ -370,9 +370,9 @@ _REMEDY = (
     "--key-file); otherwise verify the thread, and restore its log from an export or a backup."
 )
 _BEGIN_SIGNED = (
-    "It was not deserialized. A thread that began without a key is read without one (signing_key, --key-file, AGENTLOG_KEY); "
-    "continue in a new thread. If the thread was signed from its beginning, verify it, and restore its log from an export or a "
-    "backup."
+    "It was not deserialized. A thread that began without a signing_key is read by a saver without one (agentlog: without "
+    "--key-file and AGENTLOG_KEY); continue in a new thread. If the thread was signed from its beginning, verify it, and restore "
+    "its log from an export or a backup."
 )
 
 
