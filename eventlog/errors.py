@@ -281,7 +281,7 @@ class NewerSchema(CorruptEntry):
     """A newer version of this project wrote a stream entry; upgrade the package."""
 
 
-_RIGHTS = "give the user the rights listed under 'Access rights' in OPERATIONS.md"
+_RIGHTS = "give the user the rights listed under 'Access rights' in OPERATIONS.md; consumer groups need further ones"
 _PASSWORD = "check user name and password, e.g. redis://user:password@host"  # noqa: S105 - an example # nosec B105
 _PRIMARY = "connect to the primary (through Sentinel or the cluster, clients follow a failover)"
 _ROOM = "raise maxmemory, delete threads, or set a ttl"

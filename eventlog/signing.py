@@ -366,12 +366,13 @@ _EXPECTED = (
     "that nobody else knows, such as secrets.token_bytes(32)."
 )
 _REMEDY = (
-    "It was not deserialized. If the key was changed, pass the previous one in accepted_keys; otherwise verify the thread, "
-    "and restore its log from an export or a backup."
+    "It was not deserialized. If the key was changed, pass the previous one too (accepted_keys, or a further "
+    "--key-file); otherwise verify the thread, and restore its log from an export or a backup."
 )
 _BEGIN_SIGNED = (
-    "It was not deserialized. A thread that began without a signing_key is read by a saver without one; continue in a new "
-    "thread. If the thread was signed from its beginning, verify it, and restore its log from an export or a backup."
+    "It was not deserialized. A thread that began without a signing_key is read by a saver without one (agentlog: without "
+    "--key-file and AGENTLOG_KEY); continue in a new thread. If the thread was signed from its beginning, verify it, and restore "
+    "its log from an export or a backup."
 )
 
 

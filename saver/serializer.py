@@ -232,8 +232,8 @@ class _Reading:
         except Exception as error:
             said = f"{type(error).__name__}: {str(error)[:_MOST_TEXT]!r}"
             raise ValueError(
-                f"an object of type {module}.{name} cannot be made again ({said}). A type must take what it was written with, and "
-                "be at the top of its module or be allowed as a class"
+                f"an object of type {module}.{name} cannot be made again ({said}). Let its class take what was written. Allow a "
+                "class within another as a class: with_allowlist([TheClass]). Keep the old name of a class that has moved"
             ) from error
 
 

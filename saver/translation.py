@@ -310,8 +310,8 @@ class Translator:
             raise TypeNotAllowed(f"{subject}: the serializer refuses {what!r}: {error}", error.types) from error
         except Exception as error:
             raise ValueUnreadable(
-                f"{subject}: the serializer cannot read {what!r} of type {value.type!r}: {error}. Pass the serde (and key) that "
-                "wrote it."
+                f"{subject}: the serializer cannot read {what!r} of type {value.type!r}: {error}. If another serde "
+                "or key wrote it, pass that one."
             ) from error
 
 

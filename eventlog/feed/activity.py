@@ -217,7 +217,8 @@ def foreign(partition: int, entry_id: bytes, error: Exception) -> CorruptEntry:
     """Makes the error for an entry of a partition's feed that is no pointer."""
     return CorruptEntry(
         f"Entry {entry_id.decode(errors='replace')} of the feed of partition {partition} was not written by this package "
-        f"({error!r}). If another program added it, remove it with XDEL."
+        f"({error!r}). If another program added it, remove it with XDEL {{PREFIX:{partition}}}:feed "
+        f"{entry_id.decode(errors='replace')}."
     )
 
 

@@ -97,7 +97,7 @@ def carry_out_removal(keys: ThreadKeys, history: History, plan: Plan, describe: 
     if keys.signer is None and history.events and history.events[-1].signed:
         raise InvalidArgument(
             f"Thread {keys.thread.decode()!r} is signed: a removal without a key would spoil it. "
-            "Pass the signing_key that wrote it."
+            "Pass the key that signs it, as signing_key or --key-file."
         )
     event = describe(plan.removed)
     known = _known(history)

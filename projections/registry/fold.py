@@ -122,5 +122,5 @@ def foreign_pointer(keys: PartitionKeys, entry_id: bytes) -> CorruptEntry:
     """The error for an entry of a feed that this package does not write."""
     return CorruptEntry(
         f"Entry {entry_id.decode()} of {keys.feed.decode()!r} was not written by this package. If something else added it, "
-        "remove it with XDEL."
+        f"remove it with XDEL {keys.feed.decode()} {entry_id.decode()}."
     )

@@ -29,8 +29,8 @@ PAGE = 200
 PAGE_BYTES = 4 * 1024 * 1024
 ATTEMPTS = 20
 _NOT_EXPORTED = (
-    "It was not exported. Verify the thread, and restore its log from an export or a backup. An export with damaged=True "
-    "(--damaged) keeps the evidence."
+    "It was not exported. If it was never signed, export it without a key. Otherwise verify it, and restore its log from an "
+    "export or a backup. An export with damaged=True (--damaged) keeps the evidence."
 )
 
 

@@ -9,6 +9,7 @@ this package wrote. Links are not followed. Threads of an earlier part are check
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
@@ -145,7 +146,8 @@ class PartFile(ABC):
         except FileNotFoundError:
             return None
         except OSError as error:  # a link, a pipe without a writer, a directory, or a file that others own
-            raise self._part_refused(f"cannot be opened ({error.strerror})") from error
+            problem = "is a link" if error.errno == errno.ELOOP else f"cannot be opened ({error.strerror})"
+            raise self._part_refused(problem) from error
         found = os.fstat(descriptor)
         problem = ""
         if not stat.S_ISREG(found.st_mode):

@@ -10,6 +10,7 @@ import typer
 
 from eventlog.errors import InvalidArgument
 from eventlog.keys import Keyspace
+from eventlog.printable import word
 from eventlog.signing import Signer, SigningKey
 from saver.cli.output import BadInput
 
@@ -42,6 +43,8 @@ def signer_of(paths: list[Path] | None) -> Signer | None:
         except OSError as error:
             raise BadInput(f"cannot read {path}: {error.strerror}") from error
     if not keys and (given := os.environ.get(KEY)):
+        if os.path.isfile(given):  # noqa: PTH113 - Path.is_file raises for long texts
+            raise BadInput(f"{KEY} holds the name of a file; it takes the key itself. Pass --key-file {word(given)}.")
         keys = _keys(given.encode(), KEY)
     return Signer(keys[0], keys[1:]) if keys else None
 

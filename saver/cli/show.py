@@ -71,6 +71,8 @@ def show(
             )
             return 1
         latest = checkpoint is None and when is None
+        if checkpoint is not None and not stored.checkpoint_id.startswith(checkpoint):
+            when = typed_moment(options, checkpoint, "CHECKPOINT", thread)  # its pending writes may be later than it
         log.require_signed(None if latest else stored.entry_id)
         shown = _Shown(log, stored, values=not no_values)
         if options.json:
@@ -78,7 +80,7 @@ def show(
         else:
             for line in shown.lines(local=options.local, full=full):
                 output.line(line)
-        return 0 if log.is_whole(None if latest else stored.entry_id) else 3
+        return 0 if log.is_whole(None if latest else when or stored.entry_id) else 3
 
 
 def _stored(log: ThreadLog, namespace: str, checkpoint: str | None, when: Moment | None) -> StoredCheckpoint | None:

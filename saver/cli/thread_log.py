@@ -77,8 +77,8 @@ class ThreadLog:
             return self.past(moment_of(past.whole_to))
         return past
 
-    def is_whole(self, upto: bytes | None) -> bool:
-        """Whether the log is unaltered up to an entry (None: all of it); reports findings.
+    def is_whole(self, upto: bytes | Moment | None) -> bool:
+        """Whether the log is unaltered up to an entry or a moment (None: all of it); reports findings.
 
         With a key, `require_signed` has found out.
         """
@@ -94,7 +94,7 @@ class ThreadLog:
         """
         if self.keys.signer is None:
             return
-        found = self._findings(upto if isinstance(upto, Moment) else _up_to(upto))
+        found = self._findings(_up_to(upto))
         if found:
             raise SignatureInvalid(f"Thread {self.thread!r}: {_first(found)}. Nothing of it was deserialized.")
 
@@ -147,8 +147,8 @@ class ThreadLog:
         return state
 
 
-def _up_to(entry_id: bytes | None) -> Moment | None:
-    return None if entry_id is None else moment_of(entry_id.decode())
+def _up_to(end: bytes | Moment | None) -> Moment | None:
+    return moment_of(end.decode()) if isinstance(end, bytes) else end
 
 
 def _covers(moment: Moment, finding: Finding) -> bool:

@@ -20,8 +20,8 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
-from eventlog.codec import Keyframe
-from eventlog.errors import CorruptEntry, ValueUnreadable
+from eventlog.codec import Keyframe, encode
+from eventlog.errors import CorruptEntry, ValueNotEncrypted, ValueUnreadable
 from eventlog.events import CheckpointSaved
 from eventlog.limits import SPARE
 from projections.values.pieces import StoredValue
@@ -45,8 +45,13 @@ COPIES = 4
 _OWN = ("null", "bytes", "bytearray")
 """Forms of values that hold no types."""
 _READABLE = (*_OWN, "msgpack")
+_CIPHER = "+aes"
+"""The end of a format that LangGraph's encrypted serializer wrote."""
 REFUSED = "agentlog does not read this format; if you trust the log, read it with your program's serializer"
 """Why a value was not read. LangGraph's `json` and `pickle` run constructors that a value names."""
+ENCRYPTED = f"encrypted; set {AES_KEY} to read it"
+OTHER_KEY = f"encrypted with another key than {AES_KEY}"
+IN_CLEAR = f"not encrypted; unset {AES_KEY} to read it"
 
 
 def careful_serializer() -> SerializerProtocol:
@@ -175,12 +180,19 @@ def carrying_serializer() -> SerializerProtocol:
     return _with_key(_Carrying())
 
 
-def _hint(error: ValueUnreadable) -> str:
-    return REFUSED if isinstance(error.__cause__, _Refused) else ""
+def _hint(type_: str, error: ValueUnreadable) -> str:
+    """Why a value of a format was not read, and what to do. Empty if nobody knows."""
+    if isinstance(error, ValueNotEncrypted):
+        return IN_CLEAR
+    if type_.endswith(_CIPHER) and not os.environ.get(AES_KEY):
+        return ENCRYPTED
+    if isinstance(error.__cause__, _Refused):
+        return REFUSED
+    return OTHER_KEY if type_.endswith(_CIPHER) else ""
 
 
 def _unreadable(type_: str, data: bytes, error: ValueUnreadable) -> Unreadable:
-    return Unreadable(type_, len(data), data, _hint(error))
+    return Unreadable(type_, len(data), data, _hint(type_, error))
 
 
 class Values:
@@ -191,12 +203,13 @@ class Values:
         self._thread_id = thread_id
 
     def metadata(self, event: CheckpointSaved) -> Mapping[str, Any]:
-        """The metadata of a checkpoint, empty if it cannot be read here."""
+        """The metadata of a checkpoint: what is known about it if it was not read, empty if it cannot be read."""
         try:
             return self._translator.metadata(self._thread_id, event.checkpoint_id, event.body)
         except ValueUnreadable as error:
-            type_, data = event.body["metadata"]
-            return {"metadata": _unreadable(type_, data, error)} if _hint(error) else {}
+            stored = event.body["metadata"]
+            type_, data = stored if isinstance(stored, list) else ("plain", encode(stored))
+            return {"metadata": _unreadable(type_, data, error)} if _hint(type_, error) else {}
         except CorruptEntry:
             return {}
 

@@ -288,13 +288,26 @@ def test_show_of_encrypted_values(agentlog: Agentlog, monkeypatch: pytest.Monkey
     shut = agentlog("show", "42", "--json")
     assert shut.code == 0
     assert shut.objects[0]["values"]["count"]["__unreadable__"] == "msgpack+aes"
-    assert "<msgpack+aes, " in agentlog("show", "42").out
+    assert "B: encrypted; set LANGGRAPH_AES_KEY to read it>" in agentlog("show", "42").out
     assert agentlog("log", "42", "--patch").code == 0
+    monkeypatch.setenv("LANGGRAPH_AES_KEY", KEY[::-1])
+    assert "B: encrypted with another key than LANGGRAPH_AES_KEY>" in agentlog("show", "42").out
     monkeypatch.setenv("LANGGRAPH_AES_KEY", KEY)
     assert agentlog("show", "42", "--json").objects[0]["values"]["count"] == 9
     assert agentlog("log", "42", "--json").objects[0]["step"] == -1
     monkeypatch.setenv("LANGGRAPH_AES_KEY", "short")
     assert agentlog("show", "42").code == 2
+
+
+@pytest.mark.parametrize("words", ["show 42", "show 42 --json", "log 42 --patch", "replay 42 --speed 100000x"])
+def test_plain_values_with_a_key(agentlog: Agentlog, monkeypatch: pytest.MonkeyPatch, words: str) -> None:
+    """Metadata and values from before the encryption are shown as what they are, and not read."""
+    history(agentlog)
+    monkeypatch.setenv("LANGGRAPH_AES_KEY", KEY)
+    done = agentlog(*words.split(), "--full")
+    assert done.code == 0, done
+    assert "hello" not in done.out
+    assert "not encrypted; unset LANGGRAPH_AES_KEY to read it" in done.out
 
 
 # diff
@@ -471,5 +484,7 @@ def test_altered_entries_are_told(agentlog: Agentlog) -> None:
     done = agentlog("show", "42", "--json")
     assert (done.code, done.objects[0]["checkpoint_id"], "was altered" in done.err) == (3, ids[3], True)
     assert agentlog("show", "42", "--at", "3").code == 0
+    assert agentlog("show", "42", "--at", "4").code == 3  # a pending write
+    assert agentlog("show", "42", "@4").code == 3
     assert agentlog("diff", "42", ids[0], ids[1]).code == 0
     assert agentlog("diff", "42", ids[0], ids[2]).code == 3

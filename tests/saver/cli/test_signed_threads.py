@@ -308,3 +308,12 @@ def test_tail_says_that_pointers_are_not_signed(agentlog: Agentlog, monkeypatch:
     fill(agentlog, SigningKey.hmac(SECRET.encode()), "t")
     done = agentlog("tail", "--json")
     assert (done.code, len(done.objects), "not signed" in done.err) == (0, 8, True)
+
+
+def test_a_file_name_is_no_key(agentlog: Agentlog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name in AGENTLOG_KEY would be taken as a secret, and everything would look forged."""
+    path = tmp_path / "public.pem"
+    path.write_text("a key")
+    monkeypatch.setenv("AGENTLOG_KEY", str(path))
+    done = agentlog("verify", "t")
+    assert (done.code, f"Pass --key-file {path}." in done.err) == (2, True)
