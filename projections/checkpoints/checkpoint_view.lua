@@ -8,7 +8,8 @@
 -- The pieces of a reply are a flat list: piece, number of the piece that it is a delta against (0: no delta), entry id.
 -- The versions of a reply are a flat list: fields `s`, `q` and `y` of an entry, number of the versions that they change (0: they are whole).
 -- A part that several checkpoints share is sent once.
--- A function that misses an entry in the log returns nil and the entry id.
+-- A function that cannot read a checkpoint returns nil and the reply: {'gone', entry id} if the log lacks that entry; {'deep', entry id}
+-- if the versions in that entry are changes of more checkpoints than this package builds on.
 
 -- The texts in a CBOR list of texts, such as field `s` of an entry.
 local function texts(bytes)
@@ -35,11 +36,12 @@ local function texts(bytes)
   return out
 end
 
+local DEEPEST = 100 -- entries that versions are made from, as in projections/values/pieces.py
 local PART = 400 -- bytes that a field, a version or a value counts for beside its own, since the work on many short ones takes time, too
 
 -- The state of one call's reads: entries by id, the reply's pieces and versions, and the bytes read from the log, as its bounds count them.
 local function reader()
-  return { entries = {}, pieces = {}, bases = {}, ids = {}, found = {}, versions = {}, vectors = {}, bytes = 0 }
+  return { entries = {}, pieces = {}, bases = {}, ids = {}, found = {}, versions = {}, changes = {}, bytes = 0 }
 end
 
 -- The pieces of a reply.
@@ -66,47 +68,77 @@ local function entry_at(read, entry_id)
   return fields or nil
 end
 
--- The versions of a checkpoint's entry: {their number in the reply, channel, version key, ...}.
-local function versions_at(read, entry_id)
-  local known = read.vectors[entry_id]
-  if known then
-    return known
+-- The versions in a checkpoint's entry, once for each entry: own, seen and check (fields `s`, `q`, `y`), texts (channel and version key,
+-- in turn), and base, the entry whose versions they change, nil if they are whole.
+local function change_at(read, entry_id)
+  local change = read.changes[entry_id]
+  if change then
+    return change
   end
   local entry = entry_at(read, entry_id)
   local own, since = entry and field_of(entry, 's'), entry and field_of(entry, 'b')
   if not own then
-    return nil, entry_id
+    return nil, { 'gone', entry_id }
   end
-  local out, base, position = { 0 }, 0, {}
+  local base
   if since then
     local size, from = string.match(since, '^(%d+):()')
-    if not size then
-      return nil, entry_id
-    end
-    local base_id = string.sub(since, from, from + size - 1)
-    local whole, gone = nil, entry_id
-    if is_before(base_id, entry_id) then
-      whole, gone = versions_at(read, base_id)
-    end
-    if not whole then
-      return nil, gone
-    end
-    base = whole[1]
-    for i = 2, #whole, 2 do
-      position[whole[i]], out[i], out[i + 1] = i, whole[i], whole[i + 1]
+    base = size and string.sub(since, from, from + size - 1)
+    if not base or not is_before(base, entry_id) then
+      return nil, { 'gone', entry_id }
     end
   end
-  local changes = texts(own)
-  for i = 1, #changes, 2 do
-    local at = position[changes[i]] or #out + 1
-    out[at], out[at + 1] = changes[i], changes[i + 1]
+  change = { own = own, seen = field_of(entry, 'q') or '', check = field_of(entry, 'y') or '', texts = texts(own), base = base }
+  read.changes[entry_id] = change
+  return change
+end
+
+-- The entries that a checkpoint's versions are made from, as `change_at` has them, its own first. Each has its number in the reply.
+local function changes_at(read, entry_id)
+  local chain, id = {}, entry_id
+  while id do
+    if #chain == DEEPEST then
+      return nil, { 'deep', entry_id }
+    end
+    local change, why = change_at(read, id)
+    if not change then
+      return nil, why
+    end
+    chain[#chain + 1], id = change, change.base
   end
-  read.bytes = read.bytes + PART / 2 * #out
-  local flat = read.versions
-  flat[#flat + 1], flat[#flat + 2], flat[#flat + 3] = own, field_of(entry, 'q') or '', field_of(entry, 'y') or ''
-  flat[#flat + 1] = base
-  out[1] = #flat / 4
-  read.vectors[entry_id] = out
+  local flat, number = read.versions, 0
+  for i = #chain, 1, -1 do
+    local change = chain[i]
+    if not change.number then
+      flat[#flat + 1], flat[#flat + 2], flat[#flat + 3], flat[#flat + 4] = change.own, change.seen, change.check, number
+      change.number = #flat / 4
+    end
+    number = change.number
+  end
+  return chain
+end
+
+-- The versions of a checkpoint's entry: {their number in the reply, channel, version key, ...}. It copies versions once, not for each of
+-- the entries that they are made from.
+local function versions_at(read, entry_id)
+  local chain, why = changes_at(read, entry_id)
+  if not chain then
+    return nil, why
+  end
+  local out, size, position, count = { chain[1].number }, 1, {}, 0
+  for i = #chain, 1, -1 do
+    local changes = chain[i].texts
+    for j = 1, #changes, 2 do
+      local at = position[changes[j]]
+      if not at then
+        at = size + 1
+        position[changes[j]], size = at, size + 2
+      end
+      out[at], out[at + 1] = changes[j], changes[j + 1]
+    end
+    count = count + #changes
+  end
+  read.bytes = read.bytes + PART / 2 * count
   return out
 end
 
@@ -120,7 +152,7 @@ local function piece_at(read, version_key, channel, entry_id)
   while entry_id do
     local ms = tonumber(string.match(entry_id, '^(%d+)%-0$'))
     if not ms or (before and ms >= before) then
-      return nil, ids[count] or entry_id
+      return nil, { 'gone', ids[count] or entry_id }
     end
     before = ms
     local name = '=' .. #version_key .. ':' .. version_key .. channel
@@ -131,7 +163,7 @@ local function piece_at(read, version_key, channel, entry_id)
     local entry = entry_at(read, entry_id)
     local piece = entry and field_of(entry, name)
     if not piece then
-      return nil, entry_id
+      return nil, { 'gone', entry_id }
     end
     count = count + 1
     pieces[count], ids[count], names[count] = piece, entry_id, name
@@ -160,10 +192,10 @@ local function values_of(read, ns, versions)
     return numbers
   end
   for i, value in ipairs(hmget(INDEX, fields)) do
-    local gone
-    numbers[i], gone = piece_at(read, versions[2 * i + 1], versions[2 * i], value and string.sub(value, 1, -9))
-    if gone then
-      return nil, gone
+    local why
+    numbers[i], why = piece_at(read, versions[2 * i + 1], versions[2 * i], value and string.sub(value, 1, -9))
+    if why then
+      return nil, why
     end
   end
   return numbers
@@ -173,7 +205,7 @@ end
 local function writes_at(read, entry_id)
   local entry = entry_at(read, entry_id)
   if not entry then
-    return nil, entry_id
+    return nil, { 'gone', entry_id }
   end
   local writes = { entry_id, field_of(entry, 't'), field_of(entry, 'a') }
   for i = 1, #entry, 2 do
@@ -189,10 +221,10 @@ end
 local function writes_of(read, sort_key)
   local out = {}
   for i, member in ipairs(members(ORDER, 'w' .. sort_key)) do
-    local gone
-    out[i], gone = writes_at(read, writes_entry(member, sort_key))
-    if gone then
-      return nil, gone
+    local why
+    out[i], why = writes_at(read, writes_entry(member, sort_key))
+    if why then
+      return nil, why
     end
   end
   return out
@@ -204,18 +236,18 @@ local function view(read, member)
   local entry = entry_at(read, entry_id)
   local envelope = entry and field_of(entry, 'e')
   if not envelope then
-    return nil, entry_id
+    return nil, { 'gone', entry_id }
   end
-  local versions, numbers, writes, gone
-  versions, gone = versions_at(read, entry_id)
+  local versions, numbers, writes, why
+  versions, why = versions_at(read, entry_id)
   if versions then
-    numbers, gone = values_of(read, ns, versions)
+    numbers, why = values_of(read, ns, versions)
   end
   if numbers then
-    writes, gone = writes_of(read, sort_key)
+    writes, why = writes_of(read, sort_key)
   end
   if not writes then
-    return nil, gone
+    return nil, why
   end
   return { envelope, versions[1], field_of(entry, 'p') or '', numbers, writes, string.sub(member, 2) }
 end

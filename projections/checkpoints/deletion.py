@@ -47,7 +47,7 @@ def delete_thread(keys: ThreadKeys, *, only: bytes | None = None) -> Flow[bool]:
         if status == b"namespaces":
             (namespaces,) = rest
         elif status == b"many":
-            (members,) = yield from newest_of([keys])
+            members = yield from newest_of(keys)
             yield from _clear_heads(keys, namespaces_in(keys, members or ()))
             is_cleared = True
         elif status == b"stale" and only is not None and not made_room:
