@@ -85,22 +85,14 @@ local function open(more, seen)
 end
 
 -- Which views of the partition are whole. Call it before the first write, since a key of another type is an error. `run` tells
--- whether the script writes runs, `expiry` whether it writes expiries and so forgets expired threads and their runs. With `run`,
--- `old_runs` tells whether runs of an earlier thread of this name have to be removed before a run can be added.
+-- whether the script writes runs, `expiry` whether it writes expiries and so forgets expired threads and their runs.
 local function shared_views(run, expiry)
   local threads = redis.call('ZSCORE', THREADS, '')
   local first = not threads and redis.call('EXISTS', FEED) == 0 -- a feed without entries exists after a trim
-  local runs, old_runs
-  if run then
-    runs, old_runs = unpack(redis.call('ZMSCORE', RUNS, '', ended(THREAD)))
-  elseif first or expiry then
-    runs = redis.call('ZSCORE', RUNS, '')
-  end
   return {
     first = first,
     threads = threads,
-    runs = runs,
-    old_runs = old_runs,
+    runs = (first or run or expiry) and redis.call('ZSCORE', RUNS, ''),
     expiries = (first or expiry) and redis.call('ZSCORE', EXPIRIES, ''),
   }
 end
@@ -168,6 +160,11 @@ local function commit(state, extra, added)
     added[#added + 1] = ''
   end
   in_chunks('ZADD', ORDER, added, 2)
+end
+
+-- Whether runs of an earlier thread of this name have to be removed before the thread begins.
+local function has_old_runs()
+  return redis.call('ZSCORE', RUNS, ended(THREAD))
 end
 
 -- Appends a pointer to the feed for the last of `events` events that follow, and updates the views that are whole, according to

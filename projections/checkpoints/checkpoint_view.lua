@@ -11,9 +11,9 @@
 -- A function that cannot read a checkpoint returns nil and the reply: {'gone', entry id} if the log lacks that entry; {'deep', entry id}
 -- if the versions in that entry are changes of more checkpoints than this package builds on.
 
--- The texts in a CBOR list of texts, such as field `s` of an entry.
+-- The texts in a CBOR list of texts, such as field `s` of an entry, after a 0.
 local function texts(bytes)
-  local out, at = {}, 1
+  local out, at = { 0 }, 1
   local function head()
     local first = string.byte(bytes, at)
     local size = first % 32
@@ -28,7 +28,7 @@ local function texts(bytes)
     end
     return size
   end
-  for i = 1, head() do
+  for i = 2, head() + 1 do
     local size = head()
     out[i] = string.sub(bytes, at, at + size - 1)
     at = at + size
@@ -68,77 +68,94 @@ local function entry_at(read, entry_id)
   return fields or nil
 end
 
--- The versions in a checkpoint's entry, once for each entry: own, seen and check (fields `s`, `q`, `y`), texts (channel and version key,
--- in turn), and base, the entry whose versions they change, nil if they are whole.
+-- The versions in a checkpoint's entry, once for each entry: {their number in the reply or 0, channel, version key, ...}, and `base`, the
+-- entry whose versions they change, nil if they are whole.
 local function change_at(read, entry_id)
-  local change = read.changes[entry_id]
-  if change then
-    return change
-  end
   local entry = entry_at(read, entry_id)
   local own, since = entry and field_of(entry, 's'), entry and field_of(entry, 'b')
   if not own then
     return nil, { 'gone', entry_id }
   end
-  local base
+  local change = texts(own)
   if since then
     local size, from = string.match(since, '^(%d+):()')
-    base = size and string.sub(since, from, from + size - 1)
+    local base = size and string.sub(since, from, from + size - 1)
     if not base or not is_before(base, entry_id) then
       return nil, { 'gone', entry_id }
     end
+    change.base = base
   end
-  change = { own = own, seen = field_of(entry, 'q') or '', check = field_of(entry, 'y') or '', texts = texts(own), base = base }
   read.changes[entry_id] = change
   return change
 end
 
--- The entries that a checkpoint's versions are made from, as `change_at` has them, its own first. Each has its number in the reply.
+-- What a checkpoint's versions are made from, as `change_at` has it, numbered: those of its own entry first, whole ones last.
 local function changes_at(read, entry_id)
-  local chain, id = {}, entry_id
-  while id do
+  local chain, ids, id = {}, {}, entry_id
+  repeat
     if #chain == DEEPEST then
       return nil, { 'deep', entry_id }
     end
-    local change, why = change_at(read, id)
+    local change, why = read.changes[id], nil
+    if not change then
+      change, why = change_at(read, id)
+    end
     if not change then
       return nil, why
     end
-    chain[#chain + 1], id = change, change.base
-  end
+    chain[#chain + 1], ids[#chain + 1], id = change, id, change.base
+  until not id
   local flat, number = read.versions, 0
   for i = #chain, 1, -1 do
     local change = chain[i]
-    if not change.number then
-      flat[#flat + 1], flat[#flat + 2], flat[#flat + 3], flat[#flat + 4] = change.own, change.seen, change.check, number
-      change.number = #flat / 4
+    if change[1] == 0 then
+      local entry, at = read.entries[ids[i]], #flat
+      flat[at + 1], flat[at + 2], flat[at + 3] = field_of(entry, 's'), field_of(entry, 'q') or '', field_of(entry, 'y') or ''
+      flat[at + 4] = number
+      change[1] = at / 4 + 1
     end
-    number = change.number
+    number = change[1]
   end
   return chain
 end
 
--- The versions of a checkpoint's entry: {their number in the reply, channel, version key, ...}. It copies versions once, not for each of
--- the entries that they are made from.
+-- The versions of a checkpoint's entry: {their number in the reply, channel, version key, ...}. They are copied once, not for each of the
+-- entries that they are made from.
 local function versions_at(read, entry_id)
   local chain, why = changes_at(read, entry_id)
   if not chain then
     return nil, why
   end
-  local out, size, position, count = { chain[1].number }, 1, {}, 0
-  for i = #chain, 1, -1 do
-    local changes = chain[i].texts
-    for j = 1, #changes, 2 do
-      local at = position[changes[j]]
-      if not at then
-        at = size + 1
-        position[changes[j]], size = at, size + 2
+  local whole, count = chain[#chain], 0
+  local out, position = whole, whole.position
+  if #chain > 1 then
+    out = { chain[1][1] }
+    if not position then
+      position = {}
+      for i = 2, #whole, 2 do
+        position[whole[i]] = i
       end
-      out[at], out[at + 1] = changes[j], changes[j + 1]
+      whole.position = position
     end
-    count = count + #changes
+    for i = 2, #whole do
+      out[i] = whole[i]
+    end
+    local added = {}
+    for i = #chain - 1, 1, -1 do
+      local changes = chain[i]
+      for j = 2, #changes, 2 do
+        local channel = changes[j]
+        local at = position[channel] or added[channel]
+        if not at then
+          at = #out + 1
+          added[channel] = at
+        end
+        out[at], out[at + 1] = channel, changes[j + 1]
+      end
+      count = count + #changes
+    end
   end
-  read.bytes = read.bytes + PART / 2 * count
+  read.bytes = read.bytes + PART / 2 * (#out + count)
   return out
 end
 

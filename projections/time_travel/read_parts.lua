@@ -26,7 +26,7 @@ for i = 1, count do
   local entry = entry_at(read, entry_id)
   local envelope = entry and field_of(entry, 'e')
   local changes = envelope and changes_at(read, entry_id)
-  checkpoints[i] = changes and { envelope, changes[1].number, field_of(entry, 'p') or '', field_of(entry, 'y') or '' } or {}
+  checkpoints[i] = changes and { envelope, changes[1][1], field_of(entry, 'p') or '', field_of(entry, 'y') or '' } or {}
 end
 
 local writes = {}

@@ -128,7 +128,7 @@ def test_a_deletion_that_was_cut_short_is_completed(hostile: Hostile, tmp_path: 
         saver.put(config("t"), *step({"a": 1}, run_id="new"))
         assert runs_in(hostile, "t") == ["new"]
     elif finish == "import":
-        saver.put(config("t"), *step({"a": 1}))  # a put without a run leaves them
+        saver.put(config("t"), *step({"a": 1}))  # a put without a run removes them, too
         saver.export_threads(tmp_path / "e", ["source"])
         saver.delete_thread("t")
     elif finish == "copy":
@@ -162,13 +162,22 @@ def test_an_import_over_old_runs(hostile: Hostile, tmp_path: Path) -> None:
     assert registry_problems(hostile) == []
 
 
-def test_a_new_thread_without_a_run_has_none_of_the_old_ones(hostile: Hostile) -> None:
-    """While runs of a deleted thread are left, its successor neither has them nor is deleted for them."""
+@pytest.mark.parametrize("first", ["checkpoint", "writes", "import"])
+def test_a_new_thread_without_a_run_has_none_of_the_old_ones(hostile: Hostile, tmp_path: Path, first: str) -> None:
+    """The call that begins a thread removes the runs that a deleted one has left, so that later puts need not look for them."""
     saver = hostile.saver
+    saver.put(config("t"), *step({"a": 1}))
+    saver.export_threads(tmp_path / "e", ["t"])
+    saver.delete_thread("t")
     hostile.put_many("t", 2_300)
     with pytest.raises(CutShort):
         Steps(saver).run(delete_thread(hostile.keys("t")), cut_at("forget_runs"))
+    if first == "writes":
+        saver.put_writes(config("t", checkpoint_id="c"), [("a", 1)], "task")
+    elif first == "import":
+        saver.import_threads(tmp_path / "e")
     saver.put(config("t"), *step({"a": 1}))
+    assert hostile.client.zlexcount(hostile.shared.runs, b"[t1:t", b"(t1:t\xff") == 0
     assert runs_in(hostile, "t") == []
     assert saver.check("t").ok
     assert registry_problems(hostile) == []
@@ -297,8 +306,8 @@ def test_versions_of_many_entries(saver: RedisStreamSaver, any_server: Server, m
     saver.put(config("t"), *before)
     for number in range(300):
         before = follow(before, {"channel0": number})
+        saver.put(config("t", checkpoint_id=ids[-1]), *before)
         ids.append(before[0]["id"])
-        saver.put(config("t"), *before)
     found = saver.get_tuple(config("t", checkpoint_id=ids[99]))
     assert found is not None
     assert found.checkpoint["channel_values"]["channel0"] == 98
