@@ -275,7 +275,8 @@ def test_a_list_with_a_limit_begins_the_whole_list(on: Open, steps: Steps, monke
     saver.put(config("late"), *step({}, checkpoint_id="zzzz"))
     monkeypatch.setattr(namespaces, "NAMESPACES", 2)
     ids = sorted({found.config["configurable"]["checkpoint_id"] for found in saver.list(None)})
-    for chosen in (None, {"configurable": {"thread_id": "b"}}, config("b", "n:2")):
+    places_in: list[Any] = [None, {"configurable": {"thread_id": "b"}}, config("b", "n:2")]
+    for chosen in places_in:
         for before in (None, ids[0], ids[3], ids[20], "zzzz", "zzzzz"):
             given: Any = None if before is None else config("a", checkpoint_id=before)
             whole = of_list(saver.list(chosen, before=given))
