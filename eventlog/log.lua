@@ -162,7 +162,7 @@ local function commit(state, extra, added)
   in_chunks('ZADD', ORDER, added, 2)
 end
 
--- Whether runs of an earlier thread of this name have to be removed before a run can be added.
+-- Whether runs of an earlier thread of this name have to be removed before the thread begins.
 local function has_old_runs()
   return redis.call('ZSCORE', RUNS, ended(THREAD))
 end

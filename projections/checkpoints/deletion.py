@@ -90,7 +90,7 @@ def _clear_heads(keys: ThreadKeys, namespaces: Sequence[bytes]) -> Flow[None]:
 def _namespaces_in_order(keys: ThreadKeys) -> Flow[list[bytes]]:
     """The namespaces that the order names, or the log if the order has members that are none."""
     try:
-        (members,) = yield from newest_of([keys])
+        members = yield from newest_of(keys)
         return namespaces_in(keys, members or ())
     except (CorruptEntry, ServerFailedCommand) as error:
         if isinstance(error, ServerFailedCommand) and not is_of_a_view(error):

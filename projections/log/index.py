@@ -152,7 +152,18 @@ def _entry_gone(keys: ThreadKeys, reply: list[Any]) -> CorruptEntry:
     )
 
 
-_ERRORS: dict[bytes, Callable[[ThreadKeys, list[Any]], EventLogError]] = {b"lost": log_lost, b"gone": _entry_gone}
+def _too_deep(keys: ThreadKeys, reply: list[Any]) -> CorruptEntry:
+    return CorruptEntry(
+        f"Entry {reply[1].decode(errors='replace')} of thread {keys.thread.decode()!r} has versions that change those of more "
+        "checkpoints than this package builds on. Restore the log from a backup, or delete the thread."
+    )
+
+
+_ERRORS: dict[bytes, Callable[[ThreadKeys, list[Any]], EventLogError]] = {
+    b"lost": log_lost,
+    b"gone": _entry_gone,
+    b"deep": _too_deep,
+}
 """The error for each status that is no result."""
 
 

@@ -24,6 +24,7 @@ from projections.registry.read import all_members_with, known_runs, known_thread
 __all__ = ["rebuild_registry", "runs_of", "threads_of", "threads_of_runs"]
 
 REBUILD_REGISTRY = load_script("projections/registry/rebuild_registry")
+REMOVE_MEMBERS = load_script("projections/registry/remove_members")
 NOTE_EXPIRIES = load_script("projections/registry/note_expiries")
 PAGE = 1000
 
@@ -98,8 +99,8 @@ def rebuild_registry(keyspace: Keyspace, keys: PartitionKeys) -> Flow[None]:
     """Folds the feed of a partition into its views and puts them in place.
 
     Pointers that are appended meanwhile are folded, too. The fold starts over if the feed was trimmed beyond its last pointer.
-    Round trips: one per 1000 pointers of the feed, and one more per 500 threads. More for a trimmed feed: one per 1000 threads and
-    runs of the trimmed part.
+    Round trips: one per 1000 pointers of the feed, one per 500 threads, and two. More for a trimmed feed: one per 1000 threads and
+    runs of the trimmed part. More if the server uses libc's allocator: one per 1000 members of the views that are replaced.
 
     Raises:
         CorruptEntry: the feed has an entry that is no pointer.
@@ -108,8 +109,9 @@ def rebuild_registry(keyspace: Keyspace, keys: PartitionKeys) -> Flow[None]:
     """
     stage_id = token_hex(8).encode()
     staged = [keys.stage(stage_id, part) for part in (b"threads", b"runs")]
+    old = [keys.stage(stage_id, part) for part in (b"old threads", b"old runs")]
     past = [keys.trimmed, keys.past_threads, keys.past_runs]
-    all_keys = [keys.feed, keys.threads, keys.runs, keys.expiries, *staged, *past]
+    all_keys = [keys.feed, keys.threads, keys.runs, keys.expiries, *staged, *past, *old]
     after, stored, store, copied = b"", 0, 0, PAGE
     while not stored:
         after, ended, stored = yield Call(REBUILD_REGISTRY, all_keys, [after, PAGE, STAGED_FOR, store, copied])
@@ -123,6 +125,9 @@ def rebuild_registry(keyspace: Keyspace, keys: PartitionKeys) -> Flow[None]:
         if ended and not store:
             yield from _note_expiries(keyspace, keys, staged)
             store = 1
+    for key in old:
+        while (yield Call(REMOVE_MEMBERS, [key], [PAGE])):
+            pass
 
 
 def _note_expiries(keyspace: Keyspace, keys: PartitionKeys, staged: Sequence[bytes]) -> Flow[None]:
