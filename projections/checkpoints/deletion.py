@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from eventlog.attribution import stamp
 from eventlog.codec import encode
-from eventlog.errors import EventLogError, ServerOutOfMemory
+from eventlog.errors import CorruptEntry, EventLogError, ServerFailedCommand, ServerOutOfMemory
 from eventlog.events import CheckpointSaved, ValuesSaved, WritesSaved, decode_entry
 from eventlog.flow import Argument, Call, Command, Flow, load_script
 from eventlog.keys import ThreadKeys
 from projections.log.ended import forget_runs
-from projections.log.index import rebuild_index
+from projections.log.index import is_of_a_view, rebuild_index
 from projections.log.namespaces import namespaces_in, newest_of, stretches
 from projections.log.pages import scan_log
 
@@ -44,11 +44,14 @@ def delete_thread(keys: ThreadKeys, *, only: bytes | None = None) -> Flow[bool]:
             made_room = True
             mode = b"make room"
             continue
+        except ServerFailedCommand as error:
+            if is_cleared or not is_of_a_view(error):
+                raise
+            status = b"many"  # the order is damaged
         if status == b"namespaces":
             (namespaces,) = rest
         elif status == b"many":
-            (members,) = yield from newest_of([keys])
-            yield from _clear_heads(keys, namespaces_in(keys, members or ()))
+            yield from _clear_heads(keys, (yield from _namespaces(keys)))
             is_cleared = True
         elif status == b"stale" and only is not None and not made_room:
             yield from rebuild_index(keys)
@@ -63,6 +66,17 @@ def delete_thread(keys: ThreadKeys, *, only: bytes | None = None) -> Flow[bool]:
                 if rest[0]:
                     yield from forget_runs(keys.shared, keys.thread)
             return bool(status == b"ok")
+
+
+def _namespaces(keys: ThreadKeys) -> Flow[list[bytes]]:
+    """The namespaces that a thread's order names, or its log where the order is damaged."""
+    try:
+        (members,) = yield from newest_of([keys])
+        return namespaces_in(keys, members or ())
+    except (ServerFailedCommand, CorruptEntry) as error:
+        if isinstance(error, ServerFailedCommand) and not is_of_a_view(error):
+            raise
+        return (yield from _namespaces_in_log(keys))
 
 
 def _clear_heads(keys: ThreadKeys, namespaces: Sequence[bytes]) -> Flow[None]:

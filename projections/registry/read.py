@@ -34,13 +34,13 @@ def known_threads(keyspace: Keyspace) -> Flow[list[bytes]]:
     found: list[bytes] = []
     for keys, whole, members in zip(partitions, replies[::2], replies[1::2], strict=True):
         if whole is None:
-            found += text_ids(keys.feed, (yield from fold_feed(keys)).threads)
+            found += text_ids(keys.feed, (yield from fold_feed(keys)).threads, keyspace.limits)
         elif len(members) < PAGE:
-            found += thread_ids(keys.threads, members)
+            found += thread_ids(keys.threads, members, keyspace.limits)
         else:  # a scan misses no thread that becomes active meanwhile, as pages by rank would
             scores = yield from names_in(keys.threads, "ZSCAN")
             by_score = sorted(((float(score), name) for name, score in scores.items()), reverse=True)
-            found += thread_ids(keys.threads, (name for _, name in by_score))
+            found += thread_ids(keys.threads, (name for _, name in by_score), keyspace.limits)
     return found
 
 

@@ -18,7 +18,7 @@ from projections.log.namespaces import stretches
 from projections.log.scan_keys import names_in
 from projections.log.staging import STAGED_FOR
 from projections.registry.fold import foreign_pointer
-from projections.registry.foreign import text_ids
+from projections.registry.foreign import is_long, text_ids
 from projections.registry.read import all_members_with, known_runs, known_threads, members_with
 
 __all__ = ["rebuild_registry", "runs_of", "threads_of", "threads_of_runs"]
@@ -52,7 +52,7 @@ def threads_of_runs(keyspace: Keyspace, runs: Sequence[str]) -> Flow[dict[bytes,
         replies = yield Batch([members_with(keys.runs, prefix) for keys, _, prefix in page])
         for (keys, run, prefix), members in zip(page, replies, strict=True):
             named = yield from all_members_with(keys.runs, prefix, members)
-            for thread in text_ids(keys.runs, (member[len(prefix) :] for member in named)):
+            for thread in text_ids(keys.runs, (member[len(prefix) :] for member in named), keyspace.limits):
                 found.setdefault(thread, set()).add(run)
     return found
 
@@ -128,7 +128,7 @@ def rebuild_registry(keyspace: Keyspace, keys: PartitionKeys) -> Flow[None]:
 def _note_expiries(keyspace: Keyspace, keys: PartitionKeys, staged: Sequence[bytes]) -> Flow[None]:
     """Removes expired threads from staged views, and notes when others expire."""
     members = yield from names_in(staged[0], "ZSCAN")
-    threads = [member[1:] for member in members if member]
+    threads = [member[1:] for member in members if member and not is_long(member[1:], keyspace.limits)]
     while threads:
         logs = [keyspace.thread(thread).log for thread in threads[:PAGE]]
         _, end = next(stretches([(log,) for log in logs]))

@@ -14,7 +14,7 @@ import pytest
 from eventlog import CorruptEntry, EventLogError, Runner
 from eventlog.connect.connections import Connections
 from projections.maintenance.check_registry import check_registry
-from projections.registry import foreign
+from projections.registry import foreign, sizes
 from projections.registry.rebuild import rebuild_registry
 from saver import RedisStreamSaver
 from tests.saver.audit import config, put_of
@@ -28,9 +28,12 @@ EVERY = int(os.environ.get("DAMAGE_EVERY", "19"))
 
 @pytest.fixture(autouse=True)
 def _warn_again() -> Iterator[None]:
-    foreign.leave_out.cache_clear()
+    warnings = (foreign.leave_out, foreign.leave_out_long, sizes.warn)
+    for one in warnings:
+        one.cache_clear()
     yield
-    foreign.leave_out.cache_clear()
+    for one in warnings:
+        one.cache_clear()
 
 
 @pytest.mark.slow
@@ -100,6 +103,58 @@ def test_a_foreign_member_hides_no_thread(
         assert run(check_registry(keyspace, 0), "test") == []
         assert client.zscore(keys.threads, member) is None
     connections.close()
+
+
+@pytest.mark.parametrize("where", ["view", "feed"])
+def test_a_thread_id_above_the_limit_hides_no_thread(
+    three: RedisStreamSaver, server: Server, where: str, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """Lists, exports and removals of runs go on without it, and warn once; check names it."""
+    keyspace = three._operations.keyspace
+    keys = keyspace.partition(0)
+    long = b"x" * 70_000
+    connections = Connections.from_url(server.url)
+    run = Runner(connections, "test").run
+    with server.client() as client, caplog.at_level(logging.WARNING, "projections.registry"):
+        if where == "view":
+            client.zadd(keys.threads, {b"t" + long: 1})
+        else:
+            pointer: Any = client.xrevrange(keys.feed, count=1)[0][1]
+            client.xadd(keys.feed, {**pointer, b"thread": long}, id="9999999999999-0")
+            client.delete(keys.threads, keys.runs)
+            assert sorted(one.thread_id for one in three.threads()) == ["a", "b", "c"]
+            caplog.clear()
+        for _ in range(2):
+            assert listed(three) == ["a", "a", "b", "b", "c", "c"]
+            assert sorted(one.thread_id for one in three.threads()) == ["a", "b", "c"]
+        assert [one.getMessage().count("70,000 bytes") for one in caplog.records] == [1]
+        assert three.export_threads(tmp_path / "all").threads == 3
+        (found,) = run(check_registry(keyspace, 0), "test")
+        assert "70,000 bytes, above the limit of 65,536" in found.what
+        assert len(found.what) < 500
+        run(rebuild_registry(keyspace, keys), "test")
+        assert (client.zscore(keys.threads, b"t" + long) is None) == (where == "view")
+        three.delete_for_runs(["r"])
+        assert listed(three) == []
+    connections.close()
+
+
+@pytest.mark.parametrize("made", [b"c", b"c\0\x01", b"c\xff\0\xff\0\xff"])
+def test_threads_go_on_over_a_damaged_order(
+    three: RedisStreamSaver, server: Server, made: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The thread's checkpoints are unknown, and a warning names it once; the next list of it rebuilds the order."""
+    keys = keys_of(three._operations.keyspace.prefix, "b", 1)
+    with server.client() as client, caplog.at_level(logging.WARNING, "projections.registry"):
+        client.zadd(keys.order, {made: 0})
+        for _ in range(2):
+            found = {one.thread_id: one for one in three.threads()}
+            assert {thread: one.checkpoints for thread, one in found.items()} == {"a": 2, "b": None, "c": 2}
+            assert found["b"].events == 2
+        assert [one.getMessage().startswith("Thread 'b'") for one in caplog.records] == [True]
+        assert len(list(three.list(config("b")))) == 2
+        list(three.list(None))
+        assert [one.checkpoints for one in three.threads()] == [2, 2, 2]
 
 
 @pytest.mark.parametrize("score", [b"inf", b"-inf", b"-1", b"1e300"])
@@ -202,6 +257,8 @@ def test_an_order_of_another_type_is_named(three: RedisStreamSaver, server: Serv
         client.set(keys.order, b"of another application")
     with pytest.raises(CorruptEntry, match=r"Thread 'b', key '.*order:b'.*prefix of its own"):
         list(three.list(None))
+    with pytest.raises(CorruptEntry, match=r"Thread 'b', its log or its order: .*prefix of its own"):
+        list(three.threads())
     assert len(list(three.list(config("a")))) == 2
 
 
