@@ -50,14 +50,12 @@ def delete_thread(keys: ThreadKeys, *, only: bytes | None = None) -> Flow[bool]:
             status = b"many"  # the order is damaged
         if status == b"namespaces":
             (namespaces,) = rest
-        elif status == b"many":
-            yield from _clear_heads(keys, (yield from _namespaces(keys)))
-            is_cleared = True
         elif status == b"stale" and only is not None and not made_room:
             yield from rebuild_index(keys)
-        elif status == b"stale":
-            yield from _clear_heads(keys, (yield from _namespaces_in_log(keys)))
-            is_cleared, mode = True, b"anyway"
+        elif status in {b"many", b"stale"}:
+            is_ordered = status == b"many"
+            yield from _clear_heads(keys, (yield from _namespaces(keys, is_ordered=is_ordered)))
+            is_cleared, mode = True, mode if is_ordered else b"anyway"
         elif status == b"room":
             mode = b"make room" if rest[0] else b"anyway"
         else:
@@ -68,15 +66,16 @@ def delete_thread(keys: ThreadKeys, *, only: bytes | None = None) -> Flow[bool]:
             return bool(status == b"ok")
 
 
-def _namespaces(keys: ThreadKeys) -> Flow[list[bytes]]:
-    """The namespaces that a thread's order names, or its log where the order is damaged."""
-    try:
-        (members,) = yield from newest_of([keys])
-        return namespaces_in(keys, members or ())
-    except (ServerFailedCommand, CorruptEntry) as error:
-        if isinstance(error, ServerFailedCommand) and not is_of_a_view(error):
-            raise
-        return (yield from _namespaces_in_log(keys))
+def _namespaces(keys: ThreadKeys, *, is_ordered: bool) -> Flow[list[bytes]]:
+    """The namespaces that a thread's order names, or its log where the order is missing or damaged."""
+    if is_ordered:
+        try:
+            (members,) = yield from newest_of([keys])
+            return namespaces_in(keys, members or ())
+        except (ServerFailedCommand, CorruptEntry) as error:
+            if isinstance(error, ServerFailedCommand) and not is_of_a_view(error):
+                raise
+    return (yield from _namespaces_in_log(keys))
 
 
 def _clear_heads(keys: ThreadKeys, namespaces: Sequence[bytes]) -> Flow[None]:
