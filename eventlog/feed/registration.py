@@ -13,6 +13,7 @@ from eventlog.feed.reading import Start, astray, offsets_of
 from eventlog.feed.replies import OK, Counted, Registered
 from eventlog.flow import Argument, Call, Command, Flow, load_script
 from eventlog.keys import GroupKeys, Keyspace
+from eventlog.limits import brief
 
 __all__ = ["decoded", "drop_in", "filters_in", "register", "register_in", "registration", "state_damaged"]
 
@@ -97,9 +98,11 @@ def decoded(group: str, record: bytes) -> dict[str, Any]:
         if not isinstance(found, dict) or not isinstance(found.get("filters"), dict):
             raise codec.Malformed("is no registration")
         if found.get("v") != 1:
-            raise codec.Malformed(f"is of version {found.get('v')!r}; upgrade this package")
+            raise codec.Malformed(f"is of version {found.get('v')!r:.40}; upgrade this package")
     except codec.Malformed as error:
-        raise CorruptEntry(f"The record of group {group!r} {error}. Drop the group, and register it again.") from error
+        raise CorruptEntry(
+            f"The record of group {brief(group)} {error}. Drop the group, and register it again."
+        ) from error
     return found
 
 

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from eventlog.codec import Malformed
-from eventlog.errors import CorruptEntry, ServerFailedCommand
+from eventlog.errors import CorruptEntry, ServerFailedCommand, is_of_contents
 from eventlog.flow import Argument, Emit, Flow, load_script
 from eventlog.framing import ordered
 from eventlog.keys import Keyspace, ThreadKeys, checkpoint_sort_key
 from projections.checkpoints.read import damaged, decode_view, malformed
 from projections.integrity.signed_reads import check_bare, check_views, until_steady
-from projections.log.index import call, check_log, is_of_a_view, mend, rebuild_index
+from projections.log.index import call, check_log, mend, rebuild_index
 from projections.log.namespaces import newest_of
 from projections.values.pieces import Pieces
 from projections.values.stored import StoredCheckpoint, View, decode_envelope
@@ -310,7 +310,7 @@ def _newest_apart(group: Sequence[ThreadKeys], only: str | None) -> Flow[list[li
         try:
             replies += yield from newest_of([keys], only)
         except (ServerFailedCommand, CorruptEntry) as error:
-            if not is_of_a_view(error):
+            if not is_of_contents(error):
                 raise type(error)(f"Thread {keys.thread.decode()!r}, key {keys.order.decode()!r}: {error}") from error
             replies.append(None)
     return replies

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from secrets import token_hex
 
-from eventlog.feed.trimming import past_lost
+from eventlog.errors import ServerFailedCommand, is_of_contents
+from eventlog.feed.trimming import past_lost, record_damaged
 from eventlog.flow import Batch, Call, Command, Flow, load_script
 from eventlog.framing import counted
 from eventlog.keys import Keyspace, PartitionKeys, ThreadKeys
@@ -112,7 +113,12 @@ def rebuild_registry(keyspace: Keyspace, keys: PartitionKeys) -> Flow[None]:
     all_keys = [keys.feed, keys.threads, keys.runs, keys.expiries, *staged, *past]
     after, stored, store, copied = b"", 0, 0, PAGE
     while not stored:
-        after, ended, stored = yield Call(REBUILD_REGISTRY, all_keys, [after, PAGE, STAGED_FOR, store, copied])
+        try:
+            after, ended, stored = yield Call(REBUILD_REGISTRY, all_keys, [after, PAGE, STAGED_FOR, store, copied])
+        except ServerFailedCommand as error:
+            if is_of_contents(error):
+                raise record_damaged(keys, error) from error
+            raise
         if after == b"lost":
             raise past_lost(keys)
         if after == b"foreign":

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from eventlog.errors import CorruptEntry, ServerFailedCommand
+from eventlog.errors import CorruptEntry, ServerFailedCommand, is_of_contents
 from eventlog.flow import Batch, Call, Command, Flow, load_script
 from eventlog.keys import ThreadKeys
 from eventlog.limits import brief
-from projections.log.index import is_of_a_view
 from projections.log.namespaces import parts_of, stretches
 from projections.registry.foreign import is_text
 
@@ -66,7 +65,7 @@ def _size_of(keys: ThreadKeys) -> Flow[ThreadSize]:
         if all(map(is_text, size.namespaces)):
             return size
     except (ServerFailedCommand, CorruptEntry) as error:
-        if not is_of_a_view(error):
+        if not is_of_contents(error):
             raise type(error)(f"Thread {keys.thread.decode()!r}, its log or its order: {error}") from error
     events, ms_left = yield Batch([Command("XLEN", keys.log), Command("PTTL", keys.log)])
     warn(keys.thread, keys.order)

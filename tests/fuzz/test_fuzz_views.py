@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, note
 from hypothesis import strategies as st
 
-from eventlog.errors import EventLogError, ServerFailedCommand
+from eventlog.errors import CorruptEntry, EventLogError, SignatureInvalid
 from tests.fuzz.conftest import EXAMPLES
 from tests.fuzz.mutations import ODD, bounded, bounded_memory, mutated
 from tests.fuzz.test_fuzz_logs import State, state_of
@@ -149,8 +149,9 @@ def outcome(target: Target, name: str, operation: Operation, path: Path) -> Any:
         except EventLogError as error:
             said = str(error)
             note(f"{name}: {said}")
-            assert any(one in said for one in (patient.prefix, "hread 't", "hread 'u", "hread 'e", "roup 'g")), name
-            assert not isinstance(error, ServerFailedCommand), name
+            assert any(one in said for one in (patient.prefix, "hread 't", "hread 'u", "hread 'e", "roup '")), name
+            assert "look at the server's log" not in said, name
+            assert len(said) < 3000, name
             return error
 
 
@@ -195,8 +196,12 @@ def test_a_rebuild_mends_the_views(target: Target, data: st.DataObject) -> None:
     """Damage to the views of one thread harms no other one, and is gone after a rebuild."""
     target.damage(data.draw(damages(target, lambda key: any(part in key for part in OF_ONE))))
     with target.patient.saver() as saver:
-        listed = [one for one in saver.list(None) if one.config["configurable"]["thread_id"] != "t"]
-        assert [state_of(one) for one in listed] == target.states["u"] + target.states["e"]
+        try:
+            listed = [one for one in saver.list(None) if one.config["configurable"]["thread_id"] != "t"]
+            assert [state_of(one) for one in listed] == target.states["u"] + target.states["e"]
+        except (CorruptEntry, SignatureInvalid) as error:
+            assert target.signed  # a damaged index is refused, and not believed
+            assert "'t'" in str(error)
         assert {"t", "u", "e"} == {one.thread_id for one in saver.threads()}
         saver.rebuild("t")
         assert saver.check("t").ok

@@ -250,14 +250,17 @@ def test_an_index_that_names_no_entry_is_rebuilt(three: RedisStreamSaver, server
 
 
 @pytest.mark.parametrize("signed", [False, True], ids=["unsigned", "signed"])
-@pytest.mark.parametrize("value", [None, b"", b"inf", b"-1", b"1e400", b"x", b"0x10", b"\xff"])
-@pytest.mark.parametrize("field", ["n", "d", "l", "c", "h"])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("d", None),
+        *((field, value) for field in "nlch" for value in (None, b"", b"inf", b"-1", b"1e400", b"x", b"0x10")),
+    ],
+)
 def test_an_index_without_its_state_is_rebuilt(
     any_server: Server, prefix: str, field: str, value: bytes | None, *, signed: bool
 ) -> None:
     """Reads and writes go on, and the log stays whole."""
-    if field == "d" and value is not None:
-        pytest.skip("a digest is text")
     options: Any = {"signing_key": b"k" * 32} if signed else {}
     keys = keys_of(prefix, "t", 1)
     with (
