@@ -304,6 +304,14 @@ def test_an_order_of_another_type_is_named(three: RedisStreamSaver, server: Serv
         ("groups", b"\xff", b"", ["groups"], "groups'.*HDEL"),
         ("trimmed", "check", b"\xff", ["now"], "trimmed'.*Restore"),
         ("trimmed", "id", b"x", ["now"], "trimmed'.*Restore"),
+        (
+            "trimmed",
+            "id",
+            b"x",
+            ["trim", "check registry", "rebuild registry"],
+            "trimmed'.*Nothing was changed.*restore",
+        ),
+        ("trimmed", "n", b"\xd9\xa1", ["trim"], "trimmed'.*Nothing was changed.*restore"),
     ],
 )
 def test_damaged_keys_of_the_feed_are_named(
@@ -318,9 +326,11 @@ def test_damaged_keys_of_the_feed_are_named(
         patient.client.zadd(key, {field: value})
     else:
         patient.client.hset(key, field, value)
+    length = patient.client.xlen(shared.feed)
     for operation in operations:
         with patient.saver() as saver, patient.feed() as feed, pytest.raises(CorruptEntry, match=match):
             {**READS, **WRITES}[operation](patient, saver, feed, Path())
+    assert patient.client.xlen(shared.feed) == length
     patient.client.close()
 
 
