@@ -20,6 +20,8 @@ __all__ = ["decoded", "drop_in", "filters_in", "register", "register_in", "regis
 REGISTER = load_script("eventlog/feed/register")
 COUNT = load_script("eventlog/feed/count")
 DROP = load_script("eventlog/feed/drop")
+LATEST = 253_402_300_799_999
+"""Ms since 1970 at the end of the year 9999."""
 PAGE = 1000
 """The number of entries that one call of count.lua counts at most."""
 
@@ -95,15 +97,28 @@ def decoded(group: str, record: bytes) -> dict[str, Any]:
     """Decodes a registration. Raises `CorruptEntry`."""
     try:
         found = codec.decode(record)
-        if not isinstance(found, dict) or not isinstance(found.get("filters"), dict):
+        version = found.get("v") if isinstance(found, dict) else 1
+        if version != 1:
+            raise codec.Malformed(f"is of version {version!r:.40}; upgrade this package")
+        if not _is_registration(found):
             raise codec.Malformed("is no registration")
-        if found.get("v") != 1:
-            raise codec.Malformed(f"is of version {found.get('v')!r:.40}; upgrade this package")
     except codec.Malformed as error:
         raise CorruptEntry(
             f"The record of group {brief(group)} {error}. Drop the group, and register it again."
         ) from error
     return found
+
+
+def _is_registration(found: Any) -> bool:
+    if not isinstance(found, dict):
+        return False
+    created, start, filters = (found.get(name) for name in ("created", "start", "filters"))
+    if type(created) is not int or not 0 <= created <= LATEST or type(start) is not str or type(filters) is not dict:
+        return False
+    return all(
+        type(name) is str and type(some) is list and all(type(one) is str for one in some)
+        for name, some in filters.items()
+    )
 
 
 def state_damaged(group: str, keys: GroupKeys, error: Exception) -> CorruptEntry:

@@ -149,7 +149,9 @@ def outcome(target: Target, name: str, operation: Operation, path: Path) -> Any:
         except EventLogError as error:
             said = str(error)
             note(f"{name}: {said}")
-            assert any(one in said for one in (patient.prefix, "hread 't", "hread 'u", "hread 'e", "roup '")), name
+            assert any(
+                one in said for one in (patient.prefix, "hread 't", "hread 'u", "hread 'e", "roup '", "artition 0")
+            ), name
             assert "look at the server's log" not in said, name
             assert len(said) < 3000, name
             return error

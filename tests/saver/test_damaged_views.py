@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from eventlog import CorruptEntry, EventLogError, Runner
+from eventlog.codec import encode
 from eventlog.connect.connections import Connections
 from projections.maintenance.check_registry import check_registry
 from projections.registry import foreign, sizes
@@ -302,6 +303,15 @@ def test_an_order_of_another_type_is_named(three: RedisStreamSaver, server: Serv
         ("state", "handled", b"x", ["lag"], "Group 'g'"),
         ("due", b"\xff", 1, ["member"], "Group 'g'"),
         ("groups", b"\xff", b"", ["groups"], "groups'.*HDEL"),
+        ("groups", b"g", encode({"v": 1, "filters": {}}), ["groups", "lag", "member"], "group 'g' is no registration"),
+        (
+            "groups",
+            b"g",
+            encode({"v": 1, "created": 2**60, "start": "now", "filters": {}}),
+            ["groups"],
+            "group 'g' is no registration",
+        ),
+        ("groups", b"x" * 70_000, b"", ["groups"], "group 'x{80}'... .*Drop the group"),
         ("trimmed", "check", b"\xff", ["now"], "trimmed'.*Restore"),
         ("trimmed", "id", b"x", ["now"], "trimmed'.*Restore"),
         (
