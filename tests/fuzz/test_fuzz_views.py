@@ -6,6 +6,7 @@ The damage is done to every key that is no log and no feed: views, the record of
 from __future__ import annotations
 
 import random
+import re
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -32,6 +33,9 @@ STREAMS = (b":log:", b"}:feed")
 OF_ONE = (b":index:t", b":order:t", b":head:1:t")
 """The views of the thread "t"."""
 WRITTEN = [name for name in WRITES if name != "member"]
+
+NAMED = re.compile(r"([Tt]hread|[Gg]roup) ['\"]|[Pp]artition 0")
+"""What an error names that names no key."""
 
 Change = tuple[Any, ...]
 """A command."""
@@ -149,9 +153,7 @@ def outcome(target: Target, name: str, operation: Operation, path: Path) -> Any:
         except EventLogError as error:
             said = str(error)
             note(f"{name}: {said}")
-            assert any(
-                one in said for one in (patient.prefix, "hread 't", "hread 'u", "hread 'e", "roup '", "artition 0")
-            ), name
+            assert NAMED.search(said) or patient.prefix in said, name
             assert "look at the server's log" not in said, name
             assert len(said) < 3000, name
             return error
