@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from eventlog.attribution import stamp
 from eventlog.codec import encode
@@ -69,12 +70,9 @@ def delete_thread(keys: ThreadKeys, *, only: bytes | None = None) -> Flow[bool]:
 def _namespaces(keys: ThreadKeys, *, is_ordered: bool) -> Flow[list[bytes]]:
     """The namespaces that a thread's order names, or its log where the order is missing or damaged."""
     if is_ordered:
-        try:
+        with suppress(ServerFailedCommand, CorruptEntry):  # if the server fails again, so does the next request
             (members,) = yield from newest_of([keys])
             return namespaces_in(keys, members or ())
-        except (ServerFailedCommand, CorruptEntry) as error:
-            if isinstance(error, ServerFailedCommand) and not is_of_contents(error):
-                raise
     return (yield from _namespaces_in_log(keys))
 
 

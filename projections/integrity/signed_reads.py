@@ -44,16 +44,16 @@ def until_steady(keys: ThreadKeys, read: Callable[[], Flow[T]], most: int = ATTE
     If it raises `CorruptEntry` or `SignatureInvalid`, it is run again if the log has moved on, since entries may have been
     removed before they were checked. An error so costs two more round trips, and the flow a second time.
     """
-    before = None
-    for attempt in range(1, most + 1):
+    before, left = None, most
+    while True:
+        left -= 1
         try:
             return (yield from read())
         except (CorruptEntry, SignatureInvalid):
             state = yield from log_state(keys)
-            if state == before or attempt == most:
+            if state == before or not left:
                 raise
             before = state
-    raise AssertionError
 
 
 class _Entries:

@@ -14,10 +14,12 @@ import pytest
 from eventlog import CorruptEntry, EventLogError, Runner
 from eventlog.codec import encode
 from eventlog.connect.connections import Connections
+from eventlog.flow import Request
 from projections.maintenance.check_registry import check_registry
 from projections.registry import foreign, sizes
 from projections.registry.rebuild import rebuild_registry
 from saver import RedisStreamSaver
+from tests.projections.steps import Steps, is_call
 from tests.saver.audit import config, put_of
 from tests.saver.damage import READS, WRITES, Patient, damages
 from tests.saver.threads import keys_of
@@ -233,6 +235,70 @@ def test_a_checkpoint_id_that_is_no_text_is_mended(
             client.zadd(keys.order, {b"c\0" + checkpoint_id + b"\0" + entry_id: 0})
             assert len(list(three.list(where, **wanted))) == number
             assert client.zcard(keys.order) == 3
+
+
+def swap(client: Any, keys: Any) -> None:
+    """Has the order name the entry of each of two checkpoints under the id of the other."""
+    first, second = sorted(one for one in client.zrange(keys.order, 0, -1) if one)
+    at = len(first) - len(second.rpartition(b"\0")[2])
+    client.zrem(keys.order, first, second)
+    client.zadd(keys.order, {first[:at] + second[at:]: 0, second[:at] + first[at:]: 0})
+    client.delete(keys.head(b""))
+
+
+def test_checkpoints_under_each_others_ids_are_mended(three: RedisStreamSaver, server: Server) -> None:
+    """A read by id rebuilds the order, and is right; if the order is damaged again each time, an error names the thread."""
+    keys = keys_of(three._operations.keyspace.prefix, "b", 1)
+    steps = Steps(three)
+    with server.client() as client:
+        swap(client, keys)
+        found: Any = three.get_tuple(config("b", 1))
+        assert found.metadata["step"] == 1
+        assert len(list(three.list(config("b")))) == 2
+
+        def again(request: Request) -> None:
+            if is_call(request, "read_checkpoint"):
+                swap(client, keys)
+
+        with pytest.raises(CorruptEntry, match=r"'b'.*is not that of checkpoint"):
+            steps.run(three._operations.get_tuple(three.serde, config("b", 1)), again)
+
+
+@pytest.mark.parametrize("reading", ["read_checkpoint", "read_ancestors"])
+def test_a_latest_checkpoint_that_is_no_text_is_mended(three: RedisStreamSaver, server: Server, reading: str) -> None:
+    """Reads of the latest state and of its history rebuild the order, and are right; they end if it is damaged each time."""
+    keys = keys_of(three._operations.keyspace.prefix, "b", 1)
+    steps, operations = Steps(three), three._operations
+    with server.client() as client:
+        entry_id = client.xrange(keys.log)[0][0]
+
+        def plant(request: Request | None = None) -> None:
+            if request is None or is_call(request, reading):
+                client.zadd(keys.order, {b"c\0z\xff\0" + entry_id: 0})
+                client.delete(keys.head(b""))
+
+        plant()
+        if reading == "read_checkpoint":
+            found: Any = three.get_tuple(config("b"))
+            assert found.metadata["step"] == 2
+            steps.run(operations.get_tuple(three.serde, config("b")), plant)
+        else:
+            found = three.get_delta_channel_history(config=config("b"), channels=["n"])
+            assert found == three.get_delta_channel_history(config=config("b"), channels=["n"])
+            with pytest.raises(CorruptEntry, match=r"'b'.*Rebuild the thread"):
+                steps.run(operations.delta_history(three.serde, config("b"), ["n"]), plant)
+
+
+@pytest.mark.parametrize("made", [b"c", b"c\0\x01", b"c\xff\0\xff\0\xff"])
+def test_a_thread_with_a_damaged_order_is_deleted(three: RedisStreamSaver, server: Server, made: bytes) -> None:
+    """With the heads of all its namespaces."""
+    three.put(*put_of("b", 3, namespace="sub"))
+    keys = keys_of(three._operations.keyspace.prefix, "b", 1)
+    with server.client() as client:
+        client.zadd(keys.order, {made: 0})
+        three.delete_thread("b")
+        assert client.exists(keys.log, keys.index, keys.order, keys.head(b""), keys.head(b"sub")) == 0
+    assert listed(three) == ["a", "a", "c", "c"]
 
 
 @pytest.mark.parametrize("value", [b"", b"x", b"\xff\xfe", b"1-0", b"9" * 400])
