@@ -36,6 +36,7 @@ async def test_each_moment_gives_what_was_read_then(call: Call, saver: RedisStre
             await call(saver, "put_writes", story.config(parents[-1]), [("n", ["w", number])], f"task {number}")
         await asyncio.sleep(0.005)  # entries that come within one millisecond are a little ahead of the clock
         answers.append((datetime.now(timezone.utc), outline(await call(saver, "get_tuple", story.config()))))
+        await asyncio.sleep(0.002)  # the next entry has a millisecond of its own
     events = await call(saver, "replay", "t")
     assert [one.sequence for one in events] == list(range(1, len(events) + 1))
     by_time = [max(one.sequence for one in events if one.time <= when) for when, _ in answers]
