@@ -96,7 +96,7 @@ def drop_in(keyspace: Keyspace, group: str, number: int) -> Flow[int]:
 def decoded(group: str, record: bytes) -> dict[str, Any]:
     """Decodes a registration. Raises `CorruptEntry`."""
     try:
-        found = codec.decode(record)
+        found: Any = codec.decode(record)
         version = found.get("v") if isinstance(found, dict) else 1
         if version != 1:
             raise codec.Malformed(f"is of version {version!r:.40}; upgrade this package")
@@ -106,7 +106,8 @@ def decoded(group: str, record: bytes) -> dict[str, Any]:
         raise CorruptEntry(
             f"The record of group {brief(group)} {error}. Drop the group, and register it again."
         ) from error
-    return found
+    registered: dict[str, Any] = found
+    return registered
 
 
 def _is_registration(found: Any) -> bool:
