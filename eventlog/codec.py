@@ -155,8 +155,8 @@ class _Zstd(local):
 
 
 _ZSTD = _Zstd()
-FREELY = 16 * 1024
-"""Bytes up to which data are compressed, however short they become."""
+FREELY = 4096
+"""Bytes up to which data are compressed, however short they become: with its frame a piece is never a 250th of that."""
 RATIO = 100
 """Most times that longer data become shorter, so that readers can tell them from a bomb."""
 _SAMPLE = 4096

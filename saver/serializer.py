@@ -19,6 +19,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from itertools import islice
 from typing import Any
 
@@ -136,8 +137,11 @@ class StrictSerializer(JsonPlusSerializer):
 
 def takes_allowlist(serde: object) -> bool:
     """Whether LangGraph's `with_allowlist` reaches a serializer: its own, or the one that it encrypts for."""
-    inner = serde.serde if isinstance(serde, EncryptedSerializer) else serde
-    return isinstance(inner, JsonPlusSerializer)
+    return isinstance(_inner(serde), JsonPlusSerializer)
+
+
+def _inner(serde: object) -> object:
+    return serde.serde if isinstance(serde, EncryptedSerializer) else serde
 
 
 class _Reading:
@@ -317,17 +321,31 @@ def _line_to_add(types: Collection[tuple[str, str]]) -> str:
 
 
 def _ask_for_the_types_of_schemas() -> None:
-    """Lets LangGraph hand the types of graphs' schemas to checkpointers.
+    """Lets LangGraph hand the types of graphs' schemas to checkpointers with a `StrictSerializer`.
 
-    LangGraph does so only with LANGGRAPH_STRICT_MSGPACK in the environment, read at import. The flag that is set here governs the
-    collection of types alone. A serializer that trusts all types, such as that of other savers, ignores what it is handed.
+    LangGraph does so only with LANGGRAPH_STRICT_MSGPACK in the environment, read at import, and then for all checkpointers.
+    The flag that is set here governs the collection of types alone. Other checkpointers are passed over and stay as they are.
     """
-    try:
-        from langgraph._internal import _serde  # noqa: PLC0415 - LangGraph is optional
-    except ImportError:
+    if find_spec("langgraph.pregel") is None:  # LangGraph is optional
         return
-    if hasattr(_serde, "STRICT_MSGPACK_ENABLED"):
-        _serde.STRICT_MSGPACK_ENABLED = True
+    try:
+        private: Any = import_module("langgraph._internal._serde")
+        is_on, hand_over = private.STRICT_MSGPACK_ENABLED, private.apply_checkpointer_allowlist
+    except (ImportError, AttributeError):
+        log.warning(
+            "This version of LangGraph may not hand the types of graphs' schemas to savers. If a read raises TypeNotAllowed, "
+            "allow the types with saver.with_allowlist, or upgrade langgraph-checkpoint-redis-streams."
+        )
+        return
+    if is_on:
+        return
+
+    def where_needed(checkpointer: Any, allowlist: Any) -> Any:
+        is_strict = isinstance(_inner(getattr(checkpointer, "serde", None)), StrictSerializer)
+        return hand_over(checkpointer, allowlist) if is_strict else checkpointer
+
+    private.apply_checkpointer_allowlist = where_needed
+    private.STRICT_MSGPACK_ENABLED = True
 
 
 _ask_for_the_types_of_schemas()

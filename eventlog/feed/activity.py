@@ -32,7 +32,7 @@ a ttl in its partition announces that a thread has expired.
 _WITH_RUNS = (b"copied", b"imported")
 """The kinds whose pointers name several runs, each after its length."""
 NAMED = 64
-"""The most channels, and the most nodes, that a pointer names."""
+"""The most channels, and the most nodes, that a pointer names. It stays small, whatever its event contains."""
 MOST_DIGITS = 20
 ORDER_LENGTH = 26
 """The length of `Activity.order`."""

@@ -1,9 +1,8 @@
-"""Delete a thread, even with a damaged log, or on a server that is out of memory."""
+"""Delete a thread, even with a damaged log or order, or on a server that is out of memory."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 
 from eventlog.attribution import stamp
 from eventlog.codec import encode
@@ -31,7 +30,7 @@ def delete_thread(keys: ThreadKeys, *, only: bytes | None = None) -> Flow[bool]:
     """
     namespaces = [b""]
     mode = b""
-    is_cleared = made_room = False
+    is_cleared = is_mended = made_room = False
     attribution = stamp()
     audit = b"" if attribution is None else encode(attribution)
     while True:
@@ -46,45 +45,57 @@ def delete_thread(keys: ThreadKeys, *, only: bytes | None = None) -> Flow[bool]:
             mode = b"make room"
             continue
         except ServerFailedCommand as error:
-            if is_cleared or not is_of_contents(error):
+            if is_mended or not is_of_contents(error):
                 raise
-            status = b"many"  # the order is damaged
+            is_mended = True
+            status, rest = b"stale", []  # the order has members that are none
         if status == b"namespaces":
             (namespaces,) = rest
+        elif status == b"many":
+            yield from _clear_heads(keys, (yield from _namespaces_in_order(keys)))
+            namespaces, is_cleared = [b""], True
         elif status == b"stale" and only is not None and not made_room:
             yield from rebuild_index(keys)
-        elif status in {b"many", b"stale"}:
-            is_ordered = status == b"many"
-            yield from _clear_heads(keys, (yield from _namespaces(keys, is_ordered=is_ordered)))
-            is_cleared, mode = True, mode if is_ordered else b"anyway"
+        elif status == b"stale":
+            in_log = yield from _namespaces_in_log(keys)
+            yield from _clear_heads(keys, [*{*namespaces, *in_log}])
+            namespaces, is_cleared, mode = [b""], True, b"anyway"
         elif status == b"room":
             mode = b"make room" if rest[0] else b"anyway"
+        elif status == b"moved":
+            return False
         else:
-            if status != b"moved":
-                keys.forget()
-                if rest[0]:
-                    yield from forget_runs(keys.shared, keys.thread)
+            yield from _forget(keys, runs_left=bool(rest[0]))
             return bool(status == b"ok")
 
 
-def _namespaces(keys: ThreadKeys, *, is_ordered: bool) -> Flow[list[bytes]]:
-    """The namespaces that a thread's order names, or its log where the order is missing or damaged."""
-    if is_ordered:
-        with suppress(ServerFailedCommand, CorruptEntry):  # if the server fails again, so does the next request
-            (members,) = yield from newest_of([keys])
-            return namespaces_in(keys, members or ())
-    return (yield from _namespaces_in_log(keys))
+def _forget(keys: ThreadKeys, *, runs_left: bool) -> Flow[None]:
+    """Forget a thread that is gone, and remove the runs of it that are left."""
+    keys.forget()
+    if runs_left:
+        yield from forget_runs(keys.shared, keys.thread)
 
 
 def _clear_heads(keys: ThreadKeys, namespaces: Sequence[bytes]) -> Flow[None]:
     """Delete the heads of namespaces before their thread is deleted.
 
     Heads are views, so the thread stays whole if it is not deleted after all. A head that a writer stores meanwhile expires within
-    an hour, and belongs to no later thread of that name.
+    an hour, and belongs to no later thread of that name. The head of the root namespace does not expire, so the script deletes it.
     """
     heads = [keys.head(namespace) for namespace in namespaces]
     for first, end in stretches([(head,) for head in heads]):
         yield Command("UNLINK", heads[first], heads[first + 1 : end])
+
+
+def _namespaces_in_order(keys: ThreadKeys) -> Flow[list[bytes]]:
+    """The namespaces that the order names, or the log if the order has members that are none."""
+    try:
+        (members,) = yield from newest_of([keys])
+        return namespaces_in(keys, members or ())
+    except (CorruptEntry, ServerFailedCommand) as error:
+        if isinstance(error, ServerFailedCommand) and not is_of_contents(error):
+            raise
+        return (yield from _namespaces_in_log(keys))
 
 
 def _namespaces_in_log(keys: ThreadKeys) -> Flow[list[bytes]]:

@@ -22,7 +22,7 @@ from projections.integrity.verify import verify_thread
 from projections.log.fold import Index
 from projections.log.index import call, check_log, scan
 
-__all__ = ["Choice", "Describe", "carry_out_removal", "read_history", "remove_checkpoints"]
+__all__ = ["Choice", "Describe", "carry_out_removal", "first_step", "read_history", "remove_checkpoints"]
 
 REMOVE = load_script("projections/checkpoints/remove_checkpoints")
 
@@ -64,7 +64,7 @@ def remove_checkpoints(keys: ThreadKeys, choose: Choice, replayed: Replayed, des
                 return taken + len(drop)
             history = None
         else:
-            step = set(_step(history, drop))
+            step = set(first_step(history, drop))
             history = yield from carry_out_removal(keys, history, plan(history, step, replayed), describe)
             taken += len(step) if history else 0
             if history and len(step) == len(drop):
@@ -78,7 +78,7 @@ def remove_checkpoints(keys: ThreadKeys, choose: Choice, replayed: Replayed, des
             )
 
 
-def _step(history: History, drop: Sequence[bytes]) -> Sequence[bytes]:
+def first_step(history: History, drop: Sequence[bytes]) -> Sequence[bytes]:
     """The first checkpoints to remove, as many as one script may: at least one."""
     listed, parts = history.checkpoints(), 0
     for number, sort_key in enumerate(drop[:AT_ONCE]):

@@ -32,6 +32,7 @@ from xxhash import xxh3_128_digest
 from eventlog.codec import Keyframe, content_digest, framed
 from eventlog.errors import ThreadBusy, ValueTooLarge
 from eventlog.events import CheckpointSaved, ValuesSaved, WritesSaved, encode_event, value_fields
+from eventlog.feed.activity import NAMED
 from eventlog.flow import Argument, Flow, load_script
 from eventlog.framing import counted, ordered
 from eventlog.keys import ThreadKeys, checkpoint_sort_key
@@ -54,9 +55,6 @@ LARGEST_VALUE = 512 * 1024 * 1024
 """Bytes in one value: the server's default `proto-max-bulk-len`."""
 LARGEST_EVENT = 1000 * 1024 * 1024
 """Bytes in one append: below the server's `client-query-buffer-limit` and the limit of a stream entry."""
-NAMED = 64
-"""Channels, and nodes, that a pointer in the feed names. It stays small, whatever its event contains."""
-
 
 Values = Mapping[tuple[str, str], Union[Keyframe, None]]
 """Values by channel and version key, None for a version without one."""

@@ -12,7 +12,7 @@ from eventlog.codec import paired
 from eventlog.errors import CorruptEntry, ThreadBusy
 from eventlog.feed.trimming import past_lost, record_damaged
 from eventlog.flow import Call, Command, Flow
-from eventlog.framing import split_counted
+from eventlog.framing import is_number, split_counted
 from eventlog.keys import PartitionKeys
 from projections.log.pages import READ_ENTRIES, entry_order
 from projections.log.scan_keys import names_in
@@ -113,7 +113,7 @@ def _fold_trimmed(keys: PartitionKeys) -> Flow[RegistryFold]:
     for name in runs:
         if name[:1] == b"t":
             size, _, rest = name[1:].partition(b":")
-            if size.isdigit() and len(size) < 20 and int(size) <= len(rest):
+            if is_number(size) and int(size) <= len(rest):
                 fold.runs.setdefault(rest[: int(size)], set()).add(rest[int(size) :])
             else:
                 leave_out(keys.past_runs, name)

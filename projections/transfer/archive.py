@@ -16,7 +16,7 @@ from eventlog.flow import Flow
 from eventlog.keys import Keyspace, ThreadKeys
 from projections.checkpoints.deletion import delete_thread
 from projections.checkpoints.plan import Replayed, plan, sort_key_of
-from projections.checkpoints.pruning import Choice, Describe, carry_out_removal, read_history
+from projections.checkpoints.pruning import Choice, Describe, carry_out_removal, first_step, read_history
 from projections.integrity.log_end import log_end
 from projections.log.index import scan
 from projections.transfer.export import export_file
@@ -28,8 +28,6 @@ __all__ = ["Archived", "Pruning", "archive_thread"]
 
 ATTEMPTS = 5
 NO_LIMIT = 2**62
-AT_ONCE = 1000
-"""Most checkpoints that one step removes."""
 
 
 class Archived(NamedTuple):
@@ -111,7 +109,7 @@ def _remove(keys: ThreadKeys, head: ThreadHead, pruning: Pruning | None) -> Flow
             _check_nothing_removed(keys, removed)
             return None
         assert pruning is not None
-        step = set(drop[:AT_ONCE])
+        step = set(first_step(history, drop))
         after = yield from carry_out_removal(keys, history, plan(history, step, pruning.replayed), pruning.describe)
         if after is None:
             _check_nothing_removed(keys, removed)

@@ -14,6 +14,16 @@ __all__ = ["Encoder"]
 
 LEVEL = 3
 """Level of compression."""
+SPARE, RATIO = 2**20, 100
+"""Bytes, and times the bytes of the file so far, beyond which content is compressed in short blocks.
+
+Content that repeats itself, such as one state in a thousand sends, can become some thousand times shorter. A reader would take
+such a file for a bomb. A block takes four bytes at least, so short ones keep the file within the default `Limits`.
+"""
+SHORT = 512
+"""Bytes of content in a short block."""
+AT_ONCE = 64 * 1024
+"""Bytes of content that are compressed in one way or the other."""
 
 
 class Encoder:
@@ -34,6 +44,8 @@ class Encoder:
         self._entries = 0
         self._frame: Any = None
         self._head: ThreadHead | None = None
+        self._expanded = RATIO * self.state.offset
+        """Bytes of content so far; in a file that is continued, as many as it may have."""
 
     def header(self, header: Header) -> bytes:
         """Begins a file."""
@@ -66,6 +78,7 @@ class Encoder:
     def undo(self) -> int:
         """Undoes the current thread, and returns the length to cut the file to."""
         self._now, self._frame, self._head = self.state.copy(), None, None
+        self._expanded = RATIO * self.state.offset
         return self.state.offset
 
     def trailer(self) -> bytes:
@@ -80,7 +93,19 @@ class Encoder:
         if self._frame is None:
             compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True, write_content_size=False)
             self._frame = compressor.compressobj()
-        return self._written(self._frame.compress(encoded))
+        return b"".join(self._compressed(encoded[at : at + AT_ONCE]) for at in range(0, len(encoded), AT_ONCE))
+
+    def _compressed(self, content: bytes) -> bytes:
+        self._expanded += len(content)
+        if self._expanded <= SPARE + RATIO * self._now.offset:
+            return self._written(self._frame.compress(content))
+        made: list[bytes] = []
+        for at in range(0, len(content), SHORT):
+            made += (
+                self._frame.compress(content[at : at + SHORT]),
+                self._frame.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK),
+            )
+        return self._written(b"".join(made))
 
     def _close(self, made: bytes) -> bytes:
         made += self._written(self._frame.flush())

@@ -323,7 +323,7 @@ class ExportFile(PartFile):
                     raise self._part_refused("is a whole export")
         except CorruptEntry:  # a log that was made up, or one of another version
             return found
-        except OverLimit:  # an export of values that shrink much: it is written again from there on
+        except OverLimit:  # content that expands too far: it is written again from there on
             return found
         except ExportUnreadable as error:
             if not reader.state.offset:

@@ -21,7 +21,7 @@ from eventlog.errors import (
     ThreadNotFound,
 )
 from eventlog.events import Recorded, ids_in
-from eventlog.flow import Argument, Call, Emit, Flow, blocking, load_script
+from eventlog.flow import Argument, Call, Command, Emit, Flow, blocking, load_script
 from eventlog.keys import Keyspace, ThreadKeys
 from eventlog.limits import Limits
 from projections.integrity.chain import WholeChain
@@ -277,6 +277,8 @@ def _put_in_place(
             raise _too_slow(keys)
         else:
             keys.forget()
+            if status == b"same":
+                yield Command("UNLINK", log, list(index.keys))
             yield from announce_rest(keys, b"imported", (index.last, index.digest), runs)
             return bool(status == b"ok")
     raise ThreadBusy(f"The index of thread {head.thread!r} was changed again and again. Import again.")

@@ -5,7 +5,7 @@
 -- ARGV: 1 thread id; 2 ttl in ms, 0 for none; 3 digest and 4 entry id of the log's last entry; then runs that wrote to the thread,
 --   which the feed's pointer names, too.
 -- Reply: {'ok'}, also if this very call was carried out before; {'moved'} if the staged log is no longer whole;
---   {'same'} if the thread has this very log, and nothing after it;
+--   {'same'} if the thread has this very log, and nothing after it; the caller deletes the staged log, which tells it from 'ok';
 --   {'exists'} if the thread has another log; {'stale'} if its index does not belong to its log;
 --   {'ended'} if runs of an earlier thread are left, see `forget_runs.lua`.
 -- Guarantees: the thread's keys are replaced all together or not at all.
@@ -20,7 +20,9 @@ local views = shared_views(true, true)
 if not (why or state.first) then
   local is_same = state.d == digest and state.l == last
   local is_done = is_same and redis.call('EXISTS', STAGED[1]) == 0 -- a call whose reply was lost renamed the staged log
-  drop_staged()
+  if not is_same then
+    drop_staged()
+  end
   return { is_done and 'ok' or is_same and 'same' or 'exists' }
 end
 

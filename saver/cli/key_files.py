@@ -48,7 +48,9 @@ def signer_of(paths: list[Path] | None) -> Signer | None:
 
 def signed(keyspace: Keyspace, signer: Signer | None) -> Keyspace:
     """A keyspace whose events are checked by a signer, if there is one."""
-    return keyspace if signer is None else Keyspace(keyspace.prefix, keyspace.partitions, signer)
+    if signer is None:
+        return keyspace
+    return Keyspace(keyspace.prefix, keyspace.partitions, signer, keyspace.limits)
 
 
 def _keys(data: bytes, where: str) -> list[SigningKey]:

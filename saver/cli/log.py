@@ -60,7 +60,7 @@ def log(
         marks = Marks(thread_log, signer)
         writer = RowWriter(options, full=full)
         try:
-            for row in rows_of(thread_log, after, last, namespace=namespace, patch=patch, values=not no_values):
+            for row in rows_of(marks.log, after, last, namespace=namespace, patch=patch, values=not no_values):
                 if marks.last is not None and row.recorded.sequence > marks.last:
                     break  # it was appended since the log was verified
                 if not kind or row.kind in kind:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from eventlog.signing import Signer
 from projections.integrity.verify import verify_thread
 from saver.cli.display import counted
-from saver.cli.key_files import signed
 from saver.cli.output import complain
 from saver.cli.thread_log import RIGHT, ThreadLog
 from saver.cli.timeline import Row
@@ -18,17 +17,26 @@ class Marks:
 
     def __init__(self, log: ThreadLog, signer: Signer | None) -> None:
         self._log = log
+        self._signer = signer
         self.last: int | None = None
         """The number of the last event that was verified."""
         self._kinds: dict[bytes, list[str]] = {}
         self._problem = ""
         if signer is not None:
-            found = log.run(verify_thread(signed(log.keys.keyspace, signer).thread(log.keys.thread)))
+            found = log.run(verify_thread(log.checked_with(signer).keys))
             self.last = found.sequence
             for one in found.findings:
                 self._kinds.setdefault(one.entry_id.encode(), []).append(one.kind)
             if found.findings:
                 self._problem = f"{counted(len(found.findings), 'finding')}: {found.findings[0].message}"
+
+    @property
+    def log(self) -> ThreadLog:
+        """The log to read rows from: with a key and no findings, one that checks each event again as it is read.
+
+        So an event that somebody alters since is refused, and not marked as right.
+        """
+        return self._log if self._signer is None or self._problem else self._log.checked_with(self._signer)
 
     def mark(self, row: Row) -> None:
         """Marks an event."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from eventlog.errors import CorruptEntry, SignatureInvalid
@@ -51,6 +51,10 @@ class ThreadLog:
     def iterate(self, flow: Flow[None]) -> Iterator[Any]:
         """The items that a flow emits."""
         return self._runner.iterate(flow, f"thread {self.thread!r}")
+
+    def checked_with(self, signer: Signer) -> ThreadLog:
+        """The same log, whose signatures are checked as it is read."""
+        return replace(self, keys=signed(self.keys.keyspace, signer).thread(self.keys.thread))
 
     def past(self, until: Moment | None = None) -> Past:
         """The thread as of a moment, or as it is now."""

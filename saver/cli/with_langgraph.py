@@ -80,6 +80,6 @@ def migrated(
     from saver.migration.opening import open_source
 
     serde = carrying_serializer()
-    with open_source(source, serde) as saver, open_saver(options, serde=serde) as target:
+    with open_source(source, serde, options.limits) as saver, open_saver(options, serde=serde) as target:
         work = compare if verify_only else migrate
         return work(saver, target, threads=threads, progress=progress)

@@ -15,6 +15,7 @@ from eventlog.connect.connections import Connections
 from eventlog.errors import InvalidArgument, MissingExtra
 from eventlog.feed.reading import open_keyspace
 from eventlog.keys import PREFIX
+from eventlog.limits import Limits
 from eventlog.transport.drivers import Runner
 
 if TYPE_CHECKING:  # some commands do not need LangGraph
@@ -34,23 +35,25 @@ SOURCES = (
 
 
 @contextmanager
-def open_source(url: str, serde: SerializerProtocol | None = None) -> Iterator[BaseCheckpointSaver[Any]]:
+def open_source(
+    url: str, serde: SerializerProtocol | None = None, limits: Limits | None = None
+) -> Iterator[BaseCheckpointSaver[Any]]:
     """Opens a saver on the database or server of a URL, and closes it at the end.
 
-    `SOURCES` lists the forms of URLs. `serde` replaces the saver's own serializer. A SQLite file is opened for
-    reading only, and nothing is set up.
+    `SOURCES` lists the forms of URLs. `serde` replaces the saver's own serializer. `limits` are those of this
+    project's saver; others have none. A SQLite file is opened for reading only, and nothing is set up.
 
     Raises `InvalidArgument` for a URL of another kind or without threads, `MissingExtra` if the saver's package is
     not installed, and the errors of the saver.
     """
-    with _opened(url, serde) as saver:
+    with _opened(url, serde, limits or Limits()) as saver:
         if serde is not None:
             saver.serde = serde
         yield saver
 
 
 @contextmanager
-def _opened(url: str, serde: SerializerProtocol | None) -> Iterator[BaseCheckpointSaver[Any]]:
+def _opened(url: str, serde: SerializerProtocol | None, limits: Limits) -> Iterator[BaseCheckpointSaver[Any]]:
     scheme = url.partition("://")[0]
     if scheme == "sqlite":
         with _sqlite(url) as saver:
@@ -71,7 +74,7 @@ def _opened(url: str, serde: SerializerProtocol | None) -> Iterator[BaseCheckpoi
             client.ping()
             yield package.RedisSaver(client, **({"prefix": prefix} if prefix else {}))
     elif scheme.split("+")[0] in ("redis", "rediss", "unix"):
-        with _own(url, serde) as saver:
+        with _own(url, serde, limits) as saver:
             yield saver
     else:
         # The text is not quoted, since it may be a password.
@@ -117,20 +120,22 @@ def _sqlite(url: str) -> Iterator[BaseCheckpointSaver[Any]]:
 
 
 @contextmanager
-def _own(url: str, serde: SerializerProtocol | None) -> Iterator[BaseCheckpointSaver[Any]]:
+def _own(url: str, serde: SerializerProtocol | None, limits: Limits) -> Iterator[BaseCheckpointSaver[Any]]:
     from saver.saver import RedisStreamSaver  # noqa: PLC0415
 
     bare, prefix = _without_prefix(url)
     prefix = prefix or PREFIX
     with closing(Connections.from_url(bare)) as connections:
-        keyspace = Runner(connections).run(open_keyspace(prefix, None), "the source")
+        keyspace = Runner(connections).run(open_keyspace(prefix, None, limits=limits), "the source")
     if keyspace is None:
         raise InvalidArgument(
             f"RedisStreamSaver wrote nothing under prefix {prefix!r} of the source. For another prefix, add ?prefix=... to its "
             "URL. No URL reads the threads of langgraph-checkpoint-redis (RedisSaver): pass that saver and the thread ids to "
             "migrate(source, saver, threads=[...]) in Python."
         )
-    with RedisStreamSaver.from_conn_string(bare, prefix=prefix, partitions=keyspace.partitions, serde=serde) as saver:
+    with RedisStreamSaver.from_conn_string(
+        bare, prefix=prefix, partitions=keyspace.partitions, serde=serde, limits=limits
+    ) as saver:
         yield saver
 
 

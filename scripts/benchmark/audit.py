@@ -75,7 +75,10 @@ def signing(plan: AuditPlan, servers: Servers, book: Book) -> None:
     }
     traffic = counter(plan.puts + plan.block)
     with contextlib.ExitStack() as stack:
-        cases = [opened(servers, stack, traffic, name, "put-" + name.replace(" ", "-"), **options) for name, options in keys.items()]
+        cases = [
+            opened(servers, stack, traffic, name, "put-" + name.replace(" ", "-"), **options)
+            for name, options in keys.items()
+        ]
         for case in cases:
             for _ in range(plan.block):
                 case.saver.put(*case.arguments())

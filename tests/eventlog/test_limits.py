@@ -111,13 +111,24 @@ def test_a_writer_makes_nothing_that_a_reader_takes_for_a_bomb() -> None:
 
     def stored(size: int, step: int) -> bytes | None:
         data = b"".join(number.to_bytes(4, "big") + bytes(step) for number in range(size // (step + 4)))
-        return compressed(encode_keyframe("bytes", data, checksum_of(data)), 4096)
+        return compressed(encode_keyframe("bytes", data, checksum_of(data)), 1024)
 
-    assert stored(FREELY - 64, 4096) is not None
+    assert stored(FREELY - 64, 2048) is not None
     assert stored(2**20, 2**17) is None
     like_text = stored(2**20, 40)
     assert like_text is not None
     assert len(like_text) * RATIO > 2**20
+
+
+@pytest.mark.parametrize("size", [1, 100, FREELY - 1, FREELY, FREELY + 1, 16 * 1024, 64 * 1024])
+def test_many_short_values_are_no_bomb(size: int) -> None:
+    """Any number of values that compress well stays within the budget of a reader with the default limits."""
+    data = bytes(size)
+    piece = encode_keyframe("bytes", data, checksum_of(data))
+    stored = compressed(piece, 0) or piece
+    budget = Budget(Limits())
+    for _ in range(Limits().put_parts):
+        budget.expand(len(stored), len(piece))
 
 
 REMOVED = Removed((("dropped-ns", "dropped-id"),), (("hidden-ns", "hidden-id"),), ())

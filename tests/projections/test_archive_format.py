@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventlog.errors import ExportUnreadable
+from projections.transfer import frames
 from projections.transfer.encoder import Encoder
 from projections.transfer.format import SEAL, VERSION, Entry, Header, Item, ThreadEnd, ThreadHead, Trailer
 from projections.transfer.reader import Reader
@@ -37,9 +38,12 @@ def items_of(some: list[Thread]) -> list[Item]:
 
 
 def encoded(some: list[Thread], encoder: Encoder | None = None) -> bytes:
-    encoder = encoder or Encoder()
+    return written(encoder or Encoder(), items_of(some))
+
+
+def written(encoder: Encoder, items: list[Item]) -> bytes:
     made = b""
-    for item in items_of(some):
+    for item in items:
         match item:
             case Header():
                 made += encoder.header(item)
@@ -230,3 +234,34 @@ def test_large_entries() -> None:
     """Large entries read back, whether or not they compress well."""
     some: list[Thread] = [("t", [[b"a", bytes(5_000_000)], [b"b", b"\x01" * 300_000] * 3], [])]
     assert read(encoded(some)) == items_of(some)
+
+
+REPEATED: dict[str, list[list[bytes]]] = {
+    "zeros": [[b"a", bytes(2**20)]] * 20,
+    "one value of zeros": [[b"a", bytes(20 * 2**20)]],
+    "a text": [[b"a", random.Random(1).randbytes(10_000)]] * 1_200,
+    "a text in one entry": [[b"a", random.Random(1).randbytes(10_000)] * 1_200],
+    "short entries": [[b"a", b"b" * 1_000]] * 12_000,
+}
+
+
+@pytest.mark.parametrize("entries", REPEATED.values(), ids=REPEATED)
+def test_content_that_repeats_itself_is_no_bomb(monkeypatch: pytest.MonkeyPatch, entries: list[list[bytes]]) -> None:
+    """A reader with the usual limits takes every export, also one that was undone and continued, and it is still short."""
+    monkeypatch.setattr(frames, "SPARE", 2 * 2**20)
+    some: list[Thread] = [("t", entries, []), ("other", entries, [])]
+    items = items_of(some)
+    second = next(number for number, item in enumerate(items) if isinstance(item, ThreadHead) and item.thread != "t")
+    encoder = Encoder()
+    begun = written(encoder, items[:second])
+    undone = written(encoder, items[second:-2])
+    data = begun + undone
+    data = data[: encoder.undo()]
+    reader = Reader(io.BytesIO(data))
+    for item in reader:
+        if isinstance(item, ThreadEnd):
+            break
+    for continued in (encoder, Encoder(reader.state)):
+        whole = data + written(continued, items[second:])
+        assert read(whole) == items
+        assert len(whole) * 40 < 2 * sum(len(part) for entry in entries for part in entry)

@@ -9,6 +9,7 @@ import pytest
 
 from eventlog.errors import ExportUnreadable, FileTaken, InvalidArgument, ThreadBusy, ThreadNotFound
 from eventlog.flow import Call
+from projections.checkpoints import pruning
 from projections.transfer.files import read_file
 from projections.transfer.format import ThreadHead
 from saver import RedisStreamSaver
@@ -135,6 +136,18 @@ def test_more_than_is_removed_at_once(saver: RedisStreamSaver, audit: Audit, tmp
         saver.put(*put_of("t", number))
     assert saver.archive_thread("t", tmp_path / "a", keep_last=2) == (2202, 2200)
     assert numbers(saver) == [2202, 2201]
+    audit.check("t")
+
+
+def test_wide_checkpoints_are_removed_in_short_steps(
+    saver: RedisStreamSaver, steps: Steps, audit: Audit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step removes a bounded number of values and writes, as in a prune."""
+    fill(saver, 12)
+    monkeypatch.setattr(pruning, "PARTS", 10)
+    flow = saver._operations.archive_thread(saver.serde, "t", tmp_path / "a", keep_last=2, delete=False)
+    assert steps.run(flow).removed == 10
+    assert len(steps.calls("remove_checkpoints")) > 2
     audit.check("t")
 
 

@@ -208,6 +208,39 @@ def test_a_deletion_of_many_namespaces_that_was_cut_short(hostile: Hostile, pref
     assert list(saver.list({"configurable": {"thread_id": "t"}})) == []
 
 
+@pytest.mark.parametrize("count", [3, 1_200])
+@pytest.mark.parametrize("planted", [b"cab", b"cy\0", b"cy\xff\xfe\0y\0" + b"1-0"])
+@pytest.mark.parametrize("only", [False, True], ids=["any", "only this log"])
+def test_a_thread_with_a_damaged_order_is_deleted(hostile: Hostile, planted: bytes, count: int, only: bool) -> None:
+    """The order is a view: a member that is none keeps nobody from deleting the thread, with all of its heads."""
+    hostile.put_many("t", count)
+    keys, client = hostile.keys("t"), hostile.client
+    digest = client.hget(keys.index, "d")
+    client.zadd(keys.order, {planted: 0})
+    assert Steps(hostile.saver).run(delete_thread(keys, only=digest if only else None)) is True
+    assert [key for key in client.keys("*") if key.startswith(keys.heads)] == []
+    assert not client.exists(keys.log, keys.index, keys.order)
+    assert client.xrevrange(keys.shared.feed, count=1)[0][1][b"kind"] == b"deleted"
+
+
+def test_a_root_that_begins_while_many_namespaces_are_deleted(hostile: Hostile) -> None:
+    """Its head has no expiry of its own, and is deleted with the thread."""
+    saver, keys, modes = hostile.saver, hostile.keys("t"), []
+    hostile.put_many("t", 1_000)
+
+    def put_between(request: Any) -> None:
+        if isinstance(request, Call) and is_call(request, "delete_thread"):
+            modes.append((request.arguments[4], len(request.keys) > 1_000))
+            if modes == [(0, False), (0, True)]:
+                saver.put(config("t", "between"), *step({"a": 1}))
+            elif request.arguments[4] == 1:
+                saver.put(config("t"), *step({"a": 1}))
+
+    assert Steps(saver).run(delete_thread(keys), put_between) is True
+    assert [mode for mode, _ in modes] == [0, 0, 1]
+    assert not hostile.client.exists(keys.head(b""))
+
+
 def test_namespaces_in_steps(on: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lists are the same however few namespaces, threads and bytes of keys one call may have."""
     saver = on()

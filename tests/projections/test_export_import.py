@@ -872,7 +872,7 @@ def test_an_export_that_has_a_thread_twice(saver: RedisStreamSaver, tmp_path: Pa
     assert len(audit.check("a")) == 6
 
 
-@pytest.mark.parametrize("how", ["the same", "continued", "another", "other history"])
+@pytest.mark.parametrize("how", ["the same", "the same, reply lost", "continued", "another", "other history"])
 def test_an_import_that_another_one_overtook(
     saver: RedisStreamSaver, steps: Steps, audit: Audit, tmp_path: Path, how: str
 ) -> None:
@@ -891,14 +891,20 @@ def test_an_import_that_another_one_overtook(
                 fill(saver, "t", last=2)
                 return
             saver.import_threads(tmp_path / "e")
-            if how != "the same":
+            if how == "the same, reply lost":
+                saver._runner.run(only(request), "a command whose reply is lost")
+            elif how != "the same":
                 fill(saver, "t", last=14)
             if how == "other history":
                 saver.prune(["t"])
 
+    def only(request: Call) -> Flow[Any]:
+        return (yield request)
+
     flow = saver._operations.import_threads(tmp_path / "e", None)
-    if how in {"the same", "continued"}:
+    if how in {"the same", "the same, reply lost", "continued"}:
         assert steps.run(flow, overtake) == (0, 0, 1)
+        assert [key for key in audit.everything() if b":stage:" in key] == []
         return
     with pytest.raises(ThreadExists, match="'t' exists with another log"):
         steps.run(flow, overtake)

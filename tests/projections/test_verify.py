@@ -8,6 +8,7 @@ import time
 import tracemalloc
 import uuid
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from eventlog.chain import link
 from eventlog.codec import content_digest
-from eventlog.errors import CorruptEntry, HistoryGone, InvalidArgument, ThreadNotFound
+from eventlog.errors import CorruptEntry, HistoryGone, InvalidArgument, SignatureInvalid, ThreadNotFound
 from eventlog.flow import Request
 from eventlog.signing import Signer, SigningKey
 from projections.integrity.chain import WholeChain
@@ -298,6 +299,33 @@ def test_a_deleted_log_that_is_back_is_told_of(on: Open, audit: Audit) -> None:
     tampering.write(entries)
     (finding,) = saver.verify("t").findings
     assert (finding.kind, finding.entry_id) == ("inserted", entries[0][0].decode())
+
+
+@pytest.mark.parametrize("how", ["pruned", "run deleted"])
+@pytest.mark.parametrize("options", SIGNED, ids=["no key", "key"])
+@pytest.mark.parametrize("count", [1, 4])
+def test_removed_events_that_are_back_are_found(
+    on: Open, audit: Audit, tmp_path: Path, how: str, options: dict[str, Any], count: int
+) -> None:
+    """All of them or one: the removal names them. The log is not exported any more."""
+    saver = on(**options)
+    for number in range(1, 6):
+        saver.put(*put_of("t", number, number - 1 or None, run="a" if number < 4 else "b"))
+    tampering = Tampering(audit.client, audit.keyspace.thread(b"t"))
+    before = tampering.entries()
+    if how == "pruned":
+        saver.prune(["t"], keep_last=1)
+    else:
+        saver.delete_for_runs(["a"])
+    after = tampering.entries()
+    ids = {entry_id for entry_id, _ in after}
+    gone = [entry for entry in before if entry[0] not in ids]
+    assert len(gone) >= 3
+    tampering.write(sorted([*gone[-count:], *after]))
+    audit.forget_views("t")
+    assert "inserted" in kinds(on(**options).verify("t"))
+    with pytest.raises((CorruptEntry, SignatureInvalid)):
+        on(**options).export_threads(tmp_path / "e", ["t"])
 
 
 @pytest.mark.parametrize("ttl", [None, 60], ids=["lasting", "expiring"])

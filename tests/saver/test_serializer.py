@@ -498,16 +498,39 @@ def test_types_that_were_written_are_forgotten_in_time() -> None:
     assert len(strict._written) < 1100
 
 
-def test_without_langgraph(monkeypatch: pytest.MonkeyPatch) -> None:
-    """LangGraph is not a dependency: without it, or without its flag, there is nothing to ask."""
+def test_without_langgraph(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """LangGraph is not a dependency: without it there is nothing to ask, and nothing is said."""
+    monkeypatch.setattr("saver.serializer.find_spec", lambda _: None)
+    monkeypatch.setitem(sys.modules, "langgraph._internal._serde", None)
+    _ask_for_the_types_of_schemas()
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("missing", ["STRICT_MSGPACK_ENABLED", "apply_checkpointer_allowlist", "the module"])
+def test_another_langgraph(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, missing: str) -> None:
+    """A LangGraph that changed inside is left as it is, and a warning names the line that is needed then."""
+    monkeypatch.setattr(_serde, "STRICT_MSGPACK_ENABLED", False)
+    if missing == "the module":
+        monkeypatch.setitem(sys.modules, "langgraph._internal._serde", None)
+    else:
+        monkeypatch.delattr(_serde, missing)
+    before = dict(vars(_serde))
+    _ask_for_the_types_of_schemas()
+    assert dict(vars(_serde)) == before
+    assert "saver.with_allowlist" in caplog.text
+
+
+def test_the_types_of_schemas_are_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The flag is set, and where the environment sets it already, nothing is changed."""
+    handing_over = vars(_serde)["apply_checkpointer_allowlist"]
+    monkeypatch.setattr(_serde, "apply_checkpointer_allowlist", handing_over)  # and put back in the end
     monkeypatch.setattr(_serde, "STRICT_MSGPACK_ENABLED", False)
     _ask_for_the_types_of_schemas()
     assert vars(_serde)["STRICT_MSGPACK_ENABLED"] is True
-    monkeypatch.delattr(_serde, "STRICT_MSGPACK_ENABLED")
+    asked = vars(_serde)["apply_checkpointer_allowlist"]
+    assert asked is not handing_over
     _ask_for_the_types_of_schemas()
-    assert not hasattr(_serde, "STRICT_MSGPACK_ENABLED")
-    monkeypatch.setitem(sys.modules, "langgraph._internal", None)
-    _ask_for_the_types_of_schemas()
+    assert vars(_serde)["apply_checkpointer_allowlist"] is asked
 
 
 def test_which_serializers_take_an_allow_list() -> None:

@@ -239,6 +239,42 @@ async def test_types_of_schemas(any_server: Server, prefix: str, call: Call, sch
     assert isinstance(states[-2].values["points"]["p"][0], Point)
 
 
+class OwnSerializer:
+    """A serializer of an application."""
+
+    def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
+        """Returns form and bytes."""
+        return JsonPlusSerializer().dumps_typed(obj)
+
+    def loads_typed(self, data: tuple[str, bytes]) -> Any:
+        """Returns the value."""
+        return JsonPlusSerializer(allowed_msgpack_modules=True).loads_typed(data)
+
+
+@pytest.mark.parametrize(
+    "serde", [JsonPlusSerializer(allowed_msgpack_modules=[("my_app.models", "Invoice")]), OwnSerializer(), None]
+)
+def test_other_savers_stay_as_they_are(serde: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """In a process with this package another saver is no copy, gets no types, and LangGraph says nothing about it."""
+    memory = InMemorySaver(serde=serde)
+    allowed = getattr(serde, "_allowed_msgpack_modules", None)
+    graph = graph_of(DictState, FULL, memory)
+    graph.invoke({"turns": 10}, config("t"))
+    assert graph.checkpointer is memory
+    assert serde is None or memory.serde is serde
+    assert getattr(serde, "_allowed_msgpack_modules", None) == allowed
+    assert caplog.records == []
+
+
+def test_a_strict_serializer_in_another_saver() -> None:
+    """It gets the types of schemas, too, and stays in its saver."""
+    memory = InMemorySaver(serde=StrictSerializer())
+    graph = graph_of(DictState, FULL, memory)
+    graph.invoke({"turns": 10}, config("t"))
+    assert graph.checkpointer is memory
+    assert isinstance(graph.get_state(config("t")).values["order"], Order)
+
+
 def test_types_of_sends_interrupts_and_subgraphs(any_server: Server, prefix: str) -> None:
     """Arguments of nodes, and the state of a graph within a graph, which waits for an answer."""
 
@@ -322,15 +358,7 @@ def test_a_saver_without_the_graph(any_server: Server, prefix: str) -> None:
 
 def test_a_serializer_of_the_caller_stays_as_it_is(any_server: Server, prefix: str) -> None:
     """It decides itself what it trusts, and LangGraph's lists of types do not replace it."""
-
-    class Own:
-        def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
-            return JsonPlusSerializer().dumps_typed(obj)
-
-        def loads_typed(self, data: tuple[str, bytes]) -> Any:
-            return JsonPlusSerializer(allowed_msgpack_modules=True).loads_typed(data)
-
-    own: Any = Own()
+    own: Any = OwnSerializer()
     with RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix, serde=own) as saver:
         graph = graph_of(Loose, {"found": Point(Decimal(1))}, saver)
         graph.invoke({}, config("t"))

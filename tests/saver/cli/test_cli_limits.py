@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from eventlog import Limits
 from eventlog.keys import Keyspace
 from saver import RedisStreamSaver
 from tests import bombs
@@ -88,6 +89,40 @@ def test_higher_limits(agentlog: Agentlog, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("AGENTLOG_LIMITS", needed)
     assert agentlog("show", "t").code == 0
     assert agentlog("show", "t", "--limits", "expansion=300").code == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["show"], ["log"], ["check"], ["replay", "--speed", "9999x"], ["diff", "@1", "@1"], ["verify"], ["export"]],
+    ids=lambda words: words[0],
+)
+def test_higher_limits_with_a_key(
+    agentlog: Agentlog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    """They hold where signatures are checked, too."""
+    secret = "a secret of sixteen bytes or more"
+    limits = Limits(id_bytes=100_000)
+    with RedisStreamSaver.from_conn_string(
+        agentlog.url, prefix=agentlog.prefix, signing_key=secret.encode(), limits=limits
+    ) as saver:
+        saver.put(config(LONG), *step({"a": 1}))
+    monkeypatch.setenv("AGENTLOG_KEY", secret)
+    name, *more = words
+    more = [str(tmp_path / "e")] if name == "export" else more
+    done = agentlog(name, LONG, *more, "--limits", "id_bytes=100000")
+    assert done.code == 0, done.err[:200]
+
+
+def test_limits_of_a_migration(agentlog: Agentlog) -> None:
+    """They hold for both sides."""
+    with RedisStreamSaver.from_conn_string(
+        agentlog.url, prefix=f"{agentlog.prefix}-source", limits=Limits(id_bytes=100_000)
+    ) as saver:
+        saver.put(config(LONG), *step({"a": 1}))
+    source = f"{agentlog.url}{'&' if '?' in agentlog.url else '?'}prefix={agentlog.prefix}-source"
+    assert agentlog("migrate", "--from", source).code == 2
+    done = agentlog("migrate", "--from", source, "--limits", "id_bytes=100000")
+    assert done.code == 0, done.err[:200]
 
 
 def test_limits_of_imports(agentlog: Agentlog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -195,6 +195,26 @@ def test_log_leaves_out_what_was_appended_since(agentlog: Agentlog, monkeypatch:
     assert len(agentlog("log", "t", "--json").objects) == 8
 
 
+@pytest.mark.parametrize("patch", [[], ["--patch"]], ids=["rows", "patch"])
+def test_log_refuses_what_was_altered_since(
+    agentlog: Agentlog, key: tuple[SigningKey, list[str]], monkeypatch: pytest.MonkeyPatch, patch: list[str]
+) -> None:
+    """An event that was right when the log was verified, and is not when it is read, is never marked as right."""
+    signing, with_key = key
+    fill(agentlog, signing, "t")
+
+    def altering(*given: Any) -> Marks:
+        marks = Marks(*given)
+        tamper(agentlog, "t", ALTERED["wrongly signed"][1])
+        return marks
+
+    monkeypatch.setattr("saver.cli.log.Marks", altering)
+    done = agentlog("log", "t", "--json", *patch, *with_key)
+    assert done.code == 1
+    assert [one["sequence"] for one in done.objects] in ([], [1, 2, 3, 4, 5])
+    assert "does not have the content that was signed" in done.err
+
+
 def test_check_names_what_is_not_signed(agentlog: Agentlog, key: tuple[SigningKey, list[str]]) -> None:
     """As a difference of the log, beside those of the views."""
     signing, with_key = key
