@@ -29,13 +29,13 @@ NOTE_EXPIRIES = load_script("projections/registry/note_expiries")
 PAGE = 1000
 
 
-def threads_of(keyspace: Keyspace) -> Flow[list[bytes]]:
+def threads_of(keyspace: Keyspace, *, too_long: bool = False) -> Flow[list[bytes]]:
     """Ids of all threads that have a checkpoint, as `known_threads`.
 
     Two pipelined round trips, and those of `rebuild_registry` for each partition that lacks a view.
     """
     yield from _complete(keyspace, _partitions(keyspace))
-    return (yield from known_threads(keyspace))
+    return (yield from known_threads(keyspace, too_long=too_long))
 
 
 def threads_of_runs(keyspace: Keyspace, runs: Sequence[str]) -> Flow[dict[bytes, set[str]]]:

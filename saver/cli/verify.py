@@ -104,7 +104,7 @@ def _verified(
 
 
 def _registered(keyspace: Keyspace) -> Flow[list[str]]:
-    return [thread.decode() for thread in (yield from known_threads(keyspace))]
+    return [thread.decode() for thread in (yield from known_threads(keyspace, too_long=True))]
 
 
 def _show(options: Options, one: Verified, lines: Lines) -> None:

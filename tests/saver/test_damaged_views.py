@@ -131,7 +131,9 @@ def test_a_thread_id_above_the_limit_hides_no_thread(
             assert listed(three) == ["a", "a", "b", "b", "c", "c"]
             assert sorted(one.thread_id for one in three.threads()) == ["a", "b", "c"]
         assert [one.getMessage().count("70,000 bytes") for one in caplog.records] == [1]
-        assert three.export_threads(tmp_path / "all").threads == 3
+        done = three.export_threads(tmp_path / "all")
+        assert done.threads == 3
+        assert [(one.thread, "70,000 bytes" in one.why) for one in done.left_out] == [("x" * 80 + "...", True)]
         (found,) = run(check_registry(keyspace, 0), "test")
         assert "70,000 bytes, above the limit of 65,536" in found.what
         assert len(found.what) < 500

@@ -75,7 +75,8 @@ def test_a_planted_long_id(agentlog: Agentlog, tmp_path: Path) -> None:
         assert LONG not in done.out + done.err
         assert ("65,537 bytes" in done.out + done.err) == (code > 0)
     assert [line.split()[0] for line in agentlog("verify", "--all").out.splitlines()[-2:]] == ["a", "z"]
-    assert agentlog("export", "--all", str(tmp_path / "file")).out.startswith("2 threads")
+    done = agentlog("export", "--all", str(tmp_path / "file"))
+    assert (done.code, done.out.startswith("2 threads"), "65,537 bytes" in done.err) == (1, True, True)
 
 
 def test_higher_limits(agentlog: Agentlog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
