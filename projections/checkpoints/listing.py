@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from eventlog.codec import Malformed
-from eventlog.errors import CorruptEntry, ServerFailedCommand
+from eventlog.errors import CorruptEntry, ServerFailedCommand, is_of_contents
 from eventlog.flow import Argument, Emit, Flow, load_script
 from eventlog.framing import ordered
 from eventlog.keys import Keyspace, ThreadKeys, checkpoint_sort_key
-from projections.checkpoints.read import damaged, decode_view
-from projections.integrity.signed_reads import check_bare, check_views
-from projections.log.index import call, check_log, is_of_a_view, mend, rebuild_index
+from projections.checkpoints.read import damaged, decode_view, malformed
+from projections.integrity.signed_reads import check_bare, check_views, until_steady
+from projections.log.index import call, check_log, mend, rebuild_index
 from projections.log.namespaces import walk_newest
 from projections.values.pieces import Pieces
 from projections.values.stored import StoredCheckpoint, View, decode_envelope
@@ -212,38 +212,36 @@ def _matching(keys: ThreadKeys, bare: Iterable[_Bare], matches: Matches) -> Iter
 
 def _read_whole(keys: ThreadKeys, arguments: Sequence[Argument]) -> Flow[tuple[list[_Found], int]]:
     """A page of whole checkpoints, and whether there may be more."""
-    _, replied, flat, versions, more = yield from _read_page(keys, [1, PAGE_BYTES, *arguments])
-    views, pieces = [View(*one) for one in replied], Pieces(flat, versions, keys.limits)
-    yield from check_views(keys, views, pieces)
-    return [_Found(keys, view, pieces, *keys.split_sort_key(view.sort_key)[:2]) for view in views], more
+
+    def read() -> Flow[tuple[list[_Found], int]]:
+        _, replied, flat, versions, more = yield from _read_page(keys, [1, PAGE_BYTES, *arguments])
+        views, pieces = [View(*one) for one in replied], Pieces(flat, versions, keys.limits)
+        yield from check_views(keys, views, pieces)
+        return [_Found(keys, view, pieces, *keys.split_sort_key(view.sort_key)[:2]) for view in views], more
+
+    return (yield from (read() if keys.signer is None else until_steady(keys, read)))
 
 
 def _read_page(keys: ThreadKeys, arguments: Sequence[Argument]) -> Flow[list[Any]]:
     """The reply of `read_page.lua`; the order is rebuilt if it names something that is no checkpoint."""
     reply = yield from call(keys, READ_PAGE, arguments)
-    error = _malformed(keys, (one[-1] for one in reply[1]))
+    error = malformed(keys, (one[-1] for one in reply[1]))
     if error is not None:
         yield from mend(keys, error)
         reply = yield from call(keys, READ_PAGE, arguments)
     return reply
 
 
-def _malformed(keys: ThreadKeys, sort_keys: Iterable[bytes]) -> CorruptEntry | None:
-    """The error for the first of some sort keys that is none."""
-    try:
-        for sort_key in sort_keys:
-            keys.split_sort_key(sort_key)
-    except CorruptEntry as error:
-        return error
-    return None
-
-
 def _read_bare(keys: ThreadKeys, arguments: Sequence[Argument]) -> Flow[tuple[list[_Bare], int]]:
     """A page of envelopes, and whether there may be more."""
-    _, replied, _, _, more = yield from _read_page(keys, [0, PAGE_BYTES, *arguments])
-    bare = [_Bare(*one) for one in replied]
-    yield from check_bare(keys, bare)
-    return bare, more
+
+    def read() -> Flow[tuple[list[_Bare], int]]:
+        _, replied, _, _, more = yield from _read_page(keys, [0, PAGE_BYTES, *arguments])
+        bare = [_Bare(*one) for one in replied]
+        yield from check_bare(keys, bare)
+        return bare, more
+
+    return (yield from (read() if keys.signer is None else until_steady(keys, read)))
 
 
 def _read_named(keys: ThreadKeys, sort_keys: Sequence[bytes]) -> Flow[list[_Found]]:
@@ -379,15 +377,15 @@ class _Search:
         try:
             members = yield from self._newest_of(keys)
         except (ServerFailedCommand, CorruptEntry) as error:
-            if not is_of_a_view(error):
+            if not is_of_contents(error):
                 raise type(error)(f"Thread {keys.thread.decode()!r}, key {keys.order.decode()!r}: {error}") from error
-        malformed = None if members is None else self._add(keys, members)
-        if members is None or malformed is not None:
-            yield from (rebuild_index(keys) if malformed is None else mend(keys, malformed))
+        problem = None if members is None else self._add(keys, members)
+        if members is None or problem is not None:
+            yield from (rebuild_index(keys) if problem is None else mend(keys, problem))
             members = yield from self._newest_of(keys)
-            malformed = self._add(keys, members or ())
-            if malformed is not None:
-                raise malformed
+            problem = self._add(keys, members or ())
+            if problem is not None:
+                raise problem
         if not members:
             yield from check_log(keys)
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from secrets import token_hex
 
-from eventlog.feed.trimming import past_lost
+from eventlog.errors import ServerFailedCommand, is_of_contents
+from eventlog.feed.trimming import past_lost, record_damaged
 from eventlog.flow import Batch, Call, Command, Flow, load_script
 from eventlog.framing import counted
 from eventlog.keys import Keyspace, PartitionKeys, ThreadKeys
@@ -18,7 +19,7 @@ from projections.log.namespaces import stretches
 from projections.log.scan_keys import names_in
 from projections.log.staging import STAGED_FOR
 from projections.registry.fold import foreign_pointer
-from projections.registry.foreign import text_ids
+from projections.registry.foreign import is_long, text_ids
 from projections.registry.read import all_members_with, known_runs, known_threads, members_with
 
 __all__ = ["rebuild_registry", "runs_of", "threads_of", "threads_of_runs"]
@@ -29,13 +30,13 @@ NOTE_EXPIRIES = load_script("projections/registry/note_expiries")
 PAGE = 1000
 
 
-def threads_of(keyspace: Keyspace) -> Flow[list[bytes]]:
+def threads_of(keyspace: Keyspace, *, too_long: bool = False) -> Flow[list[bytes]]:
     """Ids of all threads that have a checkpoint, as `known_threads`.
 
     Two pipelined round trips, and those of `rebuild_registry` for each partition that lacks a view.
     """
     yield from _complete(keyspace, _partitions(keyspace))
-    return (yield from known_threads(keyspace))
+    return (yield from known_threads(keyspace, too_long=too_long))
 
 
 def threads_of_runs(keyspace: Keyspace, runs: Sequence[str]) -> Flow[dict[bytes, set[str]]]:
@@ -53,7 +54,7 @@ def threads_of_runs(keyspace: Keyspace, runs: Sequence[str]) -> Flow[dict[bytes,
         replies = yield Batch([members_with(keys.runs, prefix) for keys, _, prefix in page])
         for (keys, run, prefix), members in zip(page, replies, strict=True):
             named = yield from all_members_with(keys.runs, prefix, members)
-            for thread in text_ids(keys.runs, (member[len(prefix) :] for member in named)):
+            for thread in text_ids(keys.runs, (member[len(prefix) :] for member in named), keyspace.limits):
                 found.setdefault(thread, set()).add(run)
     return found
 
@@ -114,7 +115,12 @@ def rebuild_registry(keyspace: Keyspace, keys: PartitionKeys) -> Flow[None]:
     all_keys = [keys.feed, keys.threads, keys.runs, keys.expiries, *staged, *past, *old]
     after, stored, store, copied = b"", 0, 0, PAGE
     while not stored:
-        after, ended, stored = yield Call(REBUILD_REGISTRY, all_keys, [after, PAGE, STAGED_FOR, store, copied])
+        try:
+            after, ended, stored = yield Call(REBUILD_REGISTRY, all_keys, [after, PAGE, STAGED_FOR, store, copied])
+        except ServerFailedCommand as error:
+            if is_of_contents(error):
+                raise record_damaged(keys, error) from error
+            raise
         if after == b"lost":
             raise past_lost(keys)
         if after == b"foreign":
@@ -133,7 +139,7 @@ def rebuild_registry(keyspace: Keyspace, keys: PartitionKeys) -> Flow[None]:
 def _note_expiries(keyspace: Keyspace, keys: PartitionKeys, staged: Sequence[bytes]) -> Flow[None]:
     """Removes expired threads from staged views, and notes when others expire."""
     members = yield from names_in(staged[0], "ZSCAN")
-    threads = [member[1:] for member in members if member]
+    threads = [member[1:] for member in members if member and not is_long(member[1:], keyspace.limits)]
     while threads:
         logs = [keyspace.thread(thread).log for thread in threads[:PAGE]]
         _, end = next(stretches([(log,) for log in logs]))

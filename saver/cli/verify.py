@@ -17,6 +17,7 @@ from projections.integrity.feed_evidence import announced
 from projections.integrity.findings import Verified
 from projections.integrity.verify import verify_thread
 from projections.log.signatures import OLDER
+from projections.registry.foreign import is_long
 from projections.registry.read import known_threads
 from saver.cli import output
 from saver.cli.app import Options, command
@@ -88,6 +89,7 @@ def _verified(
     if names is None:
         present = {thread for thread, last in known.items() if not last.ended}
         threads = sorted(present.union(runner.run(_registered(keyspace), "threads")))
+        threads.sort(key=lambda one: is_long(one.encode(), keyspace.limits))  # such a thread ends the command
     else:
         threads = names
     for one in threads:
@@ -102,7 +104,7 @@ def _verified(
 
 
 def _registered(keyspace: Keyspace) -> Flow[list[str]]:
-    return [thread.decode() for thread in (yield from known_threads(keyspace))]
+    return [thread.decode() for thread in (yield from known_threads(keyspace, too_long=True))]
 
 
 def _show(options: Options, one: Verified, lines: Lines) -> None:
