@@ -9,7 +9,7 @@
 -- The versions of a reply are a flat list: fields `s`, `q` and `y` of an entry, number of the versions that they change (0: they are whole).
 -- A part that several checkpoints share is sent once.
 -- A function that cannot read a checkpoint returns nil and the reply: {'gone', entry id} if the log lacks that entry; {'deep', entry id}
--- if the versions in that entry are changes of more checkpoints than this package builds on.
+-- if its versions or a value in it are changes of more entries than this package builds on.
 
 -- The texts in a CBOR list of texts, such as field `s` of an entry, after a 0.
 local function texts(bytes)
@@ -37,6 +37,7 @@ local function texts(bytes)
 end
 
 local DEEPEST = 100 -- entries that versions are made from, as in projections/values/pieces.py
+local LONGEST = 4000 -- pieces that a value is made from; writers stay below half of that
 local PART = 400 -- bytes that a field, a version or a value counts for beside its own, since the work on many short ones takes time, too
 
 -- The state of one call's reads: entries by id, the reply's pieces and versions, and the bytes read from the log, as its bounds count them.
@@ -172,6 +173,9 @@ local function piece_at(read, version_key, channel, entry_id)
       return nil, { 'gone', ids[count] or entry_id }
     end
     before = ms
+    if count == LONGEST then
+      return nil, { 'deep', ids[1] }
+    end
     local name = '=' .. #version_key .. ':' .. version_key .. channel
     base = found[entry_id .. name]
     if base then

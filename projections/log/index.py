@@ -147,8 +147,8 @@ def _entry_gone(keys: ThreadKeys, reply: list[Any]) -> CorruptEntry:
 
 def _too_deep(keys: ThreadKeys, reply: list[Any]) -> CorruptEntry:
     return CorruptEntry(
-        f"Entry {reply[1].decode(errors='replace')} of thread {keys.thread.decode()!r} has versions that change those of more "
-        "checkpoints than this package builds on. Restore the log from a backup, or delete the thread."
+        f"Entry {reply[1].decode(errors='replace')} of thread {keys.thread.decode()!r} has versions or a value that change those "
+        "of more entries than this package builds on. Restore the log from a backup, or delete the thread."
     )
 
 
