@@ -381,7 +381,7 @@ def test_versions_of_many_entries(saver: RedisStreamSaver, any_server: Server, m
         lambda: saver.get_delta_channel_history(config=config("t"), channels=["channel0"]),
     ]
     for read in reads:
-        with pytest.raises(CorruptEntry, match=r"thread 't'.*more checkpoints than this package builds on.*backup"):
+        with pytest.raises(CorruptEntry, match=r"thread 't'.*more entries than this package builds on.*backup"):
             read()
     assert entries() - was < 4 * 110
 
