@@ -156,7 +156,8 @@ async def test_a_second_turn(saver: RedisStreamSaver, feed: Feed, call: Call) ->
     for _ in range(3):
         await call(graph, "invoke", {"log": ["in"]}, CONFIG, durability=SYNC)
     assert feed.nodes() == [[], [], ["a"], ["b"]] * 3
-    assert feed.nodes("writes") == [[], ["a"], ["b"]] * 3
+    # Writes that LangGraph makes before their checkpoint is there have no step to be sorted by.
+    assert sorted(feed.nodes("writes")) == [[]] * 3 + [["a"]] * 3 + [["b"]] * 3
 
 
 async def test_parallel_nodes(saver: RedisStreamSaver, feed: Feed, call: Call) -> None:
