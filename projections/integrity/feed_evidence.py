@@ -38,6 +38,10 @@ class Announced(NamedTuple):
     """Whether an earlier log of the thread has ended, or may have: in a trimmed part of the feed, or before an import."""
     behind: tuple[int, str] | None = None
     """Number and entry that were announced before a lower number was."""
+    pointer: str = ""
+    """The id in the feed of the last pointer."""
+    pointer_behind: str = ""
+    """The id in the feed of the pointer that `behind` is from."""
 
 
 class _FeedPage(NamedTuple):
@@ -96,26 +100,33 @@ def _read_partition(
                 if not (name and pointer[2]):
                     raise ValueError("it names no thread, or no kind")
                 thread = name.decode()
-                found[thread] = _next(found.get(thread), *pointer, trimmed=trimmed)
+                found[thread] = _next(found.get(thread), own_id, pointer, trimmed=trimmed)
             except ValueError as error:
                 raise foreign(number, own_id, error) from error
         offset = page.offset
 
 
-def _next(
-    before: Announced | None, log_id: bytes, number: bytes, kind: bytes, digest: bytes, *, trimmed: bool
-) -> Announced:
+def _next(before: Announced | None, own_id: bytes, parts: Sequence[bytes], *, trimmed: bool) -> Announced:
     """The last word on a thread after one more pointer."""
-    entry_id, sequence = log_id.decode(), int(number)
+    log_id, number, kind, digest = parts
+    entry_id, sequence, pointer = log_id.decode(), int(number), own_id.decode()
     if not entry_id:
-        return Announced(sequence, "", kind.decode(), digest.decode(), ended_before=True)
+        return Announced(sequence, "", kind.decode(), digest.decode(), ended_before=True, pointer=pointer)
     lasting = kind != b"writes"
     if before is None:
-        return Announced(sequence, entry_id, lasting=lasting, ended_before=trimmed or kind == b"imported")
+        ended_before = trimmed or kind == b"imported"
+        return Announced(sequence, entry_id, lasting=lasting, ended_before=ended_before, pointer=pointer)
     if before.ended or kind in (b"copied", b"imported"):  # a log begins
-        return Announced(sequence, entry_id, lasting=lasting, ended_before=True)
-    behind = before.behind
+        return Announced(sequence, entry_id, lasting=lasting, ended_before=True, pointer=pointer)
+    behind, pointer_behind = before.behind, before.pointer_behind
     if sequence <= before.sequence and (behind is None or before.sequence > behind[0]):
-        behind = before.sequence, before.entry_id
-    lasting, ended_before = lasting or before.lasting, trimmed or before.ended_before
-    return Announced(sequence, entry_id, lasting=lasting, ended_before=ended_before, behind=behind)
+        behind, pointer_behind = (before.sequence, before.entry_id), before.pointer
+    return before._replace(
+        sequence=sequence,
+        entry_id=entry_id,
+        lasting=lasting or before.lasting,
+        ended_before=trimmed or before.ended_before,
+        behind=behind,
+        pointer=pointer,
+        pointer_behind=pointer_behind,
+    )

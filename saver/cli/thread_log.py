@@ -103,9 +103,13 @@ class ThreadLog:
         return {} if self.keys.signer is None else {"signature": RIGHT}
 
     def _findings(self, upto: Moment | None) -> list[Finding]:
-        found = self.run(verify_thread(self.keys)).findings
+        found = list(self.run(verify_thread(self.keys)).findings)
+        if self.keys.signer is not None or upto is not None:
+            found = [
+                one for one in found if one.kind != "pointer"
+            ]  # the feed is wrong, not these signed or earlier events
         if upto is None:
-            return list(found)
+            return found
         return [one for one in found if one.kind != "truncated" and _covers(upto, one)]  # an end is after it
 
     def as_of(self, namespace: str, when: Moment) -> StoredCheckpoint | None:
