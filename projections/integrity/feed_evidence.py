@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from eventlog.errors import CorruptEntry
 from eventlog.feed.activity import foreign
 from eventlog.feed.position import Offset
 from eventlog.feed.reading import astray, ends_of
@@ -64,11 +65,14 @@ class _FeedPage(NamedTuple):
         return cls(status, list(zip(*[iter(pointers)] * 6, strict=True)), offset, bool(more))
 
 
-def announced(keyspace: Keyspace, threads: Sequence[str] | None = None) -> Flow[dict[str, Announced]]:
+def announced(
+    keyspace: Keyspace, threads: Sequence[str] | None = None, foreign_entries: list[CorruptEntry] | None = None
+) -> Flow[dict[str, Announced]]:
     """The feed's last word on some threads, or on all that it knows.
 
     Of a feed that was trimmed, the rest counts. Only reads: a round trip per 2,000 pointers of the partitions concerned.
-    Memory: a few words per thread. Raises `CorruptEntry` for a pointer of these threads that this package did not write.
+    Memory: a few words per thread. Raises `CorruptEntry` for a pointer of these threads that this package did not write. With a
+    list of `foreign_entries`, it adds the error to it and goes on.
     """
     found: dict[str, Announced] = {}
     wanted = None if threads is None else [thread.encode() for thread in threads]
@@ -76,12 +80,18 @@ def announced(keyspace: Keyspace, threads: Sequence[str] | None = None) -> Flow[
     numbers = list(every) if wanted is None else sorted({keyspace.partition_of(thread) for thread in wanted})
     ends = yield from ends_of(keyspace, numbers)
     for number, (first, _) in ends.items():
-        yield from _read_partition(keyspace, number, first, wanted or (), found)
+        yield from _read_partition(keyspace, number, first, wanted or (), found=found, foreign_entries=foreign_entries)
     return found
 
 
 def _read_partition(
-    keyspace: Keyspace, number: int, first: Offset, wanted: Sequence[bytes], found: dict[str, Announced]
+    keyspace: Keyspace,
+    number: int,
+    first: Offset,
+    wanted: Sequence[bytes],
+    *,
+    found: dict[str, Announced],
+    foreign_entries: list[CorruptEntry] | None,
 ) -> Flow[None]:
     """Notes what a partition's feed says after an offset."""
     keys = keyspace.partition(number)
@@ -102,7 +112,10 @@ def _read_partition(
                 thread = name.decode()
                 found[thread] = _next(found.get(thread), own_id, pointer, trimmed=trimmed)
             except ValueError as error:
-                raise foreign(number, own_id, error) from error
+                problem = foreign(number, own_id, error, keyspace.prefix)
+                if foreign_entries is None:
+                    raise problem from error
+                foreign_entries.append(problem)
         offset = page.offset
 
 
