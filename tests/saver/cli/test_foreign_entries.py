@@ -66,6 +66,20 @@ def test_a_damaged_pointer_beside_findings(agentlog: Agentlog) -> None:
     assert (agentlog("verify", "1").code, remedy in agentlog("verify", "1").err) == (3, True)
 
 
+def test_all_threads_are_rebuilt(agentlog: Agentlog) -> None:
+    """A foreign entry is named, and the heads and indexes of the threads are rebuilt all the same."""
+    put(agentlog.url, agentlog.prefix, "1", "2")
+    remedy = add(agentlog, {"foo": "bar"})
+    with Audit(agentlog.url, agentlog.prefix) as audit:
+        index = audit.keyspace.thread(b"2").index
+        audit.client.delete(index)
+        done = agentlog("rebuild", "--all")
+        assert (done.code, remedy in done.err, "2 threads rebuilt" in done.out) == (1, True, True)
+        assert audit.client.exists(index)
+        done = agentlog("check", "2")
+        assert done.code == 0
+
+
 def test_tail_names_the_feed_of_a_foreign_entry(agentlog: Agentlog) -> None:
     """Its error has the command to type, and the field that is missing."""
     put(agentlog.url, agentlog.prefix, "1")
