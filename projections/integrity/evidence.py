@@ -8,8 +8,8 @@ Theory of operation.
 3. The feed knows whether the thread was deleted. It also knows whether the log was cut and went on: then it has announced a number
    twice.
 4. The feed's pointers are not signed, so a pointer itself can be wrong. It is if the log has its entry with another number, or if
-   it gives a number beyond the log's end to an entry that is not beyond it. Only a log without other findings is believed more than
-   a pointer.
+   it gives a number to an entry that the log lacks, and the log goes on after that entry. Only a log without other
+   findings is believed more than a pointer.
 """
 
 from __future__ import annotations
@@ -109,7 +109,11 @@ class Evidence:
         if is_chain_whole:
             for wrong in self._disagreeing:
                 self._wrong_pointer(*wrong)
-        if self._other_id and feed.pointer not in self._doubted:
+        is_inside = bool(chain.entries) and entry_order(feed.entry_id.encode()) <= entry_order(chain.last)
+        if self._other_id and is_chain_whole and is_inside and feed.pointer not in self._doubted:
+            claim = f"it announces entry {feed.entry_id} with that number"
+            self._wrong_pointer(feed.pointer, self._other_id, feed.sequence, claim)
+        elif self._other_id and feed.pointer not in self._doubted:
             problem = f"has number {feed.sequence}, with which the feed announced entry {feed.entry_id}"
             self._findings.find("altered", self._other_id, feed.sequence, problem)
         if feed.ended == "deleted" and self._tombstone_differs and is_chain_whole:
@@ -121,8 +125,7 @@ class Evidence:
             )
             self._findings.find("inserted", chain.first, chain.sequence, problem)
         elif not feed.ended and feed.sequence > chain.sequence and feed.pointer not in self._doubted:
-            entry_id = feed.entry_id.encode()
-            if is_chain_whole and chain.entries and entry_order(entry_id) <= entry_order(chain.last):
+            if is_chain_whole and is_inside:
                 claim = f"it announces entry {feed.entry_id} with number {feed.sequence}"
                 self._wrong_pointer(feed.pointer, chain.last, chain.sequence, claim)
             elif not self._findings.truncated:
