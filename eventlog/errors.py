@@ -296,6 +296,10 @@ _NO_CLUSTER = "the server is not a cluster (use redis://), or the user lacks CLU
 _DISK = "the server cannot persist; fix its disk or its save settings"
 _REPLICAS = "bring back the replicas that min-replicas-to-write asks for"
 _SENTINEL = "a Sentinel answers there; use redis+sentinel://"
+_FOREIGN = (
+    "a key holds what this package did not write, unless the server reports a failure of its own; agentlog check names damage, "
+    "agentlog rebuild mends the views of threads, and a group is dropped and registered again"
+)
 _LOAD = "check the server's load, socket_timeout, and whether it speaks TLS (rediss://)"
 
 _RULES: tuple[tuple[type[Exception], tuple[str, ...], type[EventLogError], str], ...] = (
@@ -328,6 +332,7 @@ _RULES: tuple[tuple[type[Exception], tuple[str, ...], type[EventLogError], str],
     (rx.ResponseError, ("BUSY",), ServerUnavailable, "another script blocks the server; wait, or SCRIPT KILL it"),
     (rx.ResponseError, ("invalid bulk length",), ValueTooLarge, _BULK),
     (rx.ResponseError, ("WRONGTYPE",), CorruptEntry, "a key has another type; give the saver a prefix of its own"),
+    (rx.ResponseError, ("user_script", "Invalid stream ID"), ServerFailedCommand, _FOREIGN),
     (rx.ResponseError, ("unknown command 'EVAL",), ServerMisconfigured, _SENTINEL),
     (rx.ResponseError, ("unknown command 'SENTINEL",), ServerMisconfigured, "no Sentinel answers there; use redis://"),
     (rx.ResponseError, ("DB index is out of range",), ServerMisconfigured, "name a database that the server has"),
@@ -339,6 +344,14 @@ _RULES: tuple[tuple[type[Exception], tuple[str, ...], type[EventLogError], str],
     (OSError, ("",), ServerUnavailable, _REACH),
     (Exception, ("",), ServerFailedCommand, "look at the server's log, and at the cause of this error"),
 )
+
+
+def is_of_contents(error: ServerError) -> bool:
+    """Whether a script failed over the contents of a key, which another program may have written to.
+
+    A key of another type may be another application's, so its contents do not count.
+    """
+    return "user_script" in str(error) and "WRONGTYPE" not in str(error)
 
 
 def is_exhausted(error: Exception) -> bool:

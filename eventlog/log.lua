@@ -64,7 +64,9 @@ local function open(more, seen)
   local values = hmget(INDEX, names)
   local length = redis.call('XLEN', LOG)
   if values[1] then
-    if length == tonumber(values[4]) and (seen or redis.call('ZSCORE', ORDER, '')) then
+    local whole = values[2] and string.match(values[3] or '', '^%d+%-0$') and length == tonumber(values[4])
+    local counts = string.match(values[1], '^%d+$') and string.match(values[5] or '0', '^%d+$')
+    if whole and counts and (seen or redis.call('ZSCORE', ORDER, '')) then
       return { n = tonumber(values[1]), d = values[2], l = values[3], c = length, h = tonumber(values[5] or 0), values = values }
     end
     return nil, length == 0 and 'lost' or 'stale'
@@ -162,7 +164,7 @@ local function commit(state, extra, added)
   in_chunks('ZADD', ORDER, added, 2)
 end
 
--- Whether runs of an earlier thread of this name have to be removed before a run can be added.
+-- Whether runs of an earlier thread of this name have to be removed before the thread begins.
 local function has_old_runs()
   return redis.call('ZSCORE', RUNS, ended(THREAD))
 end

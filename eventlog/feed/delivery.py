@@ -18,6 +18,7 @@ from eventlog.feed.assignment import STAY, AssignedPartition, Assignment, Backlo
 from eventlog.feed.failures import Failure
 from eventlog.feed.leases import Leases
 from eventlog.feed.reading import SCAN, after, astray, waiting_events
+from eventlog.feed.registration import state_damaged
 from eventlog.feed.replies import FENCED, OK, Page, PageReply, Settled
 from eventlog.feed.states import Happened, Outcome, PartitionState, Write
 from eventlog.flow import Argument, Call, Command, Flow, Pause, Wait, load_script
@@ -258,6 +259,10 @@ class Delivery:
         return work.next_waiting()
 
     def _fetch(self, partition: AssignedPartition, thread: bytes) -> Flow[None]:
+        try:
+            name = thread.decode()
+        except UnicodeDecodeError as error:
+            raise state_damaged(self._group, partition.keys, error) from error
         yield from self._settle(partition)
         if not partition.is_assigned:
             return
@@ -266,10 +271,10 @@ class Delivery:
             return
         if not found.events:
             if (yield from self._settle(partition, again=[thread, b""])) is not None:
-                partition.waiting.discard(thread.decode())
+                partition.waiting.discard(name)
             return
         attempts = Failure.decode(self._group, thread, found.failure).attempts if found.failure else 0
-        partition.waiting.add(thread.decode())
+        partition.waiting.add(name)
         self.assignment.backlog = Backlog(partition, thread, deque(found.events), attempts + 1)
 
     def _retry(self, activity: Activity, error: BaseException) -> Retry:

@@ -27,6 +27,8 @@ log = logging.getLogger("eventlog.feed")
 
 JOIN = load_script("eventlog/feed/join")
 LEASE = load_script("eventlog/feed/lease")
+WAITING = 1000
+"""Most threads with waiting events that one call reads."""
 EAGER = 0.3
 """The seconds between attempts of a member that has less than its share."""
 
@@ -82,7 +84,8 @@ class Leases:
     def upkeep(self) -> Flow[None]:
         """Renews the leases, and takes more up to the share. Raises `GroupNotFound`.
 
-        One round trip, one more per partition leased, and one per partition tried.
+        One round trip, one more per partition leased, and one per partition tried, or one per 1,000 threads that have waiting
+        events there.
         """
         alive = yield from self._join(self._lease)
         for number, token in list(self.tokens.items()):
@@ -123,22 +126,27 @@ class Leases:
         return (yield Call(JOIN, keys, [self._member, int(seconds * 1000)]))  # type: ignore[no-any-return]
 
     def _take(self, number: int, token: bytes) -> Flow[bool]:
-        reply = yield from self._call(number, b"take", token)
-        if reply.status != OK:
-            return False
+        waiting: set[str] = set()
+        bound = b"-"
+        while bound:  # each call takes the lease again
+            reply = yield from self._call(number, b"take", token, bound, WAITING)
+            if reply.status != OK:
+                return False
+            waiting |= reply.waiting
+            bound = reply.bound
         self.tokens[number] = token
-        self.news.append(Gained(number, token, reply))
+        self.news.append(Gained(number, token, reply._replace(waiting=frozenset(waiting))))
         return True
 
     def _lose(self, number: int, token: bytes) -> None:
         self.drop(number, token)
         self.news.append(Lost(number, token))
 
-    def _call(self, number: int, action: bytes, token: bytes) -> Flow[Leased]:
+    def _call(self, number: int, action: bytes, token: bytes, *more: Argument) -> Flow[Leased]:
         group, shared = self._group.encode(), self._keyspace.partition(number)
         keys = shared.group(group)
-        words: list[Argument] = [group, action, token, self._member.encode(), int(self._lease * 1000)]
-        call = Call(LEASE, [shared.positions, keys.state, keys.due], words)
+        words: list[Argument] = [group, action, token, self._member.encode(), int(self._lease * 1000), *more]
+        call = Call(LEASE, [shared.positions, keys.state, keys.held], words)
         reply = self._decoded(keys, (yield call))
         if reply.status == NONE and (yield from registration(self._keyspace, self._group)) is not None:
             log.warning(

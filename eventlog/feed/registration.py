@@ -14,6 +14,7 @@ from eventlog.feed.reading import Start, astray, offsets_of
 from eventlog.feed.replies import OK, Counted, Registered
 from eventlog.flow import Argument, Call, Command, Flow, load_script
 from eventlog.keys import GroupKeys, Keyspace
+from eventlog.limits import brief
 
 __all__ = ["decoded", "drop_in", "filters_in", "register", "register_in", "registration", "state_damaged"]
 
@@ -94,23 +95,30 @@ def drop_in(keyspace: Keyspace, group: str, number: int) -> Flow[int]:
 def decoded(group: str, record: bytes) -> dict[str, Any]:
     """Decodes a registration. Raises `CorruptEntry`."""
     try:
-        found = codec.decode(record)
-        if not isinstance(found, dict) or not isinstance(found.get("filters"), dict):
+        found: Any = codec.decode(record)
+        version = found.get("v") if isinstance(found, dict) else 1
+        if version != 1:
+            raise codec.Malformed(f"is of version {version!r:.40}; upgrade this package")
+        if not _is_registration(found):
             raise codec.Malformed("is no registration")
-        if found.get("v") != 1:
-            raise codec.Malformed(f"is of version {found.get('v')!r}; upgrade this package")
-        created, start = found.get("created"), found.get("start")
-        if type(created) is not int or not 0 <= created <= LATEST or type(start) is not str:
-            raise codec.Malformed("has no start, or no time")
-        if any(not _are_texts(given) for given in found["filters"].values()):
-            raise codec.Malformed("has filters that are no texts")
     except codec.Malformed as error:
-        raise CorruptEntry(f"The record of group {group!r} {error}. Drop the group, and register it again.") from error
-    return found
+        raise CorruptEntry(
+            f"The record of group {brief(group)} {error}. Drop the group, and register it again."
+        ) from error
+    registered: dict[str, Any] = found
+    return registered
 
 
-def _are_texts(given: object) -> bool:
-    return given is None or (type(given) is list and all(type(one) is str for one in given))
+def _is_registration(found: Any) -> bool:
+    if not isinstance(found, dict):
+        return False
+    created, start, filters = (found.get(name) for name in ("created", "start", "filters"))
+    if type(created) is not int or not 0 <= created <= LATEST or type(start) is not str or type(filters) is not dict:
+        return False
+    return all(
+        type(name) is str and type(some) is list and all(type(one) is str for one in some)
+        for name, some in filters.items()
+    )
 
 
 def state_damaged(group: str, keys: GroupKeys, error: Exception) -> CorruptEntry:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from eventlog.feed.activity import fingerprint_of
 from eventlog.feed.position import ORIGIN, Offset
+from eventlog.framing import unordered
 
 __all__ = ["FENCED", "NONE", "OK", "Ends", "Leased", "Page", "PageReply", "Schedule", "Settled", "Waiting", "flattened"]
 
@@ -113,15 +114,17 @@ class Leased(NamedTuple):
     """The threads with waiting events."""
     stamp: bytes = b""
     """The stamp of the last settlement."""
+    bound: bytes = b""
+    """The bound from which more of these threads are read, "" if there are no more."""
 
     @classmethod
     def of(cls, reply: list[Any]) -> Leased:
         """Decodes the reply. Raises `ValueError` for a state that this package does not write."""
         if len(reply) == 1:
             return cls(reply[0])
-        status, entry_id, fingerprint, n, waiting, stamp = reply
-        threads = frozenset(thread.decode() for thread in waiting)
-        return cls(status, _offset(entry_id or b"0-0", fingerprint or b""), int(n or 0), threads, stamp)
+        status, entry_id, fingerprint, n, waiting, stamp, bound = reply
+        threads = frozenset(unordered(thread)[0].decode() for thread in waiting)
+        return cls(status, _offset(entry_id or b"0-0", fingerprint or b""), int(n or 0), threads, stamp, bound)
 
 
 class Registered(NamedTuple):

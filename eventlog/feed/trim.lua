@@ -7,7 +7,7 @@
 -- Reply: {'ok', number taken, the groups that hold entries back, 1 if another call takes more, else 0}. Of each group: name, number of
 --   entries beyond the bounds that it still needs, and age in ms of the oldest. A group is named if the first entry that it needs is among
 --   as many entries as one call may take.
---   Nothing written: {'foreign', entry id} if an entry is no pointer; {'lost'} if the threads and runs of entries trimmed before are gone.
+--   Nothing written: {'foreign', entry id} if an entry is no pointer; {'damaged'} if `trimmed` is no such record; {'lost'} if the threads and runs of entries trimmed before are gone.
 -- Guarantees: the first write is one that a full server takes, since it frees memory.
 
 local feed, trimmed, positions_key, past_threads, past_runs, live_threads = unpack(KEYS, 1, 6)
@@ -93,6 +93,10 @@ local past = redis.call('HMGET', trimmed, 'id', 'n')
 if past[1] and not (redis.call('ZSCORE', past_threads, '') and redis.call('ZSCORE', past_runs, '')) then
   return { 'lost' }
 end
+local trimmed_before = tonumber(string.match(past[2] or '0', '^%d+$'))
+if not trimmed_before or not string.match(past[1] or '0-0', '^%d+%-%d+$') then
+  return { 'damaged' }
+end
 local groups, earliest = positions()
 local entries, goes_on = front()
 local pointers, runs, taken = {}, {}, 0
@@ -131,7 +135,7 @@ if taken > 0 then
   redis.call('ZADD', past_threads, 0, '')
   redis.call('ZADD', past_runs, 0, '')
   fold_pointers(past_threads, past_runs, entries, pointers, runs, taken)
-  local n = string.format('%.0f', tonumber(past[2] or 0) + taken)
+  local n = string.format('%.0f', trimmed_before + taken)
   redis.call('HSET', trimmed, 'id', entries[taken][1], 'n', n, 'check', pointer_check(entries[taken][2]))
 end
 local left = FOLD

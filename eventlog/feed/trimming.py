@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from eventlog.errors import CorruptEntry, InvalidArgument, LogLost
+from eventlog.errors import CorruptEntry, InvalidArgument, LogLost, ServerFailedCommand, is_of_contents
 from eventlog.feed.replies import TrimReply
 from eventlog.flow import Call, Flow, load_script
 from eventlog.keys import Keyspace, PartitionKeys
 
-__all__ = ["HeldBack", "Retention", "Trimmed", "trim_feed", "trim_partition"]
+__all__ = ["HeldBack", "Retention", "Trimmed", "past_lost", "record_damaged", "trim_feed", "trim_partition"]
 
 TRIM = load_script("eventlog/feed/trim")
 FORMS = 'a timedelta, a number of entries, or {"age": timedelta or seconds, "count": entries}'
@@ -128,9 +128,16 @@ def _trim(keyspace: Keyspace, partition: int, retention: Retention, most: int) -
     age = b"" if retention.age is None else b"%d" % (retention.age // MILLISECOND)
     count = b"" if retention.count is None else b"%d" % -(-retention.count // keyspace.partitions)
     names = [keys.feed, keys.trimmed, keys.positions, keys.past_threads, keys.past_runs, keys.threads]
-    reply = TrimReply(*(yield Call(TRIM, names, [age, count, most])))
+    try:
+        reply = TrimReply(*(yield Call(TRIM, names, [age, count, most])))
+    except ServerFailedCommand as error:
+        if is_of_contents(error):
+            raise record_damaged(keys, error) from error
+        raise
     if reply.status == b"lost":
         raise past_lost(keys)
+    if reply.status == b"damaged":
+        raise record_damaged(keys)
     if isinstance(reply.taken, bytes):
         raise CorruptEntry(
             f"Feed {keys.feed.decode()!r}: entry {reply.taken.decode()} is no pointer to an event; nothing was trimmed. Another "
@@ -142,6 +149,14 @@ def _trim(keyspace: Keyspace, partition: int, retention: Retention, most: int) -
         for name, entries, ms in zip(holders[::3], holders[1::3], holders[2::3], strict=True)
     )
     return Trimmed(reply.taken, held_back), bool(reply.more)
+
+
+def record_damaged(keys: PartitionKeys, error: object = "it is malformed") -> CorruptEntry:
+    """Makes the error for a record of what was trimmed, or of groups' positions, that this package did not write."""
+    return CorruptEntry(
+        f"{keys.trimmed.decode()!r}, {keys.positions.decode()!r} or an entry of {keys.feed.decode()!r} was not written by this "
+        f"package ({error}). Nothing was changed. Drop a group whose position is wrong, or restore the keys from a backup."
+    )
 
 
 def past_lost(keys: PartitionKeys) -> LogLost:

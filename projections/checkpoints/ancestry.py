@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from eventlog.codec import Malformed, TooLarge
 from eventlog.flow import Argument, Flow, load_script
-from eventlog.framing import ordered, unordered
+from eventlog.framing import ordered
 from eventlog.keys import ThreadKeys
 from eventlog.limits import Budget, in_channel
 from projections.checkpoints.listing import PAGE_BYTES
-from projections.checkpoints.read import damaged
-from projections.integrity.signed_reads import check_ancestors
-from projections.log.index import call
+from projections.checkpoints.read import damaged, malformed
+from projections.integrity.signed_reads import check_ancestors, until_steady
+from projections.log.index import call, mend
 from projections.values.pieces import Pieces, StoredValue
 from projections.values.stored import Ancestor, PendingWrite, pending_writes
 
@@ -50,20 +51,14 @@ def read_ancestry(
     Raises as `projections.log.index.call`.
     """
     found, budget = {channel: Ancestry() for channel in channels}, Budget(keys.limits)
-    encoded = namespace.encode()
     start = b"" if checkpoint_id is None else ordered(checkpoint_id.encode())
     inclusive = 0
     seen: set[bytes] = set()
     while start not in seen:
         seen.add(start)
         left = [channel for channel, one in found.items() if one.seed is None]
-        names = [channel.encode() for channel in left]
-        arguments: list[Argument] = [encoded, ordered(encoded), start, inclusive, STEPS, PAGE_BYTES, *names]
-        _, following, steps, flat, origin, origin_id = yield from call(keys, READ_ANCESTORS, arguments)
-        began = start or origin_id
-        address = namespace, unordered(began)[0].decode() if began else None
-        ancestors, pieces = [Ancestor.in_step(step, left) for step in steps], Pieces(flat, [], keys.limits)
-        yield from check_ancestors(keys, address, origin, left, ancestors, pieces)
+        read = partial(_read_page, keys, namespace, left, start, inclusive)
+        following, ancestors, pieces = yield from (read() if keys.signer is None else until_steady(keys, read))
         for ancestor in ancestors:
             _gather(keys, found, ancestor, pieces, budget)
         if not following or all(one.seed is not None for one in found.values()):
@@ -72,6 +67,29 @@ def read_ancestry(
     for one in found.values():
         one.writes.reverse()
     return found
+
+
+def _read_page(
+    keys: ThreadKeys, namespace: str, channels: Sequence[str], start: bytes, inclusive: int
+) -> Flow[tuple[bytes, list[Ancestor], Pieces]]:
+    """A page of the way up: the id to go on at, the ancestors, and their pieces.
+
+    The order is rebuilt if its latest checkpoint is none.
+    """
+    ns_sort_key = ordered(namespace.encode())
+    names = [channel.encode() for channel in channels]
+    arguments: list[Argument] = [namespace.encode(), ns_sort_key, start, inclusive, STEPS, PAGE_BYTES, *names]
+    for is_mended in (False, True):
+        _, following, steps, flat, origin, origin_id = yield from call(keys, READ_ANCESTORS, arguments)
+        began = start or origin_id or ordered(b"")
+        error = malformed(keys, [ns_sort_key + began])
+        if error is None or is_mended:
+            break
+        yield from mend(keys, error)
+    checkpoint_id = keys.split_sort_key(ns_sort_key + began)[1]
+    ancestors, pieces = [Ancestor.in_step(step, channels) for step in steps], Pieces(flat, [], keys.limits)
+    yield from check_ancestors(keys, (namespace, checkpoint_id or None), origin, channels, ancestors, pieces)
+    return following, ancestors, pieces
 
 
 def _gather(

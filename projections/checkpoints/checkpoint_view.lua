@@ -8,11 +8,12 @@
 -- The pieces of a reply are a flat list: piece, number of the piece that it is a delta against (0: no delta), entry id.
 -- The versions of a reply are a flat list: fields `s`, `q` and `y` of an entry, number of the versions that they change (0: they are whole).
 -- A part that several checkpoints share is sent once.
--- A function that misses an entry in the log returns nil and the entry id.
+-- A function that cannot read a checkpoint returns nil and the reply: {'gone', entry id} if the log lacks that entry; {'deep', entry id}
+-- if its versions or a value in it are changes of more entries than this package builds on.
 
--- The texts in a CBOR list of texts, such as field `s` of an entry.
+-- The texts in a CBOR list of texts, such as field `s` of an entry, after a 0.
 local function texts(bytes)
-  local out, at = {}, 1
+  local out, at = { 0 }, 1
   local function head()
     local first = string.byte(bytes, at)
     local size = first % 32
@@ -27,7 +28,7 @@ local function texts(bytes)
     end
     return size
   end
-  for i = 1, head() do
+  for i = 2, head() + 1 do
     local size = head()
     out[i] = string.sub(bytes, at, at + size - 1)
     at = at + size
@@ -35,11 +36,13 @@ local function texts(bytes)
   return out
 end
 
+local DEEPEST = 100 -- entries that versions are made from, as in projections/values/pieces.py
+local LONGEST = 4000 -- pieces that a value is made from; writers stay below half of that
 local PART = 400 -- bytes that a field, a version or a value counts for beside its own, since the work on many short ones takes time, too
 
 -- The state of one call's reads: entries by id, the reply's pieces and versions, and the bytes read from the log, as its bounds count them.
 local function reader()
-  return { entries = {}, pieces = {}, bases = {}, ids = {}, found = {}, versions = {}, vectors = {}, bytes = 0 }
+  return { entries = {}, pieces = {}, bases = {}, ids = {}, found = {}, versions = {}, changes = {}, bytes = 0 }
 end
 
 -- The pieces of a reply.
@@ -66,51 +69,94 @@ local function entry_at(read, entry_id)
   return fields or nil
 end
 
-local DEEPEST = 100 -- changes of versions since whole ones, as in projections/values/pieces.py
-
--- The versions of a checkpoint's entry: {their number in the reply, channel, version key, ...}. They change those of its base, and so
--- on; `changes` is the number of changes so far. With more than a writer makes, none are read, since each is a copy of all versions.
-local function versions_at(read, entry_id, changes)
-  local known = read.vectors[entry_id]
-  if known then
-    return known
-  end
+-- The versions in a checkpoint's entry, once for each entry: {their number in the reply or 0, channel, version key, ...}, and `base`, the
+-- entry whose versions they change, nil if they are whole.
+local function change_at(read, entry_id)
   local entry = entry_at(read, entry_id)
   local own, since = entry and field_of(entry, 's'), entry and field_of(entry, 'b')
   if not own then
-    return nil, entry_id
+    return nil, { 'gone', entry_id }
   end
-  local out, base, position = { 0 }, 0, {}
+  local change = texts(own)
   if since then
     local size, from = string.match(since, '^(%d+):()')
-    if not size then
-      return nil, entry_id
+    local base = size and string.sub(since, from, from + size - 1)
+    if not base or not is_before(base, entry_id) then
+      return nil, { 'gone', entry_id }
     end
-    local base_id = string.sub(since, from, from + size - 1)
-    local whole, gone = nil, entry_id
-    local count = (changes or 0) + 1
-    if count <= DEEPEST and is_before(base_id, entry_id) then
-      whole, gone = versions_at(read, base_id, count)
+    change.base = base
+  end
+  read.changes[entry_id] = change
+  return change
+end
+
+-- What a checkpoint's versions are made from, as `change_at` has it, numbered: those of its own entry first, whole ones last.
+local function changes_at(read, entry_id)
+  local chain, ids, id = {}, {}, entry_id
+  repeat
+    if #chain == DEEPEST then
+      return nil, { 'deep', entry_id }
     end
-    if not whole then
-      return nil, gone
+    local change, why = read.changes[id], nil
+    if not change then
+      change, why = change_at(read, id)
     end
-    base = whole[1]
-    for i = 2, #whole, 2 do
-      position[whole[i]], out[i], out[i + 1] = i, whole[i], whole[i + 1]
+    if not change then
+      return nil, why
+    end
+    chain[#chain + 1], ids[#chain + 1], id = change, id, change.base
+  until not id
+  local flat, number = read.versions, 0
+  for i = #chain, 1, -1 do
+    local change = chain[i]
+    if change[1] == 0 then
+      local entry, at = read.entries[ids[i]], #flat
+      flat[at + 1], flat[at + 2], flat[at + 3] = field_of(entry, 's'), field_of(entry, 'q') or '', field_of(entry, 'y') or ''
+      flat[at + 4] = number
+      change[1] = at / 4 + 1
+    end
+    number = change[1]
+  end
+  return chain
+end
+
+-- The versions of a checkpoint's entry: {their number in the reply, channel, version key, ...}. They are copied once, not for each of the
+-- entries that they are made from.
+local function versions_at(read, entry_id)
+  local chain, why = changes_at(read, entry_id)
+  if not chain then
+    return nil, why
+  end
+  local whole, count = chain[#chain], 0
+  local out, position = whole, whole.position
+  if #chain > 1 then
+    out = { chain[1][1] }
+    if not position then
+      position = {}
+      for i = 2, #whole, 2 do
+        position[whole[i]] = i
+      end
+      whole.position = position
+    end
+    for i = 2, #whole do
+      out[i] = whole[i]
+    end
+    local added = {}
+    for i = #chain - 1, 1, -1 do
+      local changes = chain[i]
+      for j = 2, #changes, 2 do
+        local channel = changes[j]
+        local at = position[channel] or added[channel]
+        if not at then
+          at = #out + 1
+          added[channel] = at
+        end
+        out[at], out[at + 1] = channel, changes[j + 1]
+      end
+      count = count + #changes
     end
   end
-  local changed = texts(own)
-  for i = 1, #changed, 2 do
-    local at = position[changed[i]] or #out + 1
-    out[at], out[at + 1] = changed[i], changed[i + 1]
-  end
-  read.bytes = read.bytes + PART / 2 * #out
-  local flat = read.versions
-  flat[#flat + 1], flat[#flat + 2], flat[#flat + 3] = own, field_of(entry, 'q') or '', field_of(entry, 'y') or ''
-  flat[#flat + 1] = base
-  out[1] = #flat / 4
-  read.vectors[entry_id] = out
+  read.bytes = read.bytes + PART / 2 * (#out + count)
   return out
 end
 
@@ -124,9 +170,12 @@ local function piece_at(read, version_key, channel, entry_id)
   while entry_id do
     local ms = tonumber(string.match(entry_id, '^(%d+)%-0$'))
     if not ms or (before and ms >= before) then
-      return nil, ids[count] or entry_id
+      return nil, { 'gone', ids[count] or entry_id }
     end
     before = ms
+    if count == LONGEST then
+      return nil, { 'deep', ids[1] }
+    end
     local name = '=' .. #version_key .. ':' .. version_key .. channel
     base = found[entry_id .. name]
     if base then
@@ -135,7 +184,7 @@ local function piece_at(read, version_key, channel, entry_id)
     local entry = entry_at(read, entry_id)
     local piece = entry and field_of(entry, name)
     if not piece then
-      return nil, entry_id
+      return nil, { 'gone', entry_id }
     end
     count = count + 1
     pieces[count], ids[count], names[count] = piece, entry_id, name
@@ -164,10 +213,10 @@ local function values_of(read, ns, versions)
     return numbers
   end
   for i, value in ipairs(hmget(INDEX, fields)) do
-    local gone
-    numbers[i], gone = piece_at(read, versions[2 * i + 1], versions[2 * i], value and string.sub(value, 1, -9))
-    if gone then
-      return nil, gone
+    local why
+    numbers[i], why = piece_at(read, versions[2 * i + 1], versions[2 * i], value and string.sub(value, 1, -9))
+    if why then
+      return nil, why
     end
   end
   return numbers
@@ -177,7 +226,7 @@ end
 local function writes_at(read, entry_id)
   local entry = entry_at(read, entry_id)
   if not entry then
-    return nil, entry_id
+    return nil, { 'gone', entry_id }
   end
   local writes = { entry_id, field_of(entry, 't'), field_of(entry, 'a') }
   for i = 1, #entry, 2 do
@@ -193,10 +242,10 @@ end
 local function writes_of(read, sort_key)
   local out = {}
   for i, member in ipairs(members(ORDER, 'w' .. sort_key)) do
-    local gone
-    out[i], gone = writes_at(read, writes_entry(member, sort_key))
-    if gone then
-      return nil, gone
+    local why
+    out[i], why = writes_at(read, writes_entry(member, sort_key))
+    if why then
+      return nil, why
     end
   end
   return out
@@ -208,18 +257,18 @@ local function view(read, member)
   local entry = entry_at(read, entry_id)
   local envelope = entry and field_of(entry, 'e')
   if not envelope then
-    return nil, entry_id
+    return nil, { 'gone', entry_id }
   end
-  local versions, numbers, writes, gone
-  versions, gone = versions_at(read, entry_id)
+  local versions, numbers, writes, why
+  versions, why = versions_at(read, entry_id)
   if versions then
-    numbers, gone = values_of(read, ns, versions)
+    numbers, why = values_of(read, ns, versions)
   end
   if numbers then
-    writes, gone = writes_of(read, sort_key)
+    writes, why = writes_of(read, sort_key)
   end
   if not writes then
-    return nil, gone
+    return nil, why
   end
   return { envelope, versions[1], field_of(entry, 'p') or '', numbers, writes, string.sub(member, 2) }
 end

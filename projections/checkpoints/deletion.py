@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from eventlog.attribution import stamp
 from eventlog.codec import encode
-from eventlog.errors import CorruptEntry, EventLogError, ServerFailedCommand, ServerOutOfMemory
+from eventlog.errors import CorruptEntry, EventLogError, ServerFailedCommand, ServerOutOfMemory, is_of_contents
 from eventlog.events import CheckpointSaved, ValuesSaved, WritesSaved, decode_entry
 from eventlog.flow import Argument, Call, Command, Flow, load_script
 from eventlog.keys import ThreadKeys
 from projections.log.ended import forget_runs
-from projections.log.index import is_of_a_view, rebuild_index
+from projections.log.index import rebuild_index
 from projections.log.namespaces import namespaces_in, newest_of, stretches
 from projections.log.pages import scan_log
 
@@ -45,7 +45,7 @@ def delete_thread(keys: ThreadKeys, *, only: bytes | None = None) -> Flow[bool]:
             mode = b"make room"
             continue
         except ServerFailedCommand as error:
-            if is_mended or not is_of_a_view(error):
+            if is_mended or not is_of_contents(error):
                 raise
             is_mended = True
             status, rest = b"stale", []  # the order has members that are none
@@ -90,10 +90,10 @@ def _clear_heads(keys: ThreadKeys, namespaces: Sequence[bytes]) -> Flow[None]:
 def _namespaces_in_order(keys: ThreadKeys) -> Flow[list[bytes]]:
     """The namespaces that the order names, or the log if the order has members that are none."""
     try:
-        (members,) = yield from newest_of([keys])
+        members = yield from newest_of(keys)
         return namespaces_in(keys, members or ())
     except (CorruptEntry, ServerFailedCommand) as error:
-        if isinstance(error, ServerFailedCommand) and not is_of_a_view(error):
+        if isinstance(error, ServerFailedCommand) and not is_of_contents(error):
             raise
         return (yield from _namespaces_in_log(keys))
 

@@ -1,7 +1,8 @@
 """List checkpoints, newest first by checkpoint id.
 
 A list is read lazily, in pages that grow. One namespace is a walk down its order. The walks of several namespaces, of one thread
-or of all, are merged: a walk begins when its newest checkpoint is the next one due.
+or of all, are merged: a walk begins when its newest checkpoint is the next one due. Where there is a limit and no filter, only as
+many namespaces as the limit are remembered, those with the newest checkpoints, and the server leaves out the others.
 """
 
 from __future__ import annotations
@@ -9,18 +10,18 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from eventlog.codec import Malformed
-from eventlog.errors import CorruptEntry, ServerFailedCommand
+from eventlog.errors import CorruptEntry, ServerFailedCommand, is_of_contents
 from eventlog.flow import Argument, Emit, Flow, load_script
 from eventlog.framing import ordered
 from eventlog.keys import Keyspace, ThreadKeys, checkpoint_sort_key
-from projections.checkpoints.read import damaged, decode_view
-from projections.integrity.signed_reads import check_bare, check_views
-from projections.log.index import call, check_log, is_of_a_view, mend, rebuild_index
-from projections.log.namespaces import newest_of
+from projections.checkpoints.read import damaged, decode_view, malformed
+from projections.integrity.signed_reads import check_bare, check_views, until_steady
+from projections.log.index import call, check_log, mend, rebuild_index
+from projections.log.namespaces import walk_newest
 from projections.values.pieces import Pieces
 from projections.values.stored import StoredCheckpoint, View, decode_envelope
 
@@ -65,29 +66,35 @@ def list_checkpoints(
 
     Newest first means by checkpoint id, over all of the threads.
     Round trips: with several threads or namespaces, one for each 500 threads or 1,000 namespaces of a partition. Then one
-    per page of each (thread, namespace) that contributes, two with a filter. Memory: a page of each walk that has begun.
+    per page of each (thread, namespace) that contributes, two with a filter. Memory: a page of each walk that has begun, and some
+    hundred bytes for each namespace, or for as many as the limit if there is no filter.
     Raises as `projections.log.index.call`.
     """
     left = selection.limit
     if left is not None and left <= 0:
         return
-    walks = yield from _walks(keyspace, list(threads), selection)
-    heapq.heapify(walks)
-    while walks:
-        walk = walks[0]
-        if walk.buffer:
-            found = walk.take()
-            yield Emit(present(walk.keys.thread.decode(), found.decode()))
-            if left is not None:
-                left -= 1
-                if not left:
-                    return
-        elif not walk.finished:
-            yield from walk.fill(left)
-        if walk.buffer or not walk.finished:
-            heapq.heapreplace(walks, walk)
-        else:
-            heapq.heappop(walks)
+    all_keys = [keyspace.thread(thread) for thread in threads]
+    more = True
+    while more:  # again if checkpoints were deleted after the search for them
+        walks, more = yield from _walks(keyspace, all_keys, selection)
+        heapq.heapify(walks)
+        while walks:
+            walk = walks[0]
+            if walk.buffer:
+                found = walk.take()
+                yield Emit(present(walk.keys.thread.decode(), found.decode()))
+                if left is not None:
+                    left -= 1
+                    if not left:
+                        return
+                    if more:
+                        selection = replace(selection, before=found.checkpoint_id, limit=left)
+            elif not walk.finished:
+                yield from walk.fill(left)
+            if walk.buffer or not walk.finished:
+                heapq.heapreplace(walks, walk)
+            else:
+                heapq.heappop(walks)
 
 
 class _Found(NamedTuple):
@@ -123,13 +130,16 @@ class _Bare(NamedTuple):
 class _Walk:
     """The way down the checkpoints of one namespace of one thread."""
 
+    __slots__ = ("_below", "_pages", "bound", "buffer", "finished", "keys", "namespace", "selection")
+
     def __init__(self, keys: ThreadKeys, namespace: str, selection: Selection, bound: str) -> None:
         self.keys = keys
         self.namespace = namespace
         self.selection = selection
         self.bound = bound
         """No checkpoint that is still to come has a greater id."""
-        self.buffer: deque[_Found] = deque()
+        self.buffer: list[_Found] = []
+        """Checkpoints that were read, the next one last."""
         self.finished = False
         self._below = selection.before
         """The id that the next page begins below, None for the newest."""
@@ -145,7 +155,7 @@ class _Walk:
 
     def take(self) -> _Found:
         """Take the next checkpoint out of the buffer."""
-        found = self.buffer.popleft()
+        found = self.buffer.pop()
         self._lower_bound()
         return found
 
@@ -159,20 +169,20 @@ class _Walk:
         self._lower_bound()
 
     def _lower_bound(self) -> None:
-        self.bound = self.buffer[0].checkpoint_id if self.buffer else self._below or self.bound
+        self.bound = self.buffer[-1].checkpoint_id if self.buffer else self._below or self.bound
 
     def _fill_all(self, left: int | None) -> Flow[None]:
         most = PAGES[min(self._pages, len(PAGES)) - 1] if left is None else min(left, PAGES[-1])
         found, more = yield from _read_whole(self.keys, self._page(most))
         self._passed(found[-1].view.sort_key if found else None, more)
-        self.buffer.extend(found)
+        self.buffer = found[::-1]
 
     def _fill_matching(self, matches: Matches, left: int | None) -> Flow[None]:
         most = BARE_PAGE if left is None or self._pages > 1 else FIRST_BARE_PAGE
         bare, more = yield from _read_bare(self.keys, self._page(most))
         self._passed(bare[-1].sort_key if bare else None, more)
         wanted = list(_matching(self.keys, bare, matches))
-        self.buffer.extend((yield from _read_named(self.keys, wanted[:left])))
+        self.buffer = (yield from _read_named(self.keys, wanted[:left]))[::-1]
 
     def _page(self, most: int) -> list[Argument]:
         below = b"" if self._below is None else ordered(self._below.encode())
@@ -202,38 +212,36 @@ def _matching(keys: ThreadKeys, bare: Iterable[_Bare], matches: Matches) -> Iter
 
 def _read_whole(keys: ThreadKeys, arguments: Sequence[Argument]) -> Flow[tuple[list[_Found], int]]:
     """A page of whole checkpoints, and whether there may be more."""
-    _, replied, flat, versions, more = yield from _read_page(keys, [1, PAGE_BYTES, *arguments])
-    views, pieces = [View(*one) for one in replied], Pieces(flat, versions, keys.limits)
-    yield from check_views(keys, views, pieces)
-    return [_Found(keys, view, pieces, *keys.split_sort_key(view.sort_key)[:2]) for view in views], more
+
+    def read() -> Flow[tuple[list[_Found], int]]:
+        _, replied, flat, versions, more = yield from _read_page(keys, [1, PAGE_BYTES, *arguments])
+        views, pieces = [View(*one) for one in replied], Pieces(flat, versions, keys.limits)
+        yield from check_views(keys, views, pieces)
+        return [_Found(keys, view, pieces, *keys.split_sort_key(view.sort_key)[:2]) for view in views], more
+
+    return (yield from (read() if keys.signer is None else until_steady(keys, read)))
 
 
 def _read_page(keys: ThreadKeys, arguments: Sequence[Argument]) -> Flow[list[Any]]:
     """The reply of `read_page.lua`; the order is rebuilt if it names something that is no checkpoint."""
     reply = yield from call(keys, READ_PAGE, arguments)
-    error = _malformed(keys, (one[-1] for one in reply[1]))
+    error = malformed(keys, (one[-1] for one in reply[1]))
     if error is not None:
         yield from mend(keys, error)
         reply = yield from call(keys, READ_PAGE, arguments)
     return reply
 
 
-def _malformed(keys: ThreadKeys, sort_keys: Iterable[bytes]) -> CorruptEntry | None:
-    """The error for the first of some sort keys that is none."""
-    try:
-        for sort_key in sort_keys:
-            keys.split_sort_key(sort_key)
-    except CorruptEntry as error:
-        return error
-    return None
-
-
 def _read_bare(keys: ThreadKeys, arguments: Sequence[Argument]) -> Flow[tuple[list[_Bare], int]]:
     """A page of envelopes, and whether there may be more."""
-    _, replied, _, _, more = yield from _read_page(keys, [0, PAGE_BYTES, *arguments])
-    bare = [_Bare(*one) for one in replied]
-    yield from check_bare(keys, bare)
-    return bare, more
+
+    def read() -> Flow[tuple[list[_Bare], int]]:
+        _, replied, _, _, more = yield from _read_page(keys, [0, PAGE_BYTES, *arguments])
+        bare = [_Bare(*one) for one in replied]
+        yield from check_bare(keys, bare)
+        return bare, more
+
+    return (yield from (read() if keys.signer is None else until_steady(keys, read)))
 
 
 def _read_named(keys: ThreadKeys, sort_keys: Sequence[bytes]) -> Flow[list[_Found]]:
@@ -248,22 +256,25 @@ def _read_named(keys: ThreadKeys, sort_keys: Sequence[bytes]) -> Flow[list[_Foun
     return found
 
 
-def _walks(keyspace: Keyspace, threads: Sequence[bytes], selection: Selection) -> Flow[list[_Walk]]:
-    """The walks that a list is merged from."""
-    all_keys = [keyspace.thread(thread) for thread in threads]
+def _walks(keyspace: Keyspace, all_keys: Sequence[ThreadKeys], selection: Selection) -> Flow[tuple[list[_Walk], bool]]:
+    """The walks that a list is merged from, and whether others were left out that could not contribute.
+
+    Those may contribute once the checkpoints of the walks are deleted.
+    """
     if len(all_keys) == 1 and selection.namespace is not None:
-        newest = {all_keys[0].thread: {selection.namespace: HIGHEST}}
+        walks = [_Walk(all_keys[0], selection.namespace, selection, HIGHEST)]
+        is_cut = False
     else:
-        newest = yield from _newest(keyspace, all_keys, selection.namespace)
-    walks = [
-        _Walk(keys, namespace, selection, checkpoint_id)
-        for keys in all_keys
-        for namespace, checkpoint_id in newest.get(keys.thread, {}).items()
-        if selection.namespace in {None, namespace}
-    ]
+        search = _Search(selection)
+        partitions: dict[int, list[ThreadKeys]] = {}
+        for keys in all_keys:
+            partitions.setdefault(keyspace.partition_of(keys.thread), []).append(keys)
+        for group in partitions.values():
+            yield from search.look_through(group)
+        walks, is_cut = search.walks(), search.is_full
     if selection.checkpoint_id is None:
-        return walks
-    return (yield from _only(walks, selection.checkpoint_id, selection))
+        return walks, is_cut
+    return (yield from _only(walks, selection.checkpoint_id, selection)), False
 
 
 def _only(walks: Sequence[_Walk], checkpoint_id: str, selection: Selection) -> Flow[list[_Walk]]:
@@ -286,46 +297,99 @@ def _only(walks: Sequence[_Walk], checkpoint_id: str, selection: Selection) -> F
     return [walk for walk in walks if walk.buffer]
 
 
-def _newest(keyspace: Keyspace, all_keys: Sequence[ThreadKeys], only: str | None) -> Flow[dict[bytes, dict[str, str]]]:
-    """The newest checkpoint id by thread and namespace, or in one namespace."""
-    partitions: dict[int, list[ThreadKeys]] = {}
-    for keys in all_keys:
-        partitions.setdefault(keyspace.partition_of(keys.thread), []).append(keys)
-    newest: dict[bytes, dict[str, str]] = {}
-    for group in partitions.values():
-        try:
-            replies = yield from newest_of(group, only)
-        except (ServerFailedCommand, CorruptEntry):
-            replies = yield from _newest_apart(group, only)
-        for keys, members in zip(group, replies, strict=True):
-            newest[keys.thread] = yield from _by_namespace(keys, members, only)
-    return newest
+class _Search:
+    """Finds the newest selected checkpoint of each namespace of some threads.
 
-
-def _newest_apart(group: Sequence[ThreadKeys], only: str | None) -> Flow[list[list[bytes] | None]]:
-    """As `newest_of`, for threads one by one; None for a thread whose order has to be rebuilt.
-
-    Raises the error of a thread whose order is no view, with the thread's name.
+    Where there is a limit and no filter, no more namespaces than the limit can contribute: those with the newest checkpoints.
     """
-    replies: list[list[bytes] | None] = []
-    for keys in group:
+
+    def __init__(self, selection: Selection) -> None:
+        self._selection = selection
+        is_bounded = selection.matches is None and selection.checkpoint_id is None
+        self._most = selection.limit if is_bounded else None
+        self._found: list[tuple[str, bytes, str, ThreadKeys]] = []
+        """Checkpoint id, thread and namespace: a heap with the least one first if their number is bounded."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there may be more namespaces than can contribute."""
+        return len(self._found) == self._most
+
+    def walks(self) -> list[_Walk]:
+        """The walks of the namespaces that were found."""
+        return [
+            _Walk(keys, namespace, self._selection, checkpoint_id) for checkpoint_id, _, namespace, keys in self._found
+        ]
+
+    def look_through(self, group: Sequence[ThreadKeys]) -> Flow[None]:
+        """Adds the namespaces of some threads of one partition. Round trips as `walk_newest`."""
+        left = deque(group)
+        odd: list[ThreadKeys] = []
+        empty: list[ThreadKeys] = []
+
+        def take(members: list[bytes] | None) -> None:
+            keys = left.popleft()
+            if members is None or self._add(keys, members) is not None:
+                odd.append(keys)
+            elif not members:
+                empty.append(keys)
+
         try:
-            replies += yield from newest_of([keys], only)
+            yield from walk_newest(group, self._selection.namespace, self._range, take)
+        except (ServerFailedCommand, CorruptEntry):
+            odd += left
+        for keys in empty:
+            yield from check_log(keys)
+        for keys in odd:
+            yield from self._look_closely(keys)
+
+    def _range(self) -> tuple[bytes, bytes]:
+        """The range of checkpoint ids that can contribute."""
+        selection = self._selection
+        if selection.checkpoint_id is not None:
+            only = ordered(selection.checkpoint_id.encode())
+            return only, only + b"\xff"
+        least = ordered(self._found[0][0].encode()) if self.is_full else b""
+        return least, b"" if selection.before is None else ordered(selection.before.encode())
+
+    def _add(self, keys: ThreadKeys, members: Iterable[bytes]) -> CorruptEntry | None:
+        """Adds what a result of `walk_newest` names, or nothing if it names something that is no checkpoint: returns the error."""
+        try:
+            named = [keys.split_sort_key(member[1:]) for member in members if member]
+        except CorruptEntry as error:
+            return error
+        for namespace, checkpoint_id, _ in named:
+            found = (checkpoint_id, keys.thread, namespace, keys)
+            if self._most is None:
+                self._found.append(found)
+            elif not self.is_full:
+                heapq.heappush(self._found, found)
+            else:
+                heapq.heappushpop(self._found, found)
+        return None
+
+    def _look_closely(self, keys: ThreadKeys) -> Flow[None]:
+        """Adds the namespaces of a thread whose order may have to be rebuilt.
+
+        Raises the error of a thread whose order is no view, with the thread's name.
+        """
+        members = None
+        try:
+            members = yield from self._newest_of(keys)
         except (ServerFailedCommand, CorruptEntry) as error:
-            if not is_of_a_view(error):
+            if not is_of_contents(error):
                 raise type(error)(f"Thread {keys.thread.decode()!r}, key {keys.order.decode()!r}: {error}") from error
-            replies.append(None)
-    return replies
+        problem = None if members is None else self._add(keys, members)
+        if members is None or problem is not None:
+            yield from (rebuild_index(keys) if problem is None else mend(keys, problem))
+            members = yield from self._newest_of(keys)
+            problem = self._add(keys, members or ())
+            if problem is not None:
+                raise problem
+        if not members:
+            yield from check_log(keys)
 
-
-def _by_namespace(keys: ThreadKeys, members: Sequence[bytes] | None, only: str | None) -> Flow[dict[str, str]]:
-    """The newest checkpoint id by namespace, from a thread's result of `newest_of`."""
-    if members is None:
-        yield from rebuild_index(keys)
-        (members,) = yield from newest_of([keys], only)
-    elif (error := _malformed(keys, (member[1:] for member in members))) is not None:
-        yield from mend(keys, error)
-        (members,) = yield from newest_of([keys], only)
-    if not members:
-        yield from check_log(keys)
-    return dict(keys.split_sort_key(member[1:])[:2] for member in members or ())
+    def _newest_of(self, keys: ThreadKeys) -> Flow[list[bytes] | None]:
+        found: list[list[bytes] | None] = []
+        yield from walk_newest([keys], self._selection.namespace, self._range, found.append)
+        return found[0]

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from eventlog.codec import Malformed, TooLarge
-from eventlog.errors import CorruptEntry, EventLogError, LogLost, OverLimit, SignatureInvalid
+from eventlog.errors import CorruptEntry, EventLogError, LogLost, OverLimit
 from eventlog.flow import Argument, Command, Flow, load_script
 from eventlog.framing import ordered
 from eventlog.keys import ThreadKeys, checkpoint_sort_key
-from projections.integrity.signed_reads import check_views
-from projections.log.index import call
+from projections.integrity.signed_reads import check_views, until_steady
+from projections.log.index import call, mend
 from projections.values.cache import KnownVersions, ValueCache
 from projections.values.pieces import Pieces
 from projections.values.stored import Incomplete, StoredCheckpoint, View, from_head, from_view, head_fields, head_size
 from projections.values.versions import Versions
 
-__all__ = ["READ", "STORE_HEAD", "Found", "damaged", "decode_view", "read_checkpoint", "read_latest", "remember"]
+__all__ = [
+    "READ",
+    "STORE_HEAD",
+    "Found",
+    "damaged",
+    "decode_view",
+    "malformed",
+    "read_checkpoint",
+    "read_latest",
+    "remember",
+]
 
 READ = load_script("projections/checkpoints/read_checkpoint")
 STORE_HEAD = load_script("projections/checkpoints/store_head")
-ATTEMPTS = 20
-"""Attempts to check what was read before the log moves on."""
 
 
 class Found(NamedTuple):
@@ -55,16 +64,16 @@ def read_latest(keys: ThreadKeys, namespace: str, *, ttl: int = 0) -> Flow[Store
     ns_sort_key = ordered(encoded)
     heads = [keys.head(encoded), keys.head(b"")]
     if keys.signer is not None:
-        return (yield from _read_signed(keys, [ttl, ns_sort_key, b"", 1], heads))
+        return (yield from until_steady(keys, lambda: _read_signed(keys, [ttl, ns_sort_key, b"", 1], heads)))
     then = Command("HGETALL", heads[0])
-    *reply, head = yield from call(keys, READ, [ttl, ns_sort_key, b"", 0], heads, shared=True, then=then)
+    *reply, head = yield from _read(keys, [ttl, ns_sort_key, b"", 0], heads, shared=True, then=then)
     if reply[0] == b"head":
         try:
             return from_head(head, keys.limits)
         except TooLarge as error:
             raise damaged(keys, error, b"of the head") from error
         except (Incomplete, Malformed):  # a put that came in between may have dropped the head
-            reply = yield from call(keys, READ, [0, ns_sort_key, b"", 1], heads)
+            reply = yield from _read(keys, [0, ns_sort_key, b"", 1], heads)
     found = Found.in_reply(keys, reply)
     if found is None:
         return None
@@ -91,36 +100,58 @@ def read_checkpoint(
     arguments: list[Argument] = [ttl, ordered(encoded), checkpoint_sort_key(encoded, checkpoint_id.encode()), 0]
     heads = [keys.head(encoded), keys.head(b"")]
     if keys.signer is not None:
-        return (yield from _read_signed(keys, arguments, heads))
-    found = Found.in_reply(keys, (yield from call(keys, READ, arguments, heads, shared=True)))
-    if found is None:
-        return None
-    stored = decode_view(keys, found.view, found.pieces)
-    if (stored.namespace, stored.checkpoint_id) != (namespace, checkpoint_id):
-        raise damaged(keys, Malformed(f"is not that of checkpoint {checkpoint_id!r}"), stored.entry_id)
-    return stored
-
-
-def _read_signed(keys: ThreadKeys, arguments: list[Argument], heads: list[bytes]) -> Flow[StoredCheckpoint | None]:
-    """A checkpoint from the log, after checking every entry that it comes from.
-
-    It is read again if the log has moved on, since entries may have been removed before they were checked.
-    """
-    refused_at, attempts = b"", 0
+        return (yield from until_steady(keys, lambda: _read_signed(keys, arguments, heads)))
+    is_mended = False
     while True:
-        attempts += 1
-        found = Found.in_reply(keys, (yield from call(keys, READ, arguments, heads)))
+        found = Found.in_reply(keys, (yield from _read(keys, arguments, heads, shared=True)))
         if found is None:
             return None
-        try:
-            known = yield from check_views(keys, [found.view], found.pieces)
-        except (CorruptEntry, SignatureInvalid):
-            if found.digest == refused_at or attempts == ATTEMPTS:
-                raise
-            refused_at = found.digest
-        else:
-            keys.note(found.last, found.digest, known)
-            return decode_view(keys, found.view, found.pieces)
+        stored = decode_view(keys, found.view, found.pieces)
+        if (stored.namespace, stored.checkpoint_id) == (namespace, checkpoint_id):
+            return stored
+        error = damaged(keys, Malformed(f"is not that of checkpoint {checkpoint_id!r}"), stored.entry_id)
+        if is_mended:
+            raise error
+        yield from mend(keys, error)
+        is_mended = True
+
+
+def _read(
+    keys: ThreadKeys,
+    arguments: Sequence[Argument],
+    heads: Sequence[bytes],
+    *,
+    shared: bool = False,
+    then: Command | None = None,
+) -> Flow[list[Any]]:
+    """The reply of `read_checkpoint.lua`; the order is rebuilt if it names something that is no checkpoint."""
+    reply = yield from call(keys, READ, arguments, heads, shared=shared, then=then)
+    if reply[0] == b"view" and (error := malformed(keys, [reply[1][-1]])) is not None:
+        yield from mend(keys, error)
+        reply = yield from call(keys, READ, arguments, heads, shared=shared, then=then)
+    return reply
+
+
+def malformed(keys: ThreadKeys, sort_keys: Iterable[bytes]) -> CorruptEntry | None:
+    """The error for the first of some sort keys that is none."""
+    try:
+        for sort_key in sort_keys:
+            keys.split_sort_key(sort_key)
+    except CorruptEntry as error:
+        return error
+    return None
+
+
+def _read_signed(
+    keys: ThreadKeys, arguments: Sequence[Argument], heads: Sequence[bytes]
+) -> Flow[StoredCheckpoint | None]:
+    """A checkpoint from the log, after checking every entry that it comes from."""
+    found = Found.in_reply(keys, (yield from _read(keys, arguments, heads)))
+    if found is None:
+        return None
+    known = yield from check_views(keys, [found.view], found.pieces)
+    keys.note(found.last, found.digest, known)
+    return decode_view(keys, found.view, found.pieces)
 
 
 def remember(cache: ValueCache, keys: ThreadKeys, stored: StoredCheckpoint) -> None:

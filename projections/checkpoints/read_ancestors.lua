@@ -8,7 +8,7 @@
 --   The first id is '' at the end of the walk. The origin is the checkpoint started at if nothing is gathered from it, else ''.
 --   A step is {entry id, values, writes} of a checkpoint, newest first; values are, in turn, the position of a channel (from 1)
 --   and the number of its piece. A channel's walk ends at the first checkpoint that holds a value of it;
---   {'gone', entry id} if the log lacks an entry; {'stale'} or {'lost'} as log.lua says.
+--   {'gone', ...} or {'deep', ...} as checkpoint_view.lua says; {'stale'} or {'lost'} as log.lua says.
 -- Guarantees: writes nothing.
 
 local ns, ns_sort_key, start, inclusive = ARGV[2], ARGV[3], ARGV[4], ARGV[5] == '1'
@@ -33,7 +33,7 @@ end
 
 -- The values that a checkpoint's entry leads to of channels that are wanted.
 local function wanted_values(entry_id)
-  local versions, gone = versions_at(read, entry_id)
+  local versions, why_not = versions_at(read, entry_id)
   local found = {}
   read.bytes = read.bytes + PART / 4 * (versions and #versions or 0)
   for i = 2, versions and #versions or 0, 2 do
@@ -41,9 +41,9 @@ local function wanted_values(entry_id)
     if wanted[channel] then
       local value = redis.call('HGET', INDEX, 'v' .. counted(ns) .. counted(version_key) .. channel)
       local number
-      number, gone = piece_at(read, version_key, channel, value and string.sub(value, 1, -9))
+      number, why_not = piece_at(read, version_key, channel, value and string.sub(value, 1, -9))
       if not number then
-        return nil, gone
+        return nil, why_not
       end
       if number > 0 and read.pieces[number] ~= 'E' then
         found[#found + 1] = wanted[channel]
@@ -51,7 +51,7 @@ local function wanted_values(entry_id)
       end
     end
   end
-  return versions and found, gone
+  return versions and found, why_not
 end
 
 local member, sort_key
@@ -80,12 +80,12 @@ while member and left > 0 and not seen[member] do
   end
   if gathers then
     local writes
-    local values, gone = wanted_values(entry_id)
+    local values, why_not = wanted_values(entry_id)
     if values then
-      writes, gone = writes_of(read, sort_key)
+      writes, why_not = writes_of(read, sort_key)
     end
     if not writes then
-      return { 'gone', gone }
+      return why_not
     end
     steps[#steps + 1] = { entry_id, values, writes }
     for i = 1, #values, 2 do

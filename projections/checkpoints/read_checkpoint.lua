@@ -7,7 +7,7 @@
 -- Reply: {'none'} if there is no such checkpoint;
 --   {'head'} if the head has it: the caller sends HGETALL next, since a script would copy the head four times;
 --   {'view', view, pieces, versions, last entry id and digest of the log}, as checkpoint_view.lua describes them;
---   {'gone', entry id} if the log lacks an entry; {'stale'} or {'lost'} as log.lua says.
+--   {'gone', ...} or {'deep', ...} as checkpoint_view.lua says; {'stale'} or {'lost'} as log.lua says.
 -- Guarantees: writes nothing but expiry times.
 
 local HEAD, ROOT = KEYS[8], KEYS[9]
@@ -43,9 +43,9 @@ if not member then
   return { 'none' }
 end
 local read = reader()
-local found, gone = view(read, member)
+local found, why_not = view(read, member)
 if not found then
-  return { 'gone', gone }
+  return why_not
 end
 prolong()
 return { 'view', found, pieces_of(read), read.versions, state.l, state.d }

@@ -7,7 +7,7 @@
 --   Or, from 4 on: '*', then the sort keys of the checkpoints wanted.
 -- Reply: {'page', views, pieces, versions, 1 if there may be more}, as checkpoint_view.lua describes them; without values and
 --   writes, a view is {envelope, sort key}. Of named checkpoints, the page has those that exist, up to its early end;
---   {'gone', entry id} if the log lacks an entry; {'stale'} or {'lost'} as log.lua says.
+--   {'gone', ...} or {'deep', ...} as checkpoint_view.lua says; {'stale'} or {'lost'} as log.lua says.
 -- Guarantees: writes nothing.
 
 local whole, budget = ARGV[2] == '1', tonumber(ARGV[3])
@@ -37,21 +37,21 @@ local function envelope_of(member)
   local envelope = entry and field_of(entry, 'e')
   read.entries = {}
   if not envelope then
-    return nil, entry_id
+    return nil, { 'gone', entry_id }
   end
   return { envelope, string.sub(member, 2) }
 end
 
 local views = {}
 for i, member in ipairs(wanted) do
-  local found, gone
+  local found, why_not
   if whole then
-    found, gone = view(read, member)
+    found, why_not = view(read, member)
   else
-    found, gone = envelope_of(member)
+    found, why_not = envelope_of(member)
   end
   if not found then
-    return { 'gone', gone }
+    return why_not
   end
   views[i] = found
   if read.bytes > budget and i < #wanted then

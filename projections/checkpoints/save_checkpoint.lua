@@ -122,7 +122,7 @@ local only_writes = left >= 0 and not redis.call('ZSCORE', EXPIRIES, 't' .. THRE
   and not redis.call('ZRANGEBYLEX', ORDER, '[c', '(d', 'LIMIT', 0, 1)[1]
 local views = shared_views(run ~= '', ttl > 0 or state.first or only_writes)
 
-if run ~= '' and has_old_runs() then
+if state.first and has_old_runs() then
   return { 'ended' }
 end
 

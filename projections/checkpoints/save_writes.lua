@@ -6,7 +6,8 @@
 --   7 task id, ordered; for the feed: 8 step or '', 9 run or '', 10 channels and 11 nodes, counted; 12 digest that the writer had
 --   seen, and 13 beginning of its seals, '' for none; 14 number of events, then each as event_arguments.lua says.
 -- Reply: {'ok', entry id and digest of the last}; {'same'} if the writes change nothing;
---   {'unseen', ...} as event_arguments.lua says; {'gone', entry id} if the log lacks an entry; {'stale'} or {'lost'} as log.lua says.
+--   {'unseen', ...} as event_arguments.lua says; {'gone', entry id} if the log lacks an entry; {'ended'} if runs of an earlier thread
+--   are left, see `forget_runs.lua`; {'stale'} or {'lost'} as log.lua says.
 -- Guarantees: writes all of it, or, with any other reply than 'ok', nothing.
 
 local HEAD, ROOT = KEYS[8], KEYS[9]
@@ -27,6 +28,9 @@ end
 local head = head_of(HEAD, ns_sort_key, last)
 local on_head = head and head.id == id
 local views = shared_views(false, ttl > 0 or state.first)
+if state.first and has_old_runs() then
+  return { 'ended' }
+end
 local left = redis.call('PTTL', LOG)
 
 local values, paths, calls = {}, {}, {} -- by name, the task's earlier writes, their paths, and their calls' idempotency keys

@@ -9,7 +9,8 @@ Views may still leave out writes, or lead to older entries than the newest. Veri
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from eventlog import codec
 from eventlog.codec import EMPTY, Malformed, base_of, counted_part, is_delta, paired
@@ -19,17 +20,40 @@ from eventlog.flow import Call, Flow, load_script
 from eventlog.keys import ThreadKeys, value_name
 from eventlog.printable import printable
 from eventlog.signing import Known
+from projections.integrity.log_end import log_state
 from projections.integrity.verify import verify_thread
 from projections.log.pages import scan_log
 from projections.log.signatures import Names
 from projections.values.pieces import Pieces
 from projections.values.stored import Ancestor, View
 
-__all__ = ["check_ancestors", "check_bare", "check_views"]
+__all__ = ["check_ancestors", "check_bare", "check_views", "until_steady"]
+
+T = TypeVar("T")
 
 READ_NAMED = load_script("projections/integrity/read_named")
 AT_ONCE = 50
 """Entries that are fetched in one round trip."""
+ATTEMPTS = 20
+"""Attempts to check a reply before the log moves on."""
+
+
+def until_steady(keys: ThreadKeys, read: Callable[[], Flow[T]], most: int = ATTEMPTS) -> Flow[T]:
+    """The result of a flow that reads from the log and checks the reply.
+
+    If it raises `CorruptEntry` or `SignatureInvalid`, it is run again if the log has moved on, since entries may have been
+    removed before they were checked. An error so costs two more round trips, and the flow a second time.
+    """
+    before, left = None, most
+    while True:
+        left -= 1
+        try:
+            return (yield from read())
+        except (CorruptEntry, SignatureInvalid):
+            state = yield from log_state(keys)
+            if state == before or not left:
+                raise
+            before = state
 
 
 class _Entries:

@@ -2,7 +2,7 @@
 
 A thread may have more runs than one script can remove in good time. The script that ends the thread then marks it in the view
 of runs. Readers ignore the runs of a marked thread. The rest of the call removes them. If it is cut short, a later deletion
-does, or the first write of a run to a thread of that name.
+does, or the first write to a thread of that name.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from eventlog.errors import (
     ServerUnavailable,
     ThreadBusy,
     ValueTooLarge,
+    is_of_contents,
 )
 from eventlog.events import CheckpointSaved, HistoryPruned, Recorded, RunsDeleted, decode_entry
 from eventlog.flow import Argument, Call, Command, Flow, Script, load_script
@@ -34,7 +35,7 @@ from projections.log.signatures import Names, signed_page
 from projections.log.staging import StagedIndex, staged_keys
 from projections.values.versions import Versions, overlaid
 
-__all__ = ["call", "check_log", "is_of_a_view", "log_lost", "mend", "rebuild_index", "scan"]
+__all__ = ["call", "check_log", "log_lost", "mend", "rebuild_index", "scan"]
 
 CHECK_LOG = load_script("projections/log/check_log")
 STORE_INDEX = load_script("projections/log/store_index")
@@ -76,7 +77,7 @@ def call(
             yield from _explain(keys, arguments, error)
             raise
         except ServerFailedCommand as error:
-            if mended or not is_of_a_view(error):
+            if mended or not is_of_contents(error):
                 raise
             yield from mend(keys, error)
             mended = True
@@ -98,14 +99,6 @@ def call(
     raise ThreadBusy(
         f"The index of thread {keys.thread.decode()!r} was changed again and again while it was being rebuilt. Call again later."
     )
-
-
-def is_of_a_view(error: ServerError) -> bool:
-    """Whether a script failed over the contents of a key, which may be a view that another program wrote to.
-
-    A key of another type may be another application's, so it is not a view to be rebuilt.
-    """
-    return "user_script" in str(error) and "WRONGTYPE" not in str(error)
 
 
 def mend(keys: ThreadKeys, error: EventLogError) -> Flow[None]:
@@ -152,7 +145,18 @@ def _entry_gone(keys: ThreadKeys, reply: list[Any]) -> CorruptEntry:
     )
 
 
-_ERRORS: dict[bytes, Callable[[ThreadKeys, list[Any]], EventLogError]] = {b"lost": log_lost, b"gone": _entry_gone}
+def _too_deep(keys: ThreadKeys, reply: list[Any]) -> CorruptEntry:
+    return CorruptEntry(
+        f"Entry {reply[1].decode(errors='replace')} of thread {keys.thread.decode()!r} has versions or a value that change those "
+        "of more entries than this package builds on. Restore the log from a backup, or delete the thread."
+    )
+
+
+_ERRORS: dict[bytes, Callable[[ThreadKeys, list[Any]], EventLogError]] = {
+    b"lost": log_lost,
+    b"gone": _entry_gone,
+    b"deep": _too_deep,
+}
 """The error for each status that is no result."""
 
 

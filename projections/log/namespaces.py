@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from eventlog.flow import Call, Flow, Script, load_script
+from eventlog.flow import Argument, Call, Flow, Script, load_script
 from eventlog.framing import ordered
 from eventlog.keys import ThreadKeys
 
-__all__ = ["namespaces_in", "newest_of", "parts_of", "stretches"]
+__all__ = ["namespaces_in", "newest_of", "parts_of", "stretches", "walk_newest"]
 
 NEWEST = load_script("projections/log/newest")
 NAMESPACES = 1000
@@ -20,22 +20,34 @@ KEY_BYTES = 2**20
 """Most bytes in the keys of one call, unless a single thread has more."""
 
 
-def parts_of(script: Script, keys: Sequence[Sequence[bytes]], *more: bytes) -> Flow[list[list[Any]]]:
-    """The replies of `newest.lua` or `sizes_of.lua` for threads of one partition.
+def parts_of(script: Script, keys: Sequence[Sequence[bytes]]) -> Flow[list[list[Any]]]:
+    """The replies of a script for threads of one partition, as `walk_threads` passes them on."""
+    found: list[list[Any]] = []
+    yield from walk_threads(script, keys, tuple, found.append)
+    return found
 
-    `keys` has the keys of each thread, and the result has the parts of its reply: one from each call that reached the thread.
-    Round trips: one per 500 threads or 1,000 namespaces.
+
+def walk_threads(
+    script: Script,
+    keys: Sequence[Sequence[bytes]],
+    arguments: Callable[[], Sequence[Argument]],
+    take: Callable[[list[Any]], None],
+) -> Flow[None]:
+    """Calls `newest.lua` or `sizes_of.lua` for threads of one partition, and `take` with the reply on each thread, in turn.
+
+    `keys` has the keys of each thread. A reply has parts: one from each call that reached the thread. `arguments` returns further
+    arguments of the next call. Round trips: one per 500 threads or 1,000 namespaces.
     """
-    found: list[list[Any]] = [[] for _ in keys]
     for first, end in stretches(keys):
-        at, after = first, b""
+        at, after, parts = first, b"", []
         while at < end:
             flat = [key for some in keys[at:end] for key in some]
-            parts, after = yield Call(script, flat, [NAMESPACES, after, *more])
-            for number, part in enumerate(parts, at):
-                found[number].append(part)
-            at += len(parts) - bool(after)
-    return found
+            replied, after = yield Call(script, flat, [NAMESPACES, after, *arguments()])
+            for number, part in enumerate(replied, 1):
+                parts.append(part)
+                if number < len(replied) or not after:
+                    take(parts)
+                    at, parts = at + 1, []
 
 
 def stretches(keys: Sequence[Sequence[bytes]]) -> Iterator[tuple[int, int]]:
@@ -51,14 +63,35 @@ def stretches(keys: Sequence[Sequence[bytes]]) -> Iterator[tuple[int, int]]:
         yield first, len(keys)
 
 
-def newest_of(threads: Sequence[ThreadKeys], namespace: str | None = None) -> Flow[list[list[bytes] | None]]:
-    """The order members of the newest checkpoint of each namespace, or of one, of threads of one partition.
+def newest_of(keys: ThreadKeys) -> Flow[list[bytes] | None]:
+    """The order members of the newest checkpoint of each namespace of a thread.
 
-    None for a thread that has a log and no order. Round trips as `parts_of`.
+    None if the thread has a log and no order. A round trip per 1,000 namespaces.
+    """
+    found: list[list[bytes] | None] = []
+    yield from walk_newest([keys], None, lambda: (b"", b""), found.append)
+    return found[0]
+
+
+def walk_newest(
+    threads: Sequence[ThreadKeys],
+    namespace: str | None,
+    ids: Callable[[], tuple[bytes, bytes]],
+    take: Callable[[list[bytes] | None], None],
+) -> Flow[None]:
+    """Calls `take` with the order members of the newest checkpoint of each namespace, or of one, for threads of one partition.
+
+    `ids` returns a range of checkpoint ids for the next call: the least, and the end, both in the encoding that sorts, or empty.
+    `take` gets [""] for a thread that has checkpoints out of the range only, and None for one that has a log and no order.
+    Round trips as `walk_threads`.
     """
     only = b"" if namespace is None else ordered(namespace.encode())
-    found = yield from parts_of(NEWEST, [(keys.order, keys.log) for keys in threads], only)
-    return [None if 0 in parts else [member for part in parts for member in part] for parts in found]
+
+    def take_parts(parts: list[Any]) -> None:
+        take(None if 0 in parts else [member for part in parts for member in part])
+
+    keys = [(one.order, one.log) for one in threads]
+    yield from walk_threads(NEWEST, keys, lambda: (only, *ids()), take_parts)
 
 
 def namespaces_in(keys: ThreadKeys, members: Sequence[bytes]) -> list[bytes]:

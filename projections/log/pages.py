@@ -108,4 +108,4 @@ def has_entry(keys: ThreadKeys, entry_id: bytes, digest: bytes) -> Flow[bool]:
 def entry_order(entry_id: bytes) -> tuple[int, int]:
     """The sort key of an entry id; anything else sorts before all entry ids."""
     ms, _, number = entry_id.partition(b"-")
-    return (int(ms), int(number)) if ms.isdigit() and number.isdigit() else (0, 0)
+    return (int(ms), int(number)) if ms.isdigit() and number.isdigit() and len(entry_id) < 42 else (0, 0)

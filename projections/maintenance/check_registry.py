@@ -8,11 +8,12 @@ from typing import Union
 from eventlog.flow import Batch, Command, Flow
 from eventlog.framing import counted, is_number
 from eventlog.keys import Keyspace, PartitionKeys, ThreadKeys
+from eventlog.limits import Limits, brief
 from projections.log.ended import MARK
 from projections.log.scan_keys import names_in, shown
 from projections.maintenance.compare import PAGE, Difference, difference, read_views
 from projections.registry.fold import RegistryFold, catch_up, fold_feed
-from projections.registry.foreign import is_thread
+from projections.registry.foreign import MOST_SHOWN, is_long, is_thread
 from projections.registry.read import all_members_with, members_with, runs_prefix
 from projections.registry.sizes import sizes_of
 
@@ -37,14 +38,18 @@ def check_registry(keyspace: Keyspace, number: int) -> Flow[list[Difference]]:
     threads = yield from names_in(keys.threads, "ZSCAN")
     runs = yield from names_in(keys.runs, "ZSCAN")
     problems = [f"{view}: {MISSING}" for view, members in (("threads", threads), ("runs", runs)) if b"" not in members]
-    if not problems:
+    every = {*fold.threads, *(member[1:] for member in threads if is_thread(member))}
+    too_long = {thread for thread in every if is_long(thread, keyspace.limits)}
+    problems += [_too_long(thread, keyspace.limits) for thread in sorted(too_long)]
+    if b"" in threads and b"" in runs:
         suspects = _suspects(fold, threads, (b"t" + thread for thread in fold.threads), _thread_score)
         wrong = yield from _confirm(keys, fold, keys.threads, suspects, _thread_score)
-        ended = yield from _without_log(keyspace, [member[1:] for member, score in wrong.items() if score is None])
+        gone = [member[1:] for member, score in wrong.items() if score is None and member[1:] not in too_long]
+        ended = yield from _without_log(keyspace, gone)
         for member, score in sorted(wrong.items()):
             if not is_thread(member):
-                problems.append(f"threads: {shown(member)!r} is no thread")
-            elif member[1:] not in ended:
+                problems.append(f"threads: {shown(member[:MOST_SHOWN])!r} is no thread")
+            elif member[1:] not in ended | too_long:
                 problems.append(_thread_problem(member, score, _thread_score(fold, member)))
         suspects = _suspects(fold, runs, _run_members(fold), _run_score)
         wrong = yield from _confirm(keys, fold, keys.runs, suspects, _run_score)
@@ -56,6 +61,13 @@ def check_registry(keyspace: Keyspace, number: int) -> Flow[list[Difference]]:
                 problems.append(difference(f"runs: {shown(member)!r}", score, _run_score(fold, member), "the feed"))
     problems += [f"feed: {error}" for error in fold.foreign or ()]
     return [Difference("registry", f"partition {number}: {problem}") for problem in problems]
+
+
+def _too_long(thread: bytes, limits: Limits) -> str:
+    return (
+        f"threads: thread {brief(thread)} has {len(thread):,} bytes, above the limit of {limits.id_bytes:,} for an id; lists leave "
+        f"it out. Raise the limit to read or delete it: --limits id_bytes={len(thread)}"
+    )
 
 
 def _suspects(

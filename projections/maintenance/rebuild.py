@@ -57,7 +57,7 @@ def rebuild_thread(keys: ThreadKeys) -> Flow[Rebuilt]:
         )
     heads = 0
     for _ in range(ATTEMPTS):
-        (newest,) = yield from newest_of([keys])
+        newest = yield from newest_of(keys)
         if newest is not None:
             break
         yield from rebuild_index(keys)  # the order was deleted again

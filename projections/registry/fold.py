@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from eventlog.codec import paired
 from eventlog.errors import CorruptEntry, ThreadBusy
-from eventlog.feed.trimming import past_lost
+from eventlog.feed.trimming import past_lost, record_damaged
 from eventlog.flow import Call, Command, Flow
 from eventlog.framing import is_number, split_counted
 from eventlog.keys import PartitionKeys
@@ -109,6 +109,8 @@ def _fold_trimmed(keys: PartitionKeys) -> Flow[RegistryFold]:
     trimmed = yield Command("HGET", keys.trimmed, [b"id"])
     threads = yield from names_in(keys.past_threads, "ZSCAN")
     runs = yield from names_in(keys.past_runs, "ZSCAN")
+    if trimmed is not None and entry_order(trimmed) == (0, 0):
+        raise record_damaged(keys)
     if trimmed is not None and (b"" not in threads or b"" not in runs):
         raise past_lost(keys)
     fold = RegistryFold(last=trimmed or b"", trimmed=trimmed or b"")

@@ -33,7 +33,7 @@ class ThreadInfo:
     last_activity: datetime
     events: int
     checkpoints: int | None
-    """None if the thread's order is missing. The next call on the thread rebuilds it."""
+    """None if the thread's order is missing or damaged. The next call on the thread rebuilds it."""
     namespaces: tuple[str, ...]
     bytes: int | None
     """Bytes of log, index, order and heads, as the server estimates them. None if the user lacks the right to ask."""
@@ -68,7 +68,7 @@ def list_threads(
     No thread is emitted twice. A thread that becomes active meanwhile is emitted as it was before, or not at all.
     Round trips: one per partition, then three per page of threads of a partition; where a partition's registry is missing, one
     per 1000 pointers of its feed. Memory: a page of each partition; where a registry is missing, its threads.
-    Raises `CorruptEntry` if a view has members that this package does not write.
+    Members of a view that are no threads, and threads with ids above the limit, are left out, with a warning.
 
     """
     if limit is not None and limit <= 0:
@@ -108,6 +108,7 @@ class _Walk:
 
     def __init__(self, keyspace: Keyspace, number: int, least: int) -> None:
         self._keys = keyspace.partition(number)
+        self._limits = keyspace.limits
         self._number = number
         self._least = least
         self._buffer: deque[_Active] = deque()
@@ -135,7 +136,7 @@ class _Walk:
         )
         if not page.is_whole and self._pages == 1:
             fold = yield from fold_feed(keys)
-            threads = text_ids(keys.feed, fold.threads)
+            threads = text_ids(keys.feed, fold.threads, self._limits)
             active = [
                 _Active(-ms, thread, self._number) for thread in threads if (ms := fold.threads[thread]) >= self._least
             ]
@@ -143,7 +144,7 @@ class _Walk:
             self._finished = True
             return
         for member, score in paired(page.flat).items():
-            for thread in thread_ids(keys.threads, [member]):
+            for thread in thread_ids(keys.threads, [member], self._limits):
                 self._buffer.append(_Active(-time_in(keys.threads, member, score), thread, self._number))
         self._finished = len(page.flat) < 2 * count
         if page.flat:

@@ -20,13 +20,15 @@ PAGE = 1000
 """Most members in one reply."""
 
 
-def known_threads(keyspace: Keyspace) -> Flow[list[bytes]]:
+def known_threads(keyspace: Keyspace, *, too_long: bool = False) -> Flow[list[bytes]]:
     """Ids of all threads that have a checkpoint. Some of them may have expired.
 
+    Ids above the limit are left out with a warning, or are among them with `too_long`.
     Within a partition, the last active comes first. One pipelined round trip, one per 1000 threads of a partition that has more,
     and one per 1000 pointers of each feed whose view is missing.
     """
     partitions = [keyspace.partition(number) for number in range(keyspace.partitions)]
+    limits = None if too_long else keyspace.limits
     commands = []
     for keys in partitions:
         commands += [Command("ZSCORE", keys.threads, [b""]), Command("ZREVRANGE", keys.threads, [0, PAGE - 1])]
@@ -34,13 +36,13 @@ def known_threads(keyspace: Keyspace) -> Flow[list[bytes]]:
     found: list[bytes] = []
     for keys, whole, members in zip(partitions, replies[::2], replies[1::2], strict=True):
         if whole is None:
-            found += text_ids(keys.feed, (yield from fold_feed(keys)).threads)
+            found += text_ids(keys.feed, (yield from fold_feed(keys)).threads, limits)
         elif len(members) < PAGE:
-            found += thread_ids(keys.threads, members)
+            found += thread_ids(keys.threads, members, limits)
         else:  # a scan misses no thread that becomes active meanwhile, as pages by rank would
             scores = yield from names_in(keys.threads, "ZSCAN")
             by_score = sorted(((float(score), name) for name, score in scores.items()), reverse=True)
-            found += thread_ids(keys.threads, (name for _, name in by_score))
+            found += thread_ids(keys.threads, (name for _, name in by_score), limits)
     return found
 
 

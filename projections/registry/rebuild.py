@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from secrets import token_hex
 
-from eventlog.feed.trimming import past_lost
+from eventlog.errors import ServerFailedCommand, is_of_contents
+from eventlog.feed.trimming import past_lost, record_damaged
 from eventlog.flow import Batch, Call, Command, Flow, load_script
 from eventlog.framing import counted
 from eventlog.keys import Keyspace, PartitionKeys, ThreadKeys
@@ -18,23 +19,24 @@ from projections.log.namespaces import stretches
 from projections.log.scan_keys import names_in
 from projections.log.staging import STAGED_FOR
 from projections.registry.fold import foreign_pointer
-from projections.registry.foreign import text_ids
+from projections.registry.foreign import is_long, text_ids
 from projections.registry.read import all_members_with, known_runs, known_threads, members_with
 
 __all__ = ["rebuild_registry", "runs_of", "threads_of", "threads_of_runs"]
 
 REBUILD_REGISTRY = load_script("projections/registry/rebuild_registry")
+REMOVE_MEMBERS = load_script("projections/registry/remove_members")
 NOTE_EXPIRIES = load_script("projections/registry/note_expiries")
 PAGE = 1000
 
 
-def threads_of(keyspace: Keyspace) -> Flow[list[bytes]]:
+def threads_of(keyspace: Keyspace, *, too_long: bool = False) -> Flow[list[bytes]]:
     """Ids of all threads that have a checkpoint, as `known_threads`.
 
     Two pipelined round trips, and those of `rebuild_registry` for each partition that lacks a view.
     """
     yield from _complete(keyspace, _partitions(keyspace))
-    return (yield from known_threads(keyspace))
+    return (yield from known_threads(keyspace, too_long=too_long))
 
 
 def threads_of_runs(keyspace: Keyspace, runs: Sequence[str]) -> Flow[dict[bytes, set[str]]]:
@@ -52,7 +54,7 @@ def threads_of_runs(keyspace: Keyspace, runs: Sequence[str]) -> Flow[dict[bytes,
         replies = yield Batch([members_with(keys.runs, prefix) for keys, _, prefix in page])
         for (keys, run, prefix), members in zip(page, replies, strict=True):
             named = yield from all_members_with(keys.runs, prefix, members)
-            for thread in text_ids(keys.runs, (member[len(prefix) :] for member in named)):
+            for thread in text_ids(keys.runs, (member[len(prefix) :] for member in named), keyspace.limits):
                 found.setdefault(thread, set()).add(run)
     return found
 
@@ -98,8 +100,8 @@ def rebuild_registry(keyspace: Keyspace, keys: PartitionKeys) -> Flow[None]:
     """Folds the feed of a partition into its views and puts them in place.
 
     Pointers that are appended meanwhile are folded, too. The fold starts over if the feed was trimmed beyond its last pointer.
-    Round trips: one per 1000 pointers of the feed, and one more per 500 threads. More for a trimmed feed: one per 1000 threads and
-    runs of the trimmed part.
+    Round trips: one per 1000 pointers of the feed, one per 500 threads, and two. More for a trimmed feed: one per 1000 threads and
+    runs of the trimmed part. More if the server uses libc's allocator: one per 1000 members of the views that are replaced.
 
     Raises:
         CorruptEntry: the feed has an entry that is no pointer.
@@ -108,11 +110,17 @@ def rebuild_registry(keyspace: Keyspace, keys: PartitionKeys) -> Flow[None]:
     """
     stage_id = token_hex(8).encode()
     staged = [keys.stage(stage_id, part) for part in (b"threads", b"runs")]
+    old = [keys.stage(stage_id, part) for part in (b"old threads", b"old runs")]
     past = [keys.trimmed, keys.past_threads, keys.past_runs]
-    all_keys = [keys.feed, keys.threads, keys.runs, keys.expiries, *staged, *past]
+    all_keys = [keys.feed, keys.threads, keys.runs, keys.expiries, *staged, *past, *old]
     after, stored, store, copied = b"", 0, 0, PAGE
     while not stored:
-        after, ended, stored = yield Call(REBUILD_REGISTRY, all_keys, [after, PAGE, STAGED_FOR, store, copied])
+        try:
+            after, ended, stored = yield Call(REBUILD_REGISTRY, all_keys, [after, PAGE, STAGED_FOR, store, copied])
+        except ServerFailedCommand as error:
+            if is_of_contents(error):
+                raise record_damaged(keys, error) from error
+            raise
         if after == b"lost":
             raise past_lost(keys)
         if after == b"foreign":
@@ -123,12 +131,15 @@ def rebuild_registry(keyspace: Keyspace, keys: PartitionKeys) -> Flow[None]:
         if ended and not store:
             yield from _note_expiries(keyspace, keys, staged)
             store = 1
+    for key in old:
+        while (yield Call(REMOVE_MEMBERS, [key], [PAGE])):
+            pass
 
 
 def _note_expiries(keyspace: Keyspace, keys: PartitionKeys, staged: Sequence[bytes]) -> Flow[None]:
     """Removes expired threads from staged views, and notes when others expire."""
     members = yield from names_in(staged[0], "ZSCAN")
-    threads = [member[1:] for member in members if member]
+    threads = [member[1:] for member in members if member and not is_long(member[1:], keyspace.limits)]
     while threads:
         logs = [keyspace.thread(thread).log for thread in threads[:PAGE]]
         _, end = next(stretches([(log,) for log in logs]))

@@ -2,12 +2,14 @@
 -- staged views begin as the record of the trimmed part of the feed.
 --
 -- Preludes: eventlog/names, eventlog/pointers, eventlog/stream_pages.
--- KEYS: 1 feed; 2 threads; 3 runs; 4 expiries; 5, 6 staged threads, runs; 7 trimmed; 8 past threads; 9 past runs.
+-- KEYS: 1 feed; 2 threads; 3 runs; 4 expiries; 5, 6 staged threads, runs; 7 trimmed; 8 past threads; 9 past runs; 10, 11 old threads, runs.
 -- ARGV: 1 where to go on, as the last reply said, '' to begin; 2 most pointers; 3 seconds after which staged views expire; 4 '1' to put
 --   the views in place if no pointer is left. An expired thread leaves no trace in the feed: the caller removes such threads from the
 --   staged views, and notes the ends of others in the view of expiries, before it passes '1'; 5 members of the record of the trimmed part to copy in one call.
 -- Reply: {where to go on, or '' to start over; 1 if no pointer is left; 1 if the views are in place}; {'lost', 0, 0} if
 --   the record of the trimmed part is gone; {'foreign', entry id, 0} if an entry is no pointer.
+--   On a server that uses libc's allocator, the views that were replaced become the old ones, which the caller removes in steps. There
+--   the background free of a large view would hold up a later command for as long.
 -- Guarantees: readers find the old views or the new ones. A call that is repeated after the views are in place changes nothing.
 
 local feed = KEYS[1]
@@ -93,8 +95,14 @@ end
 if count < #entries or more == 1 or not store then
   return go_on(last, (count == #entries and more == 0) and 1 or 0)
 end
+local memory = redis.pcall('INFO', 'memory')
+local is_libc = type(memory) == 'string' and string.find(memory, 'mem_allocator:libc', 1, true)
 redis.call('ZADD', KEYS[4], 'inf', '')
 for i = 2, 3 do
+  if is_libc and redis.call('EXISTS', KEYS[i]) == 1 then
+    redis.call('RENAME', KEYS[i], KEYS[i + 8])
+    redis.call('EXPIRE', KEYS[i + 8], stage_seconds)
+  end
   redis.call('UNLINK', KEYS[i]) -- a rename would free it at once
   redis.call('RENAME', KEYS[i + 3], KEYS[i])
   redis.call('PERSIST', KEYS[i])

@@ -25,8 +25,8 @@ for i = 1, count do
   local entry_id = ARGV[at + i]
   local entry = entry_at(read, entry_id)
   local envelope = entry and field_of(entry, 'e')
-  local versions = envelope and versions_at(read, entry_id)
-  checkpoints[i] = versions and { envelope, versions[1], field_of(entry, 'p') or '', field_of(entry, 'y') or '' } or {}
+  local changes = envelope and changes_at(read, entry_id)
+  checkpoints[i] = changes and { envelope, changes[1][1], field_of(entry, 'p') or '', field_of(entry, 'y') or '' } or {}
 end
 
 local writes = {}

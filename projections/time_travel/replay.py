@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from eventlog.errors import BeforeFirstEvent, EventGone, InvalidArgument
 from eventlog.events import CheckpointSaved, Recorded, ValuesSaved, WritesSaved
 from eventlog.flow import Emit, Flow
 from eventlog.keys import ThreadKeys
+from projections.integrity.signed_reads import until_steady
 from projections.log.pages import SCAN
 from projections.time_travel.moment import Moment, When, moment_of, time_of
 from projections.time_travel.past import Past, State, Unavailable
@@ -120,8 +122,12 @@ def state_as_of(keys: ThreadKeys, namespace: str, when: When | Moment) -> Flow[S
         LogLost, CorruptEntry: see `projections.log.index.call`.
 
     """
+    moment = moment_of(when, thread=keys.thread.decode())
+    return (yield from until_steady(keys, partial(_state_as_of, keys, namespace, moment), 3))
+
+
+def _state_as_of(keys: ThreadKeys, namespace: str, moment: Moment) -> Flow[StoredCheckpoint | None]:
     thread = keys.thread.decode()
-    moment = moment_of(when, thread=thread)
     past = Past(keys)
     yield from past.begin()
     ahead = yield from past.go_to(moment)

@@ -27,7 +27,7 @@ from eventlog.flow import Flow
 from eventlog.keys import ThreadKeys, checkpoint_sort_key
 from eventlog.limits import Budget, in_channel
 from projections.checkpoints.read import damaged, decode_view
-from projections.integrity.signed_reads import check_views
+from projections.integrity.signed_reads import check_views, until_steady
 from projections.time_travel.outline import Outline, ValueName
 from projections.time_travel.parts import read_parts
 from projections.values.delta import apply_deltas
@@ -89,7 +89,7 @@ class States:
         Raises `CorruptEntry` or `SignatureInvalid`.
         """
         if self.keys.signer is not None:
-            return (yield from self._checked(outline))
+            return (yield from until_steady(self.keys, lambda: self._checked(outline)))
         names = outline.names()
         values = {name: self._value(name) for name in names.values() if self._has(name)}
         writes = {entry_id: self._writes[entry_id] for entry_id in outline.writes if entry_id in self._writes}

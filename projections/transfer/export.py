@@ -11,9 +11,10 @@ from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
-from eventlog.errors import CorruptEntry, LogLost, NewerSchema, SignatureInvalid, ThreadBusy, ThreadNotFound
+from eventlog.errors import CorruptEntry, LogLost, NewerSchema, OverLimit, SignatureInvalid, ThreadBusy, ThreadNotFound
 from eventlog.flow import Emit, Flow, blocking
 from eventlog.keys import Keyspace, ThreadKeys
+from eventlog.limits import SHOWN
 from projections.integrity.chain import WholeChain
 from projections.integrity.log_end import LogEnd, log_end
 from projections.integrity.verify import verify_thread
@@ -47,7 +48,7 @@ class Exported(NamedTuple):
     threads: int
     entries: int
     left_out: tuple[LeftOut, ...] = ()
-    """In an export of all threads: those whose logs are damaged or gone."""
+    """In an export of all threads: those whose logs are damaged or gone, and those whose ids are above the limit."""
 
 
 def export_thread(keys: ThreadKeys, file: PartFile, *, damaged: bool = False) -> Flow[int]:
@@ -145,13 +146,20 @@ def _still_has(keys: ThreadKeys, end: LogEnd) -> Flow[bool]:
     return now is not None and now.entries >= end.entries
 
 
-def _threads_to_export(keyspace: Keyspace, threads: Sequence[str] | None, *, damaged: bool) -> Flow[list[ThreadKeys]]:
-    """The keys of some threads, each once, or of all threads, by id.
+def _threads_to_export(
+    keyspace: Keyspace, threads: Sequence[str] | None, left_out: list[LeftOut], *, damaged: bool
+) -> Flow[list[ThreadKeys]]:
+    """The keys of some threads, each once, or of all threads, by id. The list `left_out` receives those with too long ids.
 
     Raises `ThreadNotFound` for a thread without a log.
     """
     if threads is None:
-        found = [keyspace.thread(thread) for thread in sorted((yield from known_threads(keyspace)))]
+        found = []
+        for thread in sorted((yield from known_threads(keyspace, too_long=True))):
+            try:
+                found.append(keyspace.thread(thread))
+            except OverLimit as error:
+                left_out.append(LeftOut(f"{thread.decode()[:SHOWN]}...", str(error)))
         for keys in {keys.shared: keys for keys in found}.values():
             yield from known_runs(keys)  # raises for a damaged feed, which would make each log look damaged
         return found
@@ -183,20 +191,21 @@ def export_to(file: PartFile, keyspace: Keyspace, threads: Sequence[str] | None,
     Emits the work on the file, and `Progress`.
     The file has another name until it is whole and on the disk. The part of an earlier export of the same prefix may be continued
     after those of its threads whose logs are still the same. An export of all threads leaves out threads that are deleted before
-    their turn, and threads whose logs are damaged or gone, which `Exported` names. With `damaged`, logs are written unchecked.
+    their turn. It leaves out threads whose logs are damaged or gone, or whose ids are too long, and `Exported` names these. With
+    `damaged`, logs are written unchecked.
 
     Raises `FileTaken`, and as `export_thread`.
     """
     try:
         yield from blocking(file.check)
-        found = yield from _threads_to_export(keyspace, threads, damaged=damaged)
+        left_out: list[LeftOut] = []
+        found = yield from _threads_to_export(keyspace, threads, left_out, damaged=damaged)
         written = yield from blocking(file.open_written)
         kept = yield from _unchanged(found, written)
         if keyspace.signer is not None and not damaged:
             kept = yield from _signed(keyspace, kept)
         yield from blocking(file.resume, kept)
         done = {one.head.thread: one.head.entries for one in kept}
-        left_out = []
         for thread, entries in done.items():
             yield Emit(Progress(thread, entries, entries))
         for keys in found:

@@ -26,7 +26,7 @@ if not (why or state.first) then
   return { is_done and 'ok' or is_same and 'same' or 'exists' }
 end
 
-if #runs > 0 and has_old_runs() then
+if has_old_runs() then
   return { 'ended' }
 end
 local imported = open_staged()

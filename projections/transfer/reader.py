@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from typing import Any, NoReturn, TypeVar
 
 from eventlog.errors import ExportUnreadable, OverLimit
-from eventlog.events import entry_ms
 from eventlog.limits import Limits, brief
 from projections.transfer.format import FORMAT, VERSION, Entry, Header, Item, State, ThreadEnd, ThreadHead, Trailer
 from projections.transfer.frames import Frames, Source
@@ -15,6 +15,8 @@ from projections.transfer.frames import Frames, Source
 __all__ = ["Reader"]
 
 T = TypeVar("T")
+ENTRY_ID = re.compile(rb"[0-9]{1,20}-[0-9]{1,20}")
+"""The id of an entry of any stream: an export of a damaged log has those that others added, too."""
 REMEDIES = {
     "truncated": "Fetch the whole file, or let the export that wrote it come to its end.",
     "foreign": "Name a file that was written by an export.",
@@ -120,9 +122,10 @@ class Reader:
             self._refuse("has an entry of another shape than this package writes")
         try:
             entry_id = item[0].encode()
-            entry_ms(entry_id)
-        except ValueError as error:  # also for text that UTF-8 cannot encode
+        except ValueError as error:
             self._refuse(str(error))
+        if not ENTRY_ID.fullmatch(entry_id):
+            self._refuse("has an entry under an id that no stream gives")
         return Entry(entry_id, item[1])
 
     def _next(self) -> tuple[Any, bytes]:

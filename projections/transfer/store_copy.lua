@@ -33,7 +33,7 @@ if not (why or state.first) then
   return { entry and same_event(entry[2], fields) and 'same' or 'exists' }
 end
 
-if #runs > 0 and has_old_runs() then
+if has_old_runs() then
   return { 'ended' }
 end
 local copied = open_staged()

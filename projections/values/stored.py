@@ -25,8 +25,7 @@ from typing import Any, NamedTuple
 from eventlog import codec
 from eventlog.codec import Malformed, TooLarge, counted_part, paired
 from eventlog.events import Write, decode_seen, decode_versions, decode_write
-from eventlog.framing import counted
-from eventlog.keys import split_sort_key
+from eventlog.framing import counted, unordered
 from eventlog.limits import Budget, Limits, in_channel
 from projections.values.pieces import DEEPEST, Pieces, StoredValue, assemble
 from projections.values.versions import Versions, overlaid, verify
@@ -212,7 +211,13 @@ class View(NamedTuple):
     @property
     def entry_id(self) -> bytes:
         """The entry of the checkpoint."""
-        return split_sort_key(self.sort_key)[2]
+        return _split(self.sort_key)[1]
+
+
+def _split(sort_key: bytes) -> tuple[bytes, bytes]:
+    """Checkpoint id and entry id in a sort key, whether or not they are text."""
+    _, rest = unordered(sort_key)
+    return unordered(rest)
 
 
 class Ancestor(NamedTuple):
@@ -271,8 +276,8 @@ def head_size(view: View, pieces: Pieces) -> int:
 
 def head_fields(view: View, pieces: Pieces) -> list[bytes]:
     """The head of a checkpoint, names and values in turn."""
-    _, checkpoint_id, entry_id = split_sort_key(view.sort_key)
-    fields = [b"id", checkpoint_id.encode(), b"at", entry_id, b"p", view.parent, b"e", view.envelope]
+    checkpoint_id, entry_id = _split(view.sort_key)
+    fields = [b"id", checkpoint_id, b"at", entry_id, b"p", view.parent, b"e", view.envelope]
     fields += [b"w", b"%d" % len(view.writes)]
     vectors = pieces.encoded_versions(view.versions)
     for count, (encoded, seen, _) in enumerate(vectors):

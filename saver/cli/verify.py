@@ -17,6 +17,7 @@ from projections.integrity.feed_evidence import announced
 from projections.integrity.findings import Verified
 from projections.integrity.verify import verify_thread
 from projections.log.signatures import OLDER
+from projections.registry.foreign import is_long
 from projections.registry.read import known_threads
 from saver.cli import output
 from saver.cli.app import Options, command
@@ -103,6 +104,7 @@ def _verified(
         except CorruptEntry as error:  # a view is missing, and the feed that it is folded from has a foreign entry
             yield error
         threads = sorted(present)
+        threads.sort(key=lambda one: is_long(one.encode(), keyspace.limits))  # such a thread ends the command
     else:
         threads = names
     for one in threads:
@@ -121,7 +123,7 @@ def _verified(
 
 
 def _registered(keyspace: Keyspace) -> Flow[list[str]]:
-    return [thread.decode() for thread in (yield from known_threads(keyspace))]
+    return [thread.decode() for thread in (yield from known_threads(keyspace, too_long=True))]
 
 
 def _show(options: Options, one: Verified, lines: Lines) -> None:

@@ -240,7 +240,7 @@ class StreamSource(Source):
 
     def threads(self) -> Iterable[Any]:
         """Returns the ids of all threads."""
-        found: Iterable[bytes] = self._run(threads_of(self.saver._operations.keyspace))
+        found: Iterable[bytes] = self._run(threads_of(self.saver._operations.keyspace, too_long=True))
         return [thread.decode() for thread in found]
 
     def checkpoints(self, thread: Any) -> Iterable[Name]:

@@ -189,7 +189,7 @@ def test_an_archive(
     saver: RedisStreamSaver, steps: Steps, audit: Audit, other: Callable[[], object], tmp_path: Path, monkeypatch: Any
 ) -> None:
     """A thread that is written to between the steps of its removal says how far it got."""
-    monkeypatch.setattr(archive, "AT_ONCE", 1)
+    monkeypatch.setattr(pruning, "AT_ONCE", 1)
     turns = count()
 
     def write() -> None:

@@ -18,7 +18,7 @@ from eventlog.codec import (
     is_delta,
     split_keyframe,
 )
-from projections.values.cache import MOST_DELTAS, Prepared, ValueCache, _size
+from projections.values.cache import LONGEST_CHAIN, MOST_DELTAS, Prepared, ValueCache, _Known, _size
 from projections.values.pieces import StoredValue, assemble
 from tests.forks import in_child
 
@@ -114,6 +114,10 @@ def test_a_keyframe_is_due_when_deltas_add_up() -> None:
         run = run + 1 if is_delta(store(cache, "large", number, bytes(large)).piece) else 0
         longest = max(longest, run)
     assert MOST_DELTAS < longest <= MOST_DELTAS + len(large) // 1024
+    known = _Known("bytes", b"", b"", b"", b"", LONGEST_CHAIN - 1, 0, 2**30)
+    assert known.may_follow(2**30)
+    known.deltas += 1
+    assert not known.may_follow(2**30)
 
 
 def test_values_that_share_nothing_are_searched_seldom() -> None:

@@ -50,6 +50,7 @@ from tests.proxy import Cut, Proxy
 from tests.saver.audit import Audit, config, number_of, put_of
 from tests.saver.drivers import Call as Driver
 from tests.saver.drivers import call_async, call_sync
+from tests.saver.threads import following
 from tests.servers import Server
 
 ODD = ("", "a*b:[c]{d}", "\x00\x01", "é\N{SNOWMAN}", "../../etc", "a\nb", "x" * 300)
@@ -425,7 +426,7 @@ def test_damage_is_found_by_an_export(saver: RedisStreamSaver, tmp_path: Path, a
         elif what == "lost":
             audit.client.delete(keys.log)
         elif what == "foreign":
-            audit.client.xadd(keys.log, {"a": "b"})
+            audit.client.xadd(keys.log, {"a": "b"}, id=following(entries[-1][0]))
         else:
             place = {"removed": 3, "first removed": 0, "last removed": -1}[what]
             audit.client.xdel(keys.log, entries[place][0])
@@ -719,29 +720,32 @@ def test_damaged_threads(any_server: Server, prefix: str, tmp_path: Path) -> Non
         RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix, partitions=1) as saver,
         any_server.client() as client,
     ):
-        for thread in ("cut", "gone", "hole", "odd", "sound"):
+        for thread in ("cut", "gone", "hole", "odd", "other", "sound"):
             for number in range(1, 4):
                 saver.put(*put_of(thread, number, shared=True))
-        logs = {thread: f"{{{prefix}:0}}:log:{thread}" for thread in ("cut", "gone", "hole", "odd")}
+        logs = {thread: f"{{{prefix}:0}}:log:{thread}" for thread in ("cut", "gone", "hole", "odd", "other")}
         for thread, number in (("cut", 2), ("hole", 1)):
             client.xdel(logs[thread], client.xrange(logs[thread])[number][0])
         client.delete(logs["gone"])
-        client.xadd(logs["odd"], {b"what": b"\xff"}, id="9999999999999-0")  # by itself the server may end an id with -1
+        client.xadd(logs["odd"], {b"what": b"\xff"}, id="9999999999999-0")
+        client.xadd(logs["other"], {b"what": b"\xfe"}, id="9999999999999-7")
         done = saver.export_threads(tmp_path / "all")
         assert (done.threads, done.entries) == (1, 3)
-        assert [one.thread for one in done.left_out] == ["cut", "gone", "hole", "odd"]
+        assert [one.thread for one in done.left_out] == ["cut", "gone", "hole", "odd", "other"]
         assert all(f"'{one.thread}'" in one.why for one in done.left_out)
-        for thread in ("cut", "hole", "odd"):
+        for thread in ("cut", "hole", "odd", "other"):
             with pytest.raises(CorruptEntry, match=f"'{thread}'"):
                 saver.export_threads(tmp_path / "one", [thread])
         evidence = tmp_path / "evidence"
         done = saver.export_threads(evidence, damaged=True)
-        assert (done.threads, done.entries, [one.thread for one in done.left_out]) == (4, 2 + 2 + 4 + 3, ["gone"])
-        items = list(read_file(evidence))
-        assert [item.fields for item in items if isinstance(item, Entry)].count([b"what", b"\xff"]) == 1
+        assert (done.threads, done.entries, [one.thread for one in done.left_out]) == (5, 2 + 2 + 4 + 4 + 3, ["gone"])
+        items = [item for item in read_file(evidence) if isinstance(item, Entry)]
+        assert [item.fields for item in items].count([b"what", b"\xff"]) == 1
+        assert Entry(b"9999999999999-7", [b"what", b"\xfe"]) in items
         saver.delete_thread("sound")
-        with pytest.raises(ExportUnreadable, match="damaged, or made up"):
-            saver.import_threads(evidence)
+        for wanted in (None, ["other"]):
+            with pytest.raises(ExportUnreadable, match="damaged, or made up"):
+                saver.import_threads(evidence, wanted)
         assert saver.import_threads(tmp_path / "all").threads == 1
 
 

@@ -40,7 +40,7 @@ from tests.projections.tampering import (
 )
 from tests.projections.traffic import THREADS, Operation, Player, traffic
 from tests.saver.audit import Audit, config, put_of
-from tests.saver.threads import step
+from tests.saver.threads import following, step
 from tests.servers import Server
 
 pytestmark = pytest.mark.telling
@@ -218,7 +218,7 @@ def test_what_was_added_at_the_end_is_told_once(on: Open, audit: Audit) -> None:
     saver = on()
     fill(saver)
     log = audit.keyspace.thread(b"t").log
-    added = audit.client.xadd(log, {b"what": b"is this"})
+    added = audit.client.xadd(log, {b"what": b"is this"}, id=following(audit.client.xrevrange(log, count=1)[0][0]))
     (finding,) = saver.verify("t").findings
     assert (finding.kind, finding.entry_id) == ("inserted", added.decode())
     audit.client.xdel(log, added, audit.client.xrange(log)[-2][0])
@@ -237,7 +237,8 @@ def test_what_is_no_pointer_is_named(on: Open, audit: Audit, wrong: dict[str, An
     fill(saver)
     feed = audit.keyspace.partition(0).feed
     pointer = {"thread": "t", "id": "1-0", "seq": "1", "kind": "writes", **wrong}
-    added = audit.client.xadd(feed, {name: value for name, value in pointer.items() if value is not None})
+    fields = {name: value for name, value in pointer.items() if value is not None}
+    added = audit.client.xadd(feed, fields, id=following(audit.client.xrevrange(feed, count=1)[0][0]))
     with pytest.raises(CorruptEntry, match=rf"{added.decode()} of the feed of partition 0 .* remove it with XDEL"):
         saver._runner.run(announced(audit.keyspace), "the feed")
     audit.client.xdel(feed, added)

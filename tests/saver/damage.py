@@ -91,6 +91,7 @@ class Patient:
                 for activity in member:
                     if activity.thread_id == "t":
                         raise ValueError("no")
+                    member.effect("HSET", "seen", activity.thread_id, 1)
             feed.trim(2)
             with group.member("m", max_attempts=1, stop_on_sigterm=False) as member:
                 for _ in member:

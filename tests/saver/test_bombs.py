@@ -18,7 +18,7 @@ import zstandard
 from xxhash import xxh3_64_digest
 
 from eventlog import Limits, OverLimit, ValueTooLarge, limits
-from eventlog.codec import Malformed, encode
+from eventlog.codec import Malformed, encode, encode_delta, encode_keyframe
 from eventlog.errors import CorruptEntry
 from eventlog.events import CheckpointSaved, encode_event, encode_versions
 from projections.transfer import frames
@@ -411,5 +411,24 @@ def test_no_script_follows_versions_back_too_far(any_server: Server, prefix: str
         keys = keys_of(prefix, "t")
         Tampering(client, keys).write(chained(made), mend=False)
         for read in (lambda: saver.get_tuple(config("t")), lambda: list(saver.list(config("t"), limit=1))):
-            with pytest.raises(CorruptEntry, match="lacks entry"):
+            with pytest.raises(CorruptEntry, match="more entries than this package builds on"):
+                read()
+
+
+def test_no_script_follows_a_value_back_too_far(any_server: Server, prefix: str) -> None:
+    """A script looks up each delta, some 13 microseconds long. So it refuses more of them than a writer makes."""
+    body: dict[str, Any] = {"checkpoint": {"v": 4}, "metadata": {"source": "loop", "step": 1}}
+    made: list[tuple[bytes, list[bytes]]] = []
+    for number in range(4100):
+        at, version = b"%d-0" % number, b"i%d" % (number - 1)
+        piece = encode_delta(at, version, bytes(16)) if made else encode_keyframe("bytes", b"x", bytes(8))
+        event = CheckpointSaved(
+            "", f"{number:04}", None, {"c": f"i{number}"}, body, values={("c", f"i{number}"): piece}
+        )
+        made.append((b"%d-0" % (number + 1), [b"n", b"0", b"d", b"", *encode_event(event)]))
+    with any_server.client() as client, RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix) as saver:
+        keys = keys_of(prefix, "t")
+        Tampering(client, keys).write(chained(made), mend=False)
+        for read in (lambda: saver.get_tuple(config("t")), lambda: list(saver.list(config("t"), limit=1))):
+            with pytest.raises(CorruptEntry, match="more entries than this package builds on"):
                 read()

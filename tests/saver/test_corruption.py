@@ -14,7 +14,7 @@ from eventlog.errors import CorruptEntry, EventLogError, LogLost, NewerSchema, T
 from eventlog.keys import ThreadKeys
 from saver import RedisStreamSaver
 from tests.saver.drivers import Call
-from tests.saver.threads import config, keys_of, keys_under, length_of, step, values_of
+from tests.saver.threads import config, following, keys_of, keys_under, length_of, step, values_of
 from tests.servers import Client, Server
 
 Fields = dict[bytes, bytes]
@@ -104,8 +104,7 @@ async def test_foreign_entry(
         await call(saver, "put", config("u"), *step({"x": "u"}))
         with any_server.client() as client:
             last, fields = last_entry(client, keys)
-            following = b"%d-0" % (int(last.partition(b"-")[0]) + 1)  # the log may be ahead of the clock by some ms
-            entry_id: Any = client.xadd(keys.log, make(fields), id=following)
+            entry_id: Any = client.xadd(keys.log, make(fields), id=following(last))
             if not views:
                 drop_views(client, keys)
             before = length_of(client, keys)
@@ -128,7 +127,7 @@ async def test_foreign_entry_removed(server: Server, saver: RedisStreamSaver, pr
     keys = keys_of(prefix, "t")
     first = await call(saver, "put", config("t"), *step({"x": 1}))
     with server.client() as client:
-        entry_id: Any = client.xadd(keys.log, {b"x": b"y"})
+        entry_id: Any = client.xadd(keys.log, {b"x": b"y"}, id=following(last_entry(client, keys)[0]))
         with pytest.raises(CorruptEntry, match=re.escape(entry_id.decode())):
             await call(saver, "get_tuple", config("t"))
         client.xdel(keys.log, entry_id)
@@ -162,7 +161,8 @@ async def test_large_gap(any_server: Server, one_saver: RedisStreamSaver, prefix
     await call(one_saver, "put", config("t"), *step({"x": 1}))
     keys = keys_of(prefix, "t")
     with any_server.client() as client:
-        client.xadd(keys.log, {**last_entry(client, keys)[1], b"n": b"300000"})
+        last, fields = last_entry(client, keys)
+        client.xadd(keys.log, {**fields, b"n": b"300000"}, id=following(last))
     tracemalloc.start()
     with pytest.raises(CorruptEntry, match="'t'"):
         await call(one_saver, "get_tuple", config("t"))

@@ -12,11 +12,14 @@ from typing import Any
 import pytest
 
 from eventlog import CorruptEntry, EventLogError, Runner
+from eventlog.codec import encode
 from eventlog.connect.connections import Connections
+from eventlog.flow import Request
 from projections.maintenance.check_registry import check_registry
-from projections.registry import foreign
+from projections.registry import foreign, sizes
 from projections.registry.rebuild import rebuild_registry
 from saver import RedisStreamSaver
+from tests.projections.steps import Steps, is_call
 from tests.saver.audit import config, put_of
 from tests.saver.damage import READS, WRITES, Patient, damages
 from tests.saver.threads import keys_of
@@ -28,9 +31,12 @@ EVERY = int(os.environ.get("DAMAGE_EVERY", "19"))
 
 @pytest.fixture(autouse=True)
 def _warn_again() -> Iterator[None]:
-    foreign.leave_out.cache_clear()
+    warnings = (foreign.leave_out, foreign.leave_out_long, sizes.warn)
+    for one in warnings:
+        one.cache_clear()
     yield
-    foreign.leave_out.cache_clear()
+    for one in warnings:
+        one.cache_clear()
 
 
 @pytest.mark.slow
@@ -100,6 +106,60 @@ def test_a_foreign_member_hides_no_thread(
         assert run(check_registry(keyspace, 0), "test") == []
         assert client.zscore(keys.threads, member) is None
     connections.close()
+
+
+@pytest.mark.parametrize("where", ["view", "feed"])
+def test_a_thread_id_above_the_limit_hides_no_thread(
+    three: RedisStreamSaver, server: Server, where: str, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """Lists, exports and removals of runs go on without it, and warn once; check names it."""
+    keyspace = three._operations.keyspace
+    keys = keyspace.partition(0)
+    long = b"x" * 70_000
+    connections = Connections.from_url(server.url)
+    run = Runner(connections, "test").run
+    with server.client() as client, caplog.at_level(logging.WARNING, "projections.registry"):
+        if where == "view":
+            client.zadd(keys.threads, {b"t" + long: 1})
+        else:
+            pointer: Any = client.xrevrange(keys.feed, count=1)[0][1]
+            client.xadd(keys.feed, {**pointer, b"thread": long}, id="9999999999999-0")
+            client.delete(keys.threads, keys.runs)
+            assert sorted(one.thread_id for one in three.threads()) == ["a", "b", "c"]
+            caplog.clear()
+        for _ in range(2):
+            assert listed(three) == ["a", "a", "b", "b", "c", "c"]
+            assert sorted(one.thread_id for one in three.threads()) == ["a", "b", "c"]
+        assert [one.getMessage().count("70,000 bytes") for one in caplog.records] == [1]
+        done = three.export_threads(tmp_path / "all")
+        assert done.threads == 3
+        assert [(one.thread, "70,000 bytes" in one.why) for one in done.left_out] == [("x" * 80 + "...", True)]
+        (found,) = run(check_registry(keyspace, 0), "test")
+        assert "70,000 bytes, above the limit of 65,536" in found.what
+        assert len(found.what) < 500
+        run(rebuild_registry(keyspace, keys), "test")
+        assert (client.zscore(keys.threads, b"t" + long) is None) == (where == "view")
+        three.delete_for_runs(["r"])
+        assert listed(three) == []
+    connections.close()
+
+
+@pytest.mark.parametrize("made", [b"c", b"c\0\x01", b"c\xff\0\xff\0\xff"])
+def test_threads_go_on_over_a_damaged_order(
+    three: RedisStreamSaver, server: Server, made: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The thread's checkpoints are unknown, and a warning names it once; the next list of it rebuilds the order."""
+    keys = keys_of(three._operations.keyspace.prefix, "b", 1)
+    with server.client() as client, caplog.at_level(logging.WARNING, "projections.registry"):
+        client.zadd(keys.order, {made: 0})
+        for _ in range(2):
+            found = {one.thread_id: one for one in three.threads()}
+            assert {thread: one.checkpoints for thread, one in found.items()} == {"a": 2, "b": None, "c": 2}
+            assert found["b"].events == 2
+        assert [one.getMessage().startswith("Thread 'b'") for one in caplog.records] == [True]
+        assert len(list(three.list(config("b")))) == 2
+        list(three.list(None))
+        assert [one.checkpoints for one in three.threads()] == [2, 2, 2]
 
 
 @pytest.mark.parametrize("score", [b"inf", b"-inf", b"-1", b"1e300"])
@@ -179,6 +239,70 @@ def test_a_checkpoint_id_that_is_no_text_is_mended(
             assert client.zcard(keys.order) == 3
 
 
+def swap(client: Any, keys: Any) -> None:
+    """Has the order name the entry of each of two checkpoints under the id of the other."""
+    first, second = sorted(one for one in client.zrange(keys.order, 0, -1) if one)
+    at = len(first) - len(second.rpartition(b"\0")[2])
+    client.zrem(keys.order, first, second)
+    client.zadd(keys.order, {first[:at] + second[at:]: 0, second[:at] + first[at:]: 0})
+    client.delete(keys.head(b""))
+
+
+def test_checkpoints_under_each_others_ids_are_mended(three: RedisStreamSaver, server: Server) -> None:
+    """A read by id rebuilds the order, and is right; if the order is damaged again each time, an error names the thread."""
+    keys = keys_of(three._operations.keyspace.prefix, "b", 1)
+    steps = Steps(three)
+    with server.client() as client:
+        swap(client, keys)
+        found: Any = three.get_tuple(config("b", 1))
+        assert found.metadata["step"] == 1
+        assert len(list(three.list(config("b")))) == 2
+
+        def again(request: Request) -> None:
+            if is_call(request, "read_checkpoint"):
+                swap(client, keys)
+
+        with pytest.raises(CorruptEntry, match=r"'b'.*is not that of checkpoint"):
+            steps.run(three._operations.get_tuple(three.serde, config("b", 1)), again)
+
+
+@pytest.mark.parametrize("reading", ["read_checkpoint", "read_ancestors"])
+def test_a_latest_checkpoint_that_is_no_text_is_mended(three: RedisStreamSaver, server: Server, reading: str) -> None:
+    """Reads of the latest state and of its history rebuild the order, and are right; they end if it is damaged each time."""
+    keys = keys_of(three._operations.keyspace.prefix, "b", 1)
+    steps, operations = Steps(three), three._operations
+    with server.client() as client:
+        entry_id = client.xrange(keys.log)[0][0]
+
+        def plant(request: Request | None = None) -> None:
+            if request is None or is_call(request, reading):
+                client.zadd(keys.order, {b"c\0z\xff\0" + entry_id: 0})
+                client.delete(keys.head(b""))
+
+        plant()
+        if reading == "read_checkpoint":
+            found: Any = three.get_tuple(config("b"))
+            assert found.metadata["step"] == 2
+            steps.run(operations.get_tuple(three.serde, config("b")), plant)
+        else:
+            found = three.get_delta_channel_history(config=config("b"), channels=["n"])
+            assert found == three.get_delta_channel_history(config=config("b"), channels=["n"])
+            with pytest.raises(CorruptEntry, match=r"'b'.*Rebuild the thread"):
+                steps.run(operations.delta_history(three.serde, config("b"), ["n"]), plant)
+
+
+@pytest.mark.parametrize("made", [b"c", b"c\0\x01", b"c\xff\0\xff\0\xff"])
+def test_a_thread_with_a_damaged_order_is_deleted(three: RedisStreamSaver, server: Server, made: bytes) -> None:
+    """With the heads of all its namespaces."""
+    three.put(*put_of("b", 3, namespace="sub"))
+    keys = keys_of(three._operations.keyspace.prefix, "b", 1)
+    with server.client() as client:
+        client.zadd(keys.order, {made: 0})
+        three.delete_thread("b")
+        assert client.exists(keys.log, keys.index, keys.order, keys.head(b""), keys.head(b"sub")) == 0
+    assert listed(three) == ["a", "a", "c", "c"]
+
+
 @pytest.mark.parametrize("value", [b"", b"x", b"\xff\xfe", b"1-0", b"9" * 400])
 def test_an_index_that_names_no_entry_is_rebuilt(three: RedisStreamSaver, server: Server, value: bytes) -> None:
     """The log has the values, so reads are right."""
@@ -194,6 +318,37 @@ def test_an_index_that_names_no_entry_is_rebuilt(three: RedisStreamSaver, server
     assert len(listed(three)) == 6
 
 
+@pytest.mark.parametrize("signed", [False, True], ids=["unsigned", "signed"])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("d", None),
+        *((field, value) for field in "nlch" for value in (None, b"", b"inf", b"-1", b"1e400", b"x", b"0x10")),
+    ],
+)
+def test_an_index_without_its_state_is_rebuilt(
+    any_server: Server, prefix: str, field: str, value: bytes | None, *, signed: bool
+) -> None:
+    """Reads and writes go on, and the log stays whole."""
+    options: Any = {"signing_key": b"k" * 32} if signed else {}
+    keys = keys_of(prefix, "t", 1)
+    with (
+        RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix, partitions=1, **options) as saver,
+        any_server.client() as client,
+    ):
+        saver.put(*put_of("t", 1))
+        for number in range(2, 5):
+            client.delete(keys.head(b""))
+            client.hdel(keys.index, field) if value is None else client.hset(keys.index, field, value)
+            if number > 2:
+                found = saver.get_tuple(config("t"))
+                assert found is not None
+                assert found.metadata["run_id"] == "r"
+            saver.put(*put_of("t", number, number - 1))
+        assert saver.verify("t").sound
+        assert saver.check("t").ok
+
+
 def test_an_order_of_another_type_is_named(three: RedisStreamSaver, server: Server) -> None:
     """It may be another application's, so it is not replaced; the error names thread and key."""
     keys = keys_of(three._operations.keyspace.prefix, "b", 1)
@@ -202,6 +357,8 @@ def test_an_order_of_another_type_is_named(three: RedisStreamSaver, server: Serv
         client.set(keys.order, b"of another application")
     with pytest.raises(CorruptEntry, match=r"Thread 'b', key '.*order:b'.*prefix of its own"):
         list(three.list(None))
+    with pytest.raises(CorruptEntry, match=r"Thread 'b', its log or its order: .*prefix of its own"):
+        list(three.threads())
     assert len(list(three.list(config("a")))) == 2
 
 
@@ -214,8 +371,25 @@ def test_an_order_of_another_type_is_named(three: RedisStreamSaver, server: Serv
         ("state", "handled", b"x", ["lag"], "Group 'g'"),
         ("due", b"\xff", 1, ["member"], "Group 'g'"),
         ("groups", b"\xff", b"", ["groups"], "groups'.*HDEL"),
+        ("groups", b"g", encode({"v": 1, "filters": {}}), ["groups", "lag", "member"], "group 'g' is no registration"),
+        (
+            "groups",
+            b"g",
+            encode({"v": 1, "created": 2**60, "start": "now", "filters": {}}),
+            ["groups"],
+            "group 'g' is no registration",
+        ),
+        ("groups", b"x" * 70_000, b"", ["groups"], "group 'x{80}'... .*Drop the group"),
         ("trimmed", "check", b"\xff", ["now"], "trimmed'.*Restore"),
         ("trimmed", "id", b"x", ["now"], "trimmed'.*Restore"),
+        (
+            "trimmed",
+            "id",
+            b"x",
+            ["trim", "check registry", "rebuild registry"],
+            "trimmed'.*Nothing was changed.*restore",
+        ),
+        ("trimmed", "n", b"\xd9\xa1", ["trim"], "trimmed'.*Nothing was changed.*restore"),
     ],
 )
 def test_damaged_keys_of_the_feed_are_named(
@@ -230,9 +404,11 @@ def test_damaged_keys_of_the_feed_are_named(
         patient.client.zadd(key, {field: value})
     else:
         patient.client.hset(key, field, value)
+    length = patient.client.xlen(shared.feed)
     for operation in operations:
         with patient.saver() as saver, patient.feed() as feed, pytest.raises(CorruptEntry, match=match):
             {**READS, **WRITES}[operation](patient, saver, feed, Path())
+    assert patient.client.xlen(shared.feed) == length
     patient.client.close()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from eventlog import codec
 from eventlog.chain import link
 from eventlog.codec import content_digest
-from eventlog.errors import CorruptEntry, SignatureInvalid, ThreadBusy
+from eventlog.errors import CorruptEntry, EventGone, InvalidArgument, SignatureInvalid, ThreadBusy, ThreadNotFound
 from eventlog.events import ThreadCopied, decode_entry, encode_event
 from eventlog.flow import Request
 from eventlog.keys import Keyspace
@@ -363,6 +364,68 @@ def test_logs_that_move_on_before_they_are_checked(on: Open) -> None:
     assert found.metadata["step"] == 3
     saver.put(*put_of("t", 4, 3))
     assert saver.verify("t").sound
+
+
+def prune(saver: RedisStreamSaver) -> None:
+    """Removes most checkpoints."""
+    saver.prune(["t"], keep_last=2)
+
+
+def begin_again(saver: RedisStreamSaver) -> None:
+    """Deletes the thread, and writes it again."""
+    saver.delete_thread("t")
+    fill(saver, numbers=range(1, 4))
+
+
+LATER = datetime(2100, 1, 1, tzinfo=timezone.utc)
+RACING: dict[str, Callable[[Steps], Any]] = {
+    "list": lambda steps: steps.listing(config("t")),
+    "list of all": lambda steps: steps.listing(),
+    "filtered list": lambda steps: steps.listing(config("t"), {"source": "loop"}),
+    "history": lambda steps: steps.saver._operations.delta_history(steps.saver.serde, config("t"), ["n"]),
+    "history of one": lambda steps: steps.saver._operations.delta_history(steps.saver.serde, config("t", 3), ["n"]),
+    "as of": lambda steps: steps.saver._operations.get_tuple_as_of(steps.saver.serde, config("t"), 7),
+    "as of the end": lambda steps: steps.saver._operations.get_tuple_as_of(steps.saver.serde, config("t"), LATER),
+}
+CHANGES: dict[str, Callable[[RedisStreamSaver], None]] = {
+    "pruned": prune,
+    "deleted": lambda saver: saver.delete_thread("t"),
+    "begun again": begin_again,
+}
+
+
+@pytest.mark.parametrize("key", KEYS[:1], indirect=True, ids=["hmac"])
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("reading", RACING)
+def test_a_signed_read_that_races_a_change(on: Open, reading: str, change: str) -> None:
+    """It answers as a read after the change does, whichever of its requests the change came before."""
+    writer = on()
+    for moment in range(1, 40):
+        writer.delete_thread("t")
+        fill(writer)
+        saver = on()
+        steps, sent = Steps(saver), 0
+
+        def meddle(_: Request, moment: int = moment) -> None:
+            nonlocal sent
+            sent += 1
+            if sent == moment:
+                CHANGES[change](writer)
+
+        def outcome(before: Any = None, steps: Steps = steps) -> Any:
+            flow = RACING[reading](steps)
+            try:
+                return steps.items(flow, before) if "list" in reading else steps.run(flow, before)
+            except (EventGone, InvalidArgument, ThreadNotFound) as error:
+                return type(error)
+
+        before = outcome()
+        raced = outcome(meddle)
+        assert raced in (before, outcome(), EventGone)
+        if sent < moment:
+            break
+    else:
+        raise AssertionError("more requests than moments")
 
 
 def test_a_log_that_always_moves_on_is_refused_in_the_end(on: Open) -> None:

@@ -18,6 +18,14 @@ AT_ONCE: dict[str, Any] = {"retry": Retry(NoBackoff(), 0)}
 """Client options with which a server that is down is noticed at once."""
 
 
+def following(entry_id: bytes) -> bytes:
+    """An entry id for what is added after an entry.
+
+    By itself the server may give an id of the same millisecond, or one ahead of the clock. It then does not end in -0.
+    """
+    return b"%d-0" % (int(entry_id.partition(b"-")[0]) + 1)
+
+
 def config(thread: Any, ns: Any = "", checkpoint_id: Any = None) -> Any:
     """A config that names what is given."""
     named = {"thread_id": thread, "checkpoint_ns": ns}

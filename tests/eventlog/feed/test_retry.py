@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from eventlog import Activity
+from eventlog.feed import leases
 from tests.eventlog.feed.feeds import Made, Worker, eventually, through
 
 
@@ -59,6 +60,32 @@ def test_tried_again(made: Made, driver: str) -> None:
         assert gaps[0] >= 0.299
         assert gaps[1] >= 0.599
         assert group.lag().handled == 7
+
+
+def test_many_waiting_threads(made_on_each: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A member reads in steps which threads wait when it takes a partition, whatever they are called; all of them go on waiting."""
+    made = made_on_each
+    monkeypatch.setattr(leases, "WAITING", 2)
+    bad = [*made.together(5), *(name for name in map("n\0\xff{}".format, range(40)) if not made.partition_of(name))]
+    (good,) = made.together(6)[5:]
+    assert len(bad) > 8
+    for thread in bad:
+        made.add(thread)
+    failing = Failing(*((thread, 1) for thread in bad))
+    with made.feed() as feed:
+        group = feed.group("g")
+        group.register()
+        worker = Worker(made.url, made.prefix, "g", failing, max_attempts=1)
+        eventually(lambda: len(group.parked()) == len(bad))
+        worker.stop()
+        made.client.zadd(made.keyspace.partition(0).group(b"g").held, {b"\0\xff": 0, b"thread": 0, b"~": 0})
+        for thread in (*bad, good):
+            made.add(thread)
+        handler = Failing()
+        worker = Worker(made.url, made.prefix, "g", handler)
+        eventually(lambda: handler.done == [(good, 1)] and group.lag().pending == 0)
+        worker.stop()
+        assert handler.done == [(good, 1)]
 
 
 @pytest.mark.parametrize("driver", ["async"])

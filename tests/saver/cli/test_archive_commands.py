@@ -20,7 +20,7 @@ from saver import RedisStreamSaver
 from saver.cli import main
 from tests.saver.audit import Audit
 from tests.saver.cli.commands import STEERING, Agentlog, on_terminal, put
-from tests.saver.threads import config, step, values_of, writes_of
+from tests.saver.threads import config, following, step, values_of, writes_of
 
 
 def seen(agentlog: Agentlog, thread: str, prefix: str | None = None) -> list[Any]:
@@ -301,7 +301,7 @@ def test_damaged_threads(agentlog: Agentlog, tmp_path: Path) -> None:
     put(agentlog.url, agentlog.prefix, "1", "2", count=2)
     with Audit(agentlog.url, agentlog.prefix) as audit:
         log = audit.keyspace.thread(b"1").log
-        audit.client.xadd(log, {b"what": b"is this"})
+        audit.client.xadd(log, {b"what": b"is this"}, id=following(audit.client.xrevrange(log, count=1)[0][0]))
     done = agentlog("export", "--all", str(tmp_path / "e"))
     assert (done.code, done.err.count("left out: "), done.out.split()[0]) == (1, 1, "1")
     done = agentlog("export", "--all", str(tmp_path / "e"), "--json", "--force")

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from eventlog import Limits
+from eventlog.keys import Keyspace
 from saver import RedisStreamSaver
 from tests import bombs
-from tests.saver.cli.commands import COMMANDS, Agentlog
+from tests.saver.cli.commands import COMMANDS, Agentlog, put
 from tests.saver.threads import config, step
+from tests.servers import connect
 
 LONG = "x" * 65_537
 ARGUMENTS: dict[str, list[list[str]]] = {
@@ -51,6 +53,30 @@ def test_a_long_id_in_a_command(agentlog: Agentlog, name: str, arguments: list[s
     assert "has 65,537 bytes, above the limit of 65,536 for an id" in done.err
     assert "agentlog --limits id_bytes=65537" in done.err
     assert len(done.err) < 500
+
+
+def test_a_planted_long_id(agentlog: Agentlog, tmp_path: Path) -> None:
+    """Commands on all threads come to the others, and check and verify name it."""
+    put(agentlog.url, agentlog.prefix, "a", "z")
+    keyspace = Keyspace(agentlog.prefix, 16)
+    shared = keyspace.partition(keyspace.partition_of(LONG.encode()))
+    with connect(agentlog.url) as client:
+        for feed in client.keys(f"{{{agentlog.prefix}:*:feed"):
+            _, fields = client.xrevrange(feed, count=1)[0]
+        client.xadd(
+            shared.feed,
+            {**fields, b"thread": LONG.encode(), b"kind": b"checkpoint", b"id": b"1-0"},
+            id="9999999999999-0",
+        )
+        client.delete(shared.threads)
+    for command, code in (("threads", 0), ("check --all", 1), ("rebuild --all", 0), ("verify --all", 2)):
+        done = agentlog(*command.split())
+        assert (command, done.code) == (command, code), done.err
+        assert LONG not in done.out + done.err
+        assert ("65,537 bytes" in done.out + done.err) == (code > 0)
+    assert [line.split()[0] for line in agentlog("verify", "--all").out.splitlines()[-2:]] == ["a", "z"]
+    done = agentlog("export", "--all", str(tmp_path / "file"))
+    assert (done.code, done.out.startswith("2 threads"), "65,537 bytes" in done.err) == (1, True, True)
 
 
 def test_higher_limits(agentlog: Agentlog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 from eventlog import audit
 from saver import RedisStreamSaver
 from tests.saver.cli.commands import Agentlog, park, put
-from tests.saver.threads import config, step
+from tests.saver.threads import config, following, step
 
 ROW = "x unchanged 9 0 9 9 0000000000000000000000000000000000000000"
 HOSTILE = [
@@ -158,7 +158,8 @@ def damage(agentlog: Agentlog, thread: str) -> None:
     from tests.servers import connect
 
     with connect(agentlog.url) as client:
-        client.xadd(Keyspace(agentlog.prefix, 16).thread(thread.encode()).log, {"n": 9, "d": "x"})
+        log = Keyspace(agentlog.prefix, 16).thread(thread.encode()).log
+        client.xadd(log, {"n": 9, "d": "x"}, id=following(client.xrevrange(log, count=1)[0][0]))
 
 
 def test_tables_of_groups_have_words(agentlog: Agentlog) -> None:
