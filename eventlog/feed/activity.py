@@ -43,6 +43,8 @@ _NAMES = [b"thread", b"id", b"seq", b"kind", b"ns", b"checkpoint", b"source", b"
 class ActivityLoader(Protocol):
     """A feed, which loads the whole event of an activity."""
 
+    prefix: str
+
     def load(self, activity: Activity, /) -> Recorded:
         """Loads the event."""
 
@@ -207,18 +209,20 @@ def read_pointer(
             "_loader": loader,
         }
     except (KeyError, ValueError) as error:
-        raise foreign(partition, entry_id, error) from error
+        raise foreign(partition, entry_id, error, "PREFIX" if loader is None else loader.prefix) from error
     activity = object.__new__(Activity)  # a frozen dataclass takes five times as long to set its fields one by one
     object.__setattr__(activity, "__dict__", values)
     return activity
 
 
-def foreign(partition: int, entry_id: bytes, error: Exception) -> CorruptEntry:
+def foreign(partition: int, entry_id: bytes, error: Exception, prefix: str) -> CorruptEntry:
     """Makes the error for an entry of a partition's feed that is no pointer."""
+    shown = entry_id.decode(errors="replace")
+    lacking = error.args[0] if isinstance(error, KeyError) else None
+    problem = f"it lacks the field {lacking.decode()!r}" if isinstance(lacking, bytes) else str(error)
     return CorruptEntry(
-        f"Entry {entry_id.decode(errors='replace')} of the feed of partition {partition} was not written by this package "
-        f"({error!r}). If another program added it, remove it with XDEL {{PREFIX:{partition}}}:feed "
-        f"{entry_id.decode(errors='replace')}."
+        f"Entry {shown} of the feed of partition {partition} was not written by this package: {problem}. If another program "
+        f"added it, remove it with XDEL {{{prefix}:{partition}}}:feed {shown}."
     )
 
 

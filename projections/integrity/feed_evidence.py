@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from eventlog.errors import CorruptEntry
 from eventlog.feed.activity import foreign
 from eventlog.feed.position import Offset
 from eventlog.feed.reading import astray, ends_of
@@ -38,6 +39,10 @@ class Announced(NamedTuple):
     """Whether an earlier log of the thread has ended, or may have: in a trimmed part of the feed, or before an import."""
     behind: tuple[int, str] | None = None
     """Number and entry that were announced before a lower number was."""
+    pointer: str = ""
+    """The id in the feed of the last pointer."""
+    pointer_behind: str = ""
+    """The id in the feed of the pointer that `behind` is from."""
 
 
 class _FeedPage(NamedTuple):
@@ -60,11 +65,14 @@ class _FeedPage(NamedTuple):
         return cls(status, list(zip(*[iter(pointers)] * 6, strict=True)), offset, bool(more))
 
 
-def announced(keyspace: Keyspace, threads: Sequence[str] | None = None) -> Flow[dict[str, Announced]]:
+def announced(
+    keyspace: Keyspace, threads: Sequence[str] | None = None, foreign_entries: list[CorruptEntry] | None = None
+) -> Flow[dict[str, Announced]]:
     """The feed's last word on some threads, or on all that it knows.
 
     Of a feed that was trimmed, the rest counts. Only reads: a round trip per 2,000 pointers of the partitions concerned.
-    Memory: a few words per thread. Raises `CorruptEntry` for a pointer of these threads that this package did not write.
+    Memory: a few words per thread. Raises `CorruptEntry` for a pointer of these threads that this package did not write. With a
+    list of `foreign_entries`, it adds the error to it and goes on.
     """
     found: dict[str, Announced] = {}
     wanted = None if threads is None else [thread.encode() for thread in threads]
@@ -72,12 +80,18 @@ def announced(keyspace: Keyspace, threads: Sequence[str] | None = None) -> Flow[
     numbers = list(every) if wanted is None else sorted({keyspace.partition_of(thread) for thread in wanted})
     ends = yield from ends_of(keyspace, numbers)
     for number, (first, _) in ends.items():
-        yield from _read_partition(keyspace, number, first, wanted or (), found)
+        yield from _read_partition(keyspace, number, first, wanted or (), found=found, foreign_entries=foreign_entries)
     return found
 
 
 def _read_partition(
-    keyspace: Keyspace, number: int, first: Offset, wanted: Sequence[bytes], found: dict[str, Announced]
+    keyspace: Keyspace,
+    number: int,
+    first: Offset,
+    wanted: Sequence[bytes],
+    *,
+    found: dict[str, Announced],
+    foreign_entries: list[CorruptEntry] | None,
 ) -> Flow[None]:
     """Notes what a partition's feed says after an offset."""
     keys = keyspace.partition(number)
@@ -96,26 +110,36 @@ def _read_partition(
                 if not (name and pointer[2]):
                     raise ValueError("it names no thread, or no kind")
                 thread = name.decode()
-                found[thread] = _next(found.get(thread), *pointer, trimmed=trimmed)
+                found[thread] = _next(found.get(thread), own_id, pointer, trimmed=trimmed)
             except ValueError as error:
-                raise foreign(number, own_id, error) from error
+                problem = foreign(number, own_id, error, keyspace.prefix)
+                if foreign_entries is None:
+                    raise problem from error
+                foreign_entries.append(problem)
         offset = page.offset
 
 
-def _next(
-    before: Announced | None, log_id: bytes, number: bytes, kind: bytes, digest: bytes, *, trimmed: bool
-) -> Announced:
+def _next(before: Announced | None, own_id: bytes, parts: Sequence[bytes], *, trimmed: bool) -> Announced:
     """The last word on a thread after one more pointer."""
-    entry_id, sequence = log_id.decode(), int(number)
+    log_id, number, kind, digest = parts
+    entry_id, sequence, pointer = log_id.decode(), int(number), own_id.decode()
     if not entry_id:
-        return Announced(sequence, "", kind.decode(), digest.decode(), ended_before=True)
+        return Announced(sequence, "", kind.decode(), digest.decode(), ended_before=True, pointer=pointer)
     lasting = kind != b"writes"
     if before is None:
-        return Announced(sequence, entry_id, lasting=lasting, ended_before=trimmed or kind == b"imported")
+        ended_before = trimmed or kind == b"imported"
+        return Announced(sequence, entry_id, lasting=lasting, ended_before=ended_before, pointer=pointer)
     if before.ended or kind in (b"copied", b"imported"):  # a log begins
-        return Announced(sequence, entry_id, lasting=lasting, ended_before=True)
-    behind = before.behind
+        return Announced(sequence, entry_id, lasting=lasting, ended_before=True, pointer=pointer)
+    behind, pointer_behind = before.behind, before.pointer_behind
     if sequence <= before.sequence and (behind is None or before.sequence > behind[0]):
-        behind = before.sequence, before.entry_id
-    lasting, ended_before = lasting or before.lasting, trimmed or before.ended_before
-    return Announced(sequence, entry_id, lasting=lasting, ended_before=ended_before, behind=behind)
+        behind, pointer_behind = (before.sequence, before.entry_id), before.pointer
+    return before._replace(
+        sequence=sequence,
+        entry_id=entry_id,
+        lasting=lasting or before.lasting,
+        ended_before=trimmed or before.ended_before,
+        behind=behind,
+        pointer=pointer,
+        pointer_behind=pointer_behind,
+    )

@@ -18,6 +18,7 @@ Kind = Literal[
     "changed",
     "removed",
     "other life",
+    "pointer",
 ]
 
 

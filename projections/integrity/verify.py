@@ -148,7 +148,7 @@ def _verified(keys: ThreadKeys, state: LogState, feed: Announced | None, kept: M
     copied = (yield from sources_of(keys)) if keys.signer is not None else []
     verification = Verification(keys.thread.decode(), keys.signer, copied)
     chain, seals = verification.chain, verification.seals
-    evidence = Evidence(chain, verification.findings, state, feed, kept)
+    evidence = Evidence(chain, verification.findings, state, feed, kept, feed_key=keys.shared.feed.decode())
     if not state.log_last:
         yield from _check_gone(keys, feed)
     pages = pages_of(keys, READ_ENTRIES, b"", PAGE, PAGE_BYTES)

@@ -27,11 +27,12 @@ MISSING = "missing; the next list of all threads rebuilds it"
 def check_registry(keyspace: Keyspace, number: int) -> Flow[list[Difference]]:
     """The differences of a partition's registry from its feed.
 
-    Threads whose logs are gone are left out: they expired, which the feed need not report.
+    Threads whose logs are gone are left out: they expired, which the feed need not report. An entry of the feed that is no
+    pointer is a difference, with the command that removes it.
     Round trips: one per 1000 pointers of the feed, one per 1000 threads and runs, and a few more. Memory: threads and runs.
     """
     keys = keyspace.partition(number)
-    fold = yield from fold_feed(keys)
+    fold = yield from fold_feed(keys, lenient=True)
     if not fold.last and not fold.threads:
         return []
     threads = yield from names_in(keys.threads, "ZSCAN")
@@ -58,6 +59,7 @@ def check_registry(keyspace: Keyspace, number: int) -> Flow[list[Difference]]:
                 continue  # runs of a thread that ended, which a later call removes
             if thread is None or (b"t" + thread in threads and thread not in ended):
                 problems.append(difference(f"runs: {shown(member)!r}", score, _run_score(fold, member), "the feed"))
+    problems += [f"feed: {error}" for error in fold.foreign or ()]
     return [Difference("registry", f"partition {number}: {problem}") for problem in problems]
 
 

@@ -38,6 +38,8 @@ class RegistryFold:
     """Entry id of the last pointer that was folded."""
     trimmed: bytes = b""
     """Entry id up to which the feed was trimmed when the fold began."""
+    foreign: list[CorruptEntry] | None = None
+    """The errors of entries that are no pointers, which are then left out; None if they are raised."""
 
     def add(self, entry_id: bytes, pointer: dict[bytes, bytes]) -> None:
         """Folds a pointer.
@@ -60,9 +62,10 @@ def _runs_in(kind: bytes, run: bytes) -> Sequence[bytes]:
     return [run] if run and kind != b"writes" else []
 
 
-def fold_feed(keys: PartitionKeys) -> Flow[RegistryFold]:
+def fold_feed(keys: PartitionKeys, *, lenient: bool = False) -> Flow[RegistryFold]:
     """Folds the whole feed of a partition, including its trimmed part.
 
+    If it is `lenient`, entries that are no pointers are left out, and `RegistryFold.foreign` has their errors.
     Round trips: one per 1000 pointers, and three more. Memory: the partition's threads and their runs.
 
     Raises:
@@ -73,6 +76,7 @@ def fold_feed(keys: PartitionKeys) -> Flow[RegistryFold]:
     """
     for _ in range(ATTEMPTS):
         fold = yield from _fold_trimmed(keys)
+        fold.foreign = [] if lenient else None
         yield from catch_up(keys, fold)
         trimmed = yield Command("HGET", keys.trimmed, [b"id"])
         if (trimmed or b"") == fold.trimmed:
@@ -83,7 +87,7 @@ def fold_feed(keys: PartitionKeys) -> Flow[RegistryFold]:
 def catch_up(keys: PartitionKeys, fold: RegistryFold, until: bytes | None = None) -> Flow[None]:
     """Folds the pointers that follow, up to an entry id.
 
-    One round trip per 1000 pointers or 4 MiB. Raises `CorruptEntry`.
+    One round trip per 1000 pointers or 4 MiB. Raises `CorruptEntry`, unless the fold keeps such errors.
     """
     more = 1
     while more:
@@ -91,10 +95,13 @@ def catch_up(keys: PartitionKeys, fold: RegistryFold, until: bytes | None = None
         for entry_id, flat in entries:
             if until is not None and entry_order(entry_id) > entry_order(until):
                 return
+            fold.last = entry_id
             try:
                 fold.add(entry_id, paired(flat))
             except (KeyError, ValueError) as error:
-                raise foreign_pointer(keys, entry_id) from error
+                if fold.foreign is None:
+                    raise foreign_pointer(keys, entry_id) from error
+                fold.foreign.append(foreign_pointer(keys, entry_id))
 
 
 def _fold_trimmed(keys: PartitionKeys) -> Flow[RegistryFold]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
-from eventlog.errors import ThreadNotFound
+from eventlog.errors import CorruptEntry, ThreadNotFound
 from eventlog.flow import Flow
 from eventlog.keys import Keyspace, ThreadKeys
 from eventlog.printable import word
@@ -32,7 +32,7 @@ def check(options: Options, thread: ThreadNames = None, *, every: AllThreads = F
     """Compares indexes, heads and the registry with the logs.
 
     It only reads, and agents may go on meanwhile. With --all it checks the registry, too. Exit code 1 if something
-    differs; agentlog rebuild repairs it, unless a log is damaged.
+    differs; agentlog rebuild repairs it, unless a log is damaged, or a feed has a foreign entry.
 
     With a key, what agentlog verify finds is a difference, too.
     """
@@ -60,14 +60,12 @@ def check(options: Options, thread: ThreadNames = None, *, every: AllThreads = F
 def _checked(keyspace: Keyspace, keys: ThreadKeys) -> Flow[Checked]:
     """A thread's check, with the findings of its signatures; `keyspace` has the signer."""
     checked = yield from check_thread(keys)
-    found = yield from verify_thread(keyspace.thread(keys.thread))
-    return replace(
-        checked,
-        differences=(
-            *checked.differences,
-            *(Difference("log", f"{one.kind}: {one.message}") for one in found.findings),
-        ),
-    )
+    try:
+        findings = (yield from verify_thread(keyspace.thread(keys.thread))).findings
+        found = [Difference("log", f"{one.kind}: {one.message}") for one in findings]
+    except CorruptEntry as error:  # the feed has a pointer to the thread that cannot be read
+        found = [Difference("feed", str(error))]
+    return replace(checked, differences=(*checked.differences, *found))
 
 
 def of_each_thread(

@@ -56,7 +56,8 @@ def show(
     """Shows a state of a thread.
 
     It shows values, pending writes, metadata and stamps: of the latest checkpoint, of the named one, or of the latest
-    one as of a moment. Exit code 1 if there is none, 3 if the log was altered up to there. It writes nothing.
+    one as of a moment. Exit code 1 if there is none, 3 if the log was altered up to there, with the checkpoint's pending
+    writes. It writes nothing.
 
     With a key it refuses a state if anything up to there is not signed as it should be: exit code 1.
     """
@@ -73,14 +74,15 @@ def show(
         latest = checkpoint is None and when is None
         if checkpoint is not None and not stored.checkpoint_id.startswith(checkpoint):
             when = typed_moment(options, checkpoint, "CHECKPOINT", thread)  # its pending writes may be later than it
-        log.require_signed(None if latest else stored.entry_id)
+        end = None if latest else when or log.end_of_writes(stored)
+        log.require_signed(end)
         shown = _Shown(log, stored, values=not no_values)
         if options.json:
             output.json_line(shown.object())
         else:
             for line in shown.lines(local=options.local, full=full):
                 output.line(line)
-        return 0 if log.is_whole(None if latest else when or stored.entry_id) else 3
+        return 0 if log.is_whole(end) else 3
 
 
 def _stored(log: ThreadLog, namespace: str, checkpoint: str | None, when: Moment | None) -> StoredCheckpoint | None:

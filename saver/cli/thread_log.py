@@ -7,14 +7,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from eventlog.errors import CorruptEntry, SignatureInvalid
+from eventlog.errors import CorruptEntry, EventLogError, SignatureInvalid
+from eventlog.events import CheckpointSaved, WritesSaved, decode_entry, entry_ms
 from eventlog.flow import Flow
 from eventlog.keys import ThreadKeys, text
 from eventlog.signing import Signer
 from eventlog.transport.drivers import Runner
 from projections.integrity.findings import Finding
 from projections.integrity.verify import verify_thread
-from projections.log.pages import entry_order
+from projections.log.pages import READ_ENTRIES, entry_order, pages_of
 from projections.time_travel.moment import Moment, moment_of
 from projections.time_travel.past import Past, Unavailable
 from projections.time_travel.replay import state_as_of
@@ -32,6 +33,7 @@ __all__ = ["RIGHT", "ThreadLog", "opened"]
 T = TypeVar("T")
 RIGHT = "right"
 """The mark of an event whose signature is right."""
+PAGE, PAGE_BYTES = 500, 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,10 @@ class ThreadLog:
         return past
 
     def readable_past(self, *, report: bool = True) -> Past:
-        """The thread as it is now, or before the damage of its log, which is reported."""
+        """The thread as it is now, or before the damage of its log, which is reported.
+
+        With a key it may end before an event that is refused. `require_signed` reports that if the event counts.
+        """
         past = Past(self.keys)
         self.run(past.begin())
         try:
@@ -72,10 +77,17 @@ class ThreadLog:
         except (CorruptEntry, SignatureInvalid) as error:
             if not past.whole_to:
                 raise
-            if report:
+            if report and isinstance(error, CorruptEntry):
                 complain(str(error), self._options.url)
             return self.past(moment_of(past.whole_to))
         return past
+
+    def end_of_writes(self, stored: StoredCheckpoint) -> Moment | None:
+        """The moment up to which a checkpoint may have pending writes; None if that is the end of the log.
+
+        Tasks write to a checkpoint before the next one of its namespace is saved. Later writes count if they name it.
+        """
+        return self.run(_end_of_writes(self.keys, stored))
 
     def is_whole(self, upto: bytes | Moment | None) -> bool:
         """Whether the log is unaltered up to an entry or a moment (None: all of it); reports findings.
@@ -103,9 +115,13 @@ class ThreadLog:
         return {} if self.keys.signer is None else {"signature": RIGHT}
 
     def _findings(self, upto: Moment | None) -> list[Finding]:
-        found = self.run(verify_thread(self.keys)).findings
+        found = list(self.run(verify_thread(self.keys)).findings)
+        if self.keys.signer is not None or upto is not None:
+            found = [
+                one for one in found if one.kind != "pointer"
+            ]  # the feed is wrong, not these signed or earlier events
         if upto is None:
-            return list(found)
+            return found
         return [one for one in found if one.kind != "truncated" and _covers(upto, one)]  # an end is after it
 
     def as_of(self, namespace: str, when: Moment) -> StoredCheckpoint | None:
@@ -147,13 +163,32 @@ class ThreadLog:
         return state
 
 
+def _end_of_writes(keys: ThreadKeys, stored: StoredCheckpoint) -> Flow[Moment | None]:
+    thread, ms, is_latest = keys.thread.decode(), entry_ms(stored.entry_id), True
+    named = stored.namespace, stored.checkpoint_id
+    pages = pages_of(keys, READ_ENTRIES, stored.entry_id, PAGE, PAGE_BYTES)
+    while pages.more:
+        entries, *_ = yield from pages.next()
+        for entry_id, flat in entries:
+            try:
+                event = decode_entry(thread, entry_id, flat).event
+            except EventLogError:  # it names no checkpoint; verifying finds it
+                continue
+            if isinstance(event, WritesSaved) and (event.namespace, event.checkpoint_id) == named:
+                ms = entry_ms(entry_id)
+            elif is_latest and isinstance(event, CheckpointSaved) and event.namespace == stored.namespace:
+                ms, is_latest = entry_ms(entry_id) - 1, False
+    return None if is_latest else Moment(ms)
+
+
 def _up_to(end: bytes | Moment | None) -> Moment | None:
     return moment_of(end.decode()) if isinstance(end, bytes) else end
 
 
 def _covers(moment: Moment, finding: Finding) -> bool:
     """Whether a finding is of an entry up to a moment; one of an entry with an odd id or number is."""
-    ms, number = entry_order(finding.entry_id.encode())[0], finding.sequence
+    is_before = finding.kind == "missing"  # it names the entry after those that are missing
+    ms, number = entry_order(finding.entry_id.encode())[0] - is_before, finding.sequence - is_before
     return number <= moment.sequence if moment.sequence is not None else ms <= (moment.ms or 0)
 
 

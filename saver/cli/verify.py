@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from eventlog.errors import CallerError, OverLimit
+from eventlog.errors import CallerError, CorruptEntry, OverLimit
 from eventlog.flow import Flow
 from eventlog.keys import Keyspace, text
 from eventlog.printable import as_argument, word
@@ -62,6 +62,8 @@ def verify(
     It checks the number of each entry, its digest, which covers the one before, and, with a key, its signature. An
     altered, missing, reordered, inserted or cut-off entry is reported with its id. Keep the digest that it prints:
     with --digest it proves later that nothing up to there has changed. Exit code 1 if there is a finding.
+
+    With --all, foreign entries of a feed are named, and the threads are verified all the same: exit code 1.
     """
     names = chosen(thread, every=every)
     expected = _expected(digest)
@@ -74,21 +76,34 @@ def verify(
         for one in _verified(
             runner, Keyspace(options.prefix, found.partitions, signer, options.limits), names, expected
         ):
-            sound = sound and one.sound
-            _show(options, one, lines)
+            if isinstance(one, Verified):
+                sound = sound and one.sound
+                _show(options, one, lines)
+            else:
+                sound = False
+                output.complain(str(one), options.url)
     return 0 if sound else 1
 
 
 def _verified(
     runner: Runner, keyspace: Keyspace, names: list[str] | None, expected: dict[int, str]
-) -> Iterator[Verified]:
-    """The named threads, verified; or all that the feed or the registry knows (None)."""
+) -> Iterator[Verified | CorruptEntry]:
+    """The named threads, verified; or all that the feed or the registry knows (None).
+
+    Of all threads, entries of the feed that cannot be read come too.
+    """
     for one in names or ():
         text("thread", one)
-    known = runner.run(announced(keyspace, names), "the feed")
+    foreign_entries: list[CorruptEntry] | None = [] if names is None else None
+    known = runner.run(announced(keyspace, names, foreign_entries), "the feed")
+    yield from foreign_entries or ()
     if names is None:
         present = {thread for thread, last in known.items() if not last.ended}
-        threads = sorted(present.union(runner.run(_registered(keyspace), "threads")))
+        try:
+            present.update(runner.run(_registered(keyspace), "threads"))
+        except CorruptEntry as error:  # a view is missing, and the feed that it is folded from has a foreign entry
+            yield error
+        threads = sorted(present)
         threads.sort(key=lambda one: is_long(one.encode(), keyspace.limits))  # such a thread ends the command
     else:
         threads = names
@@ -98,6 +113,10 @@ def _verified(
             yield runner.run(verify_thread(keys, expected=expected, known=known.get(one)), f"thread {one!r}")
         except OverLimit:
             raise
+        except CorruptEntry as error:
+            if names is not None:
+                raise
+            yield error
         except CallerError:
             if names is not None:
                 raise  # a thread that was not named may have ended meanwhile

@@ -245,6 +245,57 @@ def test_what_is_no_pointer_is_named(on: Open, audit: Audit, wrong: dict[str, An
     assert saver.verify("t").sound
 
 
+FORGED = [
+    ("greater number, last", 2, "99", False),
+    ("lower number, last", 2, "1", False),
+    ("greater number, then more", 2, "99", True),
+    ("greater number of the last entry", -1, "99", False),
+    ("number 0", 1, "0", False),
+    ("less than 0", 1, "-5", False),
+]
+
+
+@pytest.mark.parametrize(("entry", "number", "more"), [one[1:] for one in FORGED], ids=[one[0] for one in FORGED])
+def test_a_forged_pointer_is_no_cut_end(on: Open, audit: Audit, entry: int, number: str, more: bool) -> None:
+    """A pointer with a false number is a finding of its own, with the command that removes it."""
+    saver = on()
+    fill(saver)
+    feed = audit.keyspace.partition(0).feed
+    _, true = audit.client.xrange(feed)[entry]
+    added = audit.client.xadd(feed, {**true, b"seq": number}).decode()
+    if more:
+        saver.put(*put_of("t", 90, None))
+    (finding,) = saver.verify("t").findings
+    assert (finding.kind, finding.entry_id) == ("pointer", true[b"id"].decode())
+    assert f"the feed's pointer {added} does not agree with the log" in finding.message
+    assert f"XDEL {feed.decode()} {added}" in finding.message
+    audit.client.xdel(feed, added)
+    assert saver.verify("t").sound
+
+
+def test_a_forged_pointer_hides_no_cut_end(on: Open, audit: Audit) -> None:
+    """The end that is missing is still found."""
+    saver = on()
+    fill(saver)
+    feed = audit.keyspace.partition(0).feed
+    _, true = audit.client.xrange(feed)[2]
+    audit.client.xadd(feed, {**true, b"seq": "99"})
+    log = audit.keyspace.thread(b"t").log
+    audit.client.xdel(log, audit.client.xrevrange(log, count=1)[0][0])
+    assert set(kinds(saver.verify("t"))) == {"pointer", "truncated"}
+
+
+def test_a_forged_tombstone(on: Open, audit: Audit) -> None:
+    """A tombstone with another digest than the log has does not make the log one that was deleted."""
+    saver = on()
+    fill(saver)
+    feed = audit.keyspace.partition(0).feed
+    fields = {"thread": "t", "id": "", "seq": "3", "kind": "deleted", "run": "", "digest": "0" * 40}
+    audit.client.xadd(feed, fields)
+    (finding,) = saver.verify("t").findings
+    assert (finding.kind, "does not agree with the log" in finding.message) == ("pointer", True)
+
+
 @pytest.mark.parametrize("wrong", [{"foo": "bar"}, {"thread": "other", "foo": "x"}, {"thread": "other", "seq": "x"}])
 def test_what_is_no_pointer_concerns_no_thread(on: Open, audit: Audit, wrong: dict[str, Any]) -> None:
     """A thread is verified all the same."""
@@ -461,8 +512,8 @@ TABLE: list[tuple[str, Tamper, set[str], set[str], bool]] = [
     ("a removal of what is there", with_a_removal_of_what_is_there, {"inserted"}, {"inserted", "unsigned"}, True),
     ("all chained again", lambda t, e: chained(replaced(bent)(t, e)), {"altered"}, {"altered", "forged", "rolled back"}, False),
     ("all chained again, index mended", lambda t, e: chained(replaced(bent)(t, e)), set(), {"forged", "rolled back"}, True),
-    ("one less, all chained again", lambda _, e: chained([*e[:4], *e[5:]]), {"truncated"}, {"truncated", "rolled back"}, True),
-    ("other ids, chained again", with_other_ids, {"altered"}, {"altered", "rolled back"}, True),
+    ("one less, all chained again", lambda _, e: chained([*e[:4], *e[5:]]), {"pointer"}, {"truncated", "rolled back"}, True),
+    ("other ids, chained again", with_other_ids, {"pointer"}, {"altered", "rolled back"}, True),
 ]  # fmt: skip
 
 

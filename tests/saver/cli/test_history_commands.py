@@ -467,6 +467,15 @@ def test_an_end_that_was_cut_off_is_told(agentlog: Agentlog) -> None:
     assert agentlog("show", "42", "--at", "@5").code == 0
 
 
+def test_missing_writes_of_a_named_checkpoint_are_told(agentlog: Agentlog) -> None:
+    """A checkpoint whose pending writes were taken out is shown with exit code 3."""
+    ids = history(agentlog)
+    with Audit(agentlog.url, agentlog.prefix) as audit:
+        log = audit.keyspace.thread(b"42").log
+        audit.client.xdel(log, audit.client.xrange(log)[3][0])
+    assert [agentlog("show", "42", one).code for one in ids[:2]] == [0, 3]
+
+
 def test_altered_entries_are_told(agentlog: Agentlog) -> None:
     """Every command reports an altered entry that it needs, and shows those before it."""
     ids = history(agentlog)
@@ -486,5 +495,8 @@ def test_altered_entries_are_told(agentlog: Agentlog) -> None:
     assert agentlog("show", "42", "--at", "3").code == 0
     assert agentlog("show", "42", "--at", "4").code == 3  # a pending write
     assert agentlog("show", "42", "@4").code == 3
+    done = agentlog("show", "42", ids[1])
+    assert (done.code, "pending writes" in done.out, "was altered" in done.err) == (3, True, True)
+    assert agentlog("show", "42", ids[0]).code == 0
     assert agentlog("diff", "42", ids[0], ids[1]).code == 0
     assert agentlog("diff", "42", ids[0], ids[2]).code == 3

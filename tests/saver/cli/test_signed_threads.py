@@ -133,7 +133,34 @@ def test_states_before_what_is_not_signed_are_shown(agentlog: Agentlog, key: tup
     ):
         done = agentlog(*words, "--json", *with_key)
         assert (done.code, {one["signature"] for one in done.objects}) == (0, {"right"}), done.err
+    done = agentlog("show", "t", checkpoint_id(2), *with_key)
+    assert (done.code, done.err) == (0, "")
+    done = agentlog("diff", "t", "@1", "@3", *with_key)
+    assert (done.code, "refused" in done.err, "signature" in done.err) == (0, False, False)
+
+
+@pytest.mark.parametrize("change", [change for _, change in ALTERED.values()], ids=ALTERED)
+def test_pending_writes_of_a_named_checkpoint_are_judged(
+    agentlog: Agentlog, key: tuple[SigningKey, list[str]], change: Callable[[list[Entry]], list[Entry]]
+) -> None:
+    """A checkpoint is refused if a write to it is not signed as it should be."""
+    signing, with_key = key
+    fill(agentlog, signing, "t")
+    tamper(agentlog, "t", change)
+    done = agentlog("show", "t", checkpoint_id(3), *with_key)
+    assert (done.code, done.out) == (1, "")
+
+
+def test_late_writes_to_a_named_checkpoint_are_judged(agentlog: Agentlog, key: tuple[SigningKey, list[str]]) -> None:
+    """Writes after the next checkpoint count for the one that they name, and for no other."""
+    signing, with_key = key
+    fill(agentlog, signing, "t")
+    with RedisStreamSaver.from_conn_string(agentlog.url, prefix=agentlog.prefix, signing_key=signing) as saver:
+        saver.put_writes(config("t", 1), [("n", "late")], "task 9")
+    tamper(agentlog, "t", lambda entries: [*entries[:-1], bent(entries[-1])])
+    assert agentlog("show", "t", checkpoint_id(1), *with_key).code == 1
     assert agentlog("show", "t", checkpoint_id(2), *with_key).code == 0
+    assert agentlog("show", "t", "--at", "2", *with_key).code == 0
 
 
 @pytest.mark.parametrize(("kind", "change"), ALTERED.values(), ids=ALTERED)

@@ -55,6 +55,16 @@ def test_what_was_altered(agentlog: Agentlog) -> None:
     assert "1 finding" in done.out
 
 
+def test_rebuilding_reads_no_digests(agentlog: Agentlog) -> None:
+    """Views are rebuilt from an altered event, as CLI.md says, and verify finds it before and after."""
+    put(agentlog.url, agentlog.prefix, "1", count=2)
+    tamper(agentlog, "1")
+    assert agentlog("verify", "1").code == 1
+    done = agentlog("rebuild", "--all")
+    assert (done.code, done.lines) == (0, ["1 thread rebuilt."])
+    assert "altered:" in agentlog("verify", "--all").out
+
+
 def test_digests_that_were_kept(agentlog: Agentlog) -> None:
     """Prove that nothing changed, or that something did."""
     put(agentlog.url, agentlog.prefix, "1")
