@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -244,13 +246,18 @@ def test_a_pool_that_must_see_its_connections_is_left_alone(any_server: Server) 
     connections.close()
 
 
-def test_timeouts_are_errors(any_server: Server) -> None:
+def test_timeouts_are_errors(private_server: Callable[..., RunningServer]) -> None:
     """A server that does not answer in time is an error, and the late reply goes to nobody."""
-    connections = Connections.from_url(any_server.url, socket_timeout=0.001, retry=Retry(NoBackoff(), 0))
+    server = private_server()
+    connections = Connections.from_url(server.url, socket_timeout=0.2, retry=Retry(NoBackoff(), 0))
     runner = Runner(connections)
+    assert echo(runner) == b"x"
+    os.kill(server.pid, signal.SIGSTOP)
     with pytest.raises(ServerUnavailable) as raised:
-        echo(runner, script=SLOW)
+        echo(runner, b"late")
     assert isinstance(raised.value.__cause__, rx.TimeoutError)
+    os.kill(server.pid, signal.SIGCONT)
+    assert echo(runner, b"y") == b"y"
     connections.close()
 
 
