@@ -139,8 +139,9 @@ class Budget:
         limits = self._limits
         self._stored += stored
         self._expanded += expanded
-        if expanded > MOST_PIECES * limits.value_bytes + SPARE:
-            refuse("pieces of a value", expanded, limits.value_bytes, "value_bytes", -(-expanded // MOST_PIECES))
+        most = MOST_PIECES * limits.value_bytes + SPARE
+        if expanded > most:
+            refuse("pieces of a value", expanded, most, "value_bytes", -(-expanded // MOST_PIECES))
         most = SPARE + limits.expansion * self._stored
         if self._expanded > most:
             of = f"values in {self._stored:,} bytes"

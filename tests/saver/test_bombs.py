@@ -394,6 +394,15 @@ def test_an_export_that_shrinks_much(
         assert (tmp_path / "a").stat().st_size < MIB
 
 
+def refused_by_reads(server: Server, prefix: str, made: list[tuple[bytes, list[bytes]]]) -> None:
+    """Plant a log, whose last checkpoint is made from too many entries."""
+    with server.client() as client, RedisStreamSaver.from_conn_string(server.url, prefix=prefix) as saver:
+        Tampering(client, keys_of(prefix, "t")).write(chained(made), mend=False)
+        for read in (lambda: saver.get_tuple(config("t")), lambda: list(saver.list(config("t"), limit=1))):
+            with pytest.raises(CorruptEntry, match="more entries than this package builds on"):
+                read()
+
+
 def test_no_script_follows_versions_back_too_far(any_server: Server, prefix: str) -> None:
     """A script copies all versions for each change. So it refuses more changes than a writer makes, before it copies any."""
     channels = [f"c{number}" for number in range(40)]
@@ -407,12 +416,7 @@ def test_no_script_follows_versions_back_too_far(any_server: Server, prefix: str
         check = checksum_of_versions(Versions(versions, None)) or bytes(8)
         event = CheckpointSaved("", f"{number:04}", None, changed, body, base=base, check=check)
         made.append((b"%d-0" % (number + 1), [b"n", b"0", b"d", b"", *encode_event(event)]))
-    with any_server.client() as client, RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix) as saver:
-        keys = keys_of(prefix, "t")
-        Tampering(client, keys).write(chained(made), mend=False)
-        for read in (lambda: saver.get_tuple(config("t")), lambda: list(saver.list(config("t"), limit=1))):
-            with pytest.raises(CorruptEntry, match="more entries than this package builds on"):
-                read()
+    refused_by_reads(any_server, prefix, made)
 
 
 def test_no_script_follows_a_value_back_too_far(any_server: Server, prefix: str) -> None:
@@ -426,9 +430,4 @@ def test_no_script_follows_a_value_back_too_far(any_server: Server, prefix: str)
             "", f"{number:04}", None, {"c": f"i{number}"}, body, values={("c", f"i{number}"): piece}
         )
         made.append((b"%d-0" % (number + 1), [b"n", b"0", b"d", b"", *encode_event(event)]))
-    with any_server.client() as client, RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix) as saver:
-        keys = keys_of(prefix, "t")
-        Tampering(client, keys).write(chained(made), mend=False)
-        for read in (lambda: saver.get_tuple(config("t")), lambda: list(saver.list(config("t"), limit=1))):
-            with pytest.raises(CorruptEntry, match="more entries than this package builds on"):
-                read()
+    refused_by_reads(any_server, prefix, made)
