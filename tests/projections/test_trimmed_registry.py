@@ -69,9 +69,9 @@ class TrimmedBench(Bench):
         return self.registry()
 
     def close(self) -> None:
-        super().close()
         for keys in self.partitions:
             self.client.delete(*(getattr(keys, name) for name in keys.__slots__))
+        super().close()
 
 
 def some_views(dice: random.Random) -> Sequence[int]:

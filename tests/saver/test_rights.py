@@ -371,7 +371,9 @@ def test_scripts_of_others_stay_as_they_are(
         with user_on(server, "auditor", prefix) as url, redis.Redis.from_url(url) as client, server.client() as owner:
             connection = owner.connection_pool.make_connection()
             before = send(connection, "EVAL", PROBE, 0)
-            send(client.connection_pool.make_connection(), "EVAL", change, 0)
+            of_auditor = client.connection_pool.make_connection()
+            send(of_auditor, "EVAL", change, 0)
+            of_auditor.disconnect()
             if str(send(connection, "EVAL", PROBE, 0)) != str(before):
                 changed.append(change)
             connection.disconnect()
