@@ -73,13 +73,17 @@ def migrated(
     progress: Callable[[Progress], None],
     *,
     verify_only: bool,
+    keys: dict[str, Any],
 ) -> Migrated:
-    """The result of copying threads from another saver and comparing both sides."""
+    """The result of copying threads from another saver and comparing both sides.
+
+    `keys` are the settings with which the target signs.
+    """
     from saver.cli.values import carrying_serializer
     from saver.migration.migrate import compare, migrate
     from saver.migration.opening import open_source
 
     serde = carrying_serializer()
-    with open_source(source, serde, options.limits) as saver, open_saver(options, serde=serde) as target:
+    with open_source(source, serde, options.limits) as saver, open_saver(options, serde=serde, **keys) as target:
         work = compare if verify_only else migrate
         return work(saver, target, threads=threads, progress=progress)
