@@ -10,7 +10,7 @@ from eventlog.errors import EventLogError
 from eventlog.printable import word
 from saver.cli import output, with_langgraph
 from saver.cli.app import Options, command, url_in
-from saver.cli.arguments import ThreadOptions
+from saver.cli.arguments import AcceptPlaintext, ThreadOptions
 from saver.cli.display import counted, showing_progress
 from saver.cli.key_files import KeyFiles, saver_keys
 from saver.cli.output import BadInput
@@ -48,6 +48,7 @@ def migrate(
     ] = None,
     thread: ThreadOptions = None,
     verify_only: Annotated[bool, typer.Option("--verify-only", help="Compare, and copy nothing.")] = False,
+    accept_plaintext: AcceptPlaintext = False,
     key_file: KeyFiles = None,
 ) -> int:
     """Copies threads from another saver, and compares both sides.
@@ -68,7 +69,15 @@ def migrate(
             def progress(step: Progress) -> None:
                 show(_doing(step), step.threads, step.of)
 
-            done = with_langgraph.migrated(options, source, thread, progress, verify_only=verify_only, keys=keys)
+            done = with_langgraph.migrated(
+                options,
+                source,
+                thread,
+                progress,
+                verify_only=verify_only,
+                accept_plaintext=accept_plaintext,
+                keys=keys,
+            )
     except (EventLogError, BadInput):
         raise
     except Exception as error:  # of the other saver's package

@@ -198,12 +198,16 @@ def _first(findings: Sequence[Finding]) -> str:
 
 
 @contextmanager
-def opened(options: Options, thread: str, signer: Signer | None = None) -> Iterator[ThreadLog]:
+def opened(
+    options: Options, thread: str, signer: Signer | None = None, *, accept_plaintext: bool
+) -> Iterator[ThreadLog]:
     """The log of a thread, whose signatures are checked if there is a signer.
+
+    With a key to decrypt, values that are not encrypted are refused, or accepted with `accept_plaintext`.
 
     Raises `ThreadNotFound` for an empty prefix.
     """
     text("THREAD", thread)
     with options.open_prefix() as (runner, keyspace):
         keys = signed(keyspace, signer).thread(thread.encode())
-        yield ThreadLog(thread, keys, values_of(thread), runner, options)
+        yield ThreadLog(thread, keys, values_of(thread, accept_plaintext=accept_plaintext), runner, options)
