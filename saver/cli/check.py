@@ -12,6 +12,7 @@ from eventlog.flow import Flow
 from eventlog.keys import Keyspace, ThreadKeys
 from eventlog.printable import word
 from eventlog.transport.drivers import Runner
+from projections.integrity.findings import folded
 from projections.integrity.verify import verify_thread
 from projections.maintenance.check import Checked, Difference, check_thread
 from projections.maintenance.check_registry import check_registry
@@ -62,7 +63,7 @@ def _checked(keyspace: Keyspace, keys: ThreadKeys) -> Flow[Checked]:
     checked = yield from check_thread(keys)
     try:
         findings = (yield from verify_thread(keyspace.thread(keys.thread))).findings
-        found = [Difference("log", f"{one.kind}: {one.message}") for one in findings]
+        found = [Difference("log", f"{one.kind}: {one.message}") for one in folded(findings)]
     except CorruptEntry as error:  # the feed has a pointer to the thread that cannot be read
         found = [Difference("feed", str(error))]
     return replace(checked, differences=(*checked.differences, *found))
