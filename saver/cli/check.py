@@ -78,12 +78,12 @@ def of_each_thread(
 ) -> Iterator[T]:
     """The results of a flow for the named threads, or for all (None).
 
-    Of all threads the last active comes first. Raises `ThreadNotFound` for a named thread that does not exist.
+    Of all threads the last active comes first. Foreign entries of a feed are left out. Raises `ThreadNotFound` for a named thread that does not exist.
     """
     if threads is not None:
         names = threads
     else:
-        flow = list_threads(keyspace, ask_memory=False, lost_too=True)
+        flow = list_threads(keyspace, ask_memory=False, lost_too=True, lenient=True)
         names = [info.thread_id for info in runner.iterate(flow, "threads")]
     done = 0
     for name in names:
