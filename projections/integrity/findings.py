@@ -69,6 +69,11 @@ class Verified:
         """Whether there are no findings."""
         return not self.findings
 
+    @property
+    def of_log(self) -> tuple[Finding, ...]:
+        """The findings without those about pointers of the feed, which are not signed: signed events count more."""
+        return tuple(one for one in self.findings if one.kind != "pointer")
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         plain = asdict(self)

@@ -57,7 +57,8 @@ NoValues = Annotated[bool, typer.Option("--no-values", help="Deserialize nothing
 AcceptPlaintext = Annotated[
     bool,
     typer.Option(
-        "--accept-plaintext", help="With LANGGRAPH_AES_KEY: read values that are not encrypted, such as older ones, too."
+        "--accept-plaintext",
+        help="With LANGGRAPH_AES_KEY: read values that are not encrypted, such as older ones, too.",
     ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]

@@ -78,7 +78,8 @@ def of_each_thread(
 ) -> Iterator[T]:
     """The results of a flow for the named threads, or for all (None).
 
-    Of all threads the last active comes first. Foreign entries of a feed are left out. Raises `ThreadNotFound` for a named thread that does not exist.
+    Of all threads the last active comes first. Foreign entries of a feed are left out.
+    Raises `ThreadNotFound` for a named thread that does not exist.
     """
     if threads is not None:
         names = threads

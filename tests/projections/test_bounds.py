@@ -395,7 +395,7 @@ def test_versions_of_many_entries(saver: RedisStreamSaver, any_server: Server, m
 def test_values_of_many_entries_in_the_past(saver: RedisStreamSaver, monkeypatch: pytest.MonkeyPatch) -> None:
     """A past state whose value changes those of too many entries is refused by that name, not as deleted or damaged."""
     source = parts.READ_PARTS.source.replace(b"LONGEST = 4000", b"LONGEST = 3")
-    bounded = Script("read_parts", source, sha1(source).hexdigest())  # noqa: S324 - as Redis names scripts
+    bounded = Script("read_parts", source, sha1(source).hexdigest())
     monkeypatch.setattr(parts, "READ_PARTS", bounded)
     before = step({"n": list(WORDS)})
     saver.put(config("t"), *before)

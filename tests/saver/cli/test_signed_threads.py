@@ -411,12 +411,8 @@ def test_migrate_signs_the_copies(agentlog: Agentlog, tmp_path: Path, monkeypatc
     put(agentlog.url, agentlog.prefix, "s", "t", count=2)
     private = Ed25519PrivateKey.generate()
     secret, public = tmp_path / "private.pem", tmp_path / "public.pem"
-    secret.write_bytes(
-        private.private_bytes(forms.Encoding.PEM, forms.PrivateFormat.PKCS8, forms.NoEncryption())
-    )
-    public.write_bytes(
-        private.public_key().public_bytes(forms.Encoding.PEM, forms.PublicFormat.SubjectPublicKeyInfo)
-    )
+    secret.write_bytes(private.private_bytes(forms.Encoding.PEM, forms.PrivateFormat.PKCS8, forms.NoEncryption()))
+    public.write_bytes(private.public_key().public_bytes(forms.Encoding.PEM, forms.PublicFormat.SubjectPublicKeyInfo))
     elsewhere = Agentlog(agentlog.url, f"{agentlog.prefix}-elsewhere", agentlog._capsys)
     source = ["--from", f"{agentlog.url}?prefix={agentlog.prefix}"]
     done = elsewhere("migrate", *source, "--key-file", str(public))
