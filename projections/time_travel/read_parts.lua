@@ -7,7 +7,8 @@
 -- Reply: {numbers of the values' pieces, checkpoints, writes, pieces, versions}, the last two as checkpoint_view.lua describes
 --   them. A number is 0 where the log lacks a part of the value. A checkpoint is {envelope, number of its versions, parent,
 --   checksum of its versions}, parent and checksum '' for none; writes are {entry id, task, task path, field name, value, ...}.
---   A checkpoint or writes that the log lacks are {}. Instead {'deep', entry id} as checkpoint_view.lua describes it.
+--   A checkpoint or writes that the log lacks are {}.
+--   The whole reply is {'deep', entry id}, as checkpoint_view.lua describes it, if a checkpoint or a value is so.
 -- Guarantees: writes nothing.
 
 local read, at = reader(), 3

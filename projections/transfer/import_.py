@@ -259,9 +259,7 @@ def _check_signed(path: Name, copies: dict[str, list[Entry]], limits: Limits, si
             else:
                 verification.finish_alone(digests)
             if verification is not None and (found := verification.findings):
-                raise SignatureInvalid(
-                    f"File {str(path)!r}, thread {thread!r}: {next(iter(found)).message}. {_NOT_IMPORTED}"
-                )
+                raise SignatureInvalid(f"File {str(path)!r}, thread {thread!r}: {found[0].message}. {_NOT_IMPORTED}")
 
 
 def _present(keyspace: Keyspace, path: Name, wanted: dict[str, Whole]) -> Flow[set[str]]:
