@@ -323,7 +323,7 @@ def _encrypts(serde: SerializerProtocol) -> bool:
 def _not_encrypted(subject: str, what: str) -> ValueNotEncrypted:
     return ValueNotEncrypted(
         f"{subject}: {what!r} is not encrypted, but the serializer encrypts. It was not deserialized. If it was written before "
-        "encryption was switched on, open the saver with accept_plaintext=True (agentlog: without LANGGRAPH_AES_KEY); "
+        "encryption was switched on, open the saver with accept_plaintext=True (agentlog: --accept-plaintext); "
         "otherwise restore the log from an export or a backup."
     )
 

@@ -285,7 +285,8 @@ def _with_options(function: Callable[..., Any]) -> Callable[..., None]:
             message = f"There is no group {given['group']!r} under prefix {options.prefix!r}; see agentlog groups."
             code = output.fail(type(error)(message), options.url)
         except (CorruptEntry, SignatureInvalid) as error:
-            concerns_a_log = given.get("thread") or given.get("names")  # rather than the feed
+            # rather than the feed, or the file of an import
+            concerns_a_log = (given.get("thread") or given.get("names")) and "ttl" not in given
             code = output.fail(type(error)(f"{error} {_NEXT}") if concerns_a_log else error, options.url)
             if isinstance(error, SignatureInvalid):
                 code = 1  # as findings of agentlog verify

@@ -51,7 +51,7 @@ REFUSED = "agentlog does not read this format; if you trust the log, read it wit
 """Why a value was not read. LangGraph's `json` and `pickle` run constructors that a value names."""
 ENCRYPTED = f"encrypted; set {AES_KEY} to read it"
 OTHER_KEY = f"encrypted with another key than {AES_KEY}"
-IN_CLEAR = f"not encrypted; unset {AES_KEY} to read it"
+IN_CLEAR = "not encrypted; pass --accept-plaintext to read it"
 
 
 def careful_serializer() -> SerializerProtocol:
@@ -198,8 +198,8 @@ def _unreadable(type_: str, data: bytes, error: ValueUnreadable) -> Unreadable:
 class Values:
     """Deserializes the values of a thread to show them."""
 
-    def __init__(self, thread_id: str) -> None:
-        self._translator = Translator(careful_serializer())
+    def __init__(self, thread_id: str, *, accept_plaintext: bool = False) -> None:
+        self._translator = Translator(careful_serializer(), accept_plaintext=accept_plaintext)
         self._thread_id = thread_id
 
     def metadata(self, event: CheckpointSaved) -> Mapping[str, Any]:

@@ -45,13 +45,17 @@ def test_all_threads_are_verified_and_checked(
 
 
 def test_missing_views_beside_a_foreign_entry(agentlog: Agentlog) -> None:
-    """The threads that the feed knows are verified."""
+    """The threads that the feed knows are verified, checked and rebuilt."""
     put(agentlog.url, agentlog.prefix, "1")
     remedy = add(agentlog, {"foo": "bar"})
     with Audit(agentlog.url, agentlog.prefix) as audit:
         audit.client.delete(audit.keyspace.thread(b"1").shared.threads)
     done = agentlog("verify", "--all")
     assert (done.code, remedy in done.err, "unchanged" in done.out) == (1, True, True)
+    done = agentlog("check", "--all")
+    assert (done.code, remedy in done.out, "1 thread checked" in done.out) == (1, True, True)
+    done = agentlog("rebuild", "--all")
+    assert (done.code, remedy in done.err, done.lines) == (1, True, ["1 thread rebuilt."])
 
 
 def test_a_damaged_pointer_beside_findings(agentlog: Agentlog) -> None:

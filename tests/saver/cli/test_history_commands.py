@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -307,7 +308,35 @@ def test_plain_values_with_a_key(agentlog: Agentlog, monkeypatch: pytest.MonkeyP
     done = agentlog(*words.split(), "--full")
     assert done.code == 0, done
     assert "hello" not in done.out
-    assert "not encrypted; unset LANGGRAPH_AES_KEY to read it" in done.out
+    assert "not encrypted; pass --accept-plaintext to read it" in done.out
+    done = agentlog(*words.split(), "--full", "--accept-plaintext")
+    assert done.code == 0, done
+    assert "hello" in done.out
+    assert "not encrypted" not in done.out
+
+
+def test_a_thread_from_before_encryption_goes_on(
+    agentlog: Agentlog, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Plain and encrypted values of one thread are shown, compared, exported and migrated with --accept-plaintext."""
+    history(agentlog)
+    serde = EncryptedSerializer.from_pycryptodome_aes(key=KEY.encode())
+    with RedisStreamSaver.from_conn_string(
+        agentlog.url, prefix=agentlog.prefix, serde=serde, accept_plaintext=True
+    ) as saver:
+        saver.put(config("42"), *step({"count": 77, "messages": ["secret"]}, step=9))
+    monkeypatch.setenv("LANGGRAPH_AES_KEY", KEY)
+    assert "count: 9 -> 77" in agentlog("diff", "42", "@6", "@7", "--accept-plaintext").out
+    file = tmp_path / "lines"
+    assert agentlog("export", "42", str(file), "--jsonl", "--values", "--accept-plaintext").code == 0
+    assert "hello" in file.read_text()
+    assert "secret" in file.read_text()
+    elsewhere = Agentlog(agentlog.url, f"{agentlog.prefix}-elsewhere", agentlog._capsys)
+    source = ["migrate", "--from", f"{agentlog.url}?prefix={agentlog.prefix}"]
+    done = elsewhere(*source)
+    assert (done.code, "--accept-plaintext" in done.err) == (3, True)
+    assert elsewhere(*source, "--accept-plaintext").code == 0
+    assert "not encrypted" not in elsewhere("show", "42").out  # it was encrypted on the way
 
 
 # diff
