@@ -287,7 +287,7 @@ def test_show_of_encrypted_values(agentlog: Agentlog, monkeypatch: pytest.Monkey
     history(agentlog, serde=EncryptedSerializer.from_pycryptodome_aes(key=KEY.encode()))
     shut = agentlog("show", "42", "--json")
     assert shut.code == 0
-    assert shut.objects[0]["values"]["count"]["__unreadable__"] == "msgpack+aes"
+    assert shut.objects[0]["values"]["count"]["__unreadable__"] == "msgpack+bound+aes"
     assert "B: encrypted; set LANGGRAPH_AES_KEY to read it>" in agentlog("show", "42").out
     assert agentlog("log", "42", "--patch").code == 0
     monkeypatch.setenv("LANGGRAPH_AES_KEY", KEY[::-1])
