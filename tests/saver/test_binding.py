@@ -93,3 +93,20 @@ async def test_a_saver_refuses_relabelled_bytes(any_server: Server, prefix: str,
                 await call(saver, "get_tuple", config(thread))
         await call(saver, "put", config("t"), *step({"x": OBJECT}))
         assert values_of(await call(saver, "get_tuple", config("t"))) == {"x": OBJECT}
+
+
+async def test_a_value_can_be_moved(any_server: Server, prefix: str, call: Call) -> None:
+    """Encryption does not bind a value to its place, as SECURITY.md says."""
+    with RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix, serde=langgraphs()) as saver:
+        moved = Relabelling(*bound(langgraphs()).dumps_typed({"of": "another thread"}))
+        with RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix, serde=moved) as writer:
+            writer.put(config("t"), *step({"x": "FORGED"}))
+        assert values_of(await call(saver, "get_tuple", config("t"))) == {"x": {"of": "another thread"}}
+
+
+@pytest.mark.parametrize("chosen", [OBJECT, b"\xc1form:msgpack\0" + OBJECT])
+def test_bytes_that_others_encrypted_can_be_relabelled(chosen: bytes) -> None:
+    """Where the same key encrypted them without a format, as SECURITY.md says: they have no mark to compare."""
+    _, data = langgraphs().dumps_typed(chosen)
+    mark = "msgpack+aes" if chosen is OBJECT else "msgpack+bound+aes"
+    assert bound(langgraphs()).loads_typed((mark, data)) == {"approved": True}
