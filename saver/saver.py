@@ -111,7 +111,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         owns_connections: bool = False,
         server: EmbeddedServer | None = None,
     ) -> Self:
-        self._operations = operations_of(options)
+        self._operations = operations_of(connections, options)
         super().__init__(serde=serializer_of(options))
         self._connections = connections
         self._runner = Runner(connections)

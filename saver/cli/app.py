@@ -94,7 +94,8 @@ class Options:
         """
         with closing(Connections.from_url(self.server())) as connections:
             runner = Runner(connections, "command")
-            keyspace = runner.run(open_keyspace(self.prefix, None, limits=self.limits), f"prefix {self.prefix!r}")
+            opening = open_keyspace(connections, self.prefix, None, limits=self.limits)
+            keyspace = runner.run(opening, f"prefix {self.prefix!r}")
             if keyspace is None:
                 message = f"Nothing was written under prefix {self.prefix!r} yet. Check --url and --prefix."
                 if not may_be_empty:

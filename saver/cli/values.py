@@ -26,6 +26,7 @@ from eventlog.events import CheckpointSaved
 from eventlog.limits import SPARE
 from projections.values.pieces import StoredValue
 from projections.values.stored import StoredCheckpoint
+from saver.binding import FormMismatch
 from saver.cli.output import BadInput, Unknown, Unreadable
 from saver.nesting import Nesting
 from saver.translation import Translator
@@ -51,6 +52,7 @@ REFUSED = "agentlog does not read this format; if you trust the log, read it wit
 """Why a value was not read. LangGraph's `json` and `pickle` run constructors that a value names."""
 ENCRYPTED = f"encrypted; set {AES_KEY} to read it"
 OTHER_KEY = f"encrypted with another key than {AES_KEY}"
+ALTERED = "altered: encrypted in another format"
 IN_CLEAR = "not encrypted; pass --accept-plaintext to read it"
 
 
@@ -188,6 +190,8 @@ def _hint(type_: str, error: ValueUnreadable) -> str:
         return ENCRYPTED
     if isinstance(error.__cause__, _Refused):
         return REFUSED
+    if isinstance(error.__cause__, FormMismatch):
+        return ALTERED
     return OTHER_KEY if type_.endswith(_CIPHER) else ""
 
 

@@ -134,7 +134,7 @@ def _own(
     bare, prefix = _without_prefix(url)
     prefix = prefix or PREFIX
     with closing(Connections.from_url(bare)) as connections:
-        keyspace = Runner(connections).run(open_keyspace(prefix, None, limits=limits), "the source")
+        keyspace = Runner(connections).run(open_keyspace(connections, prefix, None, limits=limits), "the source")
     if keyspace is None:
         raise InvalidArgument(
             f"RedisStreamSaver wrote nothing under prefix {prefix!r} of the source. For another prefix, add ?prefix=... to its "

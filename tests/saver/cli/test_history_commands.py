@@ -18,8 +18,10 @@ from langgraph.types import Command, Send
 from eventlog import audit
 from projections.time_travel.moment import time_of
 from saver import RedisStreamSaver
+from saver.binding import bound
 from tests.saver.audit import Audit
 from tests.saver.cli.commands import STEERING, Agentlog, on_terminal
+from tests.saver.test_binding import Relabelling, langgraphs
 from tests.saver.test_nodes import Log, fan_out
 from tests.saver.threads import config, follow, step
 from tests.servers import RunningServer, Server
@@ -288,7 +290,7 @@ def test_show_of_encrypted_values(agentlog: Agentlog, monkeypatch: pytest.Monkey
     history(agentlog, serde=EncryptedSerializer.from_pycryptodome_aes(key=KEY.encode()))
     shut = agentlog("show", "42", "--json")
     assert shut.code == 0
-    assert shut.objects[0]["values"]["count"]["__unreadable__"] == "msgpack+aes"
+    assert shut.objects[0]["values"]["count"]["__unreadable__"] == "msgpack+bound+aes"
     assert "B: encrypted; set LANGGRAPH_AES_KEY to read it>" in agentlog("show", "42").out
     assert agentlog("log", "42", "--patch").code == 0
     monkeypatch.setenv("LANGGRAPH_AES_KEY", KEY[::-1])
@@ -298,6 +300,16 @@ def test_show_of_encrypted_values(agentlog: Agentlog, monkeypatch: pytest.Monkey
     assert agentlog("log", "42", "--json").objects[0]["step"] == -1
     monkeypatch.setenv("LANGGRAPH_AES_KEY", "short")
     assert agentlog("show", "42").code == 2
+
+
+def test_show_of_a_relabelled_value(agentlog: Agentlog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value under another mark than its own is altered; its key is not another one."""
+    _, data = bound(langgraphs()).dumps_typed(b"\x80")
+    forging = Relabelling("msgpack+bound+aes", data)
+    with RedisStreamSaver.from_conn_string(agentlog.url, prefix=agentlog.prefix, serde=forging) as saver:
+        saver.put(config("42"), *step({"x": "FORGED"}))
+    monkeypatch.setenv("LANGGRAPH_AES_KEY", KEY)
+    assert "B: altered: encrypted in another format>" in agentlog("show", "42").out
 
 
 @pytest.mark.parametrize("words", ["show 42", "show 42 --json", "log 42 --patch", "replay 42 --speed 100000x"])
