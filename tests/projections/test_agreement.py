@@ -34,7 +34,7 @@ relaxed = settings(
 
 
 Options = dict[str, Any]
-SMALL = Limits(head_bytes=300)
+SMALL = Limits(head_bytes=600)
 options = st.sampled_from([{}, {}, {"compress_above": 64}, {"cache_bytes": 0}, {"limits": SMALL}])
 """Of a saver: with deltas, with compressed ones, without, with heads that states outgrow."""
 

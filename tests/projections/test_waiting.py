@@ -42,6 +42,13 @@ def numbers(found: Any) -> list[int]:
     return sorted(value for _, _, value in found.pending_writes)
 
 
+def pending(saver: RedisStreamSaver) -> list[Any]:
+    """The pending writes of the latest checkpoint."""
+    found = saver.get_tuple(config("t"))
+    assert found is not None
+    return found.pending_writes or []
+
+
 def test_many_writes_are_read_in_pages(waiting: RedisStreamSaver, steps: Steps, audit: Audit, keys: ThreadKeys) -> None:
     """A read from the log takes a round trip for each 500, and finds all of them; a read of the head takes one."""
     steps.run(read_latest(keys, ""))
@@ -90,6 +97,7 @@ def test_writes_between_two_pages(waiting: RedisStreamSaver, steps: Steps, keys:
 
     found = steps.run(read_checkpoint(keys, "", checkpoint_id(1)), before)
     assert len(steps.requests) == ROUND_TRIPS
+    assert found is not None
     assert len(found.writes) == MANY
 
 
@@ -106,6 +114,7 @@ def test_a_checkpoint_that_is_saved_again_between_two_pages(
             waiting.put(*put_of("t", 1, channels=("n", "m")))
 
     found = steps.run(read_checkpoint(keys, "", checkpoint_id(1)), before)
+    assert found is not None
     assert set(found.values) == {"n", "m"}
     assert len(found.writes) == MANY
 
@@ -155,13 +164,13 @@ def test_a_task_that_writes_often(saver: RedisStreamSaver, audit: Audit) -> None
         saver.put_writes(config("t", 1), [("__interrupt__", number)], "task")
         if number == 0:
             saver.put_writes(config("t", 1), [("n", 0)], "task")
-    before = saver.get_tuple(config("t")).pending_writes
+    before = pending(saver)
     length = len(audit.check("t"))
     saver.put_writes(config("t", 1), [("__interrupt__", MANY - 1)], "task")
     assert len(audit.check("t")) == length
     saver.put_writes(config("t", 1), [("n", 0)], "task")
     assert len(audit.check("t")) == length + 1
-    assert saver.get_tuple(config("t")).pending_writes == before
+    assert pending(saver) == before
     assert ("task", "n", 0) in before
     assert ("task", "__interrupt__", MANY - 1) in before
 
@@ -206,6 +215,7 @@ def test_small_puts_that_add_up_above_a_limit(on: Open, audit: Audit, keys: Thre
         assert sizes(audit, keys) <= limits.head_bytes
         were_stored.add(bool(sizes(audit, keys)))
         found = saver.get_tuple(config("t"))
+        assert found is not None
         assert found.checkpoint["channel_values"] == put[1]["channel_values"] or kind == "writes"
         assert sizes(audit, keys) <= limits.head_bytes
         stored = sizes(audit, keys)
