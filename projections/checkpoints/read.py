@@ -10,11 +10,12 @@ from eventlog.errors import CorruptEntry, EventLogError, LogLost, OverLimit
 from eventlog.flow import Argument, Command, Flow, load_script
 from eventlog.framing import ordered
 from eventlog.keys import ThreadKeys, checkpoint_sort_key
+from projections.checkpoints.waiting import with_all_writes
 from projections.integrity.signed_reads import check_views, until_steady
 from projections.log.index import call, mend
 from projections.values.cache import KnownVersions, ValueCache
 from projections.values.pieces import Pieces
-from projections.values.stored import Incomplete, StoredCheckpoint, View, from_head, from_view, head_fields, head_size
+from projections.values.stored import Incomplete, StoredCheckpoint, View, from_head, from_view, head_of_view
 from projections.values.versions import Versions
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "read_checkpoint",
     "read_latest",
     "remember",
+    "writes_in_view",
 ]
 
 READ = load_script("projections/checkpoints/read_checkpoint")
@@ -78,10 +80,11 @@ def read_latest(keys: ThreadKeys, namespace: str, *, ttl: int = 0) -> Flow[Store
     if found is None:
         return None
     stored = decode_view(keys, found.view, found.pieces)
-    if head_size(found.view, found.pieces) > keys.limits.head_bytes:
+    head_fields = head_of_view(found.view, found.pieces, keys.limits)
+    if head_fields is None:
         return stored
     try:
-        yield from call(keys, STORE_HEAD, [found.digest, *head_fields(found.view, found.pieces)], heads)
+        yield from call(keys, STORE_HEAD, [found.digest, *head_fields], heads)
     except (CorruptEntry, LogLost):
         raise
     except EventLogError:
@@ -125,11 +128,20 @@ def _read(
     then: Command | None = None,
 ) -> Flow[list[Any]]:
     """The reply of `read_checkpoint.lua`; the order is rebuilt if it names something that is no checkpoint."""
-    reply = yield from call(keys, READ, arguments, heads, shared=shared, then=then)
-    if reply[0] == b"view" and (error := malformed(keys, [reply[1][-1]])) is not None:
-        yield from mend(keys, error)
+
+    def read() -> Flow[list[Any]]:
         reply = yield from call(keys, READ, arguments, heads, shared=shared, then=then)
-    return reply
+        if reply[0] == b"view" and (error := malformed(keys, [reply[1][-1]])) is not None:
+            yield from mend(keys, error)
+            reply = yield from call(keys, READ, arguments, heads, shared=shared, then=then)
+        return reply
+
+    return (yield from with_all_writes(keys, read, writes_in_view))
+
+
+def writes_in_view(reply: list[Any]) -> list[list[list[bytes]]]:
+    """The writes of the checkpoint in a reply of `read_checkpoint.lua`, if there is one."""
+    return [reply[1][4]] if reply[0] == b"view" else []
 
 
 def malformed(keys: ThreadKeys, sort_keys: Iterable[bytes]) -> CorruptEntry | None:

@@ -12,8 +12,8 @@ How `save_checkpoint.lua` appends a checkpoint:
 4. The script writes the feed and the registry, then log, index and order.
 5. If the parent is the head and the id is the greatest, the changed channels are set in the head, and the parent's pending writes
    are dropped. The first checkpoint of a namespace makes a head. An older id without values leaves the head alone. Any other case
-   (a fork, an overwrite, values that come late) deletes the head, and the next read rebuilds it. So does a put of more bytes than a
-   head may have (`Limits.head_bytes`).
+   (a fork, an overwrite, values that come late) deletes the head, and the next read rebuilds it. So does a put with which the head
+   would have more bytes than `Limits.head_bytes`, and one after more early writes than a script reads. The head counts its bytes.
 
 An ordinary write that is in the log already changes nothing, and neither does a special write with the same value. Writes that come
 before their checkpoint wait in the log. A log that has nothing else expires after a day, or with the saver's ttl.
@@ -99,6 +99,7 @@ def save_checkpoint(
         run.encode(),
         _named([channel for channel, _ in values]),
         _named(nodes),
+        keys.limits.head_bytes,
     ]
     heads = [keys.head(namespace), keys.head(b"")]
     lengths = {channel: len(value.data) for (channel, _), value in values.items() if value is not None}
@@ -225,6 +226,7 @@ def save_writes(keys: ThreadKeys, event: WritesSaved, *, ttl: int, about: About)
         run.encode(),
         _named([write.channel for write in writes]),
         _named(nodes),
+        keys.limits.head_bytes,
     ]
     heads = [keys.head(namespace), keys.head(b"")]
     for _ in range(ATTEMPTS):

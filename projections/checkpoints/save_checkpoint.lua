@@ -3,9 +3,9 @@
 -- Preludes: eventlog/names, eventlog/log, projections/checkpoints/pending_writes, projections/checkpoints/event_arguments, projections/checkpoints/head_upkeep.
 -- KEYS: those of log.lua; 8 head of the namespace; 9 head of the root namespace.
 -- ARGV: 1 thread; 2 ttl in ms, 0 for none; 3 namespace; 4 checkpoint id; 5 parent id or ''; 6 namespace's sort key;
---   7 checkpoint's sort key; for the feed: 8 source, 9 step, 10 run or '', 11 channels and 12 nodes, counted; 13 digest that the
---   writer had seen, and 14 beginning of its seals, '' for none; 15 number of events, then each as event_arguments.lua says,
---   values beyond a thousand first, the checkpoint last;
+--   7 checkpoint's sort key; for the feed: 8 source, 9 step, 10 run or '', 11 channels and 12 nodes, counted; 13 most bytes of a
+--   head; 14 digest that the writer had seen, and 15 beginning of its seals, '' for none; 16 number of events, then each as
+--   event_arguments.lua says, values beyond a thousand first, the checkpoint last;
 --   then the channels whose pieces are compressed, each with the piece before compression, for the head; '' if the head would be too
 --   large, and is to be deleted.
 -- Reply: {'ok', entry id of each event, digest of the last}; {'same', entry id} if the log has the checkpoint from this very call;
@@ -17,7 +17,8 @@
 local HEAD, ROOT = KEYS[8], KEYS[9]
 local ttl, ns, id, parent, ns_sort_key, sort_key = tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local source, step, run, channels, nodes = ARGV[8], ARGV[9], ARGV[10], ARGV[11], ARGV[12]
-local events, after_events = events_at(16, tonumber(ARGV[15]))
+local most_bytes = tonumber(ARGV[13])
+local events, after_events = events_at(17, tonumber(ARGV[16]))
 local plain = {}
 for i = after_events, #ARGV, 2 do
   plain[ARGV[i]] = ARGV[i + 1]
@@ -70,7 +71,7 @@ local state, why = open(bases, last)
 if not state then
   return { why }
 end
-local strange = unseen(state, ARGV[13], ARGV[14])
+local strange = unseen(state, ARGV[14], ARGV[15])
 if strange then
   return strange
 end
@@ -126,15 +127,23 @@ if state.first and has_old_runs() then
   return { 'ended' }
 end
 
-local early = {}
-for i, member in ipairs(members(ORDER, 'w' .. sort_key)) do
+local early, early_bytes = {}, 0
+for i, member in ipairs(redis.call('ZRANGEBYLEX', ORDER, '[w' .. sort_key, '(w' .. sort_key .. '\255', 'LIMIT', 0, WRITES + 1)) do
   early[i] = writes_entry(member, sort_key)
+end
+if #early > WRITES then -- too many for a script
+  early, is_too_large = {}, true
 end
 table.sort(early, is_before)
 for i, entry_id in ipairs(early) do
   early[i] = fields_at(entry_id)
   if not early[i] then
     return { 'gone', entry_id }
+  end
+  early_bytes = early_bytes + weight_of(early[i])
+  if early_bytes > WRITES_BYTES then
+    is_too_large = true
+    break
   end
 end
 
@@ -176,7 +185,7 @@ end
 local checkpoint = { id = id, entry_id = entry_id, parent = parent, fields = fields, values = values, early = early }
 local is_head_right
 if not is_too_large and (continues or (not last and not fields.b)) then
-  is_head_right = move_head(HEAD, continues and head, checkpoint)
+  is_head_right = move_head(HEAD, continues and head, checkpoint, most_bytes)
 else
   is_head_right = head.is_current and not is_latest and not replaced and #values == 0 -- a late value may be one that the head lacks
 end
