@@ -14,7 +14,7 @@ _BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0\U0001d159")
 _STYLES = frozenset("\ufe0e\ufe0f")
 """Marks that show the character before them as a symbol or as an emoji; common in messages."""
 _INVISIBLE = frozenset("\u034f\u17b4\u17b5\u180b\u180c\u180d\u180f").union(
-    _STYLES, map(chr, range(0xFE00, 0xFE10)), map(chr, range(0xE0100, 0xE01F0))
+    map(chr, range(0xFE00, 0xFE10)), map(chr, range(0xE0100, 0xE01F0))
 )
 """Marks that nobody sees, though Unicode counts them as printable: two ids that differ in them look the same."""
 _IN_IDS = _BLANK | _INVISIBLE
