@@ -99,7 +99,7 @@ def test_scripts_import_nothing_from_the_current_directory(tmp_path: Path) -> No
     for name in ("scripts/story/story.py", "rich.py", "typer.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("raise SystemExit('planted')")
-    command = [sys.executable, ROOT / "scripts/run.py", "scripts.story.story", "--help"]
+    command = [sys.executable, str(ROOT / "scripts/run.py"), "scripts.story.story", "--help"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     for script in (ROOT / "scripts").iterdir():

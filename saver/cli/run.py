@@ -75,7 +75,7 @@ def _command(arguments: list[str]) -> int:
         return ended.code if isinstance(ended.code, int) else 0
     except OSError:
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - reported as a defect
         return _usage(error) if hasattr(error, "format_message") else _defect()
     return code if isinstance(code, int) else 0
 
