@@ -20,6 +20,8 @@ KEY = "AGENTLOG_KEY"
 """The environment variable with a key."""
 SHORTEST = 16
 """Bytes of the shortest secret."""
+LONGEST = 65_536
+"""Bytes of the longest key file."""
 
 KeyFiles = Annotated[
     list[Path] | None,
@@ -39,9 +41,13 @@ def signer_of(paths: list[Path] | None) -> Signer | None:
     keys: list[SigningKey] = []
     for path in paths or ():
         try:
-            keys += _keys(path.read_bytes(), str(path))
+            with path.open("rb") as file:
+                data = file.read(LONGEST + 1)
         except OSError as error:
             raise BadInput(f"cannot read {path}: {error.strerror}") from error
+        if len(data) > LONGEST:
+            raise BadInput(f"{path} has more than {LONGEST:,} bytes, and is no key.")
+        keys += _keys(data, str(path))
     if not keys and (given := os.environ.get(KEY)):
         if os.path.isfile(given):  # noqa: PTH113 - Path.is_file raises for long texts
             raise BadInput(f"{KEY} holds the name of a file; it takes the key itself. Pass --key-file {word(given)}.")

@@ -33,6 +33,9 @@ SOURCES = (
 )
 """URLs of SqliteSaver, PostgresSaver, ValkeySaver, `langgraph-checkpoint-plainredis`, and this project's saver."""
 
+STEPS = 1_000_000
+"""Steps of SQLite's machine after which a query can be interrupted: some hundredths of a second."""
+
 
 @contextmanager
 def open_source(
@@ -112,6 +115,9 @@ def _sqlite(url: str) -> Iterator[BaseCheckpointSaver[Any]]:
         with closing(
             sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, check_same_thread=False)
         ) as connection:
+            connection.set_progress_handler(
+                lambda: 0, STEPS
+            )  # Python looks at signals there, and nowhere else in a query
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             if not {"checkpoints", "writes"} <= tables:
                 raise InvalidArgument(f"File {str(path)!r} has no checkpoints of a SqliteSaver.")
@@ -120,6 +126,8 @@ def _sqlite(url: str) -> Iterator[BaseCheckpointSaver[Any]]:
             saver.is_setup, saver._has_task_path = True, "task_path" in columns
             yield saver
     except sqlite3.Error as error:
+        if str(error) == "interrupted":
+            raise KeyboardInterrupt from error
         raise InvalidArgument(
             f"File {str(path)!r} cannot be read as the database of a SqliteSaver: {error}."
         ) from error
