@@ -116,10 +116,8 @@ class ThreadLog:
 
     def _findings(self, upto: Moment | None) -> list[Finding]:
         found = list(self.run(verify_thread(self.keys)).findings)
-        if self.keys.signer is not None or upto is not None:
-            found = [
-                one for one in found if one.kind != "pointer"
-            ]  # the feed is wrong, not these signed or earlier events
+        if self.keys.signer is not None:  # the feed is wrong, not these signed events
+            found = [one for one in found if one.kind != "pointer"]
         if upto is None:
             return found
         return [one for one in found if one.kind != "truncated" and _covers(upto, one)]  # an end is after it
