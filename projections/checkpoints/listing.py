@@ -76,6 +76,7 @@ def list_checkpoints(
     if left is not None and left <= 0:
         return
     all_keys = [keyspace.thread(thread) for thread in threads]
+    last_id, passed = "", set[tuple[bytes, str]]()  # the last id, and the threads and namespaces that had it
     more = True
     while more:  # again if checkpoints were deleted after the search for them
         walks, more = yield from _walks(keyspace, all_keys, selection)
@@ -83,14 +84,18 @@ def list_checkpoints(
         while walks:
             walk = walks[0]
             if walk.buffer:
-                found = walk.take()
-                yield Emit(present(walk.keys.thread.decode(), found.decode()))
-                if left is not None:
-                    left -= 1
-                    if not left:
-                        return
-                    if more:
-                        selection = replace(selection, before=found.checkpoint_id, limit=left)
+                found, name = walk.take(), (walk.keys.thread, walk.namespace)
+                if found.checkpoint_id != last_id:
+                    last_id, passed = found.checkpoint_id, set()
+                if name not in passed:
+                    passed.add(name)
+                    yield Emit(present(walk.keys.thread.decode(), found.decode()))
+                    if left is not None:
+                        left -= 1
+                        if not left:
+                            return
+                        if more:  # others may have this id, too
+                            selection = replace(selection, before=last_id + "\0", limit=left + len(passed))
             elif not walk.finished:
                 yield from walk.fill(left)
             if walk.buffer or not walk.finished:

@@ -116,9 +116,11 @@ class ThreadLog:
 
     def _findings(self, upto: Moment | None) -> list[Finding]:
         verified = self.run(verify_thread(self.keys))
+        # with a key, a forged pointer says nothing of the signed events
+        found = list(verified.findings if self.keys.signer is None else verified.of_log)
         if upto is None:
-            return list(verified.findings if self.keys.signer is None else verified.of_log)
-        return [one for one in verified.of_log if one.kind != "truncated" and _covers(upto, one)]  # an end is after it
+            return found
+        return [one for one in found if one.kind != "truncated" and _covers(upto, one)]  # an end is after it
 
     def as_of(self, namespace: str, when: Moment) -> StoredCheckpoint | None:
         """The latest checkpoint as of a moment."""

@@ -356,6 +356,18 @@ def test_checkpoints_that_are_deleted_during_a_list(on: Open) -> None:
     assert [one.config["configurable"]["thread_id"] for one in found] == ["e", "c", "b"]
 
 
+def test_a_list_goes_on_with_equal_ids_after_a_deletion(on: Open) -> None:
+    """A copy has the ids of its source: a list with a limit finds it though another thread is deleted meanwhile."""
+    saver = on()
+    saver.put(*put_of("a", 1))
+    for name in ("b", "c"):
+        saver.copy_thread("a", name)
+    found = saver.list(None, limit=2)
+    first = next(found).config["configurable"]["thread_id"]
+    saver.delete_thread("b")
+    assert [first, *(one.config["configurable"]["thread_id"] for one in found)] == ["c", "a"]
+
+
 def test_versions_of_many_entries(saver: RedisStreamSaver, any_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Versions that change those of a hundred checkpoints are refused, before the server has read more of them."""
     monkeypatch.setattr(cache, "DEEPEST", 1_000)
