@@ -152,6 +152,9 @@ ROWS: dict[tuple[str, str], list[str]] = {
         "saver/test_bombs.py::test_no_script_follows_versions_back_too_far",
         "saver/test_bombs.py::test_no_script_follows_a_value_back_too_far",
     ],
+    ("hands over a directory", "fill memory by short commands, such as `SETBIT`"): [
+        "saver/test_hostile_embedded.py::test_a_short_command_may_fill_memory"
+    ],
     ("hands over a directory", "put native code or functions into an embedded server's data"): [
         "saver/test_hostile_embedded.py::test_a_planted_module_is_not_loaded",
         "saver/test_append_only.py::test_code_in_a_snapshot_is_refused",
@@ -160,6 +163,12 @@ ROWS: dict[tuple[str, str], list[str]] = {
         "saver/test_hostile_embedded.py::test_a_directory_of_another_user",
         "saver/test_hostile_embedded.py::test_planted_links",
         "saver/test_hostile_embedded.py::test_a_file_that_is_planted_between_check_and_use",
+    ],
+    (ACCOUNT, "put modules where you start a script of a clone"): [
+        "test_package.py::test_scripts_import_nothing_from_the_current_directory"
+    ],
+    (ACCOUNT, "use a server of `scripts/cluster` or of the tests that has a port"): [
+        "test_servers.py::test_cluster_is_three_masters_that_cover_all_slots"
     ],
     (ACCOUNT, "read an embedded server's data or socket"): [
         "saver/test_hostile_embedded.py::test_nobody_else_reads_what_the_server_writes"

@@ -87,6 +87,15 @@ def test_a_planted_module_is_not_loaded(tmp_path: Path) -> None:
     assert holds(tmp_path)
 
 
+def test_a_short_command_may_fill_memory(tmp_path: Path) -> None:
+    """Commands of data are loaded, whatever they make: a few bytes of file may become much memory, as SECURITY.md says."""
+    fill(tmp_path)
+    with next((tmp_path / "appendonlydir").glob("*.incr.aof")).open("ab") as file:
+        file.write(command("SETBIT", "large", "79999999", "1"))
+    with EmbeddedServer(tmp_path) as server, redis.Redis.from_url(server.url) as client:
+        assert client.strlen("large") == 10_000_000
+
+
 def test_the_server_could_not_load_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the check before, the server itself does not know the command."""
     fill(tmp_path)
