@@ -6,14 +6,14 @@
 
 local SMALLEST = 128 -- bytes of the smallest value that deltas are made against, as in projections/values/pieces.py
 
--- A number in a field of a head; nil if there is none, or an absurd one.
+-- A number in a field of a head, nil if there is none.
 local function count_in(field)
-  local number = field and string.match(field, '^%d+$') and tonumber(field)
-  return number and number < 1000000 and number or nil
+  return field and string.match(field, '^%d+$') and tonumber(field)
 end
 
 -- A namespace's head before a checkpoint brings `values`; `last` is the order member of the newest checkpoint.
--- `is_current`: whether it is the head of that checkpoint, and its numbers are sound.
+-- `is_current`: whether it is the head of that checkpoint, and has at least as many fields as its numbers say. So a false number
+-- makes no long loop.
 local function read_head(key, ns_sort_key, last, values)
   local names = { 'id', 'at', 'w', 'b', 'y' }
   for i, value in ipairs(values) do
@@ -25,14 +25,17 @@ local function read_head(key, ns_sort_key, last, values)
     head.changes = count_in(found[4])
   end
   head.is_current = is_head_of(last, ns_sort_key, head.id, head.entry_id) and head.writes and head.changes
+  local counted_fields = head.is_current and head.writes + head.changes
   for i, value in ipairs(values) do
     local track = found[5 + i]
     if last and track then
       local count, tail_id = string.match(track, '^(%d+):([^:]*):')
       value.deltas, value.tail_id = count_in(count), tail_id
       head.is_current = head.is_current and value.deltas
+      counted_fields = head.is_current and counted_fields + value.deltas
     end
   end
+  head.is_current = head.is_current and counted_fields <= redis.call('HLEN', key)
   return head
 end
 
