@@ -300,6 +300,10 @@ _FOREIGN = (
     "a key holds what this package did not write, unless the server reports a failure of its own; agentlog check names damage, "
     "agentlog rebuild mends the views of threads, and a group is dropped and registered again"
 )
+_GREATEST = (
+    "a stream has given a greater id than this package gives; find out who may write to it, then set the id of its last entry "
+    "again: XSETID KEY ID, for a thread's log or a partition's feed"
+)
 _LOAD = "check the server's load, socket_timeout, and whether it speaks TLS (rediss://)"
 
 _RULES: tuple[tuple[type[Exception], tuple[str, ...], type[EventLogError], str], ...] = (
@@ -332,6 +336,12 @@ _RULES: tuple[tuple[type[Exception], tuple[str, ...], type[EventLogError], str],
     (rx.ResponseError, ("BUSY",), ServerUnavailable, "another script blocks the server; wait, or SCRIPT KILL it"),
     (rx.ResponseError, ("invalid bulk length",), ValueTooLarge, _BULK),
     (rx.ResponseError, ("WRONGTYPE",), CorruptEntry, "a key has another type; give the saver a prefix of its own"),
+    (
+        rx.ResponseError,
+        ("smaller than the target stream", "exhausted the last possible"),
+        ServerFailedCommand,
+        _GREATEST,
+    ),
     (rx.ResponseError, ("user_script", "Invalid stream ID"), ServerFailedCommand, _FOREIGN),
     (rx.ResponseError, ("unknown command 'EVAL",), ServerMisconfigured, _SENTINEL),
     (rx.ResponseError, ("unknown command 'SENTINEL",), ServerMisconfigured, "no Sentinel answers there; use redis://"),

@@ -53,6 +53,11 @@ local function forget(thread, share)
   return (forget_runs(RUNS, thread, share, true))
 end
 
+-- Whether a text is a number that this project writes: so short that arithmetic on it is exact.
+local function is_count(text)
+  return string.match(text, '^%d+$') and #text <= 15
+end
+
 local OPENED = 5 -- number of index fields that `open` reads before those of `more`
 
 -- The state of the log: n sequence number, d digest, l last entry id, c number of entries, h number of hidden checkpoints, and
@@ -67,8 +72,9 @@ local function open(more, seen)
   local values = hmget(INDEX, names)
   local length = redis.call('XLEN', LOG)
   if values[1] then
-    local whole = values[2] and string.match(values[3] or '', '^%d+%-0$') and length == tonumber(values[4])
-    local counts = string.match(values[1], '^%d+$') and string.match(values[5] or '0', '^%d+$')
+    local ms = string.match(values[3] or '', '^(%d+)%-0$')
+    local whole = values[2] and ms and is_count(ms) and length == tonumber(values[4])
+    local counts = is_count(values[1]) and is_count(values[5] or '0')
     if whole and counts and (seen or redis.call('ZSCORE', ORDER, '')) then
       return { n = tonumber(values[1]), d = values[2], l = values[3], c = length, h = tonumber(values[5] or 0), values = values }
     end
@@ -112,8 +118,8 @@ local function whole_number(field)
   return field and string.match(field, '^%d+$') and tonumber(field)
 end
 
--- The checkpoint id of a head, the number of entries of writes, and its bytes as `head_upkeep.lua` counts them. Nil unless the head has the checkpoint of `last` and as many
--- entries of writes as the order: other heads outlived a log that was replaced.
+-- The checkpoint id of a head, the number of entries of writes, and its bytes as `head_upkeep.lua` counts them. Nil unless the head
+-- has the checkpoint of `last` and as many entries of writes as the order: other heads outlived a log that was replaced.
 local function head_of(head, ns_key, last)
   local found = redis.call('HMGET', head, 'id', 'at', 'w', 'vb', 'wb')
   if not found[3] or not is_head_of(last, ns_key, found[1], found[2]) then
@@ -156,12 +162,19 @@ local function next_id(last)
   return string.format('%.0f-0', math.max(now(), tonumber(string.match(last, '^%d+')) + 1))
 end
 
--- Appends an event with the client's fields and content digest, and chains it to the last entry. Returns its entry id.
+local announced -- id of the pointer that this script added to the feed
+
+-- Appends an event with the client's fields and content digest, and chains it to the last entry. Returns its entry id. If the log takes
+-- no greater id, as after an XSETID, it takes the pointer back and raises the server's error.
 local function append(state, content, fields)
   local id = next_id(state.l)
   local n = string.format('%.0f', state.n + 1)
   local digest = redis.sha1hex(state.d .. '\n' .. id .. '\n' .. n .. '\n' .. content)
-  redis.call('XADD', LOG, id, 'n', n, 'd', digest, unpack(fields))
+  local added = redis.pcall('XADD', LOG, id, 'n', n, 'd', digest, unpack(fields))
+  if type(added) == 'table' and added.err then
+    redis.call('XDEL', FEED, announced)
+    return error(added.err, 0)
+  end
   state.n, state.d, state.l, state.c = state.n + 1, digest, id, state.c + 1
   return id
 end
@@ -194,7 +207,7 @@ local function announce(state, events, views, pointer, register)
   for _ = 1, events do
     id = next_id(id)
   end
-  local pointer_id = redis.call('XADD', FEED, '*', 'thread', THREAD, 'id', id, 'seq', string.format('%.0f', state.n + events),
+  announced = redis.call('XADD', FEED, '*', 'thread', THREAD, 'id', id, 'seq', string.format('%.0f', state.n + events),
     'kind', pointer[1], 'ns', pointer[2], 'checkpoint', pointer[3], 'source', pointer[4], 'step', pointer[5], 'run',
     pointer[9] or pointer[6], 'channels', pointer[7] or '', 'nodes', pointer[8] or '')
   if views.first then
@@ -203,7 +216,7 @@ local function announce(state, events, views, pointer, register)
     redis.call('ZADD', EXPIRIES, 'inf', '')
   end
   if register and (views.first or views.threads) then
-    redis.call('ZADD', THREADS, string.match(pointer_id, '^%d+'), 't' .. THREAD)
+    redis.call('ZADD', THREADS, string.match(announced, '^%d+'), 't' .. THREAD)
   end
   if register and (views.first or views.runs) and pointer[6] ~= '' then
     remember_run(RUNS, THREAD, pointer[6])

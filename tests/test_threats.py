@@ -70,9 +70,22 @@ ROWS: dict[tuple[str, str], list[str]] = {
     (WRITER, "put a whole earlier life of a thread back"): ["test_threats.py::test_only_a_kept_digest_shows_it"],
     (WRITER, "put a pruned event back"): [VERIFY + "test_removed_events_that_are_back_are_found"],
     (WRITER, "change the time of the last event"): ["test_threats.py::test_only_a_kept_digest_shows_it"],
-    (WRITER, "change a view, such as the head"): [
+    (WRITER, "change the contents of a view, such as the head"): [
         "saver/test_signed.py::test_heads_are_not_believed",
         "projections/test_check.py::test_damage_is_found_and_mended",
+    ],
+    (WRITER, "leave the newest checkpoint or writes out of an order"): [
+        "saver/test_signed.py::test_an_order_that_leaves_out_the_newest_is_found_by_check"
+    ],
+    (WRITER, "put a false number or digest into an index"): [
+        "saver/test_damaged_views.py::test_an_index_without_its_state_is_rebuilt",
+        FOUND,
+    ],
+    (WRITER, "put false numbers into a head"): [
+        "saver/test_damaged_views.py::test_a_head_with_a_false_number_holds_no_put"
+    ],
+    (WRITER, "let a log or feed give its greatest id"): [
+        "saver/test_damaged_views.py::test_a_log_that_takes_no_more_gets_no_pointers"
     ],
     (WRITER, "damage a thread's index or order"): [
         "saver/test_damaged_views.py::test_a_damaged_order_is_rebuilt",
@@ -135,7 +148,8 @@ ROWS: dict[tuple[str, str], list[str]] = {
         "saver/test_rights.py::test_an_old_server_with_users",
     ],
     (USER, "hold the server by a loop in `EVAL`"): ["saver/test_rights.py::test_a_loop_in_a_script"],
-    ("has the agent's password", "delete threads of the own prefix, or fill memory"): [RIGHTS],
+    (USER, "fill memory, an auditor's too by scripts"): ["saver/test_rights.py::test_the_auditor_can_fill_the_memory"],
+    ("has the agent's password", "delete threads of the own prefix"): [RIGHTS],
     (CALLER, "name an actor by `metadata`"): [QUOTED + "test_the_source_of_an_actor_is_shown"],
     (CALLER, "forge rows, fields or commands in output, by ids, stamps or errors"): [
         QUOTED + "test_an_id_is_one_word_of_a_row",

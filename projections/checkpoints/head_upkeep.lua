@@ -6,34 +6,32 @@
 
 local SMALLEST = 128 -- bytes of the smallest value that deltas are made against, as in projections/values/pieces.py
 
--- A number in a field of a head; nil if there is none, or an absurd one.
-local function count_in(field)
-  local number = whole_number(field)
-  return number and number < 1000000 and number or nil
-end
-
 -- A namespace's head before a checkpoint brings `values`; `last` is the order member of the newest checkpoint.
--- `is_current`: whether it is the head of that checkpoint, and its numbers are sound.
+-- `is_current`: whether it is the head of that checkpoint, and has at least as many fields as its numbers say. So a false number
+-- makes no long loop.
 local function read_head(key, ns_sort_key, last, values)
   local names = { 'id', 'at', 'w', 'b', 'y', 'vb', 'wb' }
   for i, value in ipairs(values) do
     names[7 + i] = '#' .. value.channel
   end
   local found = hmget(key, names)
-  local head = { key = key, id = found[1], entry_id = found[2], writes = count_in(found[3]), changes = 0, checksum = found[5] }
+  local head = { key = key, id = found[1], entry_id = found[2], writes = whole_number(found[3]), changes = 0, checksum = found[5] }
   head.bytes = whole_number(found[7]) and whole_number(found[6])
   if found[4] then
-    head.changes = count_in(found[4])
+    head.changes = whole_number(found[4])
   end
   head.is_current = is_head_of(last, ns_sort_key, head.id, head.entry_id) and head.writes and head.changes and head.bytes
+  local counted_fields = head.is_current and head.writes + head.changes
   for i, value in ipairs(values) do
     local track = found[7 + i]
     if last and track then
       local count, tail_id = string.match(track, '^(%d+):([^:]*):')
-      value.deltas, value.tail_id = count_in(count), tail_id
+      value.deltas, value.tail_id = whole_number(count), tail_id
       head.is_current = head.is_current and value.deltas
+      counted_fields = head.is_current and counted_fields + value.deltas
     end
   end
+  head.is_current = head.is_current and counted_fields <= redis.call('HLEN', key)
   return head
 end
 

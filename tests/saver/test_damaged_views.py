@@ -14,6 +14,7 @@ import pytest
 from eventlog import CorruptEntry, EventLogError, Runner
 from eventlog.codec import encode
 from eventlog.connect.connections import Connections
+from eventlog.errors import ServerFailedCommand
 from eventlog.flow import Request
 from projections.maintenance.check_registry import check_registry
 from projections.registry import foreign, sizes
@@ -22,7 +23,7 @@ from saver import RedisStreamSaver
 from tests.projections.steps import Steps, is_call
 from tests.saver.audit import config, put_of
 from tests.saver.damage import READS, WRITES, Patient, damages
-from tests.saver.threads import keys_of
+from tests.saver.threads import follow, keys_of, step, values_of
 from tests.servers import Server, connect
 
 EVERY = int(os.environ.get("DAMAGE_EVERY", "19"))
@@ -324,6 +325,8 @@ def test_an_index_that_names_no_entry_is_rebuilt(three: RedisStreamSaver, server
     [
         ("d", None),
         *((field, value) for field in "nlch" for value in (None, b"", b"inf", b"-1", b"1e400", b"x", b"0x10")),
+        *((field, b"9" * digits) for field in "nch" for digits in (16, 400)),
+        *(("l", b"9" * digits + b"-0") for digits in (16, 400)),
     ],
 )
 def test_an_index_without_its_state_is_rebuilt(
@@ -345,6 +348,45 @@ def test_an_index_without_its_state_is_rebuilt(
                 assert found is not None
                 assert found.metadata["run_id"] == "r"
             saver.put(*put_of("t", number, number - 1))
+        assert saver.verify("t").sound
+        assert saver.check("t").ok
+
+
+@pytest.mark.parametrize("name", [b"w", b"b", b"#x"])
+def test_a_head_with_a_false_number_holds_no_put(any_server: Server, prefix: str, name: bytes) -> None:
+    """A put counts no further than the head has fields. Its head is right, or there is none."""
+    keys, before = keys_of(prefix, "t", 1), step({"x": "a" * 200})
+    with (
+        RedisStreamSaver.from_conn_string(any_server.url, prefix=prefix, partitions=1) as saver,
+        any_server.client() as client,
+    ):
+        put = saver.put(config("t"), *before)
+        end = client.hget(keys.head(b""), b"at") + b":12345678sv1"
+        client.hset(keys.head(b""), name, b"999999" + (b":" + end if name == b"#x" else b""))
+        saver.put(put, *follow(before, {"x": "b" * 200}))
+        assert not client.exists(keys.head(b""))
+        assert values_of(saver.get_tuple(config("t"))) == {"x": "b" * 200}
+
+
+@pytest.mark.parametrize("method", ["put", "put_writes"])
+def test_a_log_that_takes_no_more_gets_no_pointers(server: Server, prefix: str, method: str) -> None:
+    """A stream can give its greatest id without an entry: XSETID, or XADD and XDEL."""
+    keys, before = keys_of(prefix, "t", 1), step({"x": 1})
+    with (
+        RedisStreamSaver.from_conn_string(server.url, prefix=prefix, partitions=1) as saver,
+        server.client() as client,
+    ):
+        put = saver.put(config("t"), *before)
+        last = client.xrevrange(keys.log, count=1)[0][0]
+        client.execute_command("XSETID", keys.log, "18446744073709551615-0")
+        with pytest.raises(ServerFailedCommand, match=r"thread 't'.*XSETID"):
+            if method == "put":
+                saver.put(put, *follow(before, {"x": 2}))
+            else:
+                saver.put_writes(put, [("x", 2)], "task")
+        assert client.xlen(keys.shared.feed) == 1
+        client.execute_command("XSETID", keys.log, last)
+        saver.put(put, *follow(before, {"x": 2}))
         assert saver.verify("t").sound
         assert saver.check("t").ok
 

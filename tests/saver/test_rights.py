@@ -432,3 +432,19 @@ def test_an_old_server_without_users(
         with RedisStreamSaver.from_conn_string(f"{scheme}://{user}{rest}", prefix=prefix) as saver:
             saver.setup()
     assert not caplog.records
+
+
+@pytest.mark.parametrize("binary", binaries().values(), ids=binaries())
+def test_the_auditor_can_fill_the_memory(
+    private_server: Callable[..., RunningServer], binary: Path, prefix: str
+) -> None:
+    """A server keeps the scripts of each user, so that others cannot write until an administrator flushes these."""
+    server = private_server("--maxmemory", "20mb", binary=binary)
+    with user_on(server, "auditor", prefix) as url, redis.Redis.from_url(url) as client, server.client() as owner:
+        for number in range(20):
+            client.eval(f"return {number} --{'x' * 1_000_000}", 0)
+        with pytest.raises(redis.OutOfMemoryError):
+            owner.set("other", "1")
+        owner.script_flush()
+        owner.set("other", "1")
+    assert "`SCRIPT FLUSH` frees" in DOCUMENT

@@ -199,6 +199,22 @@ def test_heads_are_not_believed(any_server: Server, prefix: str) -> None:
         assert saver.get_tuple(config("t")) == before
 
 
+def test_an_order_that_leaves_out_the_newest_is_found_by_check(any_server: Server, prefix: str) -> None:
+    """Reads give the checkpoint before it, and no writes that the order leaves out; `verify` looks at the log alone."""
+    with opened(any_server, prefix) as saver, Audit(any_server.url, prefix, 1) as audit:
+        fill(saver)
+        order = audit.keyspace.thread(b"t").order
+        hidden = [member for member in audit.client.zrange(order, 0, -1) if checkpoint_id(4).encode() in member]
+        audit.client.zrem(order, *hidden, *(one for one in audit.client.zrange(order, 0, -1) if one[:1] == b"w"))
+        found = saver.get_tuple(config("t"))
+        assert found is not None
+        assert (found.checkpoint["id"], found.pending_writes) == (checkpoint_id(3), [])
+        assert saver.verify("t").sound
+        assert not saver.check("t").ok
+        saver.rebuild("t")
+        assert saver.check("t").ok
+
+
 def order_to_another_checkpoint(audit: Audit, entries: list[Entry]) -> None:
     keys = audit.keyspace.thread(b"t")
     place = b"c" + checkpoint_sort_key(b"", checkpoint_id(4).encode())
