@@ -187,6 +187,9 @@ async def test_out_of_memory(private_server: Launch, binary: Path, prefix: str, 
         await fill(call, saver)
         with server.client() as client:
             client.script_flush("SYNC")  # what Lua holds for the moment counts too, on some servers
+            wait_until(
+                lambda: client.info("memory")["mem_clients_normal"] < 300_000
+            )  # the buffer of the large value is freed
             client.config_set("maxmemory", client.info("memory")["used_memory"] - 500_000)
             for method, arguments in WRITES:
                 await fails(ServerOutOfMemory, call, saver, method, *arguments())
@@ -208,6 +211,9 @@ async def test_delete_that_makes_too_little_room(private_server: Launch, binary:
         await fill(call, saver)
         with server.client() as client:
             client.script_flush("SYNC")  # what Lua holds for the moment counts too, on some servers
+            wait_until(
+                lambda: client.info("memory")["mem_clients_normal"] < 300_000
+            )  # the buffer of the large value is freed
             client.config_set("maxmemory", client.info("memory")["used_memory"] - 500_000)
             await fails(ServerOutOfMemory, call, saver, "delete_thread", "t")
             client.config_set("maxmemory", 0)
