@@ -102,6 +102,12 @@ def preferred_binary() -> Path:
     return binaries()[max(binaries(), key=_preference)]
 
 
+def oldest_name() -> str | None:
+    """Return the name of the oldest Redis that is installed, None if it is the quick server or there is none."""
+    others = [name for name, path in binaries().items() if name.startswith("redis-") and path != preferred_binary()]
+    return min(others, key=_preference, default=None)
+
+
 def _preference(name: str) -> tuple[bool, list[int]]:
     kind, _, version = name.partition("-")
     return kind == "valkey", [int(part) for part in version.split(".")]

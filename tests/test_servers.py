@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import redis
 
-from tests.servers import RunningServer, Server, free_ports, launch_cluster, preferred_binary
+from tests.servers import RunningServer, Server, free_ports, launch_cluster, oldest_name, preferred_binary
 
 pytestmark = pytest.mark.server
 
@@ -25,6 +25,11 @@ def test_every_server_answers(server: Server, prefix: str) -> None:
     with server.client() as client:
         client.set(prefix, "1", px=60_000)
         assert client.get(prefix) == b"1"
+
+
+def test_the_oldest_server_is_marked(server: Server, request: pytest.FixtureRequest) -> None:
+    """Exactly the tests on the oldest server are those that run with the lowest versions."""
+    assert (request.node.get_closest_marker("oldest") is not None) == (server.name == oldest_name())
 
 
 def test_cluster_is_three_masters_that_cover_all_slots(cluster: Server) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from langgraph._internal._typing import MISSING
 from langgraph.channels.delta import DeltaChannel
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
@@ -200,7 +201,7 @@ async def test_a_channel_is_rebuilt_from_its_history(chain: Chain, snapshots: li
         await chain.add({"ch": _DeltaSnapshot(list(value))} if number in snapshots else None, ch=[number, -number])
         one = (await chain.found("ch", at=chain.ids[-1]))["ch"]
         channel: Any = DeltaChannel(lambda state, writes: [*state, *(item for write in writes for item in write)], list)
-        rebuilt = channel.from_checkpoint(one.get("seed"))
+        rebuilt = channel.from_checkpoint(one.get("seed", MISSING))
         rebuilt.replay_writes(one["writes"])
         assert rebuilt.get() == value
         value += [number, -number]
