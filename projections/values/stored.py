@@ -76,6 +76,9 @@ class StoredCheckpoint:
     """The checksum of its versions, empty if they are few."""
     depth: int = 0
     """Number of changes of versions since whole ones."""
+    life: int = 0
+    removed: int = 0
+    """What the process's memory had of the thread as the checkpoint was read, as `cache.KnownVersions` has it."""
 
 
 def decode_envelope(data: bytes) -> tuple[str, str, dict[str, Any]]:
