@@ -87,8 +87,8 @@ def save_checkpoint(
 
     Takes one round trip, two if a delta was made against a value that the log does not have: then all values are sent whole.
     With a signer it takes one more if the signer does not know the thread's log.
-    Saving the same content under the same id again appends nothing. `ttl` is in ms, 0 for none. `others` returns the values that did
-    not change: they are saved as well if the thread expired since the run began.
+    Saving the same content under the same id again appends nothing. `ttl` is in ms, 0 for none. `others` returns the values that
+    did not change: they are saved as well if the thread expired since the run began.
 
     Raises:
         LogRolledBack: the log lacks an event that was acknowledged to this process. Nothing was written.
@@ -154,7 +154,7 @@ def save_checkpoint(
     if reply[0] == b"same":  # an earlier call saved it, perhaps in another form
         return
     _, *entry_ids, end, feed_began = reply
-    noted = yield from _noted(keys, end, feed_began, knowledge, ttl)
+    noted = yield from _noted(keys, knowledge, ttl, end, feed_began)
     versions = Versions(event.versions, event.seen)
     known_now = KnownVersions(versions, entry_ids[-1], event.check, depth, noted.life, int(end[3]))
     cache.know_versions(keys.thread, event.namespace, known_now)
@@ -164,8 +164,11 @@ def save_checkpoint(
         cache.stored(keys.thread, event.namespace, channel, piece, entry_ids[part], sizes[part])
 
 
-def _noted(keys: ThreadKeys, end: Sequence[bytes], feed_began: int, knowledge: Known | None, ttl: int) -> Flow[Seen]:
-    """What the memory has of a thread after an append. Where a feed began, the prefix may be new to the server: it is checked again."""
+def _noted(keys: ThreadKeys, knowledge: Known | None, ttl: int, end: Sequence[bytes], feed_began: int) -> Flow[Seen]:
+    """What the memory has of a thread after an append.
+
+    Where a feed began, the prefix may be new to the server, which lost all data: then the layout is stored and checked again.
+    """
     seen = Seen.in_reply(end)
     keys.note(seen.entry_id, seen.digest, knowledge)
     keys.memory.note(keys.thread, seen)
@@ -199,9 +202,9 @@ def _version_missing(keys: ThreadKeys, event: CheckpointSaved, fields: Sequence[
     channels = sorted(split_value_name(field[start:])[0].decode() for field in fields)
     some = ", ".join(map(repr, channels[:5])) + (f" and {len(channels) - 5} more" if len(channels) > 5 else "")
     return VersionMissing(
-        f"Thread {keys.thread.decode()!r}: checkpoint {event.checkpoint_id!r} names versions of {some} that the log does not have and "
-        "the call does not bring. Nothing was written: the thread would read back as a state that never was. If the thread expired, "
-        "was deleted or lost events while a run went on, start the run again; else pass these channels in new_versions."
+        f"Thread {keys.thread.decode()!r}: checkpoint {event.checkpoint_id!r} names versions of {some} that the log does not have "
+        "and the call does not bring. Nothing was written: the thread would read back as a state that never was. If the thread "
+        "expired, was deleted or lost events while a run went on, start the run again; else pass these channels in new_versions."
     )
 
 
@@ -309,7 +312,7 @@ def save_writes(keys: ThreadKeys, event: WritesSaved, *, ttl: int, about: About)
             yield from account(keys, seen, saved, begins=False)
         else:
             if status == b"ok":
-                yield from _noted(keys, *saved, knowledge, ttl)
+                yield from _noted(keys, knowledge, ttl, *saved)
             return
     raise _begun_again(keys)
 

@@ -94,8 +94,8 @@ def _rolled_back(keys: ThreadKeys, seen: Seen, reply: Sequence[bytes]) -> LogRol
         has = f"has another event {seen.sequence}, and ends with event {sequence}"
     return LogRolledBack(
         f"The server lost events of thread {keys.thread.decode()!r}: event {seen.sequence} was acknowledged to this process, and "
-        f"the log now {has}. Nothing was written. It failed over to a replica that was behind, or restarted without its last events. "
-        "Read the thread again (get_tuple or get_state) and go on from what it has, or delete the thread."
+        f"the log now {has}. Nothing was written. The server failed over to a replica that was behind, or restarted without its "
+        "last events. Read the thread again (get_tuple or get_state) and go on from what it has, or delete the thread."
     )
 
 

@@ -103,7 +103,7 @@ def _rebuild_head(keys: ThreadKeys, namespace: bytes) -> Flow[int]:
             fields = head_fields(found.view, found.pieces)
         except (Malformed, ValueError) as error:
             raise damaged(keys, error, found.view.entry_id) from error
-        stored = yield from call(keys, STORE_HEAD, [found.digest, *fields], heads)
+        stored = yield from call(keys, STORE_HEAD, [found.end.digest, *fields], heads)
         if stored[0] == b"ok":
             return 1
     raise _busy(keys)
