@@ -44,20 +44,22 @@ local function hmget(key, names)
   return out
 end
 
--- Notes that a thread ended now: `how` is 'd' if it was deleted, 'x' if it expired. Forgets what ended more than a day ago.
-local function note_end(thread, how)
-  redis.call('ZADD', ENDED, string.format('%.0f', now()), how .. thread)
+-- Notes that a thread ended now: `how` is 'd' if it was deleted, 'x' if it expired. Its `last` entry id, if it is known, may be ahead of
+-- the clock. Forgets what ended more than a day ago.
+local function note_end(thread, how, last)
+  local at = math.max(now(), tonumber(string.match(last or '', '^%d+')) or 0)
+  redis.call('ZADD', ENDED, string.format('%.0f', at), how .. thread)
   local old = redis.call('ZRANGEBYSCORE', ENDED, '-inf', string.format('%.0f', now() - REMEMBERED), 'LIMIT', 0, 4)
   if old[1] then
     redis.call('ZREM', ENDED, unpack(old))
   end
 end
 
--- Removes a thread from the views of the partition, and a `share` of its runs as `forget_runs` says. Notes its end if it was known.
--- Returns 1 if runs are left, else 0.
-local function forget(thread, share, how)
+-- Removes a thread from the views of the partition, and a `share` of its runs as `forget_runs` says. Notes its end if it was known,
+-- as `note_end` says. Returns 1 if runs are left, else 0.
+local function forget(thread, share, how, last)
   if redis.call('ZREM', THREADS, 't' .. thread) + redis.call('ZREM', EXPIRIES, 't' .. thread) > 0 then
-    note_end(thread, how)
+    note_end(thread, how, last)
   end
   return (forget_runs(RUNS, thread, share, true))
 end
@@ -158,6 +160,9 @@ local function lacks(state, seen_id, seen_digest)
   end
   local due = redis.call('ZSCORE', EXPIRIES, 't' .. THREAD)
   local expired = due and tonumber(due) <= now() and due or redis.call('ZSCORE', ENDED, 'x' .. THREAD)
+  if state.first and not redis.call('ZSCORE', EXPIRIES, '') and redis.call('EXISTS', FEED) == 1 then
+    expired = string.format('%.0f', now()) -- the view was deleted, and with it what it knew
+  end
   return { 'lacks', string.format('%.0f', state.n), state.l, redis.call('ZSCORE', ENDED, 'd' .. THREAD) or '', expired or '' }
 end
 

@@ -43,13 +43,13 @@ if not is_cleared then
   end
 end
 
-local n, digest = '0', ''
+local n, digest, last_id = '0', '', nil
 if state then
-  n, digest = string.format('%.0f', state.n), state.d
+  n, digest, last_id = string.format('%.0f', state.n), state.d, state.l
 else
   local last = redis.call('XREVRANGE', LOG, '+', '-', 'COUNT', 1)[1]
   if last then
-    n, digest = field_of(last[2], 'n') or n, field_of(last[2], 'd') or digest
+    n, digest, last_id = field_of(last[2], 'n') or n, field_of(last[2], 'd') or digest, last[1]
   end
 end
 
@@ -74,4 +74,4 @@ redis.call('XADD', FEED, '*', 'thread', THREAD, 'id', '', 'seq', n, 'digest', di
   'checkpoint', '', 'source', '', 'step', '', 'run', '', 'channels', '', 'nodes', '')
 redis.call('UNLINK', LOG)
 unlink_views()
-return { 'ok', forget(THREAD, 1, 'd') }
+return { 'ok', forget(THREAD, 1, 'd', last_id) }

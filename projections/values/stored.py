@@ -19,7 +19,7 @@ without bringing its value. The head is incomplete then, and the log is read ins
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from eventlog import codec
@@ -76,8 +76,8 @@ class StoredCheckpoint:
     """The checksum of its versions, empty if they are few."""
     depth: int = 0
     """Number of changes of versions since whole ones."""
-    life: int = 0
-    removed: int = 0
+    life: int = field(default=0, compare=False)
+    removed: int = field(default=0, compare=False)
     """What the process's memory had of the thread as the checkpoint was read, as `cache.KnownVersions` has it."""
 
 
