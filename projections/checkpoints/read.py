@@ -142,16 +142,10 @@ def _read(
             is_mended = True
         else:
             break
-    if is_latest and (end := _end_in(reply)) is not None:
-        keys.memory.note(keys.thread, end)
+    own = reply if then is None else reply[:-1]
+    if is_latest and own[0] in (b"head", b"none", b"view") and len(own) > 1:
+        keys.memory.note(keys.thread, Seen.in_reply(own[-1]))
     return reply
-
-
-def _end_in(reply: list[Any]) -> Seen | None:
-    """The end of the log in a reply, None if there is no log."""
-    if reply[0] == b"view":
-        return Seen.in_reply(reply[4])
-    return Seen.in_reply(reply[1]) if len(reply) > 1 and isinstance(reply[1], list) else None
 
 
 def _known(keys: ThreadKeys, stored: StoredCheckpoint, end: Seen) -> StoredCheckpoint:
