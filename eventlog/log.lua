@@ -13,6 +13,9 @@ local WRITES_ONLY = 86400000 -- life of a log without a checkpoint: a day
 local REMEMBERED = 86400000 -- how long the end of a thread is remembered: a day
 local IDLE = 3600000 -- life of an unused head of a namespace other than the root: an hour
 local CHUNK = 1000 -- values in one call, since Lua's unpack fails above some thousands
+local PART = 400 -- bytes that a field, a version or a value counts for beside its own, since the work on many short ones takes time, too
+local WRITES, WRITES_BYTES = 500, 4194304 -- entries of writes of one checkpoint that a script reads, and bytes after which it reads no more
+local HEAD_WRITES = 10000 -- entries of writes in a head, as in projections/values/stored.py
 
 local time
 -- The server's time, which is constant while a script runs.
@@ -118,10 +121,15 @@ local function is_head_of(last, ns_key, id, at)
   return last and id and at and last == 'c' .. ns_key .. ordered(id) .. at
 end
 
--- The checkpoint id and the number of entries of writes of a head. Nil unless the head has the checkpoint of `last` and as many
+-- The number in a field, nil if there is none.
+local function whole_number(field)
+  return field and string.match(field, '^%d+$') and tonumber(field)
+end
+
+-- The checkpoint id of a head, the number of entries of writes, and its bytes as `head_upkeep.lua` counts them. Nil unless the head has the checkpoint of `last` and as many
 -- entries of writes as the order: other heads outlived a log that was replaced.
 local function head_of(head, ns_key, last)
-  local found = redis.call('HMGET', head, 'id', 'at', 'w')
+  local found = redis.call('HMGET', head, 'id', 'at', 'w', 'vb', 'wb')
   if not found[3] or not is_head_of(last, ns_key, found[1], found[2]) then
     return nil
   end
@@ -130,7 +138,7 @@ local function head_of(head, ns_key, last)
   if writes ~= tonumber(found[3]) then
     return nil
   end
-  return { id = found[1], w = writes }
+  return { id = found[1], w = writes, value_bytes = whole_number(found[4]), write_bytes = whole_number(found[5]) }
 end
 
 -- The value of a field among names and values in turn, nil if there is none.
@@ -169,6 +177,15 @@ end
 -- The end of the log as a reply has it: sequence number, entry id and digest of the last event, and the number of removed entries.
 local function end_of(state)
   return { string.format('%.0f', state.n), state.l, state.d, string.format('%.0f', state.n - state.c) }
+end
+
+-- The bytes that the fields of an entry count for in the bounds of a script.
+local function weight_of(fields)
+  local bytes = PART / 2 * #fields
+  for i = 2, #fields, 2 do
+    bytes = bytes + #fields[i]
+  end
+  return bytes
 end
 
 -- The next entry id, with a ms of its own, if necessary ahead of the clock. So ids sort as text.

@@ -23,7 +23,7 @@ __all__ = ["ALLOWED", "FOLDER", "check_append_only"]
 FOLDER = "appendonlydir"
 MANIFEST = "appendonly.aof.manifest"
 LONGEST_MANIFEST = 65536
-"""Bytes after which a manifest is cut, and refused: it has a line per file, and usually two."""
+"""Bytes of a manifest, at most: it has a line per file, and usually two."""
 
 ALLOWED = frozenset(
     b"""
@@ -63,6 +63,11 @@ def check_append_only(folder: int, path: Path) -> None:
         manifest = _read(folder, MANIFEST)
     except FileNotFoundError:  # the server begins without data
         return
+    if len(manifest) > LONGEST_MANIFEST:  # the server would read on where the checks end
+        raise InvalidArgument(
+            f"File {str(path / MANIFEST)!r} is longer than {LONGEST_MANIFEST:,} bytes, which the embedded server never "
+            f"writes. {_REMEDY}"
+        )
     for line in manifest.splitlines():
         found = _FILE.fullmatch(line)
         if found is None or b"\r" in manifest:
@@ -92,7 +97,7 @@ def _check_file(folder: int, path: Path) -> None:
 def _read(folder: int, name: str) -> bytes:
     descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder)
     with os.fdopen(descriptor, "rb") as file:
-        return file.read(LONGEST_MANIFEST)
+        return file.read(LONGEST_MANIFEST + 1)
 
 
 _REMEDY = (

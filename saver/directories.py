@@ -10,6 +10,7 @@ by processes that were killed, and the next start removes it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import stat
@@ -51,6 +52,10 @@ _OURS = re.compile(
 _OLD_FILE = "appendonly.aof"
 """A file of Redis 6 and older, which a newer server takes over."""
 _FOLDER_FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
+_STEP_FLAGS = _FOLDER_FLAGS | getattr(os, "O_PATH", 0)
+"""Flags for the directories on the way, which may be searched and not read, where the system has `O_PATH`."""
+_MOST_LINKS = 40
+"""Links that lead to one directory, as in Linux."""
 
 
 class Directory(NamedTuple):
@@ -100,13 +105,10 @@ def open_directory(path: str | os.PathLike[str], undo: contextlib.ExitStack) -> 
     if not os.fspath(path):
         raise InvalidArgument("The path is empty. To fix it: name a directory, or pass None for a temporary one.")
     try:
-        _check_links(Path(path).absolute())  # with each "..", which may come after a link
-        directory = Path(path).resolve()
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = keep(os.open(directory, _FOLDER_FLAGS))
-    except FileExistsError as error:
+        directory, descriptor = _walk(Path(path).absolute())  # with each "..", which may come after a link
+    except NotADirectoryError as error:
         raise InvalidArgument(
-            f"{os.fspath(path)!r} is a file. To fix it: give the embedded server a directory."
+            f"{os.fspath(path)!r} is a file, or leads through one. To fix it: give the embedded server a directory."
         ) from error
     except (OSError, ValueError) as error:
         raise unusable(path, error) from error
@@ -132,16 +134,45 @@ def _trusted() -> tuple[int, int]:
     return os.geteuid(), Path("/").stat().st_uid
 
 
-def _check_links(path: Path) -> None:
-    for one in (*reversed(path.parents), path):
-        try:
-            found = one.lstat()
-        except FileNotFoundError:
-            return
-        if stat.S_ISLNK(found.st_mode) and found.st_uid not in _trusted():
-            raise _unsafe(
-                one, f"user {found.st_uid} made this link", "name the directory that it leads to, or choose another"
-            )
+def _walk(path: Path) -> tuple[Path, int]:
+    """Opens a directory name by name, makes it if it is missing, and returns where it is.
+
+    A link that appears meanwhile, in the place of a name that was looked at, is not followed.
+    """
+    rest, links = [*reversed(path.parts[1:])], 0
+    at, here = Path(path.anchor), os.open(path.anchor, _STEP_FLAGS)
+    try:
+        while rest:
+            name = rest.pop()
+            found = _made(name, here, 0o777 if rest else 0o700)
+            if not stat.S_ISLNK(found.st_mode):
+                here, last = os.open(name, _STEP_FLAGS, dir_fd=here), here
+                os.close(last)
+                at = at.parent if name == ".." else at / name
+                continue
+            if found.st_uid not in _trusted():
+                problem = f"user {found.st_uid} made this link"
+                raise _unsafe(at / name, problem, "name the directory that it leads to, or choose another")
+            target, links = Path(os.readlink(name, dir_fd=here)), links + 1
+            if links > _MOST_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+            rest += reversed(target.parts[target.is_absolute() :])
+            if target.is_absolute():
+                here, last = os.open(target.anchor, _STEP_FLAGS), here
+                os.close(last)
+                at = Path(target.anchor)
+        return at, keep(os.open(".", _FOLDER_FLAGS, dir_fd=here))
+    finally:
+        os.close(here)
+
+
+def _made(name: str, folder: int, mode: int) -> os.stat_result:
+    """The status of a name in a directory, which becomes a directory if there is none."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.stat(name, dir_fd=folder, follow_symlinks=False)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(name, mode, dir_fd=folder)
+    return os.stat(name, dir_fd=folder, follow_symlinks=False)
 
 
 def _names(descriptor: int) -> list[str]:

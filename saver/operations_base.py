@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
+from eventlog.connect.connections import Connections
 from eventlog.connect.server import check_server
 from eventlog.feed.reading import open_keyspace
 from eventlog.feed.trimming import Retention
@@ -32,6 +33,7 @@ class OperationsBase:
 
     def __init__(
         self,
+        connections: Connections,
         keyspace: Keyspace,
         ttl: TimeToLive,
         cache: ValueCache,
@@ -39,6 +41,7 @@ class OperationsBase:
         *,
         accept_plaintext: bool = False,
     ) -> None:
+        self.connections = connections
         self.keyspace = keyspace
         self.ttl = ttl
         self.cache = cache
@@ -53,7 +56,7 @@ class OperationsBase:
 
     def check(self) -> Flow[None]:
         """Checks the server and the prefix. One round trip."""
-        yield from check_server(self.keyspace, expires=self.ttl.on_write > 0)
+        yield from check_server(self.keyspace, self.connections, expires=self.ttl.on_write > 0)
         self._is_checked = True
 
     def checked(self, flow: Flow[T]) -> Flow[T]:
@@ -65,7 +68,7 @@ class OperationsBase:
     def checked_read_only(self, flow: Flow[T]) -> Flow[T]:
         """Runs `flow`, which only reads, after a check that only reads."""
         if not self._is_checked:
-            yield from open_keyspace(self.keyspace.prefix, self.keyspace.partitions)
+            yield from open_keyspace(self.connections, self.keyspace.prefix, self.keyspace.partitions)
         return (yield from flow)
 
     def address_of(self, config: Mapping[str, Any] | None) -> Address:

@@ -11,6 +11,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from typing_extensions import TypedDict
 
 from eventlog.codec import NEVER
+from eventlog.connect.connections import Connections
 from eventlog.errors import InvalidArgument
 from eventlog.feed.trimming import Retention
 from eventlog.keys import PARTITIONS, PREFIX, Keyspace
@@ -42,8 +43,8 @@ class SaverOptions(TypedDict, total=False):
     limits: Limits
 
 
-def operations_of(options: SaverOptions) -> Operations:
-    """Returns the operations of a saver. Raises `TypeError` or `InvalidArgument`."""
+def operations_of(connections: Connections, options: SaverOptions) -> Operations:
+    """Returns the operations of a saver, which run on `connections`. Raises `TypeError` or `InvalidArgument`."""
     known = SaverOptions.__annotations__
     if unknown := sorted(options.keys() - known):
         raise TypeError(f"Unknown options: {', '.join(unknown)}. A saver takes {', '.join(known)}.")
@@ -52,6 +53,7 @@ def operations_of(options: SaverOptions) -> Operations:
     if not isinstance(limits, Limits):
         raise TypeError(f"limits must be Limits, not {type(limits).__name__}; pass e.g. Limits(id_bytes=100_000).")
     return Operations(
+        connections,
         Keyspace(options.get("prefix", PREFIX), options.get("partitions", PARTITIONS), signer, limits),
         TimeToLive.of(options.get("ttl")),
         _cache_of(options.get("cache_bytes", CACHE_BYTES), options.get("compress_above", COMPRESS_ABOVE)),

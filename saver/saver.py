@@ -111,7 +111,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         owns_connections: bool = False,
         server: EmbeddedServer | None = None,
     ) -> Self:
-        self._operations = operations_of(options)
+        self._operations = operations_of(connections, options)
         super().__init__(serde=serializer_of(options))
         self._connections = connections
         self._runner = Runner(connections)
@@ -521,12 +521,14 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
         Returns how many threads and events it put back, and how many threads existed already. Such a thread has the
         same entries as the file, and may have more; it is left alone. The whole file is checked before anything is
         written. Each thread is put in place whole. The same call completes an interrupted import. The saver's ttl
-        starts at the import.
+        starts at the import. Signatures are kept; with a `signing_key` they are verified first, and the memory grows
+        with the events of a thread.
 
         `progress` is as in `export_threads`. Two round trips per 50 events or 4 MiB, and a few per thread. Memory: such
         a page.
         Raises `ExportUnreadable` if the file is not a whole export, `ThreadNotFound` for a thread that it lacks,
-        `ThreadExists` for a thread with another, a damaged or a pruned log, and OSError if the file cannot be read.
+        `ThreadExists` for a thread with another, a damaged or a pruned log, `SignatureInvalid` for one that is not signed
+        as it should be, and OSError if the file cannot be read.
         """
         flow = self._operations.import_threads(path, thread_ids)
         return self._runner.run(flow, f"import of {str(path)!r}", reporting(progress))

@@ -52,7 +52,7 @@ class Transfer(OperationsBase):
     def import_threads(self, path: str | PathLike[str], thread_ids: Sequence[str] | None) -> Flow[Imported]:
         """Imports threads from a file."""
         threads = None if thread_ids is None else self.ids_of(thread_ids, "thread_ids")
-        heads = yield from check_file(path, threads, self.keyspace.limits)
+        heads = yield from check_file(path, threads, self.keyspace.limits, self.keyspace.signer)
         return (yield from self.checked(import_file(self.keyspace, path, heads, ttl=self.ttl.on_write)))
 
     def archive_thread(

@@ -44,6 +44,7 @@ from projections.checkpoints.save import Values
 from projections.values.pieces import StoredValue
 from projections.values.stored import PendingWrite, StoredCheckpoint
 from projections.values.versions import MANY, Versions, checksum_of_versions
+from saver.binding import bound
 from saver.configs import Address
 from saver.serializer import StrictSerializer
 
@@ -62,11 +63,12 @@ _FOREIGN = "foreign"
 class Translator:
     """Translates with one serializer.
 
-    If the serializer encrypts, values that are not encrypted are refused, or accepted with `accept_plaintext`.
+    If the serializer encrypts, values that are not encrypted are refused, or accepted with `accept_plaintext`. What LangGraph's
+    `EncryptedSerializer` encrypts is bound to its form.
     """
 
     def __init__(self, serde: SerializerProtocol, *, accept_plaintext: bool = False) -> None:
-        self.serde = serde
+        self.serde = bound(serde)
         self._plain = type(serde) in (JsonPlusSerializer, StrictSerializer)
         """Whether the serializer is known not to encrypt."""
         self._refuses_plaintext = not accept_plaintext and _encrypts(serde)
@@ -343,7 +345,7 @@ def _encrypts(serde: SerializerProtocol) -> bool:
 def _not_encrypted(subject: str, what: str) -> ValueNotEncrypted:
     return ValueNotEncrypted(
         f"{subject}: {what!r} is not encrypted, but the serializer encrypts. It was not deserialized. If it was written before "
-        "encryption was switched on, open the saver with accept_plaintext=True (agentlog: without LANGGRAPH_AES_KEY); "
+        "encryption was switched on, open the saver with accept_plaintext=True (agentlog: --accept-plaintext); "
         "otherwise restore the log from an export or a backup."
     )
 

@@ -55,7 +55,7 @@ class Writing(OperationsBase):
             return translator.unchanged_values(address, checkpoint, full, new_versions)
 
         saving = save_checkpoint(keys, event, values, cache=cache, ttl=self.ttl.on_write, about=about, others=others)
-        yield from self.checked(saving)
+        yield from self._saved(saving)
         if self.trimming is not None:
             yield from self.trimming.after_put(keys.thread)
         return config_of(address.thread_id, event.namespace, event.checkpoint_id)
@@ -84,9 +84,14 @@ class Writing(OperationsBase):
         about = _about_writes(address.thread_id, event, config, known)
         self._check_names(address, event, about)
         self.keyspace.limits.check_parts("writes", len(event.writes), f"{address.subject}: ")
-        yield from self.checked(save_writes(keys, event, ttl=self.ttl.on_write, about=about))
+        yield from self._saved(save_writes(keys, event, ttl=self.ttl.on_write, about=about))
         if self.trimming is not None:
             yield from self.trimming.after_put(keys.thread)
+
+    def _saved(self, saving: Flow[bool]) -> Flow[None]:
+        """Saves, and checks the prefix again if a feed began with it: a server that lost its data lost the layout, too."""
+        if (yield from self.checked(saving)):
+            yield from self.check()
 
     def _check_names(self, address: Address, event: CheckpointSaved | WritesSaved, about: About) -> None:
         """Raises `OverLimit` for an id or a name that is too long."""

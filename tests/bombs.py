@@ -81,7 +81,7 @@ def plant(url: str, prefix: str, thread: str, number: int, pieces: Mapping[str, 
     connections = Connections.from_url(url)
     try:
         runner = Runner(connections)
-        runner.run(check_server(keyspace, expires=False), "planting")
+        runner.run(check_server(keyspace, connections, expires=False), "planting")
         flow = save_checkpoint(keys, event, values, cache=_Planting(pieces), ttl=0, about=About())
         runner.run(flow, "planting")
     finally:

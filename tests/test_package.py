@@ -91,3 +91,18 @@ def test_a_script_names_its_preludes_in_its_header() -> None:
         (ROOT / f"{path}.lua").read_bytes() for path in ("eventlog/names", "eventlog/pointers", "eventlog/feed/ends")
     ]
     assert script.source == b"".join(sources)
+
+
+@pytest.mark.server
+def test_scripts_import_nothing_from_the_current_directory(tmp_path: Path) -> None:
+    """A module that another user put where a script is started is not run."""
+    for name in ("scripts/story/story.py", "rich.py", "typer.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("raise SystemExit('planted')")
+    command = [sys.executable, str(ROOT / "scripts/run.py"), "scripts.story.story", "--help"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    for script in (ROOT / "scripts").iterdir():
+        if script.is_file() and not script.suffix and "bin/python" in (text := script.read_text()):
+            stays = '\ncd "$(dirname "$0")/.."\n' in text
+            assert stays or " -m " not in text, f"{script.name} runs a module where it is started"

@@ -17,7 +17,10 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections.abc import Mapping
 from typing import Any
+
+import redis.cluster
 
 from eventlog.connect.clients import check_options, make_async, make_sync, sentinels_of, twin
 from eventlog.connect.given import AsyncClient, GivenAsync, GivenSync, SyncClient, accept_async, accept_sync, is_cluster
@@ -97,6 +100,19 @@ class Connections:
             return self._address.deployment == "cluster"
         given = self._given_sync or self._given_async
         return given is not None and is_cluster(given)
+
+    @property
+    def user(self) -> str:
+        """The user of the server that the connections name, '' for the default user."""
+        options = _options_of(self._given_sync or self._given_async) if self._address is None else self._address.options
+        name = options.get("username") or getattr(options.get("credential_provider"), "username", None) or ""
+        return "" if name == "default" else str(name)
+
+    @property
+    def pool(self) -> object:
+        """The pool of a given client, or these connections, which open their own."""
+        given = self._given_sync or self._given_async
+        return self if given is None else getattr(given, "connection_pool", given)
 
     @property
     def home_loop(self) -> asyncio.AbstractEventLoop | None:
@@ -222,3 +238,11 @@ class Connections:
         self._loop_clients = {}
         self._first_loop = self._recent_loop = self._served_loop = None
         self._begin_process()
+
+
+def _options_of(client: Any) -> Mapping[str, Any]:
+    """The options of a client's connections."""
+    if not is_cluster(client):
+        return client.connection_pool.connection_kwargs  # type: ignore[no-any-return]
+    owner = client.nodes_manager if isinstance(client, redis.cluster.RedisCluster) else client
+    return owner.connection_kwargs

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import TypeVar, Union
 
+from eventlog.connect.connections import Connections
+from eventlog.connect.server import layout_of
 from eventlog.errors import (
     CorruptEntry,
     EventGone,
@@ -24,7 +26,7 @@ from eventlog.events import Recorded, decode_entry
 from eventlog.feed.activity import Activity, Filters, check_pointer
 from eventlog.feed.position import ORIGIN, Offset, Position
 from eventlog.feed.replies import OK, Ends, Loaded, Page, PageReply, Waiting, flattened
-from eventlog.flow import Argument, Batch, Call, Command, Flow, Pause, load_script
+from eventlog.flow import Argument, Call, Command, Flow, Pause, load_script
 from eventlog.framing import is_number
 from eventlog.keys import LAYOUT, GroupKeys, Keyspace
 from eventlog.limits import Limits
@@ -50,19 +52,24 @@ PASSING = (ServerUnavailable, ServerLoading, ServerReadOnly)
 
 
 def open_keyspace(
-    prefix: str, partitions: int | None, signer: Signer | None = None, limits: Limits | None = None
+    connections: Connections,
+    prefix: str,
+    partitions: int | None,
+    signer: Signer | None = None,
+    limits: Limits | None = None,
 ) -> Flow[Keyspace | None]:
     """Reads the layout of a prefix, and returns its keys; None without a layout.
 
-    One round trip. With a `signer`, the signatures of events that are loaded are checked. Raises `LayoutMismatch` if the
+    One round trip. Warns of an old server as `layout_of`.
+
+    With a `signer`, the signatures of events that are loaded are checked. Raises `LayoutMismatch` if the
     layout has another version, or another number of partitions than given.
     """
     keyspace = Keyspace(prefix, partitions or 1, limits=limits)
-    reply = yield Batch([Command("HGET", keyspace.meta, ["layout"]), Command("HGET", keyspace.meta, ["partitions"])])
-    layout, found = reply
+    layout, found = yield from layout_of(keyspace, connections)
     if layout is None and found is None:
         return None
-    if not is_number(layout or b"") or not is_number(found or b""):
+    if layout is None or found is None or not is_number(layout) or not is_number(found):
         raise LayoutMismatch(f"Prefix {prefix!r} has a meta key that this package did not write. Use another prefix.")
     if int(layout) != LAYOUT:
         raise LayoutMismatch(

@@ -46,7 +46,9 @@ class FeedSource:
         One round trip for each call until something was written, none afterwards.
         """
         if self._keyspace is None:
-            self._keyspace = yield from open_keyspace(self.prefix, self._partitions, self._signer, self.limits)
+            self._keyspace = yield from open_keyspace(
+                self.runner.connections, self.prefix, self._partitions, self._signer, self.limits
+            )
         return self._keyspace
 
     def used(self) -> Flow[Keyspace]:

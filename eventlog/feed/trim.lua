@@ -7,7 +7,8 @@
 -- Reply: {'ok', number taken, the groups that hold entries back, 1 if another call takes more, else 0}. Of each group: name, number of
 --   entries beyond the bounds that it still needs, and age in ms of the oldest. A group is named if the first entry that it needs is among
 --   as many entries as one call may take.
---   Nothing written: {'foreign', entry id} if an entry is no pointer; {'damaged'} if `trimmed` is no such record; {'lost'} if the threads and runs of entries trimmed before are gone.
+--   Nothing written: {'foreign', entry id} if an entry is no pointer; {'damaged'} if `trimmed` is no such record; {'lost'} if the
+--   threads and runs of entries trimmed before are gone.
 -- Guarantees: the first write is one that a full server takes, since it frees memory.
 
 local feed, trimmed, positions_key, past_threads, past_runs, live_threads = unpack(KEYS, 1, 6)

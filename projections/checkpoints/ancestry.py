@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from eventlog.codec import Malformed, TooLarge
 from eventlog.flow import Argument, Flow, load_script
@@ -16,6 +17,7 @@ from eventlog.keys import ThreadKeys
 from eventlog.limits import Budget, in_channel
 from projections.checkpoints.listing import PAGE_BYTES
 from projections.checkpoints.read import damaged, malformed
+from projections.checkpoints.waiting import with_all_writes
 from projections.integrity.signed_reads import check_ancestors, until_steady
 from projections.log.index import call, mend
 from projections.values.pieces import Pieces, StoredValue
@@ -80,7 +82,9 @@ def _read_page(
     names = [channel.encode() for channel in channels]
     arguments: list[Argument] = [namespace.encode(), ns_sort_key, start, inclusive, STEPS, PAGE_BYTES, *names]
     for is_mended in (False, True):
-        _, following, steps, flat, origin, origin_id = yield from call(keys, READ_ANCESTORS, arguments)
+        walk = partial(call, keys, READ_ANCESTORS, arguments)
+        reply = yield from with_all_writes(keys, walk, _writes_in_walk)
+        _, following, steps, flat, origin, origin_id = reply
         began = start or origin_id or ordered(b"")
         error = malformed(keys, [ns_sort_key + began])
         if error is None or is_mended:
@@ -90,6 +94,10 @@ def _read_page(
     ancestors, pieces = [Ancestor.in_step(step, channels) for step in steps], Pieces(flat, [], keys.limits)
     yield from check_ancestors(keys, (namespace, checkpoint_id or None), origin, channels, ancestors, pieces)
     return following, ancestors, pieces
+
+
+def _writes_in_walk(reply: list[Any]) -> list[list[list[bytes]]]:
+    return [writes for _, _, writes in reply[2]]
 
 
 def _gather(

@@ -3,7 +3,8 @@
 -- A view is {envelope, versions, parent, values, writes, sort key}:
 --   versions: the number of its versions among those of the reply;
 --   values: for each channel of these, the number of its piece among those of the reply, 0 where none was stored;
---   writes: for each entry of writes its id, task, task path, then the field name and value of each write;
+--   writes: for each entry of writes its id, task, task path, then the field name and value of each write; if one script does not
+--     read them all, the last is {'', arguments of read_writes.lua for the others};
 --   sort key: the checkpoint's order member without its first letter.
 -- The pieces of a reply are a flat list: piece, number of the piece that it is a delta against (0: no delta), entry id.
 -- The versions of a reply are a flat list: fields `s`, `q` and `y` of an entry, number of the versions that they change (0: they are whole).
@@ -38,7 +39,6 @@ end
 
 local DEEPEST = 100 -- entries that versions are made from, as in projections/values/pieces.py
 local LONGEST = 4000 -- pieces that a value is made from; writers stay below half of that
-local PART = 400 -- bytes that a field, a version or a value counts for beside its own, since the work on many short ones takes time, too
 
 -- The state of one call's reads: entries by id, the reply's pieces and versions, and the bytes read from the log, as its bounds count them.
 local function reader()
@@ -59,11 +59,7 @@ local function entry_at(read, entry_id)
   local fields = read.entries[entry_id]
   if fields == nil then
     fields = fields_at(entry_id) or false
-    local bytes = fields and PART / 2 * #fields or 0
-    for i = 2, fields and #fields or 0, 2 do
-      bytes = bytes + #fields[i]
-    end
-    read.bytes = read.bytes + bytes
+    read.bytes = read.bytes + (fields and weight_of(fields) or 0)
     read.entries[entry_id] = fields
   end
   return fields or nil
@@ -238,22 +234,32 @@ local function writes_at(read, entry_id)
   return writes
 end
 
--- The writes of a checkpoint, by entry.
-local function writes_of(read, sort_key)
-  local out = {}
-  for i, member in ipairs(members(ORDER, 'w' .. sort_key)) do
-    local why
-    out[i], why = writes_at(read, writes_entry(member, sort_key))
-    if why then
-      return nil, why
+-- The writes of the checkpoint that an order member names, by entry, up to the log's entry `last`. They are those after the order member
+-- `after` (nil: the first), as many as a script reads.
+local function writes_of(read, checkpoint, last, after)
+  local _, sort_key = split_member(checkpoint)
+  local from, to, out = after and '(' .. after or '[w' .. sort_key, '(w' .. sort_key .. '\255', {}
+  local found, full = redis.call('ZRANGEBYLEX', ORDER, from, to, 'LIMIT', 0, WRITES + 1), read.bytes + WRITES_BYTES
+  for i, member in ipairs(found) do
+    local entry_id = writes_entry(member, sort_key)
+    if not (after and is_before(last, entry_id)) then
+      local writes, why = writes_at(read, entry_id)
+      if why then
+        return nil, why
+      end
+      out[#out + 1] = writes
+    end
+    if i < #found and (i == WRITES or read.bytes > full) then
+      out[#out + 1] = { '', last, checkpoint, member }
+      break
     end
   end
   return out
 end
 
--- The view of the checkpoint that an order member names.
-local function view(read, member)
-  local ns, sort_key, entry_id = split_member(member)
+-- The view of the checkpoint that an order member names; `last` is the log's last entry.
+local function view(read, member, last)
+  local ns, _, entry_id = split_member(member)
   local entry = entry_at(read, entry_id)
   local envelope = entry and field_of(entry, 'e')
   if not envelope then
@@ -265,7 +271,7 @@ local function view(read, member)
     numbers, why = values_of(read, ns, versions)
   end
   if numbers then
-    writes, why = writes_of(read, sort_key)
+    writes, why = writes_of(read, member, last)
   end
   if not writes then
     return nil, why

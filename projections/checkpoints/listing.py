@@ -11,6 +11,7 @@ import heapq
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from eventlog.codec import Malformed
@@ -19,6 +20,7 @@ from eventlog.flow import Argument, Emit, Flow, load_script
 from eventlog.framing import ordered
 from eventlog.keys import Keyspace, ThreadKeys, checkpoint_sort_key
 from projections.checkpoints.read import damaged, decode_view, malformed
+from projections.checkpoints.waiting import with_all_writes
 from projections.integrity.signed_reads import check_bare, check_views, until_steady
 from projections.log.index import call, check_log, mend, rebuild_index
 from projections.log.namespaces import walk_newest
@@ -74,6 +76,7 @@ def list_checkpoints(
     if left is not None and left <= 0:
         return
     all_keys = [keyspace.thread(thread) for thread in threads]
+    last_id, passed = "", set[tuple[bytes, str]]()  # the last id, and the threads and namespaces that had it
     more = True
     while more:  # again if checkpoints were deleted after the search for them
         walks, more = yield from _walks(keyspace, all_keys, selection)
@@ -81,14 +84,18 @@ def list_checkpoints(
         while walks:
             walk = walks[0]
             if walk.buffer:
-                found = walk.take()
-                yield Emit(present(walk.keys.thread.decode(), found.decode()))
-                if left is not None:
-                    left -= 1
-                    if not left:
-                        return
-                    if more:
-                        selection = replace(selection, before=found.checkpoint_id, limit=left)
+                found, name = walk.take(), (walk.keys.thread, walk.namespace)
+                if found.checkpoint_id != last_id:
+                    last_id, passed = found.checkpoint_id, set()
+                if name not in passed:
+                    passed.add(name)
+                    yield Emit(present(walk.keys.thread.decode(), found.decode()))
+                    if left is not None:
+                        left -= 1
+                        if not left:
+                            return
+                        if more:  # others may have this id, too
+                            selection = replace(selection, before=last_id + "\0", limit=left + len(passed))
             elif not walk.finished:
                 yield from walk.fill(left)
             if walk.buffer or not walk.finished:
@@ -214,12 +221,17 @@ def _read_whole(keys: ThreadKeys, arguments: Sequence[Argument]) -> Flow[tuple[l
     """A page of whole checkpoints, and whether there may be more."""
 
     def read() -> Flow[tuple[list[_Found], int]]:
-        _, replied, flat, versions, more = yield from _read_page(keys, [1, PAGE_BYTES, *arguments])
+        page = partial(_read_page, keys, [1, PAGE_BYTES, *arguments])
+        _, replied, flat, versions, more = yield from with_all_writes(keys, page, _writes_in_page)
         views, pieces = [View(*one) for one in replied], Pieces(flat, versions, keys.limits)
         yield from check_views(keys, views, pieces)
         return [_Found(keys, view, pieces, *keys.split_sort_key(view.sort_key)[:2]) for view in views], more
 
     return (yield from (read() if keys.signer is None else until_steady(keys, read)))
+
+
+def _writes_in_page(reply: list[Any]) -> list[list[list[bytes]]]:
+    return [view[4] for view in reply[1]]
 
 
 def _read_page(keys: ThreadKeys, arguments: Sequence[Argument]) -> Flow[list[Any]]:

@@ -159,10 +159,16 @@ def read_history(keys: ThreadKeys) -> Flow[History]:
             found: Verified | None = yield from verify_thread(keys)
         except ThreadNotFound:
             found = None  # there is nothing to remove
-        if found is not None and not found.sound:
+        if found is not None and found.of_log:
             raise SignatureInvalid(
-                f"Thread {keys.thread.decode()!r}: {found.findings[0].message}. Nothing was removed. Verify the thread, save what "
+                f"Thread {keys.thread.decode()!r}: {found.of_log[0].message}. Nothing was removed. Verify the thread, save what "
                 "is left with export_threads(..., damaged=True), and restore its log from an export or a backup."
+            )
+        if (
+            found is not None and not found.sound
+        ):  # a removal takes away what could show whether the log or the pointer is right
+            raise SignatureInvalid(
+                f"Thread {keys.thread.decode()!r}: {found.findings[0].message}. Nothing was removed."
             )
     history = History(Index())
     history.index = yield from scan(keys, history.events)

@@ -12,12 +12,13 @@ from eventlog.flow import Argument, Command, Flow, load_script
 from eventlog.framing import ordered
 from eventlog.keys import ThreadKeys, checkpoint_sort_key
 from eventlog.memory import Seen
+from projections.checkpoints.waiting import with_all_writes
 from projections.integrity.signed_reads import check_views, until_steady
 from projections.log.accounting import account_for_read
 from projections.log.index import call, mend
 from projections.values.cache import KnownVersions, ValueCache
 from projections.values.pieces import Pieces
-from projections.values.stored import Incomplete, StoredCheckpoint, View, from_head, from_view, head_fields, head_size
+from projections.values.stored import Incomplete, StoredCheckpoint, View, from_head, from_view, head_of_view
 from projections.values.versions import Versions
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "read_checkpoint",
     "read_latest",
     "remember",
+    "writes_in_view",
 ]
 
 READ = load_script("projections/checkpoints/read_checkpoint")
@@ -80,10 +82,11 @@ def read_latest(keys: ThreadKeys, namespace: str, *, ttl: int = 0) -> Flow[Store
     if found is None:
         return None
     stored = _known(keys, decode_view(keys, found.view, found.pieces), found.end)
-    if head_size(found.view, found.pieces) > keys.limits.head_bytes:
+    head_fields = head_of_view(found.view, found.pieces, keys.limits)
+    if head_fields is None:
         return stored
     try:
-        yield from call(keys, STORE_HEAD, [found.end.digest, *head_fields(found.view, found.pieces)], heads)
+        yield from call(keys, STORE_HEAD, [found.end.digest, *head_fields], heads)
     except (CorruptEntry, LogLost):
         raise
     except EventLogError:
@@ -130,22 +133,32 @@ def _read(
 
     A read of the latest compares the log with what this process saw of it, and notes its end.
     """
-    is_latest, is_mended = arguments[2] == b"", False
-    while True:
-        seen = keys.seen() if is_latest else None
-        last: list[Argument] = [b"", b""] if seen is None else [seen.entry_id, seen.digest]
-        reply = yield from call(keys, READ, [*arguments, *last], heads, shared=shared, then=then)
-        if seen is not None and reply[0] == b"lacks":
-            yield from account_for_read(keys, seen, reply[1:5])
-        elif reply[0] == b"view" and not is_mended and (error := malformed(keys, [reply[1][-1]])) is not None:
-            yield from mend(keys, error)
-            is_mended = True
-        else:
-            break
-    own = reply if then is None else reply[:-1]
-    if is_latest and own[0] in (b"head", b"none", b"view") and len(own) > 1:
-        keys.memory.note(keys.thread, Seen.in_reply(own[-1]))
-    return reply
+    is_latest = arguments[2] == b""
+
+    def read() -> Flow[list[Any]]:
+        is_mended = False
+        while True:
+            seen = keys.seen() if is_latest else None
+            last: list[Argument] = [b"", b""] if seen is None else [seen.entry_id, seen.digest]
+            reply = yield from call(keys, READ, [*arguments, *last], heads, shared=shared, then=then)
+            if seen is not None and reply[0] == b"lacks":
+                yield from account_for_read(keys, seen, reply[1:5])
+            elif reply[0] == b"view" and not is_mended and (error := malformed(keys, [reply[1][-1]])) is not None:
+                yield from mend(keys, error)
+                is_mended = True
+            else:
+                break
+        own = reply if then is None else reply[:-1]
+        if is_latest and own[0] in (b"head", b"none", b"view") and len(own) > 1:
+            keys.memory.note(keys.thread, Seen.in_reply(own[-1]))
+        return reply
+
+    return (yield from with_all_writes(keys, read, writes_in_view))
+
+
+def writes_in_view(reply: list[Any]) -> list[list[list[bytes]]]:
+    """The writes of the checkpoint in a reply of `read_checkpoint.lua`, if there is one."""
+    return [reply[1][4]] if reply[0] == b"view" else []
 
 
 def _known(keys: ThreadKeys, stored: StoredCheckpoint, end: Seen) -> StoredCheckpoint:

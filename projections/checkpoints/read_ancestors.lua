@@ -82,7 +82,7 @@ while member and left > 0 and not seen[member] do
     local writes
     local values, why_not = wanted_values(entry_id)
     if values then
-      writes, why_not = writes_of(read, sort_key)
+      writes, why_not = writes_of(read, member, state.l)
     end
     if not writes then
       return why_not

@@ -48,7 +48,7 @@ if not member then
   return { 'none', end_of(state) }
 end
 local read = reader()
-local found, why_not = view(read, member)
+local found, why_not = view(read, member, state.l)
 if not found then
   return why_not
 end

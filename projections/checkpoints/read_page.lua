@@ -46,7 +46,7 @@ local views = {}
 for i, member in ipairs(wanted) do
   local found, why_not
   if whole then
-    found, why_not = view(read, member)
+    found, why_not = view(read, member, state.l)
   else
     found, why_not = envelope_of(member)
   end

@@ -12,8 +12,8 @@ How `save_checkpoint.lua` appends a checkpoint:
 4. The script writes the feed and the registry, then log, index and order.
 5. If the parent is the head and the id is the greatest, the changed channels are set in the head, and the parent's pending writes
    are dropped. The first checkpoint of a namespace makes a head. An older id without values leaves the head alone. Any other case
-   (a fork, an overwrite, values that come late) deletes the head, and the next read rebuilds it. So does a put of more bytes than a
-   head may have (`Limits.head_bytes`).
+   (a fork, an overwrite, values that come late) deletes the head, and the next read rebuilds it. So does a put with which the head
+   would have more bytes than `Limits.head_bytes`, and one after more early writes than a script reads. The head counts its bytes.
 
 An ordinary write that is in the log already changes nothing, and neither does a special write with the same value. Writes that come
 before their checkpoint wait in the log. A log that has nothing else expires after a day, or with the saver's ttl.
@@ -30,7 +30,6 @@ from typing import NamedTuple, Union
 from xxhash import xxh3_128_digest
 
 from eventlog.codec import Keyframe, content_digest, framed
-from eventlog.connect.server import check_server
 from eventlog.errors import ThreadBusy, ValueTooLarge, VersionMissing
 from eventlog.events import CheckpointSaved, ValuesSaved, WritesSaved, encode_event, value_fields
 from eventlog.feed.activity import NAMED
@@ -82,13 +81,14 @@ def save_checkpoint(
     ttl: int,
     about: About,
     others: Callable[[], Values] = dict,
-) -> Flow[None]:
+) -> Flow[bool]:
     """Append a checkpoint with the values that changed.
 
     Takes one round trip, two if a delta was made against a value that the log does not have: then all values are sent whole.
     With a signer it takes one more if the signer does not know the thread's log.
     Saving the same content under the same id again appends nothing. `ttl` is in ms, 0 for none. `others` returns the values that
     did not change: they are saved as well if the thread expired since the run began.
+    Returns whether the partition's feed began with it. The prefix is then new to the server, perhaps since it lost its data.
 
     Raises:
         LogRolledBack: the log lacks an event that was acknowledged to this process. Nothing was written.
@@ -113,6 +113,7 @@ def save_checkpoint(
         run.encode(),
         _named([channel for channel, _ in values]),
         _named(nodes),
+        keys.limits.head_bytes,
     ]
     heads = [keys.head(namespace), keys.head(b"")]
     whole, trusts, is_complete = False, True, False
@@ -152,9 +153,9 @@ def save_checkpoint(
     else:
         raise _begun_again(keys)
     if reply[0] == b"same":  # an earlier call saved it, perhaps in another form
-        return
+        return False
     _, *entry_ids, end, feed_began = reply
-    noted = yield from _noted(keys, knowledge, ttl, end, feed_began)
+    noted = _noted(keys, knowledge, end)
     versions = Versions(event.versions, event.seen)
     known_now = KnownVersions(versions, entry_ids[-1], event.check, depth, noted.life, int(end[3]))
     cache.know_versions(keys.thread, event.namespace, known_now)
@@ -162,18 +163,14 @@ def save_checkpoint(
     for position, ((channel, _), piece) in enumerate(prepared.items()):
         part = position // FIELDS
         cache.stored(keys.thread, event.namespace, channel, piece, entry_ids[part], sizes[part])
+    return bool(feed_began)
 
 
-def _noted(keys: ThreadKeys, knowledge: Known | None, ttl: int, end: Sequence[bytes], feed_began: int) -> Flow[Seen]:
-    """What the memory has of a thread after an append.
-
-    Where a feed began, the prefix may be new to the server, which lost all data: then the layout is stored and checked again.
-    """
+def _noted(keys: ThreadKeys, knowledge: Known | None, end: Sequence[bytes]) -> Seen:
+    """What the memory has of a thread after an append."""
     seen = Seen.in_reply(end)
     keys.note(seen.entry_id, seen.digest, knowledge)
     keys.memory.note(keys.thread, seen)
-    if feed_began:
-        yield from check_server(keys.keyspace, expires=ttl > 0)
     return keys.seen() or seen
 
 
@@ -277,10 +274,10 @@ def _idempotency_key(
     return xxh3_128_digest(framed(parts))
 
 
-def save_writes(keys: ThreadKeys, event: WritesSaved, *, ttl: int, about: About) -> Flow[None]:
+def save_writes(keys: ThreadKeys, event: WritesSaved, *, ttl: int, about: About) -> Flow[bool]:
     """Append writes of a task; writes that change nothing append nothing.
 
-    Takes one round trip, or two as `save_checkpoint`. Raises as that, but no `VersionMissing`.
+    Takes one round trip, or two as `save_checkpoint`. Returns and raises as that, but no `VersionMissing`.
     """
     namespace, checkpoint_id = event.namespace.encode(), event.checkpoint_id.encode()
     writes = event.writes
@@ -298,6 +295,7 @@ def save_writes(keys: ThreadKeys, event: WritesSaved, *, ttl: int, about: About)
         run.encode(),
         _named([write.channel for write in writes]),
         _named(nodes),
+        keys.limits.head_bytes,
     ]
     heads = [keys.head(namespace), keys.head(b"")]
     for _ in range(ATTEMPTS):
@@ -312,8 +310,8 @@ def save_writes(keys: ThreadKeys, event: WritesSaved, *, ttl: int, about: About)
             yield from account(keys, seen, saved, begins=False)
         else:
             if status == b"ok":
-                yield from _noted(keys, knowledge, ttl, *saved)
-            return
+                _noted(keys, knowledge, saved[0])
+            return status == b"ok" and bool(saved[1])
     raise _begun_again(keys)
 
 

@@ -3,26 +3,26 @@
 -- Preludes: eventlog/names, eventlog/log, projections/checkpoints/pending_writes, projections/checkpoints/event_arguments, projections/checkpoints/head_upkeep.
 -- KEYS: those of log.lua; 9 head of the namespace; 10 head of the root namespace.
 -- ARGV: 1 thread; 2 ttl in ms, 0 for none; 3 namespace; 4 checkpoint id; 5 parent id or ''; 6 namespace's sort key;
---   7 checkpoint's sort key; for the feed: 8 source, 9 step, 10 run or '', 11 channels and 12 nodes, counted; 13 entry id and
---   14 digest of the last event that the writer saw, '' for none; 15 digest that its signer saw, and 16 beginning of its seals, ''
---   for none; 17 number of removed entries with which it knew the versions that the checkpoint names and does not bring, '' if it
---   names them: 18 how many, then each as a field of the index; then the number of events, then each as event_arguments.lua says,
---   values beyond a thousand first, the checkpoint last;
+--   7 checkpoint's sort key; for the feed: 8 source, 9 step, 10 run or '', 11 channels and 12 nodes, counted; 13 most bytes of a
+--   head; 14 entry id and 15 digest of the last event that the writer saw, '' for none; 16 digest that its signer saw, and
+--   17 beginning of its seals, '' for none; 18 number of removed entries with which it knew the versions that the checkpoint names and
+--   does not bring, '' if it names them: 19 how many, then each as a field of the index; then the number of events, then each as
+--   event_arguments.lua says, values beyond a thousand first, the checkpoint last;
 --   then the channels whose pieces are compressed, each with the piece before compression, for the head; '' if the head would be too
 --   large, and is to be deleted.
 -- Reply: {'ok', entry id of each event, end, 1 if the feed began, else 0}, `end` being that of the log, as `end_of` has it;
 --   {'same', entry id} if the log has the checkpoint from this very call;
 --   {'base'} if a delta, or the versions, were made against an entry that the log does not have;
 --   {'check'} if entries were removed since the writer knew the versions; {'missing', index fields} for versions that no event brought;
---   {'lacks', ...} as log.lua says; {'unseen', ...} as event_arguments.lua says; {'gone', entry id} if the log lacks an entry; {'ended'} if runs of an earlier thread
---   are left, see `forget_runs.lua`; {'stale'} or {'lost'} as log.lua says.
+--   {'lacks', ...} as log.lua says; {'unseen', ...} as event_arguments.lua says; {'gone', entry id} if the log lacks an entry;
+--   {'ended'} if runs of an earlier thread are left, see `forget_runs.lua`; {'stale'} or {'lost'} as log.lua says.
 -- Guarantees: writes all of it, or, with any other reply than 'ok', nothing.
 
 local HEAD, ROOT = KEYS[9], KEYS[10]
 local ttl, ns, id, parent, ns_sort_key, sort_key = tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local source, step, run, channels, nodes = ARGV[8], ARGV[9], ARGV[10], ARGV[11], ARGV[12]
-local named = tonumber(ARGV[18])
-local events, after_events = events_at(20 + named, tonumber(ARGV[19 + named]))
+local most_bytes, named = tonumber(ARGV[13]), tonumber(ARGV[19])
+local events, after_events = events_at(21 + named, tonumber(ARGV[20 + named]))
 local plain = {}
 for i = after_events, #ARGV, 2 do
   plain[ARGV[i]] = ARGV[i + 1]
@@ -75,14 +75,14 @@ for i, base in ipairs(bases) do
   wanted[i] = base
 end
 for i = 1, named do
-  wanted[#bases + i] = ARGV[18 + i]
+  wanted[#bases + i] = ARGV[19 + i]
 end
 local last = newest(ORDER, ns_sort_key)
 local state, why = open(wanted, last)
 if not state then
   return { why }
 end
-local strange = lacks(state, ARGV[13], ARGV[14]) or unseen(state, ARGV[15], ARGV[16])
+local strange = lacks(state, ARGV[14], ARGV[15]) or unseen(state, ARGV[16], ARGV[17])
 if strange then
   return strange
 end
@@ -116,13 +116,13 @@ if replaced then
   end
 end
 
-if ARGV[17] ~= '' and tonumber(ARGV[17]) ~= state.n - state.c then
+if ARGV[18] ~= '' and tonumber(ARGV[18]) ~= state.n - state.c then
   return { 'check' }
 end
 local missing = {}
 for i = 1, named do
   if not state.values[OPENED + #bases + i] then
-    missing[#missing + 1] = ARGV[18 + i]
+    missing[#missing + 1] = ARGV[19 + i]
   end
 end
 if missing[1] then
@@ -151,15 +151,23 @@ if state.first and has_old_runs() then
   return { 'ended' }
 end
 
-local early = {}
-for i, member in ipairs(members(ORDER, 'w' .. sort_key)) do
+local early, early_bytes = {}, 0
+for i, member in ipairs(redis.call('ZRANGEBYLEX', ORDER, '[w' .. sort_key, '(w' .. sort_key .. '\255', 'LIMIT', 0, WRITES + 1)) do
   early[i] = writes_entry(member, sort_key)
+end
+if #early > WRITES then -- too many for a script
+  early, is_too_large = {}, true
 end
 table.sort(early, is_before)
 for i, entry_id in ipairs(early) do
   early[i] = fields_at(entry_id)
   if not early[i] then
     return { 'gone', entry_id }
+  end
+  early_bytes = early_bytes + weight_of(early[i])
+  if early_bytes > WRITES_BYTES then
+    is_too_large = true
+    break
   end
 end
 
@@ -201,7 +209,7 @@ end
 local checkpoint = { id = id, entry_id = entry_id, parent = parent, fields = fields, values = values, early = early }
 local is_head_right
 if not is_too_large and (continues or (not last and not fields.b)) then
-  is_head_right = move_head(HEAD, continues and head, checkpoint)
+  is_head_right = move_head(HEAD, continues and head, checkpoint, most_bytes)
 else
   is_head_right = head.is_current and not is_latest and not replaced and #values == 0 -- a late value may be one that the head lacks
 end

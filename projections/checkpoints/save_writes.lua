@@ -3,9 +3,9 @@
 -- Preludes: eventlog/names, eventlog/log, projections/checkpoints/pending_writes, projections/checkpoints/event_arguments.
 -- KEYS: those of log.lua; 9 head of the namespace; 10 head of the root namespace.
 -- ARGV: 1 thread; 2 ttl in ms, 0 for none; 3 namespace; 4 checkpoint id; 5 namespace's sort key; 6 checkpoint's sort key;
---   7 task id, ordered; for the feed: 8 step or '', 9 run or '', 10 channels and 11 nodes, counted; 12 entry id and 13 digest
---   of the last event that the writer saw, '' for none; 14 digest that its signer saw, and 15 beginning of its seals, '' for none;
---   16 number of events, then each as event_arguments.lua says.
+--   7 task id, ordered; for the feed: 8 step or '', 9 run or '', 10 channels and 11 nodes, counted; 12 most bytes of a head;
+--   13 entry id and 14 digest of the last event that the writer saw, '' for none; 15 digest that its signer saw, and 16 beginning of
+--   its seals, '' for none; 17 number of events, then each as event_arguments.lua says.
 -- Reply: {'ok', end, 1 if the feed began, else 0}, `end` being that of the log, as `end_of` has it; {'same'} if the writes change nothing;
 --   {'lacks', ...} as log.lua says;
 --   {'unseen', ...} as event_arguments.lua says; {'gone', entry id} if the log lacks an entry; {'ended'} if runs of an earlier thread
@@ -15,14 +15,14 @@
 local HEAD, ROOT = KEYS[9], KEYS[10]
 local ttl, ns, id, ns_sort_key, sort_key, task = tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local step, run, channels, nodes = ARGV[8], ARGV[9], ARGV[10], ARGV[11]
-local events = events_at(17, tonumber(ARGV[16]))
+local most_bytes, events = tonumber(ARGV[12]), events_at(18, tonumber(ARGV[17]))
 
 local last = newest(ORDER, ns_sort_key)
 local state, why = open(nil, last)
 if not state then
   return { why }
 end
-local strange = lacks(state, ARGV[12], ARGV[13]) or unseen(state, ARGV[14], ARGV[15])
+local strange = lacks(state, ARGV[13], ARGV[14]) or unseen(state, ARGV[15], ARGV[16])
 if strange then
   return strange
 end
@@ -35,16 +35,24 @@ if state.first and has_old_runs() then
 end
 local left = redis.call('PTTL', LOG)
 
-local values, paths, calls = {}, {}, {} -- by name, the task's earlier writes, their paths, and their calls' idempotency keys
-for _, member in ipairs(members(ORDER, 'w' .. sort_key .. task)) do
-  local entry_id = string.sub(member, #sort_key + #task + 2)
+-- By name, the task's latest writes, their paths, and their calls' idempotency keys. They come from its newest entries, as many as
+-- are put at least. A repetition of an older call may so be appended, and changes no state: a name's first ordinary write counts.
+local values, paths, calls = {}, {}, {}
+local prefix, bytes = 'w' .. sort_key .. task, 0
+local earlier = redis.call('ZREVRANGEBYLEX', ORDER, '(' .. prefix .. '\255', '[' .. prefix, 'LIMIT', 0, WRITES)
+for i, member in ipairs(earlier) do
+  if i > #events and bytes > WRITES_BYTES then
+    break
+  end
+  local entry_id = string.sub(member, #prefix + 1)
   local fields = fields_at(entry_id)
   if not fields then
     return { 'gone', entry_id }
   end
+  bytes = bytes + weight_of(fields)
   local call = field_of(fields, 'r')
-  each_write(fields, function(name, path, value, is_special)
-    if is_special or not values[name] then
+  each_write(fields, function(name, path, value)
+    if not values[name] then
       values[name], paths[name], calls[name] = value, path, call
     end
   end)
@@ -70,6 +78,26 @@ if #fresh == 0 then
   return { 'same' }
 end
 
+-- Adds writes to a head. False, and nothing written, if it would have more bytes or writes than a head may.
+local function add_writes(key, head, added, most)
+  local fields, bytes = { 'w', head.w + #added, 'wb', 0 }, head.write_bytes
+  if not bytes or not head.value_bytes or head.w + #added > HEAD_WRITES then
+    return false
+  end
+  for i, event in ipairs(added) do
+    local packed = packed_writes(event.fields)
+    fields[#fields + 1] = '!' .. (head.w + i)
+    fields[#fields + 1] = packed
+    bytes = bytes + #packed
+  end
+  fields[4] = bytes
+  if head.value_bytes + bytes > most then
+    return false
+  end
+  in_chunks('HSET', key, fields, 2)
+  return true
+end
+
 -- From here on it writes.
 
 local has_checkpoint = last or redis.call('ZRANGEBYLEX', ORDER, '[c', '(d', 'LIMIT', 0, 1)[1]
@@ -80,14 +108,7 @@ for i, event in ipairs(fresh) do
   added[2 * i] = 'w' .. sort_key .. task .. append(state, event.content, event.fields)
 end
 commit(state, nil, added)
-if on_head then
-  local fields = { 'w', head.w + #fresh }
-  for i, event in ipairs(fresh) do
-    fields[#fields + 1] = '!' .. (head.w + i)
-    fields[#fields + 1] = packed_writes(event.fields)
-  end
-  in_chunks('HSET', HEAD, fields, 2)
-elseif not head then
+if not (head and (not on_head or add_writes(HEAD, head, fresh, most_bytes))) then
   redis.call('UNLINK', HEAD)
 end
 if state.first and ttl == 0 then

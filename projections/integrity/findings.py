@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 from typing import Any, Literal
 
-__all__ = ["Finding", "Findings", "Kind", "Verified", "text_of"]
+__all__ = ["Finding", "Findings", "Kind", "Verified", "folded", "text_of"]
 
 Kind = Literal[
     "altered",
@@ -67,6 +69,11 @@ class Verified:
         """Whether there are no findings."""
         return not self.findings
 
+    @property
+    def of_log(self) -> tuple[Finding, ...]:
+        """The findings without those about pointers of the feed, which are not signed: signed events count more."""
+        return tuple(one for one in self.findings if one.kind != "pointer")
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         plain = asdict(self)
@@ -86,6 +93,21 @@ class Findings(list[Finding]):
     def truncated(self) -> bool:
         """Whether the end of the log was found to be missing."""
         return any(one.kind == "truncated" for one in self)
+
+
+def folded(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Findings for people: of equal ones in a row only the first, whose message has their number and the last entry.
+
+    Findings are equal if they differ only in the entry concerned.
+    """
+
+    def problem(one: Finding) -> tuple[str, str]:
+        return one.kind, one.message.removeprefix(f"Entry {one.entry_id}")
+
+    for _, run in groupby(findings, problem):
+        first, *rest = run
+        more = f"; {len(rest) + 1} such entries, the last is {rest[-1].entry_id}" if rest else ""
+        yield replace(first, message=first.message + more)
 
 
 def text_of(data: bytes) -> str:

@@ -12,7 +12,7 @@ names one of that log's entries in its first event in the new log. That is not a
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -164,6 +164,12 @@ class Seals:
         """Compares entries that writers had seen long before. A round trip each."""
         for sight in self._to_look_up:
             self._compare(sight, (yield from digest_at(keys, sight.seal.seen)))
+        self._to_look_up.clear()
+
+    def look_up_in(self, digests: Mapping[bytes, bytes]) -> None:
+        """Compares entries that writers had seen long before with the digests of a whole log, by entry id."""
+        for sight in self._to_look_up:
+            self._compare(sight, digests.get(sight.seal.seen))
         self._to_look_up.clear()
 
     def _compare(self, sight: _Sight, digest: bytes | None) -> None:

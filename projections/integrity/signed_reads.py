@@ -202,8 +202,8 @@ def _check_absent(keys: ThreadKeys, absent: set[tuple[str, bytes]]) -> Flow[None
     This is rare and expensive: the log is read twice.
     """
     found = yield from verify_thread(keys)
-    if not found.sound:
-        raise SignatureInvalid(f"Thread {keys.thread.decode()!r}: {found.findings[0].message}. {_REMEDY}")
+    if found.of_log:
+        raise SignatureInvalid(f"Thread {keys.thread.decode()!r}: {found.of_log[0].message}. {_REMEDY}")
     after, more = b"", 1
     while more:
         entries, more, _ = yield from scan_log(keys, after)

@@ -83,6 +83,16 @@ class Verification:
                 problem = f"removed numbers {first} to {last}, and some of these are in the log"
                 self.findings.find("inserted", entry_id, entry.sequence, problem)
 
+    def finish_alone(self, digests: Mapping[bytes, bytes]) -> None:
+        """Ends the verification of a whole log that has no server, such as one in a file, given its digests by entry id.
+
+        An earlier log of a thread may have ended, since nothing says otherwise.
+        """
+        if self.seals is not None:
+            self.seals.look_up_in(digests)
+            self.seals.finish(self.seals.suspects)
+        self.chain.finish()
+
     def _decoded(self, entry: Link, flat: list[bytes]) -> Recorded | None:
         try:
             return decode_entry(self.thread, entry.entry_id, flat)

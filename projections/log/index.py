@@ -35,7 +35,7 @@ from projections.log.signatures import Names, signed_page
 from projections.log.staging import StagedIndex, staged_keys
 from projections.values.versions import Versions, overlaid
 
-__all__ = ["call", "check_log", "log_lost", "mend", "rebuild_index", "scan"]
+__all__ = ["call", "check_log", "log_lost", "mend", "rebuild_index", "scan", "too_deep"]
 
 CHECK_LOG = load_script("projections/log/check_log")
 STORE_INDEX = load_script("projections/log/store_index")
@@ -145,7 +145,8 @@ def _entry_gone(keys: ThreadKeys, reply: list[Any]) -> CorruptEntry:
     )
 
 
-def _too_deep(keys: ThreadKeys, reply: list[Any]) -> CorruptEntry:
+def too_deep(keys: ThreadKeys, reply: list[Any]) -> CorruptEntry:
+    """The error for the reply `deep` of `checkpoint_view.lua`."""
     return CorruptEntry(
         f"Entry {reply[1].decode(errors='replace')} of thread {keys.thread.decode()!r} has versions or a value that change those "
         "of more entries than this package builds on. Restore the log from a backup, or delete the thread."
@@ -155,7 +156,7 @@ def _too_deep(keys: ThreadKeys, reply: list[Any]) -> CorruptEntry:
 _ERRORS: dict[bytes, Callable[[ThreadKeys, list[Any]], EventLogError]] = {
     b"lost": log_lost,
     b"gone": _entry_gone,
-    b"deep": _too_deep,
+    b"deep": too_deep,
 }
 """The error for each status that is no result."""
 

@@ -16,10 +16,21 @@ from eventlog.errors import CorruptEntry, SignatureInvalid
 from eventlog.events import ThreadCopied, decode_entry, entry_ms
 from eventlog.flow import Call, Flow
 from eventlog.keys import ThreadKeys
-from eventlog.signing import Known, Seal, life_of, seal_of
+from eventlog.signing import Known, Seal, Signer, life_of, seal_of
 from projections.log.pages import READ_ENTRIES, Entry, LogPage, scan_log
 
-__all__ = ["OLDER", "CopiedSeals", "Names", "Source", "learn", "signed_page", "source_at", "sources_of"]
+__all__ = [
+    "OLDER",
+    "CopiedSeals",
+    "Names",
+    "Source",
+    "ends_copy",
+    "learn",
+    "signed_page",
+    "source_at",
+    "sources_in",
+    "sources_of",
+]
 
 OTHER_LIFE = "was signed in another life of the thread: before it was deleted and written again, or after"
 NOT_COPIED = "was signed for the source of this copy, and is not among the entries that were copied"
@@ -145,16 +156,25 @@ def sources_of(keys: ThreadKeys) -> Flow[list[Source]]:
 
     A round trip per 1,000 entries.
     """
-    signer = keys.signer
-    assert signer is not None
+    assert keys.signer is not None
     closing: list[Entry] = []
     after, more = b"", 1
     while more:
         entries, more, _ = yield from scan_log(keys, after)
-        closing += [(after, flat) for after, flat in entries if len(flat) > 5 and flat[5] == ThreadCopied.kind]
+        closing += [entry for entry in entries if ends_copy(entry[1])]
         after = entries[-1][0] if entries else after
+    return sources_in(keys.thread, keys.signer, closing)
+
+
+def ends_copy(flat: Sequence[bytes]) -> bool:
+    """Whether an entry says that it ends a copy."""
+    return len(flat) > 5 and flat[5] == ThreadCopied.kind
+
+
+def sources_in(thread: bytes, signer: Signer, closing: Sequence[Entry]) -> list[Source]:
+    """The copies that a thread comes from, by the entries of its log that end copies, the earliest first."""
     found: list[Source] = []
-    name = keys.thread
+    name = thread
     for entry_id, flat in reversed(closing):
         examined = signer.examine(name, entry_id, flat[4:])
         if examined.wrong or examined.seal is None:
@@ -162,7 +182,7 @@ def sources_of(keys: ThreadKeys) -> Flow[list[Source]]:
         if found and not found[-1].has(examined.seal):
             continue  # likewise
         try:
-            event = decode_entry(keys.thread.decode(), entry_id, flat).event
+            event = decode_entry(thread.decode(), entry_id, flat).event
             if isinstance(event, ThreadCopied):
                 found.append(Source.of(event, entry_id, examined.seal.life))
                 name = found[-1].name

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eventlog.codec import Malformed, paired
-from eventlog.errors import ThreadBusy
+from eventlog.errors import CorruptEntry, ThreadBusy
 from eventlog.flow import Argument, Call, Command, Flow
 from eventlog.framing import ordered
 from eventlog.keys import ThreadKeys
-from projections.checkpoints.read import READ, Found, decode_view
+from projections.checkpoints.read import READ, Found, decode_view, writes_in_view
+from projections.checkpoints.waiting import with_all_writes
 from projections.log.scan_keys import shown
 from projections.maintenance.compare import Difference
 from projections.values.stored import Incomplete, StoredCheckpoint, from_head
@@ -51,9 +52,16 @@ def _check_head(keys: ThreadKeys, namespace: bytes) -> Flow[tuple[Mapping[bytes,
     key = keys.head(namespace)
     arguments: list[Argument] = [keys.thread, 0, ordered(namespace), b"", 1]
     reading = Call(READ, [*keys.all, key, keys.head(b"")], arguments, then=Command("HGETALL", key))
+
+    def read() -> Flow[list[Any]]:
+        return (yield reading)  # type: ignore[no-any-return]
+
     before: tuple[bytes, Mapping[bytes, bytes], list[str]] | None = None
     for _ in range(ATTEMPTS):
-        reply, head = yield reading
+        try:
+            reply, head = yield from with_all_writes(keys, read, lambda replies: writes_in_view(replies[0]))
+        except CorruptEntry as error:
+            return {}, [f"cannot be compared: {error}"]
         if reply[0] == b"gone":
             return {}, [f"cannot be compared: the log lacks entry {reply[1].decode(errors='replace')}"]
         found = Found.in_reply(keys, reply)

@@ -8,17 +8,19 @@ compare-and-set on the log's digest. Readers find either the old view or the new
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from eventlog.codec import Malformed
 from eventlog.errors import ThreadBusy, ThreadNotFound
 from eventlog.flow import Call, Command, Flow, load_script
 from eventlog.framing import ordered
 from eventlog.keys import Keyspace, ThreadKeys
-from projections.checkpoints.read import READ, STORE_HEAD, Found, damaged
+from projections.checkpoints.read import READ, STORE_HEAD, Found, damaged, writes_in_view
+from projections.checkpoints.waiting import with_all_writes
 from projections.log.index import call, check_log, rebuild_index
 from projections.log.namespaces import namespaces_in, newest_of
 from projections.registry.rebuild import rebuild_registry
-from projections.values.stored import head_fields, head_size
+from projections.values.stored import head_of_view
 
 __all__ = ["Rebuilt", "rebuild_known", "rebuild_thread"]
 
@@ -89,20 +91,21 @@ def _busy(keys: ThreadKeys) -> ThreadBusy:
 def _rebuild_head(keys: ThreadKeys, namespace: bytes) -> Flow[int]:
     """Stores the head of a namespace's newest checkpoint.
 
-    Returns 1, or 0 if the namespace has no checkpoint any more, or if the head would be above `Limits.head_bytes`.
+    Returns 1, or 0 if the namespace has no checkpoint any more, or if the head would be above a limit.
     """
     heads = [keys.head(namespace), keys.head(b"")]
     for _ in range(ATTEMPTS):
-        found = Found.in_reply(keys, (yield from call(keys, READ, [0, ordered(namespace), b"", 1], heads)))
+        read = partial(call, keys, READ, [0, ordered(namespace), b"", 1], heads)
+        found = Found.in_reply(keys, (yield from with_all_writes(keys, read, writes_in_view)))
         if found is None:
             return 0
         try:
-            if head_size(found.view, found.pieces) > keys.limits.head_bytes:
-                yield Command("UNLINK", heads[0])
-                return 0
-            fields = head_fields(found.view, found.pieces)
+            fields = head_of_view(found.view, found.pieces, keys.limits)
         except (Malformed, ValueError) as error:
             raise damaged(keys, error, found.view.entry_id) from error
+        if fields is None:
+            yield Command("UNLINK", heads[0])
+            return 0
         stored = yield from call(keys, STORE_HEAD, [found.end.digest, *fields], heads)
         if stored[0] == b"ok":
             return 1

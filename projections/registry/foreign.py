@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
+from eventlog.events import LATEST
 from eventlog.limits import Limits, brief
 from eventlog.printable import printable
 
@@ -29,8 +30,6 @@ log = logging.getLogger("projections.registry")
 
 MOST_SHOWN = 400
 """Bytes of a member that are kept, and shown in part."""
-LATEST = 253_402_300_799_999
-"""Ms since 1970 at the end of the year 9999."""
 
 
 @lru_cache(1000)

@@ -55,6 +55,7 @@ def list_threads(
     limit: int | None = None,
     ask_memory: bool = True,
     lost_too: bool = False,
+    lenient: bool = False,
 ) -> Flow[None]:
     """Emits a `ThreadInfo` for each thread with a checkpoint, the last active first.
 
@@ -64,6 +65,8 @@ def list_threads(
         limit: the most threads to emit.
         ask_memory: whether `bytes` is read.
         lost_too: whether threads without a log, which expired or are lost, are emitted, too.
+        lenient: whether entries of a feed that are no pointers are left out where a registry is missing. Else they raise
+            `CorruptEntry`.
 
     No thread is emitted twice. A thread that becomes active meanwhile is emitted as it was before, or not at all.
     Round trips: one per partition, then three per page of threads of a partition; where a partition's registry is missing, one
@@ -74,7 +77,7 @@ def list_threads(
     if limit is not None and limit <= 0:
         return
     least = 0 if since is None else int(since.timestamp() * 1000)
-    walks = [_Walk(keyspace, number, least) for number in range(keyspace.partitions)]
+    walks = [_Walk(keyspace, number, least, lenient=lenient) for number in range(keyspace.partitions)]
     due: list[_Active] = []
     for walk in walks:
         yield from walk.push_next(due)
@@ -106,11 +109,12 @@ class _ThreadsPage(NamedTuple):
 class _Walk:
     """Walks the threads of one partition, the last active first."""
 
-    def __init__(self, keyspace: Keyspace, number: int, least: int) -> None:
+    def __init__(self, keyspace: Keyspace, number: int, least: int, *, lenient: bool) -> None:
         self._keys = keyspace.partition(number)
         self._limits = keyspace.limits
         self._number = number
         self._least = least
+        self._lenient = lenient
         self._buffer: deque[_Active] = deque()
         self._bound = "+inf"
         self._skip = 0
@@ -135,7 +139,7 @@ class _Walk:
             *(yield Call(THREADS_PAGE, [keys.threads], [self._bound, self._least or b"-inf", self._skip, count]))
         )
         if not page.is_whole and self._pages == 1:
-            fold = yield from fold_feed(keys)
+            fold = yield from fold_feed(keys, lenient=self._lenient)
             threads = text_ids(keys.feed, fold.threads, self._limits)
             active = [
                 _Active(-ms, thread, self._number) for thread in threads if (ms := fold.threads[thread]) >= self._least

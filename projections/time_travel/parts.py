@@ -10,6 +10,7 @@ from eventlog.events import CheckpointSaved
 from eventlog.flow import Argument, Call, Flow, load_script
 from eventlog.keys import ThreadKeys
 from projections.checkpoints.read import damaged
+from projections.log.index import too_deep
 from projections.time_travel.outline import Outline, ValueName
 from projections.values.pieces import Pieces
 from projections.values.stored import Writes, decode_envelope
@@ -17,6 +18,8 @@ from projections.values.stored import Writes, decode_envelope
 __all__ = ["Parts", "read_outline", "read_parts"]
 
 READ_PARTS = load_script("projections/time_travel/read_parts")
+WRITES = 500
+"""Entries of writes that are read in one call."""
 
 
 class CheckpointPart(NamedTuple):
@@ -49,13 +52,21 @@ def read_parts(
 ) -> Flow[Parts | None]:
     """Values by name, checkpoints and writes by entry; None if the log lacks any.
 
-    Takes one round trip.
+    Takes one round trip, and one more for each further 500 entries of writes.
+    Raises `CorruptEntry` for versions or a value that change those of too many entries.
     """
     arguments: list[Argument] = [keys.thread, len(values)]
     for entry_id, channel, version_key in values:
         arguments += (entry_id, version_key.encode(), channel.encode())
-    arguments += (len(checkpoints), *checkpoints, *writes)
-    numbers, found, written, flat, versions = yield Call(READ_PARTS, keys.all, arguments)
+    entries = list(writes)
+    arguments += (len(checkpoints), *checkpoints, *entries[:WRITES])
+    reply = yield Call(READ_PARTS, keys.all, arguments)
+    if reply[0] == b"deep":
+        raise too_deep(keys, reply)
+    numbers, found, written, flat, versions = reply
+    for first in range(WRITES, len(entries), WRITES):
+        further = yield Call(READ_PARTS, keys.all, [keys.thread, 0, 0, *entries[first : first + WRITES]])
+        written += further[2]
     if not (all(numbers) and all(found) and all(written)):
         return None
     return Parts(numbers, [CheckpointPart(*one) for one in found], written, Pieces(flat, versions, keys.limits))

@@ -8,6 +8,7 @@
 --   them. A number is 0 where the log lacks a part of the value. A checkpoint is {envelope, number of its versions, parent,
 --   checksum of its versions}, parent and checksum '' for none; writes are {entry id, task, task path, field name, value, ...}.
 --   A checkpoint or writes that the log lacks are {}.
+--   The whole reply is {'deep', entry id}, as checkpoint_view.lua describes it, if a checkpoint or a value is so.
 -- Guarantees: writes nothing.
 
 local read, at = reader(), 3
@@ -15,7 +16,11 @@ local read, at = reader(), 3
 local values = {}
 for i = 1, tonumber(ARGV[2]) do
   local entry_id, version_key, channel = ARGV[at], ARGV[at + 1], ARGV[at + 2]
-  values[i] = piece_at(read, version_key, channel, entry_id) or 0
+  local number, why = piece_at(read, version_key, channel, entry_id)
+  if why and why[1] == 'deep' then
+    return why
+  end
+  values[i] = number or 0
   at = at + 3
 end
 
@@ -25,7 +30,13 @@ for i = 1, count do
   local entry_id = ARGV[at + i]
   local entry = entry_at(read, entry_id)
   local envelope = entry and field_of(entry, 'e')
-  local changes = envelope and changes_at(read, entry_id)
+  local changes, why
+  if envelope then
+    changes, why = changes_at(read, entry_id)
+  end
+  if why and why[1] == 'deep' then
+    return why
+  end
   checkpoints[i] = changes and { envelope, changes[1][1], field_of(entry, 'p') or '', field_of(entry, 'y') or '' } or {}
 end
 

@@ -190,7 +190,7 @@ def _check_signed(source: ThreadKeys, last: bytes) -> Flow[None]:
     """Verifies a source up to its last copied entry, since the copy will be signed. Raises `SignatureInvalid`."""
     found = yield from verify_thread(source)
     end = entry_order(last)
-    for finding in found.findings:
+    for finding in found.of_log:
         if finding.kind != "truncated" and entry_order(finding.entry_id.encode()) <= end:
             raise SignatureInvalid(f"Thread {source.thread.decode()!r}: {finding.message}. {_NOT_COPIED}")
 

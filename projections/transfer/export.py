@@ -97,9 +97,9 @@ def export_thread(keys: ThreadKeys, file: PartFile, *, damaged: bool = False) ->
 def _is_signed(keys: ThreadKeys, end: LogEnd) -> Flow[bool]:
     """Whether a log still has this end; then it was verified. Raises `SignatureInvalid`."""
     found = yield from verify_thread(keys, expected={end.sequence: end.digest.decode(errors="replace")})
-    if not found.sound and (yield from _still_has(keys, end)):
-        raise SignatureInvalid(f"Thread {keys.thread.decode()!r}: {found.findings[0].message}. {_NOT_EXPORTED}")
-    return found.sound
+    if found.of_log and (yield from _still_has(keys, end)):
+        raise SignatureInvalid(f"Thread {keys.thread.decode()!r}: {found.of_log[0].message}. {_NOT_EXPORTED}")
+    return not found.of_log
 
 
 def _not_found(keys: ThreadKeys) -> ThreadNotFound:
@@ -256,7 +256,7 @@ def _signed(keyspace: Keyspace, written: Sequence[WrittenThread]) -> Flow[Sequen
     """The written threads before the first that has to be written again, since it is not signed as it should be."""
     for number, (head, *_) in enumerate(written):
         found = yield from verify_thread(keyspace.thread(head.thread.encode()), expected={head.sequence: head.digest})
-        if not found.sound:
+        if found.of_log:
             return written[:number]
     return written
 

@@ -90,7 +90,7 @@ class PartFile(ABC):
     def check(self) -> None:
         """Raises `FileTaken` if the file exists and must not be replaced."""
         if self._name in ("", ".."):
-            raise FileTaken(f"{str(self.path)!r} is a directory. Name a file.")
+            raise self._is_directory()
         try:
             if self._folder is None and _FOLDERS:
                 # A directory that may be written to, and not be read, can be named by O_PATH only.
@@ -101,10 +101,10 @@ class PartFile(ABC):
             raise _impossible(self.path, error) from error
         if found is None:
             return
-        if self.path.is_dir():
-            raise FileTaken(f"{str(self.path)!r} is a directory. Name a file.")
         if not self._overwrite:
             self._refuse_existing()
+        if self.path.is_dir():
+            raise self._is_directory()
         if not (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)):
             raise FileTaken(f"{str(self.path)!r} is no file that an export could replace. Name another.")
 
@@ -228,6 +228,12 @@ class PartFile(ABC):
                 os.close(directory)
 
     def _give_name(self) -> None:
+        try:
+            self._move()
+        except IsADirectoryError as error:  # it has appeared since the check
+            raise self._is_directory() from error
+
+    def _move(self) -> None:
         part, name, folder = self._at(self._part), self._at(self._name), self._folder
         if self._overwrite:
             os.replace(part, name, src_dir_fd=folder, dst_dir_fd=folder)
@@ -270,7 +276,12 @@ class PartFile(ABC):
         found = self._status(name)
         return found is not None and os.path.samestat(found, os.fstat(self._file.fileno()))
 
+    def _is_directory(self) -> FileTaken:
+        return FileTaken(f"{str(self.path)!r} is a directory. Name a file.")
+
     def _refuse_existing(self) -> NoReturn:
+        if self.path.is_dir():
+            raise self._is_directory()
         raise FileTaken(
             f"File {str(self.path)!r} exists already. Name another, move it away, or have an export replace it: --force, "
             "overwrite=True."

@@ -16,6 +16,7 @@ from eventlog.errors import (
     LogLost,
     NewerSchema,
     ServerError,
+    SignatureInvalid,
     ThreadBusy,
     ThreadExists,
     ThreadNotFound,
@@ -24,11 +25,14 @@ from eventlog.events import Recorded, ids_in
 from eventlog.flow import Argument, Call, Command, Emit, Flow, blocking, load_script
 from eventlog.keys import Keyspace, ThreadKeys
 from eventlog.limits import Limits
+from eventlog.signing import Signer
 from projections.integrity.chain import WholeChain
 from projections.integrity.log_end import log_end
+from projections.integrity.verify import Verification
 from projections.log.ended import forget_runs
 from projections.log.index import rebuild_index
 from projections.log.pages import has_entry, read_entries
+from projections.log.signatures import ends_copy, sources_in
 from projections.log.staging import StagedIndex, stage_entries, staged_keys
 from projections.transfer.export import PAGE_BYTES
 from projections.transfer.files import Name, read_file
@@ -41,6 +45,10 @@ __all__ = ["Imported", "check_file", "first_difference", "import_file"]
 IMPORT = load_script("projections/transfer/import_log")
 PAGE = 50
 ATTEMPTS = 8
+_NOT_IMPORTED = (
+    "Nothing was imported. Import the other threads by name, or take an older export. Without a key the file can be imported, and "
+    "readers with a key refuse this thread."
+)
 
 
 class Imported(NamedTuple):
@@ -204,20 +212,54 @@ def first_difference(
     return None
 
 
-def check_file(path: Name, threads: Sequence[str] | None, limits: Limits) -> Flow[dict[str, Whole]]:
+def check_file(
+    path: Name, threads: Sequence[str] | None, limits: Limits, signer: Signer | None = None
+) -> Flow[dict[str, Whole]]:
     """Checks a whole export, and returns its threads, or some, in their order.
 
-    Emits the work on the file. No round trips. Raises `ExportUnreadable`, `OverLimit`, and `ThreadNotFound` for a thread that the
-    file lacks.
+    With a signer, it reads the file once more and verifies the signatures of these threads. Then the memory grows with the number
+    of events of the longest thread.
+    Emits the work on the file. No round trips. Raises `ExportUnreadable`, `OverLimit`, `SignatureInvalid`, and `ThreadNotFound` for
+    a thread that the file lacks.
     """
     found: dict[str, Whole] = {}
+    copies: dict[str, list[Entry]] = {}
     with closing(read_threads(path, limits)) as items:
         while (item := (yield from blocking(next, items, None))) is not None:
-            if isinstance(item, Whole) and (threads is None or item.head.thread in threads):
+            if isinstance(item, ThreadHead):
+                ends = copies[item.thread] = []
+            elif isinstance(item, Read):
+                ends += [entry for entry in item.entries if ends_copy(entry.fields)]
+            elif threads is None or item.head.thread in threads:
                 found[item.head.thread] = item
     if missing := [thread for thread in threads or () if thread not in found]:
         raise ThreadNotFound(f"File {str(path)!r} has no thread {missing[0]!r}. Check the id.")
+    if signer is not None:
+        yield from _check_signed(path, {thread: copies[thread] for thread in found}, limits, signer)
     return found
+
+
+def _check_signed(path: Name, copies: dict[str, list[Entry]], limits: Limits, signer: Signer) -> Flow[None]:
+    """Verifies the signatures of threads in a file, given their entries that end copies. Raises `SignatureInvalid`."""
+    verification: Verification | None = None
+    digests: dict[bytes, bytes] = {}
+    with closing(read_threads(path, limits)) as items:
+        while (item := (yield from blocking(next, items, None))) is not None:
+            if isinstance(item, ThreadHead):
+                thread, verification = item.thread, None
+                if thread in copies:
+                    verification = Verification(thread, signer, sources_in(thread.encode(), signer, copies[thread]))
+                    digests = {}
+            elif verification is None:
+                continue
+            elif isinstance(item, Read):
+                for entry_id, fields in item.entries:
+                    verification.add(entry_id, fields)
+                    digests[entry_id] = fields[3]
+            else:
+                verification.finish_alone(digests)
+            if verification is not None and (found := verification.findings):
+                raise SignatureInvalid(f"File {str(path)!r}, thread {thread!r}: {found[0].message}. {_NOT_IMPORTED}")
 
 
 def _present(keyspace: Keyspace, path: Name, wanted: dict[str, Whole]) -> Flow[set[str]]:

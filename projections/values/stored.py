@@ -6,6 +6,7 @@ Pure. A head is a hash of these fields:
     e, s, q, y    envelope, versions, versions seen ('' for none), and the checksum of both, as in the log entry
     b             number of changes to the versions since: s1, q1, s2, q2, ...
     w             number of entries of its writes
+    vb, wb        bytes of its values, and of its writes: those of the fields that follow, without their names
     =<channel>    a keyframe that deltas may be made against; or the version key, after its length, and a short keyframe or the
                   piece of no value
     +<number>:<channel>  a delta since, from 1 on
@@ -38,9 +39,12 @@ __all__ = [
     "View",
     "from_head",
     "from_view",
-    "head_fields",
-    "head_size",
+    "head_of_view",
 ]
+
+
+HEAD_WRITES = 10_000
+"""Entries of writes in a head, as in `eventlog/log.lua`."""
 
 
 class Incomplete(Exception):
@@ -271,14 +275,28 @@ def _entry_order(writes: Sequence[bytes]) -> int:
     return int(writes[0].partition(b"-")[0])
 
 
-def head_size(view: View, pieces: Pieces) -> int:
-    """Bytes of the values and writes in the head of a checkpoint. Decompresses nothing."""
+def head_of_view(view: View, pieces: Pieces, limits: Limits) -> list[bytes] | None:
+    """The head of a checkpoint, names and values in turn; None if it would be above a limit.
+
+    Then nothing is decompressed.
+    """
+    if len(view.writes) > HEAD_WRITES or _least_size(view, pieces) > limits.head_bytes:
+        return None
+    fields = _head_fields(view, pieces)
+    sizes = dict.fromkeys(b"=+!", 0)
+    for name, content in zip(fields[::2], fields[1::2], strict=True):
+        if name[0] in sizes:
+            sizes[name[0]] += len(content)
+    values, writes = sizes[ord("=")] + sizes[ord("+")], sizes[ord("!")]
+    return None if values + writes > limits.head_bytes else [*fields, b"vb", b"%d" % values, b"wb", b"%d" % writes]
+
+
+def _least_size(view: View, pieces: Pieces) -> int:
     values = sum(codec.size_of(piece) for number in view.values for piece in pieces.chain(number))
     return values + sum(len(part) for _, *parts in view.writes for part in parts)
 
 
-def head_fields(view: View, pieces: Pieces) -> list[bytes]:
-    """The head of a checkpoint, names and values in turn."""
+def _head_fields(view: View, pieces: Pieces) -> list[bytes]:
     checkpoint_id, entry_id = _split(view.sort_key)
     fields = [b"id", checkpoint_id, b"at", entry_id, b"p", view.parent, b"e", view.envelope]
     fields += [b"w", b"%d" % len(view.writes)]

@@ -94,7 +94,8 @@ class Options:
         """
         with closing(Connections.from_url(self.server())) as connections:
             runner = Runner(connections, "command")
-            keyspace = runner.run(open_keyspace(self.prefix, None, limits=self.limits), f"prefix {self.prefix!r}")
+            opening = open_keyspace(connections, self.prefix, None, limits=self.limits)
+            keyspace = runner.run(opening, f"prefix {self.prefix!r}")
             if keyspace is None:
                 message = f"Nothing was written under prefix {self.prefix!r} yet. Check --url and --prefix."
                 if not may_be_empty:
@@ -285,7 +286,8 @@ def _with_options(function: Callable[..., Any]) -> Callable[..., None]:
             message = f"There is no group {given['group']!r} under prefix {options.prefix!r}; see agentlog groups."
             code = output.fail(type(error)(message), options.url)
         except (CorruptEntry, SignatureInvalid) as error:
-            concerns_a_log = given.get("thread") or given.get("names")  # rather than the feed
+            # rather than the feed, or the file of an import
+            concerns_a_log = (given.get("thread") or given.get("names")) and "ttl" not in given
             code = output.fail(type(error)(f"{error} {_NEXT}") if concerns_a_log else error, options.url)
             if isinstance(error, SignatureInvalid):
                 code = 1  # as findings of agentlog verify

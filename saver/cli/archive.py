@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -10,7 +10,7 @@ from eventlog.printable import word
 from saver.cli.app import Options, command
 from saver.cli.display import counted, showing_progress
 from saver.cli.export import usable
-from saver.cli.key_files import KeyFiles, signer_of
+from saver.cli.key_files import KeyFiles, saver_keys
 from saver.cli.output import BadInput
 from saver.cli.with_langgraph import open_saver
 
@@ -40,10 +40,7 @@ def archive(
     """
     if delete and keep_last is not None:
         raise BadInput("pass either --keep-last or --delete.")
-    signer = signer_of(key_file)
-    keys: dict[str, Any] = {}
-    if signer is not None:
-        keys = {"signing_key": signer.key, "accepted_keys": tuple(signer.keys.values())}
+    keys = saver_keys(key_file)
     with open_saver(options, must_exist=True, **keys) as saver, usable(file), showing_progress() as progress:
         done = saver.archive_thread(thread, file, keep_last=keep_last, delete=delete, progress=progress)
     removed = f"{counted(done.removed, 'checkpoint')} removed from thread {word(thread)}"

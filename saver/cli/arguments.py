@@ -13,6 +13,7 @@ from saver.cli.output import BadInput, plain
 
 __all__ = [
     "STATE",
+    "AcceptPlaintext",
     "AllThreads",
     "Full",
     "GroupName",
@@ -53,6 +54,13 @@ Until = Annotated[str | None, typer.Option(metavar="MOMENT", help=f"Up to this m
 Limit = Annotated[int | None, typer.Option(metavar="N", min=1, help="End after this many.")]
 Full = Annotated[bool, typer.Option("--full", help="Show long values whole.")]
 NoValues = Annotated[bool, typer.Option("--no-values", help="Deserialize nothing but metadata.")]
+AcceptPlaintext = Annotated[
+    bool,
+    typer.Option(
+        "--accept-plaintext",
+        help="With LANGGRAPH_AES_KEY: read values that are not encrypted, such as older ones, too.",
+    ),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 

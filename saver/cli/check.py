@@ -12,6 +12,7 @@ from eventlog.flow import Flow
 from eventlog.keys import Keyspace, ThreadKeys
 from eventlog.printable import word
 from eventlog.transport.drivers import Runner
+from projections.integrity.findings import folded
 from projections.integrity.verify import verify_thread
 from projections.maintenance.check import Checked, Difference, check_thread
 from projections.maintenance.check_registry import check_registry
@@ -62,7 +63,7 @@ def _checked(keyspace: Keyspace, keys: ThreadKeys) -> Flow[Checked]:
     checked = yield from check_thread(keys)
     try:
         findings = (yield from verify_thread(keyspace.thread(keys.thread))).findings
-        found = [Difference("log", f"{one.kind}: {one.message}") for one in findings]
+        found = [Difference("log", f"{one.kind}: {one.message}") for one in folded(findings)]
     except CorruptEntry as error:  # the feed has a pointer to the thread that cannot be read
         found = [Difference("feed", str(error))]
     return replace(checked, differences=(*checked.differences, *found))
@@ -77,12 +78,13 @@ def of_each_thread(
 ) -> Iterator[T]:
     """The results of a flow for the named threads, or for all (None).
 
-    Of all threads the last active comes first. Raises `ThreadNotFound` for a named thread that does not exist.
+    Of all threads the last active comes first. Foreign entries of a feed are left out.
+    Raises `ThreadNotFound` for a named thread that does not exist.
     """
     if threads is not None:
         names = threads
     else:
-        flow = list_threads(keyspace, ask_memory=False, lost_too=True)
+        flow = list_threads(keyspace, ask_memory=False, lost_too=True, lenient=True)
         names = [info.thread_id for info in runner.iterate(flow, "threads")]
     done = 0
     for name in names:

@@ -10,7 +10,7 @@ from eventlog.printable import word
 from projections.log.pages import entry_order
 from saver.cli import display, output
 from saver.cli.app import Options, command
-from saver.cli.arguments import STATE, Full, Namespace, ThreadName
+from saver.cli.arguments import STATE, AcceptPlaintext, Full, Namespace, ThreadName
 from saver.cli.key_files import KeyFiles, signer_of
 from saver.cli.thread_log import opened
 from saver.differences import differences
@@ -31,6 +31,7 @@ def diff(
     *,
     namespace: Namespace = "",
     full: Full = False,
+    accept_plaintext: AcceptPlaintext = False,
     key_file: KeyFiles = None,
 ) -> int:
     """Shows the changes from one state to another.
@@ -40,7 +41,7 @@ def diff(
 
     With a key it refuses states if anything up to there is not signed as it should be: exit code 1.
     """
-    with opened(options, thread, signer_of(key_file)) as log:
+    with opened(options, thread, signer_of(key_file), accept_plaintext=accept_plaintext) as log:
         past = log.readable_past()
         first, last = (log.named(past, namespace or "", one) for one in (before, after))
         end = max(first.entry_id, last.entry_id, key=entry_order)

@@ -13,7 +13,7 @@ from projections.transfer.export import export_file
 from projections.transfer.progress import reporting
 from saver.cli import output, with_langgraph
 from saver.cli.app import Options, command
-from saver.cli.arguments import chosen
+from saver.cli.arguments import AcceptPlaintext, chosen
 from saver.cli.display import counted, showing_progress
 from saver.cli.key_files import KeyFiles, signed, signer_of
 from saver.cli.output import BadInput
@@ -36,6 +36,7 @@ def export(
     damaged: Annotated[
         bool, typer.Option("--damaged", help="Damaged logs too, as evidence; they cannot be imported.")
     ] = False,
+    accept_plaintext: AcceptPlaintext = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     key_file: KeyFiles = None,
 ) -> int:
@@ -56,7 +57,15 @@ def export(
     with options.open_prefix() as (runner, found), usable(file), showing_progress() as progress:
         keyspace = signed(found, signer)
         if jsonl:
-            flow = with_langgraph.json_lines(keyspace, wanted, file, values=values, overwrite=force, damaged=damaged)
+            flow = with_langgraph.json_lines(
+                keyspace,
+                wanted,
+                file,
+                values=values,
+                accept_plaintext=accept_plaintext,
+                overwrite=force,
+                damaged=damaged,
+            )
         else:
             flow = export_file(keyspace, wanted, file, overwrite=force, damaged=damaged)
         done = runner.run(flow, f"export to {file!r}", reporting(progress))

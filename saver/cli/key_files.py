@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,12 +14,14 @@ from eventlog.printable import word
 from eventlog.signing import Signer, SigningKey
 from saver.cli.output import BadInput
 
-__all__ = ["KEY", "KeyFiles", "signed", "signer_of"]
+__all__ = ["KEY", "KeyFiles", "saver_keys", "signed", "signer_of"]
 
 KEY = "AGENTLOG_KEY"
 """The environment variable with a key."""
 SHORTEST = 16
 """Bytes of the shortest secret."""
+LONGEST = 65_536
+"""Bytes of the longest key file."""
 
 KeyFiles = Annotated[
     list[Path] | None,
@@ -39,14 +41,24 @@ def signer_of(paths: list[Path] | None) -> Signer | None:
     keys: list[SigningKey] = []
     for path in paths or ():
         try:
-            keys += _keys(path.read_bytes(), str(path))
+            with path.open("rb") as file:
+                data = file.read(LONGEST + 1)
         except OSError as error:
             raise BadInput(f"cannot read {path}: {error.strerror}") from error
+        if len(data) > LONGEST:
+            raise BadInput(f"{path} has more than {LONGEST:,} bytes, and is no key.")
+        keys += _keys(data, str(path))
     if not keys and (given := os.environ.get(KEY)):
         if os.path.isfile(given):  # noqa: PTH113 - Path.is_file raises for long texts
             raise BadInput(f"{KEY} holds the name of a file; it takes the key itself. Pass --key-file {word(given)}.")
         keys = _keys(given.encode(), KEY)
     return Signer(keys[0], keys[1:]) if keys else None
+
+
+def saver_keys(paths: list[Path] | None) -> dict[str, Any]:
+    """The settings of a saver that signs and verifies with the keys of some files, none without a key."""
+    signer = signer_of(paths)
+    return {} if signer is None else {"signing_key": signer.key, "accepted_keys": tuple(signer.keys.values())}
 
 
 def signed(keyspace: Keyspace, signer: Signer | None) -> Keyspace:

@@ -9,7 +9,7 @@ import typer
 from eventlog.errors import CorruptEntry
 from saver.cli import output
 from saver.cli.app import Options, command
-from saver.cli.arguments import Full, Limit, Namespace, NoValues, Since, ThreadName, Until, bounds
+from saver.cli.arguments import AcceptPlaintext, Full, Limit, Namespace, NoValues, Since, ThreadName, Until, bounds
 from saver.cli.key_files import KeyFiles, signer_of
 from saver.cli.marks import Marks
 from saver.cli.output import BadInput
@@ -40,6 +40,7 @@ def log(
     full: Full = False,
     no_values: NoValues = False,
     limit: Limit = None,
+    accept_plaintext: AcceptPlaintext = False,
     key_file: KeyFiles = None,
 ) -> int:
     """Prints the history of a thread.
@@ -56,7 +57,7 @@ def log(
     after, last = bounds(options, since, until, thread)
     shown = 0
     signer = signer_of(key_file)
-    with opened(options, thread) as thread_log:
+    with opened(options, thread, accept_plaintext=accept_plaintext) as thread_log:
         marks = Marks(thread_log, signer)
         writer = RowWriter(options, full=full)
         try:

@@ -25,10 +25,10 @@ class Marks:
         if signer is not None:
             found = log.run(verify_thread(log.checked_with(signer).keys))
             self.last = found.sequence
-            for one in found.findings:
+            for one in found.of_log:
                 self._kinds.setdefault(one.entry_id.encode(), []).append(one.kind)
-            if found.findings:
-                self._problem = f"{counted(len(found.findings), 'finding')}: {found.findings[0].message}"
+            if found.of_log:
+                self._problem = f"{counted(len(found.of_log), 'finding')}: {found.of_log[0].message}"
 
     @property
     def log(self) -> ThreadLog:

@@ -10,8 +10,9 @@ from eventlog.errors import EventLogError
 from eventlog.printable import word
 from saver.cli import output, with_langgraph
 from saver.cli.app import Options, command, url_in
-from saver.cli.arguments import ThreadOptions
+from saver.cli.arguments import AcceptPlaintext, ThreadOptions
 from saver.cli.display import counted, showing_progress
+from saver.cli.key_files import KeyFiles, saver_keys
 from saver.cli.output import BadInput
 from saver.migration.opening import SOURCES
 
@@ -47,22 +48,36 @@ def migrate(
     ] = None,
     thread: ThreadOptions = None,
     verify_only: Annotated[bool, typer.Option("--verify-only", help="Compare, and copy nothing.")] = False,
+    accept_plaintext: AcceptPlaintext = False,
+    key_file: KeyFiles = None,
 ) -> int:
     """Copies threads from another saver, and compares both sides.
 
     Run again, it completes an interrupted copy. The source is only read. Exit code 1 if there is a difference.
+
+    With a key the copies are signed with it, and compared only if they are signed as they should be. The signatures of
+    the source are neither checked nor copied.
     """
     options.server()
     source = source_file or source
     if source is None:
         raise BadInput("copy from where? Pass --from SOURCE or --from-file FILE.")
+    keys = saver_keys(key_file)
     try:
         with showing_progress() as show:
 
             def progress(step: Progress) -> None:
                 show(_doing(step), step.threads, step.of)
 
-            done = with_langgraph.migrated(options, source, thread, progress, verify_only=verify_only)
+            done = with_langgraph.migrated(
+                options,
+                source,
+                thread,
+                progress,
+                verify_only=verify_only,
+                accept_plaintext=accept_plaintext,
+                keys=keys,
+            )
     except (EventLogError, BadInput):
         raise
     except Exception as error:  # of the other saver's package

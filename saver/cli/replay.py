@@ -12,7 +12,7 @@ import typer
 from projections.time_travel.moment import time_of
 from saver.cli import output
 from saver.cli.app import Options, command
-from saver.cli.arguments import Full, Namespace, Since, ThreadName, Until, bounds
+from saver.cli.arguments import AcceptPlaintext, Full, Namespace, Since, ThreadName, Until, bounds
 from saver.cli.key_files import KeyFiles, signer_of
 from saver.cli.output import BadInput
 from saver.cli.thread_log import opened
@@ -35,6 +35,7 @@ def replay(
     until: Until = None,
     namespace: Namespace = None,
     full: Full = False,
+    accept_plaintext: AcceptPlaintext = False,
     key_file: KeyFiles = None,
 ) -> None:
     """Plays the history of a thread.
@@ -48,7 +49,7 @@ def replay(
     after, last = bounds(options, since, until, thread)
     if step and (sys.stdin is None or not sys.stdin.readable()):
         raise BadInput("--step needs a terminal, or lines, on stdin.")
-    with opened(options, thread, signer_of(key_file)) as log:
+    with opened(options, thread, signer_of(key_file), accept_plaintext=accept_plaintext) as log:
         log.require_signed(last)
         writer = RowWriter(options, full=full)
         before = None

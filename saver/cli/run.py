@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -72,11 +73,19 @@ def _command(arguments: list[str]) -> int:
         if isinstance(ended.__context__, BrokenPipeError):  # typer makes an end of its own of it
             raise ended.__context__ from None
         return ended.code if isinstance(ended.code, int) else 0
-    except Exception as error:
-        if not hasattr(error, "format_message"):
-            raise
-        return _usage(error)
+    except OSError:
+        raise
+    except Exception as error:  # noqa: BLE001 - reported as a defect
+        return _usage(error) if hasattr(error, "format_message") else _defect()
     return code if isinstance(code, int) else 0
+
+
+def _defect() -> int:
+    """Report an error that no command expects. Data may have caused it, so its text is not trusted, and is no verdict."""
+    for one in traceback.format_exc().splitlines():
+        output.note(output.redacted(one))
+    output.complain("this is a defect of agentlog, and no answer. Please report it.")
+    return 3
 
 
 def _usage(error: Exception) -> int:

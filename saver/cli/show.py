@@ -17,7 +17,7 @@ from projections.time_travel.past import Unavailable
 from projections.values.stored import StoredCheckpoint
 from saver.cli import output
 from saver.cli.app import Options, command
-from saver.cli.arguments import STATE, Full, Namespace, NoValues, ThreadName, typed_moment
+from saver.cli.arguments import STATE, AcceptPlaintext, Full, Namespace, NoValues, ThreadName, typed_moment
 from saver.cli.display import MOST, brief, value_lines
 from saver.cli.key_files import KeyFiles, signer_of
 from saver.cli.output import BadInput, plain_data, time_text
@@ -51,6 +51,7 @@ def show(
     ] = None,
     full: Full = False,
     no_values: NoValues = False,
+    accept_plaintext: AcceptPlaintext = False,
     key_file: KeyFiles = None,
 ) -> int:
     """Shows a state of a thread.
@@ -64,7 +65,7 @@ def show(
     if checkpoint is not None and at is not None:
         raise BadInput("which state? Pass either CHECKPOINT or --at.")
     when = typed_moment(options, at, "--at", thread)
-    with opened(options, thread, signer_of(key_file)) as log:
+    with opened(options, thread, signer_of(key_file), accept_plaintext=accept_plaintext) as log:
         stored = _stored(log, namespace or "", checkpoint, when)
         if stored is None:
             output.complain(

@@ -115,11 +115,9 @@ class ThreadLog:
         return {} if self.keys.signer is None else {"signature": RIGHT}
 
     def _findings(self, upto: Moment | None) -> list[Finding]:
-        found = list(self.run(verify_thread(self.keys)).findings)
-        if self.keys.signer is not None or upto is not None:
-            found = [
-                one for one in found if one.kind != "pointer"
-            ]  # the feed is wrong, not these signed or earlier events
+        verified = self.run(verify_thread(self.keys))
+        # with a key, a forged pointer says nothing of the signed events
+        found = list(verified.findings if self.keys.signer is None else verified.of_log)
         if upto is None:
             return found
         return [one for one in found if one.kind != "truncated" and _covers(upto, one)]  # an end is after it
@@ -198,12 +196,16 @@ def _first(findings: Sequence[Finding]) -> str:
 
 
 @contextmanager
-def opened(options: Options, thread: str, signer: Signer | None = None) -> Iterator[ThreadLog]:
+def opened(
+    options: Options, thread: str, signer: Signer | None = None, *, accept_plaintext: bool
+) -> Iterator[ThreadLog]:
     """The log of a thread, whose signatures are checked if there is a signer.
+
+    With a key to decrypt, values that are not encrypted are refused, or accepted with `accept_plaintext`.
 
     Raises `ThreadNotFound` for an empty prefix.
     """
     text("THREAD", thread)
     with options.open_prefix() as (runner, keyspace):
         keys = signed(keyspace, signer).thread(thread.encode())
-        yield ThreadLog(thread, keys, values_of(thread), runner, options)
+        yield ThreadLog(thread, keys, values_of(thread, accept_plaintext=accept_plaintext), runner, options)

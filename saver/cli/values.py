@@ -26,6 +26,7 @@ from eventlog.events import CheckpointSaved
 from eventlog.limits import SPARE
 from projections.values.pieces import StoredValue
 from projections.values.stored import StoredCheckpoint
+from saver.binding import FormMismatch
 from saver.cli.output import BadInput, Unknown, Unreadable
 from saver.nesting import Nesting
 from saver.translation import Translator
@@ -51,7 +52,8 @@ REFUSED = "agentlog does not read this format; if you trust the log, read it wit
 """Why a value was not read. LangGraph's `json` and `pickle` run constructors that a value names."""
 ENCRYPTED = f"encrypted; set {AES_KEY} to read it"
 OTHER_KEY = f"encrypted with another key than {AES_KEY}"
-IN_CLEAR = f"not encrypted; unset {AES_KEY} to read it"
+ALTERED = "altered: encrypted in another format"
+IN_CLEAR = "not encrypted; pass --accept-plaintext to read it"
 
 
 def careful_serializer() -> SerializerProtocol:
@@ -188,6 +190,8 @@ def _hint(type_: str, error: ValueUnreadable) -> str:
         return ENCRYPTED
     if isinstance(error.__cause__, _Refused):
         return REFUSED
+    if isinstance(error.__cause__, FormMismatch):
+        return ALTERED
     return OTHER_KEY if type_.endswith(_CIPHER) else ""
 
 
@@ -198,8 +202,8 @@ def _unreadable(type_: str, data: bytes, error: ValueUnreadable) -> Unreadable:
 class Values:
     """Deserializes the values of a thread to show them."""
 
-    def __init__(self, thread_id: str) -> None:
-        self._translator = Translator(careful_serializer())
+    def __init__(self, thread_id: str, *, accept_plaintext: bool = False) -> None:
+        self._translator = Translator(careful_serializer(), accept_plaintext=accept_plaintext)
         self._thread_id = thread_id
 
     def metadata(self, event: CheckpointSaved) -> Mapping[str, Any]:

@@ -14,7 +14,7 @@ from eventlog.keys import Keyspace, text
 from eventlog.printable import as_argument, word
 from eventlog.transport.drivers import Runner
 from projections.integrity.feed_evidence import announced
-from projections.integrity.findings import Verified
+from projections.integrity.findings import Verified, folded
 from projections.integrity.verify import verify_thread
 from projections.log.signatures import OLDER
 from projections.registry.foreign import is_long
@@ -60,7 +60,8 @@ def verify(
     """Checks that logs are as they were written.
 
     It checks the number of each entry, its digest, which covers the one before, and, with a key, its signature. An
-    altered, missing, reordered, inserted or cut-off entry is reported with its id. Keep the digest that it prints:
+    altered, missing, reordered, inserted or cut-off entry is reported with its id; equal findings in a row are one
+    line, and with --json each is there. Keep the digest that it prints:
     with --digest it proves later that nothing up to there has changed. Exit code 1 if there is a finding.
 
     With --all, foreign entries of a feed are named, and the threads are verified all the same: exit code 1.
@@ -137,7 +138,7 @@ def _show(options: Options, one: Verified, lines: Lines) -> None:
         output.note(f"{one.unchecked} signatures of thread {one.thread_id!r} were not checked: pass --key-file.")
     if one.unmarked:
         output.note(f"{counted(one.unmarked, 'signature')} of thread {one.thread_id!r}: the thread {OLDER}.")
-    for finding in one.findings:
+    for finding in folded(one.findings):
         output.line(f"    {finding.kind}: {finding.message}")
     if one.findings:
         thread = as_argument(one.thread_id)

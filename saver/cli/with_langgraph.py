@@ -25,22 +25,29 @@ if TYPE_CHECKING:
 __all__ = ["json_lines", "migrated", "open_saver", "values_of"]
 
 
-def values_of(thread_id: str) -> Values:
+def values_of(thread_id: str, *, accept_plaintext: bool) -> Values:
     """The reader of a thread's values."""
     from saver.cli.values import Values
 
-    return Values(thread_id)
+    return Values(thread_id, accept_plaintext=accept_plaintext)
 
 
 def json_lines(
-    keyspace: Keyspace, threads: list[str] | None, file: str, *, values: bool, overwrite: bool, damaged: bool
+    keyspace: Keyspace,
+    threads: list[str] | None,
+    file: str,
+    *,
+    values: bool,
+    accept_plaintext: bool,
+    overwrite: bool,
+    damaged: bool,
 ) -> Flow[Exported]:
     """The flow that writes events as JSON lines, with `values` deserialized or not."""
     from saver.cli.values import careful_serializer
     from saver.json_lines import export_lines
     from saver.translation import Translator
 
-    translator = Translator(careful_serializer()) if values else None
+    translator = Translator(careful_serializer(), accept_plaintext=accept_plaintext) if values else None
     return export_lines(keyspace, threads, file, translator=translator, overwrite=overwrite, damaged=damaged)
 
 
@@ -73,13 +80,21 @@ def migrated(
     progress: Callable[[Progress], None],
     *,
     verify_only: bool,
+    accept_plaintext: bool,
+    keys: dict[str, Any],
 ) -> Migrated:
-    """The result of copying threads from another saver and comparing both sides."""
+    """The result of copying threads from another saver and comparing both sides.
+
+    `keys` are the settings with which the target signs.
+    """
     from saver.cli.values import carrying_serializer
     from saver.migration.migrate import compare, migrate
     from saver.migration.opening import open_source
 
     serde = carrying_serializer()
-    with open_source(source, serde, options.limits) as saver, open_saver(options, serde=serde) as target:
+    with (
+        open_source(source, serde, options.limits, accept_plaintext=accept_plaintext) as saver,
+        open_saver(options, serde=serde, accept_plaintext=accept_plaintext, **keys) as target,
+    ):
         work = compare if verify_only else migrate
         return work(saver, target, threads=threads, progress=progress)

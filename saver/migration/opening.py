@@ -33,27 +33,36 @@ SOURCES = (
 )
 """URLs of SqliteSaver, PostgresSaver, ValkeySaver, `langgraph-checkpoint-plainredis`, and this project's saver."""
 
+STEPS = 1_000_000
+"""Steps of SQLite's machine after which a query can be interrupted: some hundredths of a second."""
+
 
 @contextmanager
 def open_source(
-    url: str, serde: SerializerProtocol | None = None, limits: Limits | None = None
+    url: str,
+    serde: SerializerProtocol | None = None,
+    limits: Limits | None = None,
+    *,
+    accept_plaintext: bool = False,
 ) -> Iterator[BaseCheckpointSaver[Any]]:
     """Opens a saver on the database or server of a URL, and closes it at the end.
 
-    `SOURCES` lists the forms of URLs. `serde` replaces the saver's own serializer. `limits` are those of this
-    project's saver; others have none. A SQLite file is opened for reading only, and nothing is set up.
+    `SOURCES` lists the forms of URLs. `serde` replaces the saver's own serializer. `limits` and `accept_plaintext` are
+    those of this project's saver; others have none. A SQLite file is opened for reading only, and nothing is set up.
 
     Raises `InvalidArgument` for a URL of another kind or without threads, `MissingExtra` if the saver's package is
     not installed, and the errors of the saver.
     """
-    with _opened(url, serde, limits or Limits()) as saver:
+    with _opened(url, serde, limits or Limits(), accept_plaintext=accept_plaintext) as saver:
         if serde is not None:
             saver.serde = serde
         yield saver
 
 
 @contextmanager
-def _opened(url: str, serde: SerializerProtocol | None, limits: Limits) -> Iterator[BaseCheckpointSaver[Any]]:
+def _opened(
+    url: str, serde: SerializerProtocol | None, limits: Limits, *, accept_plaintext: bool
+) -> Iterator[BaseCheckpointSaver[Any]]:
     scheme = url.partition("://")[0]
     if scheme == "sqlite":
         with _sqlite(url) as saver:
@@ -74,7 +83,7 @@ def _opened(url: str, serde: SerializerProtocol | None, limits: Limits) -> Itera
             client.ping()
             yield package.RedisSaver(client, **({"prefix": prefix} if prefix else {}))
     elif scheme.split("+")[0] in ("redis", "rediss", "unix"):
-        with _own(url, serde, limits) as saver:
+        with _own(url, serde, limits, accept_plaintext=accept_plaintext) as saver:
             yield saver
     else:
         # The text is not quoted, since it may be a password.
@@ -106,6 +115,9 @@ def _sqlite(url: str) -> Iterator[BaseCheckpointSaver[Any]]:
         with closing(
             sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, check_same_thread=False)
         ) as connection:
+            connection.set_progress_handler(
+                lambda: 0, STEPS
+            )  # Python looks at signals there, and nowhere else in a query
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             if not {"checkpoints", "writes"} <= tables:
                 raise InvalidArgument(f"File {str(path)!r} has no checkpoints of a SqliteSaver.")
@@ -114,19 +126,23 @@ def _sqlite(url: str) -> Iterator[BaseCheckpointSaver[Any]]:
             saver.is_setup, saver._has_task_path = True, "task_path" in columns
             yield saver
     except sqlite3.Error as error:
+        if str(error) == "interrupted":
+            raise KeyboardInterrupt from error
         raise InvalidArgument(
             f"File {str(path)!r} cannot be read as the database of a SqliteSaver: {error}."
         ) from error
 
 
 @contextmanager
-def _own(url: str, serde: SerializerProtocol | None, limits: Limits) -> Iterator[BaseCheckpointSaver[Any]]:
+def _own(
+    url: str, serde: SerializerProtocol | None, limits: Limits, *, accept_plaintext: bool
+) -> Iterator[BaseCheckpointSaver[Any]]:
     from saver.saver import RedisStreamSaver  # noqa: PLC0415
 
     bare, prefix = _without_prefix(url)
     prefix = prefix or PREFIX
     with closing(Connections.from_url(bare)) as connections:
-        keyspace = Runner(connections).run(open_keyspace(prefix, None, limits=limits), "the source")
+        keyspace = Runner(connections).run(open_keyspace(connections, prefix, None, limits=limits), "the source")
     if keyspace is None:
         raise InvalidArgument(
             f"RedisStreamSaver wrote nothing under prefix {prefix!r} of the source. For another prefix, add ?prefix=... to its "
@@ -134,7 +150,12 @@ def _own(url: str, serde: SerializerProtocol | None, limits: Limits) -> Iterator
             "migrate(source, saver, threads=[...]) in Python."
         )
     with RedisStreamSaver.from_conn_string(
-        bare, prefix=prefix, partitions=keyspace.partitions, serde=serde, limits=limits
+        bare,
+        prefix=prefix,
+        partitions=keyspace.partitions,
+        serde=serde,
+        accept_plaintext=accept_plaintext,
+        limits=limits,
     ) as saver:
         yield saver
 

@@ -1,6 +1,6 @@
 """A process that follows the feed, and prints each event with the machine's clock.
 
-Usage: `-m scripts.benchmark.feed_child URL PREFIX GROUP sync|async|bare`. The parent process measures the delay.
+Usage: `run.py scripts.benchmark.feed_child URL PREFIX GROUP sync|async|bare`. The parent process measures the delay.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from pathlib import Path
 
 __all__ = ["Child", "end_with_parent"]
 
-ROOT = Path(__file__).parents[2]
+RUN = Path(__file__).parents[1] / "run.py"
 
 
 class Child:
@@ -22,11 +22,9 @@ class Child:
         self.name = name
         self._out = folder / f"{name}.out"
         self._err = folder / f"{name}.err"
-        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
-                env=os.environ | {"PYTHONPATH": path},
+                [sys.executable, RUN, module, *arguments],
                 stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=err,

@@ -25,7 +25,7 @@ from scripts.terminal import claims, grid, table
 
 __all__ = ["CLAIMED", "PATIENCE", "DemoFailure", "Stage"]
 
-WORKER = ["-m", "scripts.story.agent"]
+WORKER = [str(Path(__file__).parents[1] / "run.py"), "scripts.story.agent"]
 PATIENCE = 60.0
 """Seconds that a step of the agent may take."""
 

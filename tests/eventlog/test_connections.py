@@ -209,6 +209,20 @@ def test_two_deployments_are_refused() -> None:
         Connections(redis.Redis(), redis.asyncio.RedisCluster("h"))
 
 
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "redis+cluster", "redis+sentinel"])
+@pytest.mark.parametrize(("named", "user"), [("", ""), (":b@", ""), ("default:b@", ""), ("a:b@", "a")])
+def test_the_user_of_a_url(scheme: str, named: str, user: str) -> None:
+    """It is the name in the URL of any deployment, and empty for the default user."""
+    assert Connections.from_url(f"{scheme}://{named}h:1/{'s' if 'sentinel' in scheme else ''}").user == user
+
+
+def test_the_user_of_a_client() -> None:
+    """It is the name that a client of any kind was made with."""
+    for given in (redis.asyncio.Redis(username="a"), redis.asyncio.RedisCluster("h", username="a")):
+        assert Connections(async_connection=given).user == "a"
+    assert Connections(redis.Redis()).user == ""
+
+
 def test_the_other_driver_is_missing() -> None:
     """Asking for the driver that was not given names the argument to pass."""
     sync_only, async_only = Connections(redis.Redis()), Connections(async_connection=redis.asyncio.Redis())
@@ -583,6 +597,7 @@ def test_cluster_given(cluster_ports: list[int]) -> None:
     given = redis.asyncio.RedisCluster("127.0.0.1", cluster_ports[0], max_connections=9, require_full_coverage=False)
     connections = Connections(redis.RedisCluster("127.0.0.1", cluster_ports[0]), given)
     assert connections.is_cluster
+    assert connections.user == ""
 
     async def first() -> None:
         assert await use(connections) is given

@@ -60,6 +60,20 @@ def test_letters_that_look_like_blanks_become_escapes(blank: str) -> None:
     assert blank not in as_argument(f"a{blank}b")
 
 
+@pytest.mark.parametrize("mark", "\u034f\u17b4\u17b5\u180b\u180f\ufe00\ufe0d\ufe0f\U000e0100\U000e01ef")
+def test_marks_that_nobody_sees_become_escapes(mark: str) -> None:
+    """An id that differs from another in them only would look the same, and so have its verdict."""
+    escape = mark.encode("unicode_escape").decode()
+    assert word(f"42{mark}") == f"'42{escape}'"
+    assert mark not in as_argument(f"42{mark}")
+    assert printable(f"42{mark}") == (f"42{mark}" if mark == "\ufe0f" else f"42{escape}")
+
+
+def test_emojis_of_messages_stay() -> None:
+    """The mark that makes a heart red is common, and hides nothing in a text."""
+    assert printable("\u2764\ufe0f") == "\u2764\ufe0f"
+
+
 def test_a_word_of_a_list_has_no_separator() -> None:
     """Or it would be two."""
     assert (word("a,b", ","), word("a,b")) == ("'a,b'", "a,b")

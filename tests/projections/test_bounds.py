@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from hashlib import sha1
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from eventlog.errors import CorruptEntry, ServerOutOfMemory
-from eventlog.flow import Call, Command, Flow
+from eventlog.flow import Call, Command, Flow, Script
 from eventlog.keys import Keyspace
 from projections.checkpoints.deletion import delete_thread
 from projections.log import namespaces
@@ -18,6 +19,7 @@ from projections.registry import read as registry_read
 from projections.registry import rebuild as registry_rebuild
 from projections.registry.read import known_runs
 from projections.registry.rebuild import rebuild_registry
+from projections.time_travel import parts
 from projections.transfer import runs as transfer_runs
 from projections.transfer.import_ import check_file, import_file
 from projections.values import cache
@@ -25,7 +27,7 @@ from saver import RedisStreamSaver
 from tests.hostile import Hostile, Sizes
 from tests.projections.conftest import Open
 from tests.projections.steps import Steps, is_call
-from tests.saver.audit import Audit, put_of
+from tests.saver.audit import WORDS, Audit, put_of
 from tests.saver.threads import config, follow, step
 from tests.servers import RunningServer, Server, binaries, preferred_binary
 
@@ -354,6 +356,18 @@ def test_checkpoints_that_are_deleted_during_a_list(on: Open) -> None:
     assert [one.config["configurable"]["thread_id"] for one in found] == ["e", "c", "b"]
 
 
+def test_a_list_goes_on_with_equal_ids_after_a_deletion(on: Open) -> None:
+    """A copy has the ids of its source: a list with a limit finds it though another thread is deleted meanwhile."""
+    saver = on()
+    saver.put(*put_of("a", 1))
+    for name in ("b", "c"):
+        saver.copy_thread("a", name)
+    found = saver.list(None, limit=2)
+    first = next(found).config["configurable"]["thread_id"]
+    saver.delete_thread("b")
+    assert [first, *(one.config["configurable"]["thread_id"] for one in found)] == ["c", "a"]
+
+
 def test_versions_of_many_entries(saver: RedisStreamSaver, any_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Versions that change those of a hundred checkpoints are refused, before the server has read more of them."""
     monkeypatch.setattr(cache, "DEEPEST", 1_000)
@@ -384,6 +398,25 @@ def test_versions_of_many_entries(saver: RedisStreamSaver, any_server: Server, m
         with pytest.raises(CorruptEntry, match=r"thread 't'.*more entries than this package builds on.*backup"):
             read()
     assert entries() - was < 4 * 110
+    for at in (101, 301):  # sequence numbers
+        with pytest.raises(CorruptEntry, match=r"thread 't'.*more entries than this package builds on.*backup"):
+            saver.get_tuple_as_of(config("t"), at)
+    assert saver.get_tuple_as_of(config("t"), 100) is not None
+
+
+def test_values_of_many_entries_in_the_past(saver: RedisStreamSaver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A past state whose value changes those of too many entries is refused by that name, not as deleted or damaged."""
+    source = parts.READ_PARTS.source.replace(b"LONGEST = 4000", b"LONGEST = 3")
+    bounded = Script("read_parts", source, sha1(source).hexdigest())
+    monkeypatch.setattr(parts, "READ_PARTS", bounded)
+    before = step({"n": list(WORDS)})
+    saver.put(config("t"), *before)
+    for number in range(6):
+        parent, before = before[0]["id"], follow(before, {"n": [*WORDS, number]})
+        saver.put(config("t", checkpoint_id=parent), *before)
+    assert saver.get_tuple_as_of(config("t"), 2) is not None
+    with pytest.raises(CorruptEntry, match=r"thread 't'.*more entries than this package builds on.*backup"):
+        saver.get_tuple_as_of(config("t"), 7)
 
 
 def test_threads_in_pages(saver: RedisStreamSaver, steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:

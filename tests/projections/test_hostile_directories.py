@@ -256,6 +256,31 @@ def test_a_file_that_appears_meanwhile_stays(
     assert path.read_text() == "notes"
 
 
+@pytest.mark.parametrize("with_links", [True, False])
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_directory_that_appears_meanwhile_stays(
+    threads: RedisStreamSaver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, overwrite: bool, with_links: bool
+) -> None:
+    """A directory that takes the name after the last check is named, with what to do; the part is whole."""
+    path, check = tmp_path / "e", PartFile.check
+
+    def appear(self: PartFile) -> None:
+        check(self)
+        if self._file is not None:
+            path.mkdir()
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EPERM, "not permitted")
+
+    monkeypatch.setattr(PartFile, "check", appear)
+    if not with_links:
+        monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(FileTaken, match=r"e' is a directory. Name a file"):
+        threads.export_threads(path, overwrite=overwrite)
+    assert [*path.iterdir()] == []
+    assert sum(isinstance(item, ThreadHead) for item in read_file(tmp_path / "e.part")) == 2
+
+
 def test_a_file_system_without_hard_links(
     threads: RedisStreamSaver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from eventlog.errors import InvalidArgument, ServerUnavailable
 from saver import append_only
-from saver.append_only import ALLOWED, check_append_only
+from saver.append_only import ALLOWED, LONGEST_MANIFEST, check_append_only
 from tests.servers import RunningServer
 
 LINE = "file appendonly.aof.{n}.{kind}.{ending} seq {n} type {letter}\n"
@@ -137,7 +137,6 @@ def test_a_last_command_that_was_cut_short(check: Callable[..., None]) -> None:
         'file "appendonly.aof.1.incr.aof" seq 1 type i',
         "file appendonly.aof.manifest seq 1 type b",
         "#" + "x" * 200,
-        "file appendonly.aof.1.incr.aof seq 1 type i\n" * 2000,
         "*1 x file appendonly.aof.1.incr.aof seq 1 type i",
         "",
         "file appendonly.aof.1.incr.aof seq 1 type i\r",
@@ -150,6 +149,18 @@ def test_other_manifests_are_refused(tmp_path: Path, line: str) -> None:
     )
     with pytest.raises(InvalidArgument, match=r"appendonly\.aof\.manifest' has a line"):
         check_folder(tmp_path)
+
+
+def test_a_long_manifest_is_refused_whole(tmp_path: Path) -> None:
+    """No file goes unchecked because its line comes after the longest manifest, wherever that ends."""
+    (tmp_path / "appendonly.aof.2.incr.aof").write_bytes(command("EVAL", "return 1", "0"))
+    last = LINE.format(n=2, kind="incr", ending="aof", letter="i")
+    line = f"file appendonly.aof.{'1' * 12}.incr.aof seq {'1' * 10} type h\n"  # 64 bytes, of a file that is not loaded
+    for lines in (LONGEST_MANIFEST // len(line), 2 * LONGEST_MANIFEST // len(line)):
+        (tmp_path / "appendonly.aof.manifest").write_text(line * lines + last)
+        with pytest.raises(InvalidArgument, match=r"appendonly\.aof\.manifest' is longer than 65,536 bytes"):
+            check_folder(tmp_path)
+    assert LONGEST_MANIFEST % len(line) == 0
 
 
 def test_files_that_are_not_loaded(tmp_path: Path) -> None:

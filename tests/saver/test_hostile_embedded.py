@@ -269,6 +269,28 @@ def test_a_file_that_is_planted_between_check_and_use(tmp_path: Path, monkeypatc
     assert target.read_text() == "notes"
 
 
+@as_root
+def test_a_link_that_is_planted_between_check_and_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link that takes the place of a missing directory is refused, and what it leads to keeps its permissions."""
+    own, link, look = tmp_path / "own", tmp_path / "data", os.stat
+    own.mkdir()
+    own.chmod(0o755)
+
+    def plant(path: Any, **options: Any) -> os.stat_result:
+        try:
+            return look(path, **options)
+        except FileNotFoundError:
+            with contextlib.suppress(FileExistsError):
+                link.symlink_to(own)
+                os.lchown(link, NOBODY, NOBODY)
+            raise
+
+    monkeypatch.setattr(os, "stat", plant)
+    with pytest.raises(InvalidArgument, match=f"data': user {NOBODY} made this link"):
+        EmbeddedServer(link)
+    assert (mode(own), [*own.iterdir()]) == (0o755, [])
+
+
 def test_a_directory_that_is_exchanged_while_the_server_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A user who can rename the directory gains nothing: the server writes to the one that was checked."""
     path, lock = tmp_path / "db", embedded._lock_owner

@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import operator
 import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -450,3 +452,21 @@ def test_another_thread_of_the_same_id_is_left_alone(one_saver: RedisStreamSaver
     assert (difference.thread_id, done.ok, done.checkpoints) == ("42", False, 1)
     assert "nothing was copied" in difference.what
     assert list(one_saver.list(config("42"))) == before
+
+
+def test_a_query_of_a_hostile_file_can_be_interrupted(tmp_path: Path) -> None:
+    """A file whose pages lead back to each other gives a query without end, which Ctrl-C ends."""
+    path = tmp_path / "c.sqlite"
+    with SqliteSaver.from_conn_string(str(path)) as made:
+        made.setup()
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT 1 FROM n) SELECT count(*) FROM n"
+    with pytest.raises(KeyboardInterrupt), open_source(f"sqlite:///{path}") as source:
+        late = threading.Timer(20, source.conn.interrupt)  # type: ignore[attr-defined]
+        late.start()
+        threading.Timer(0.2, signal.raise_signal, [signal.SIGINT]).start()
+        try:
+            source.conn.execute(endless)  # type: ignore[attr-defined]
+        finally:
+            is_late = not late.is_alive()
+            late.cancel()
+    assert not is_late

@@ -377,5 +377,58 @@ def test_scripts_of_others_stay_as_they_are(
             if str(send(connection, "EVAL", PROBE, 0)) != str(before):
                 changed.append(change)
             connection.disconnect()
-    assert bool(changed) is ("redis-6.2" in {name for name, path in binaries().items() if path == binary})
+    assert bool(changed) is is_old(binary)
     assert "On Redis 6.2, a script can change what all later scripts do" in DOCUMENT
+
+
+def is_old(binary: Path) -> bool:
+    """Whether a server's scripts share their globals."""
+    return "redis-6.2" in {name for name, path in binaries().items() if path == binary}
+
+
+@pytest.mark.parametrize("binary", binaries().values(), ids=binaries())
+async def test_an_old_server_with_users(
+    private_server: Callable[..., RunningServer],
+    binary: Path,
+    prefix: str,
+    call: Call,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Saver and feed of a named user warn of Redis 6.2 once per connection pool, and of no later server."""
+    server = private_server(binary=binary)
+    options: dict[str, Any] = {"prefix": prefix}
+    with user_on(server, "agent", prefix) as url, redis.Redis.from_url(url) as given:
+        name, path = f"{prefix}-agent", given.connection_pool.connection_kwargs["path"]
+        provider = redis.UsernamePasswordCredentialProvider(name, "secret")
+        with redis.Redis(unix_socket_path=path, credential_provider=provider) as provided:
+            for saver in (
+                RedisStreamSaver.from_conn_string(url, **options),
+                RedisStreamSaver(given, **options),
+                RedisStreamSaver(given.connection_pool, **options),
+                RedisStreamSaver(provided, **options),
+            ):
+                with saver:
+                    await call(saver, "threads")
+                    await call(saver, "setup")
+                    await call(saver, "get_tuple", config("t"))
+            for feed in (ActivityFeed.from_conn_string(url, **options), ActivityFeed(given, **options)):
+                with feed:
+                    await call(feed, "now")
+    found = [record.getMessage() for record in caplog.records if record.name == "eventlog.connect"]
+    assert len(found) == (4 if is_old(binary) else 0)  # two URLs and two pools
+    assert all(f"user {name!r}" in one and "Upgrade to Redis 7.0 or later" in one for one in found)
+
+
+@pytest.mark.parametrize("binary", binaries().values(), ids=binaries())
+def test_an_old_server_without_users(
+    private_server: Callable[..., RunningServer], binary: Path, prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """There is no warning for the default user, nor for a user who may not ask for the server's version."""
+    server = private_server(binary=binary)
+    with server.client() as owner:
+        set_user(owner, "silent", [*rights_of("agent"), "-info"], prefix)
+    scheme, _, rest = server.url.partition("://")
+    for user in ("", "default:x@", "silent:secret@"):
+        with RedisStreamSaver.from_conn_string(f"{scheme}://{user}{rest}", prefix=prefix) as saver:
+            saver.setup()
+    assert not caplog.records

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -485,3 +487,45 @@ def test_begun_anew_is_not_rolled_back(any_server: Server, prefix: str) -> None:
                 feed.trim(0)
             found = saver.verify(f"copy of {source}")
             assert found.sound, found.findings
+
+
+def test_a_forged_pointer_stops_no_copy_and_no_export(any_server: Server, prefix: str, tmp_path: Path) -> None:
+    """A signed log counts more than a pointer that contradicts it; a removal waits until the pointer is gone."""
+    with opened(any_server, prefix) as saver, Audit(any_server.url, prefix, partitions=1) as audit:
+        fill(saver)
+        feed = audit.keyspace.thread(b"t").shared.feed
+        _, true = audit.client.xrange(feed)[0]
+        pointer = audit.client.xadd(feed, {**true, b"seq": "99"}).decode()
+        assert {one.kind for one in saver.verify("t").findings} == {"pointer"}
+        saver.copy_thread("t", "copy")
+        assert saver.verify("copy").sound
+        assert saver.export_threads(tmp_path / "e", ["t"]).entries == 8
+        removals: list[Callable[[], object]] = [
+            lambda: saver.prune(["t"], keep_last=1),
+            lambda: saver.delete_for_runs(["r"]),
+            lambda: saver.archive_thread("t", tmp_path / "archive"),
+        ]
+        for remove in removals:
+            with pytest.raises(
+                SignatureInvalid, match=rf"XDEL {re.escape(feed.decode())} {pointer}.*Nothing was removed"
+            ):
+                remove()
+        assert saver.verify("t").entries == 8
+        audit.client.xdel(feed, pointer)
+        saver.prune(["t"], keep_last=1)
+        assert saver.verify("t").sound
+
+
+def test_a_pointer_does_not_hide_what_is_wrong_with_a_log(any_server: Server, prefix: str, tmp_path: Path) -> None:
+    """A forged pointer beside an altered event: the event is refused as ever."""
+    with opened(any_server, prefix) as saver, Audit(any_server.url, prefix, partitions=1) as audit:
+        fill(saver)
+        keys = audit.keyspace.thread(b"t")
+        _, true = audit.client.xrange(keys.shared.feed)[0]
+        audit.client.xadd(keys.shared.feed, {**true, b"seq": "99"})
+        tampering = Tampering(audit.client, keys)
+        first, *rest = tampering.entries()
+        tampering.write(chained([bent(first), *rest]))
+        for refused in (lambda: saver.copy_thread("t", "copy"), lambda: saver.export_threads(tmp_path / "e", ["t"])):
+            with pytest.raises(SignatureInvalid, match="does not have the content that was signed"):
+                refused()

@@ -8,6 +8,7 @@ import pytest
 
 from eventlog.signing import SigningKey
 from saver import RedisStreamSaver
+from tests.projections.tampering import Tampering, chained
 from tests.saver.audit import Audit, put_of
 from tests.saver.cli.commands import Agentlog, put
 
@@ -45,13 +46,17 @@ def test_all_threads_are_verified_and_checked(
 
 
 def test_missing_views_beside_a_foreign_entry(agentlog: Agentlog) -> None:
-    """The threads that the feed knows are verified."""
+    """The threads that the feed knows are verified, checked and rebuilt."""
     put(agentlog.url, agentlog.prefix, "1")
     remedy = add(agentlog, {"foo": "bar"})
     with Audit(agentlog.url, agentlog.prefix) as audit:
         audit.client.delete(audit.keyspace.thread(b"1").shared.threads)
     done = agentlog("verify", "--all")
     assert (done.code, remedy in done.err, "unchanged" in done.out) == (1, True, True)
+    done = agentlog("check", "--all")
+    assert (done.code, remedy in done.out, "1 thread checked" in done.out) == (1, True, True)
+    done = agentlog("rebuild", "--all")
+    assert (done.code, remedy in done.err, done.lines) == (1, True, ["1 thread rebuilt."])
 
 
 def test_a_damaged_pointer_beside_findings(agentlog: Agentlog) -> None:
@@ -103,3 +108,16 @@ def test_a_forged_pointer_does_not_hide_signed_states(agentlog: Agentlog, monkey
         assert agentlog(*words).code == 0
     done = agentlog("verify", "--all")
     assert (done.code, remedy in done.out, "truncated" in done.out) == (1, True, False)
+
+
+def test_a_rewritten_log_is_not_shown_as_whole(agentlog: Agentlog) -> None:
+    """Without a key a pointer may be the only witness that an event was taken out, also for a state as of a moment."""
+    with RedisStreamSaver.from_conn_string(agentlog.url, prefix=agentlog.prefix) as saver:
+        for number in (1, 2, 3, 4):
+            saver.put(*put_of("1", number, number - 1 or None))
+    with Audit(agentlog.url, agentlog.prefix) as audit:
+        log = Tampering(audit.client, audit.keyspace.thread(b"1"))
+        first, _, *others = log.entries()
+        log.write(chained([first, *others]))
+    codes = [agentlog("show", "1", *more).code for more in ([], ["--at", "3"], ["--at", "1"])]
+    assert codes == [3, 3, 0]

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +18,10 @@ from langgraph.types import Command, Send
 from eventlog import audit
 from projections.time_travel.moment import time_of
 from saver import RedisStreamSaver
+from saver.binding import bound
 from tests.saver.audit import Audit
 from tests.saver.cli.commands import STEERING, Agentlog, on_terminal
+from tests.saver.test_binding import Relabelling, langgraphs
 from tests.saver.test_nodes import Log, fan_out
 from tests.saver.threads import config, follow, step
 from tests.servers import RunningServer, Server
@@ -287,7 +290,7 @@ def test_show_of_encrypted_values(agentlog: Agentlog, monkeypatch: pytest.Monkey
     history(agentlog, serde=EncryptedSerializer.from_pycryptodome_aes(key=KEY.encode()))
     shut = agentlog("show", "42", "--json")
     assert shut.code == 0
-    assert shut.objects[0]["values"]["count"]["__unreadable__"] == "msgpack+aes"
+    assert shut.objects[0]["values"]["count"]["__unreadable__"] == "msgpack+bound+aes"
     assert "B: encrypted; set LANGGRAPH_AES_KEY to read it>" in agentlog("show", "42").out
     assert agentlog("log", "42", "--patch").code == 0
     monkeypatch.setenv("LANGGRAPH_AES_KEY", KEY[::-1])
@@ -299,6 +302,16 @@ def test_show_of_encrypted_values(agentlog: Agentlog, monkeypatch: pytest.Monkey
     assert agentlog("show", "42").code == 2
 
 
+def test_show_of_a_relabelled_value(agentlog: Agentlog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value under another mark than its own is altered; its key is not another one."""
+    _, data = bound(langgraphs()).dumps_typed(b"\x80")
+    forging = Relabelling("msgpack+bound+aes", data)
+    with RedisStreamSaver.from_conn_string(agentlog.url, prefix=agentlog.prefix, serde=forging) as saver:
+        saver.put(config("42"), *step({"x": "FORGED"}))
+    monkeypatch.setenv("LANGGRAPH_AES_KEY", KEY)
+    assert "B: altered: encrypted in another format>" in agentlog("show", "42").out
+
+
 @pytest.mark.parametrize("words", ["show 42", "show 42 --json", "log 42 --patch", "replay 42 --speed 100000x"])
 def test_plain_values_with_a_key(agentlog: Agentlog, monkeypatch: pytest.MonkeyPatch, words: str) -> None:
     """Metadata and values from before the encryption are shown as what they are, and not read."""
@@ -307,7 +320,35 @@ def test_plain_values_with_a_key(agentlog: Agentlog, monkeypatch: pytest.MonkeyP
     done = agentlog(*words.split(), "--full")
     assert done.code == 0, done
     assert "hello" not in done.out
-    assert "not encrypted; unset LANGGRAPH_AES_KEY to read it" in done.out
+    assert "not encrypted; pass --accept-plaintext to read it" in done.out
+    done = agentlog(*words.split(), "--full", "--accept-plaintext")
+    assert done.code == 0, done
+    assert "hello" in done.out
+    assert "not encrypted" not in done.out
+
+
+def test_a_thread_from_before_encryption_goes_on(
+    agentlog: Agentlog, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Plain and encrypted values of one thread are shown, compared, exported and migrated with --accept-plaintext."""
+    history(agentlog)
+    serde = EncryptedSerializer.from_pycryptodome_aes(key=KEY.encode())
+    with RedisStreamSaver.from_conn_string(
+        agentlog.url, prefix=agentlog.prefix, serde=serde, accept_plaintext=True
+    ) as saver:
+        saver.put(config("42"), *step({"count": 77, "messages": ["secret"]}, step=9))
+    monkeypatch.setenv("LANGGRAPH_AES_KEY", KEY)
+    assert "count: 9 -> 77" in agentlog("diff", "42", "@6", "@7", "--accept-plaintext").out
+    file = tmp_path / "lines"
+    assert agentlog("export", "42", str(file), "--jsonl", "--values", "--accept-plaintext").code == 0
+    assert "hello" in file.read_text()
+    assert "secret" in file.read_text()
+    elsewhere = Agentlog(agentlog.url, f"{agentlog.prefix}-elsewhere", agentlog._capsys)
+    source = ["migrate", "--from", f"{agentlog.url}?prefix={agentlog.prefix}"]
+    done = elsewhere(*source)
+    assert (done.code, "--accept-plaintext" in done.err) == (3, True)
+    assert elsewhere(*source, "--accept-plaintext").code == 0
+    assert "not encrypted" not in elsewhere("show", "42").out  # it was encrypted on the way
 
 
 # diff

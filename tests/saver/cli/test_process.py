@@ -42,6 +42,19 @@ def test_it_is_installed_as_a_program() -> None:
     assert found.load() is main
 
 
+def test_a_defect_is_no_answer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Code 1 would say that something was found, and text of the error must not steer the terminal."""
+
+    def fail(_: object) -> None:
+        raise RuntimeError("\x1b[2Jredis://me:secret@host")
+
+    monkeypatch.setattr("typer.main.get_command", fail)
+    assert main(["threads"]) == 3
+    shown = capsys.readouterr().err
+    assert r"RuntimeError: \x1b[2Jredis://***@host" in shown
+    assert shown.endswith("agentlog: this is a defect of agentlog, and no answer. Please report it.\n")
+
+
 @pytest.mark.server
 def test_help_loads_no_langgraph() -> None:
     """It is there at once."""
@@ -295,3 +308,9 @@ def test_a_cluster_is_followed_and_left(cluster: Server, prefix: str, capsys: An
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)
     assert time.monotonic() - began < 5
+
+
+def test_a_key_file_without_an_end(capsys: pytest.CaptureFixture[str]) -> None:
+    """No more is read than a key may have."""
+    assert main(["verify", "t", "--url", "redis://localhost:1", "--key-file", "/dev/zero"]) == 2
+    assert capsys.readouterr().err == "agentlog: /dev/zero has more than 65,536 bytes, and is no key.\n"

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from eventlog.keys import Keyspace
 from eventlog.signing import Known, SigningKey
+from projections.integrity import seals
 from projections.transfer.export import export_file
 from projections.transfer.files import read_file
 from projections.transfer.format import ThreadHead
@@ -344,3 +345,82 @@ def test_a_file_name_is_no_key(agentlog: Agentlog, tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("AGENTLOG_KEY", str(path))
     done = agentlog("verify", "t")
     assert (done.code, f"Pass --key-file {path}." in done.err) == (2, True)
+
+
+def without_key(monkeypatch: pytest.MonkeyPatch, agentlog: Agentlog, *words: str) -> None:
+    """Runs a command that finds no key in the environment."""
+    with monkeypatch.context() as patch:
+        patch.delenv("AGENTLOG_KEY", raising=False)
+        assert agentlog(*words).code == 0
+
+
+@pytest.mark.parametrize(("kind", "change"), ALTERED.values(), ids=ALTERED)
+def test_import_refuses_what_is_not_signed(
+    agentlog: Agentlog,
+    key: tuple[SigningKey, list[str]],
+    tmp_path: Path,
+    kind: str,
+    change: Callable[[list[Entry]], list[Entry]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With a key, a file with an altered log imports nothing; its other threads can be named."""
+    signing, words = key
+    fill(agentlog, signing, "fine", "t")
+    tamper(agentlog, "t", change)
+    file = str(tmp_path / "file")
+    without_key(monkeypatch, agentlog, "export", "--all", file)
+    elsewhere = Agentlog(agentlog.url, f"{agentlog.prefix}-elsewhere", agentlog._capsys)
+    done = elsewhere("import", file, *words)
+    assert (done.code, done.out) == (1, "")
+    assert f"{file!r}, thread 't': Entry" in done.err
+    assert "Nothing was imported" in done.err
+    assert "Traceback" not in done.err
+    assert elsewhere("threads").out == ""
+    assert "agentlog verify" not in elsewhere("import", file, "--thread", "t", *words).err  # which has no thread yet
+    assert elsewhere("import", file, "--thread", "fine", *words).code == 0
+    assert elsewhere("verify", "fine", *words).code == 0
+    without_key(monkeypatch, elsewhere, "import", file)
+    done = elsewhere("verify", "t", *words)
+    assert (done.code, kind in done.out) == (1, True)
+
+
+def test_import_takes_what_is_signed(
+    agentlog: Agentlog, key: tuple[SigningKey, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Signed threads and their copies, pruned or not, are imported with a key and verify as before."""
+    signing, words = key
+    monkeypatch.setattr(seals, "RECENT", 1)  # so that writers have seen entries long ago
+    fill(agentlog, signing, "pruned", "t")
+    with RedisStreamSaver.from_conn_string(agentlog.url, prefix=agentlog.prefix, signing_key=signing) as saver:
+        saver.copy_thread("t", "copy")
+        saver.copy_thread("copy", "copy of copy")
+        saver.put(*put_of("copy", 5, 4))
+        saver.put(*put_of("t", 5, 4))
+        saver.prune(["pruned"], keep_last=1)
+    file = str(tmp_path / "file")
+    without_key(monkeypatch, agentlog, "export", "--all", file)
+    elsewhere = Agentlog(agentlog.url, f"{agentlog.prefix}-elsewhere", agentlog._capsys)
+    done = elsewhere("import", file, *words)
+    assert (done.code, done.err) == (0, "")
+    assert elsewhere("import", file, *words).code == 0
+    assert elsewhere("verify", "--all", *words).out == agentlog("verify", "--all", *words).out
+
+
+def test_migrate_signs_the_copies(agentlog: Agentlog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a key that signs, copied threads are signed; a public half compares them and cannot copy."""
+    put(agentlog.url, agentlog.prefix, "s", "t", count=2)
+    private = Ed25519PrivateKey.generate()
+    secret, public = tmp_path / "private.pem", tmp_path / "public.pem"
+    secret.write_bytes(private.private_bytes(forms.Encoding.PEM, forms.PrivateFormat.PKCS8, forms.NoEncryption()))
+    public.write_bytes(private.public_key().public_bytes(forms.Encoding.PEM, forms.PublicFormat.SubjectPublicKeyInfo))
+    elsewhere = Agentlog(agentlog.url, f"{agentlog.prefix}-elsewhere", agentlog._capsys)
+    source = ["--from", f"{agentlog.url}?prefix={agentlog.prefix}"]
+    done = elsewhere("migrate", *source, "--key-file", str(public))
+    assert done.code == 2
+    assert "Pass the private key" in done.err
+    assert elsewhere("migrate", *source, "--key-file", str(secret)).code == 0
+    assert elsewhere("verify", "--all", "--key-file", str(public)).code == 0
+    assert elsewhere("migrate", *source, "--verify-only", "--key-file", str(public)).code == 0
+    monkeypatch.setenv("AGENTLOG_KEY", SECRET)
+    done = elsewhere("migrate", *source, "--verify-only")
+    assert (done.code, "which is not accepted" in done.err) == (1, True)

@@ -101,6 +101,11 @@ def test_signatures(agentlog: Agentlog, tmp_path: Path, monkeypatch: pytest.Monk
     assert (reported["sound"], reported["signed"]) == (True, 2)
     done = agentlog("verify", "unsigned", "--json", *words)
     assert (done.code, {one["kind"] for one in done.objects[0]["findings"]}) == (1, {"unsigned"})
+    (last,) = done.objects[0]["findings"][1:]  # the writes after the checkpoint
+    done = agentlog("verify", "unsigned", *words)
+    assert (done.code, done.out.count("is not signed")) == (1, 1)
+    assert f"; 2 such entries, the last is {last['entry_id']}\n" in done.out
+    assert agentlog("check", "unsigned", *words).out.count("is not signed") == 1
     with Audit(agentlog.url, agentlog.prefix) as audit:
         tampering = Tampering(audit.client, audit.keyspace.thread(b"1"))
         first, second = tampering.entries()
