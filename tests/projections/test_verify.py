@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from eventlog.chain import link
 from eventlog.codec import content_digest
-from eventlog.errors import LogRolledBack, CorruptEntry, HistoryGone, InvalidArgument, SignatureInvalid, ThreadNotFound
+from eventlog.errors import CorruptEntry, HistoryGone, InvalidArgument, LogRolledBack, SignatureInvalid, ThreadNotFound
 from eventlog.flow import Request
 from eventlog.signing import Signer, SigningKey
 from projections.integrity.chain import WholeChain

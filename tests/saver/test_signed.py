@@ -158,9 +158,9 @@ def test_what_was_altered_is_refused(
         audit.forget_views("t")
         inner.loaded = 0
         allowed = 0
-        with pytest.raises(EventLogError) as caught:
-            with opened(any_server, prefix, serde=serde) as reader:  # which has not seen the log before
-                read(reader, None)
+        reading = opened(any_server, prefix, serde=serde)  # by one that has not seen the log before
+        with pytest.raises(EventLogError) as caught, reading as reader:
+            read(reader, None)
         assert isinstance(caught.value, SignatureInvalid), caught.value
         assert "'t'" in str(caught.value)
         if read not in (READS["list"], READS["list of all"], READS["replay"]):
