@@ -16,7 +16,7 @@ from tests.saver.audit import Audit, checkpoint_id, config, number_of, put_of, v
 def test_a_value_that_comes_late(saver: RedisStreamSaver, audit: Audit) -> None:
     """A value that an older checkpoint brings is seen at once in the newer one that named its version before."""
     older, newer = put_of("t", 1, channels=["x"]), put_of("t", 2, 1, channels=["x"])
-    checkpoint = {**newer[1], "channel_values": {}, "channel_versions": older[1]["channel_versions"]}
+    checkpoint: Any = {**newer[1], "channel_values": {}, "channel_versions": older[1]["channel_versions"]}
     both: tuple[Any, ...] = (saver, InMemorySaver())
     with pytest.raises(VersionMissing, match="Thread 't'"):
         saver.put(newer[0], checkpoint, newer[2], {})
