@@ -130,6 +130,26 @@ class Translator:
         )
         return event, changed, full
 
+    def unchanged_values(
+        self,
+        address: Address,
+        checkpoint: Checkpoint,
+        metadata: Mapping[str, Any],
+        new_versions: ChannelVersions,
+    ) -> Values:
+        """Returns the values of a put that did not change, so that a thread which expired begins again with a whole state.
+
+        A channel without a value is empty. Not so LangGraph's `DeltaChannel`s, whose values are writes of ancestors: these are
+        left out.
+        """
+        deltas = metadata.get(_DELTA_COUNTERS) or {}
+        values, found = checkpoint["channel_values"], {}
+        for channel, version in checkpoint["channel_versions"].items():
+            if channel not in new_versions and (channel in values or channel not in deltas):
+                dumped = Keyframe(*self._dump(address, channel, values[channel])) if channel in values else None
+                found[channel, _version_key(channel, version)] = dumped
+        return found
+
     def writes_saved(
         self,
         address: Address,

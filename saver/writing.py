@@ -15,7 +15,7 @@ from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from eventlog.codec import NEVER
 from eventlog.events import CheckpointSaved, WritesSaved, ids_in
 from eventlog.flow import Flow
-from projections.checkpoints.save import About, save_checkpoint, save_writes
+from projections.checkpoints.save import About, Values, save_checkpoint, save_writes
 from projections.values.cache import ValueCache
 from saver.configs import Address
 from saver.nodes import NOTHING, Known, nodes_of, writer_of
@@ -41,9 +41,8 @@ class Writing(OperationsBase):
     ) -> Flow[RunnableConfig]:
         """Appends a checkpoint, and returns the config that names it."""
         address = self.address_of(config)
-        event, values, full = self.translator(serde).checkpoint_saved(
-            address, config, checkpoint, metadata, new_versions
-        )
+        translator = self.translator(serde)
+        event, values, full = translator.checkpoint_saved(address, config, checkpoint, metadata, new_versions)
         source, step, run = [metadata_text(address.thread_id, full, key) for key in ("source", "step", "run_id")]
         about = About(source, step, run, self._nodes(address, checkpoint, full, event.audit))
         self._check_names(address, replace(event, values=dict.fromkeys(values, b"")), about)
@@ -51,7 +50,12 @@ class Writing(OperationsBase):
         self.keyspace.limits.check_parts("channels or nodes", parts, f"{address.subject}: ")
         keys = self.keys_of(address.thread_id)
         cache = _UNSHARED if isinstance(serde, EncryptedSerializer) else self.cache
-        yield from self.checked(save_checkpoint(keys, event, values, cache=cache, ttl=self.ttl.on_write, about=about))
+
+        def others() -> Values:
+            return translator.unchanged_values(address, checkpoint, full, new_versions)
+
+        saving = save_checkpoint(keys, event, values, cache=cache, ttl=self.ttl.on_write, about=about, others=others)
+        yield from self._saved(saving)
         if self.trimming is not None:
             yield from self.trimming.after_put(keys.thread)
         return config_of(address.thread_id, event.namespace, event.checkpoint_id)
@@ -80,9 +84,14 @@ class Writing(OperationsBase):
         about = _about_writes(address.thread_id, event, config, known)
         self._check_names(address, event, about)
         self.keyspace.limits.check_parts("writes", len(event.writes), f"{address.subject}: ")
-        yield from self.checked(save_writes(keys, event, ttl=self.ttl.on_write, about=about))
+        yield from self._saved(save_writes(keys, event, ttl=self.ttl.on_write, about=about))
         if self.trimming is not None:
             yield from self.trimming.after_put(keys.thread)
+
+    def _saved(self, saving: Flow[bool]) -> Flow[None]:
+        """Saves, and checks the prefix again if a feed began with it: a server that lost its data lost the layout, too."""
+        if (yield from self.checked(saving)):
+            yield from self.check()
 
     def _check_names(self, address: Address, event: CheckpointSaved | WritesSaved, about: About) -> None:
         """Raises `OverLimit` for an id or a name that is too long."""

@@ -21,7 +21,7 @@ before their checkpoint wait in the log. A log that has nothing else expires aft
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
@@ -30,13 +30,15 @@ from typing import NamedTuple, Union
 from xxhash import xxh3_128_digest
 
 from eventlog.codec import Keyframe, content_digest, framed
-from eventlog.errors import ThreadBusy, ValueTooLarge
+from eventlog.errors import ThreadBusy, ValueTooLarge, VersionMissing
 from eventlog.events import CheckpointSaved, ValuesSaved, WritesSaved, encode_event, value_fields
 from eventlog.feed.activity import NAMED
 from eventlog.flow import Argument, Flow, load_script
 from eventlog.framing import counted, ordered
-from eventlog.keys import ThreadKeys, checkpoint_sort_key
+from eventlog.keys import ThreadKeys, checkpoint_sort_key, split_value_name, value_name
+from eventlog.memory import Seen
 from eventlog.signing import Known
+from projections.log.accounting import account
 from projections.log.index import call
 from projections.log.signatures import learn
 from projections.values.cache import KnownVersions, Prepared, ValueCache
@@ -71,15 +73,27 @@ class About(NamedTuple):
 
 
 def save_checkpoint(
-    keys: ThreadKeys, event: CheckpointSaved, values: Values, *, cache: ValueCache, ttl: int, about: About
-) -> Flow[None]:
+    keys: ThreadKeys,
+    event: CheckpointSaved,
+    values: Values,
+    *,
+    cache: ValueCache,
+    ttl: int,
+    about: About,
+    others: Callable[[], Values] = dict,
+) -> Flow[bool]:
     """Append a checkpoint with the values that changed.
 
     Takes one round trip, two if a delta was made against a value that the log does not have: then all values are sent whole.
     With a signer it takes one more if the signer does not know the thread's log.
-    Saving the same content under the same id again appends nothing. `ttl` is in ms, 0 for none.
+    Saving the same content under the same id again appends nothing. `ttl` is in ms, 0 for none. `others` returns the values that
+    did not change: they are saved as well if the thread expired since the run began.
+    Returns whether the partition's feed began with it. The prefix is then new to the server, perhaps since it lost its data.
 
     Raises:
+        LogRolledBack: the log lacks an event that was acknowledged to this process. Nothing was written.
+        ThreadDeleted: the thread was deleted while the run went on. Nothing was written.
+        VersionMissing: no event brought a version that the checkpoint names. Nothing was written.
         ValueTooLarge, SignatureInvalid, ThreadBusy: nothing was written.
         LogLost, CorruptEntry: see `projections.log.index.call`.
 
@@ -102,10 +116,11 @@ def save_checkpoint(
         keys.limits.head_bytes,
     ]
     heads = [keys.head(namespace), keys.head(b"")]
-    lengths = {channel: len(value.data) for (channel, _), value in values.items() if value is not None}
-    _check_values(keys, lengths)
-    whole = False
+    whole, trusts, is_complete = False, True, False
     for _ in range(ATTEMPTS):
+        lengths = {channel: len(value.data) for (channel, _), value in values.items() if value is not None}
+        _check_values(keys, lengths)
+        seen = keys.seen()
         prepared = {
             name: cache.prepare(keys.thread, event.namespace, name[0], name[1].encode(), value, whole=whole)
             for name, value in values.items()
@@ -115,9 +130,22 @@ def save_checkpoint(
         plain = _plain(prepared, headless=sum(lengths.values()) > keys.limits.head_bytes)
         knowledge = keys.known()
         packed = _packed(keys, events, knowledge)
-        reply = yield from call(keys, SAVE_CHECKPOINT, [*known, *packed, *plain], heads, shared=True)
+        last = cache.known_versions(keys.thread, event.namespace) if trusts else None
+        named = _unbrought(event, values, seen, last)
+        arguments = [*known, *_last_seen(seen), *packed[:2], *named, *packed[2:], *plain]
+        reply = yield from call(keys, SAVE_CHECKPOINT, arguments, heads, shared=True)
         if reply[0] == b"unseen":
             learn(keys, reply[1:])
+        elif reply[0] == b"lacks" and seen is not None:
+            yield from account(keys, seen, reply[1:], begins=event.parent_id is None)
+            whole = True
+        elif reply[0] == b"check":
+            trusts = False
+        elif reply[0] == b"missing" and seen is not None and seen.expired and not is_complete:
+            values = {**others(), **values}
+            is_complete = True
+        elif reply[0] == b"missing":
+            raise _version_missing(keys, event, reply[1])
         elif reply[0] == b"base" and not whole:
             whole = True
         else:
@@ -125,15 +153,56 @@ def save_checkpoint(
     else:
         raise _begun_again(keys)
     if reply[0] == b"same":  # an earlier call saved it, perhaps in another form
-        return
-    _, *entry_ids, digest = reply
-    keys.note(entry_ids[-1], digest, knowledge)
+        return False
+    _, *entry_ids, end, feed_began = reply
+    noted = _noted(keys, knowledge, end)
     versions = Versions(event.versions, event.seen)
-    cache.know_versions(keys.thread, event.namespace, KnownVersions(versions, entry_ids[-1], event.check, depth))
+    known_now = KnownVersions(versions, entry_ids[-1], event.check, depth, noted.life, int(end[3]))
+    cache.know_versions(keys.thread, event.namespace, known_now)
     sizes = [sum(map(len, fields)) for fields in events]
     for position, ((channel, _), piece) in enumerate(prepared.items()):
         part = position // FIELDS
         cache.stored(keys.thread, event.namespace, channel, piece, entry_ids[part], sizes[part])
+    return bool(feed_began)
+
+
+def _noted(keys: ThreadKeys, knowledge: Known | None, end: Sequence[bytes]) -> Seen:
+    """What the memory has of a thread after an append."""
+    seen = Seen.in_reply(end)
+    keys.note(seen.entry_id, seen.digest, knowledge)
+    keys.memory.note(keys.thread, seen)
+    return keys.seen() or seen
+
+
+def _last_seen(seen: Seen | None) -> list[Argument]:
+    return [b"", b""] if seen is None else [seen.entry_id, seen.digest]
+
+
+def _unbrought(event: CheckpointSaved, values: Values, seen: Seen | None, last: KnownVersions | None) -> list[Argument]:
+    """The versions that a checkpoint names and does not bring, as `save_checkpoint.lua` takes them.
+
+    If the last checkpoint that this process knows named all of them, only what makes that knowledge void is sent.
+    """
+    rest = [(channel, key) for channel, key in event.versions.items() if (channel, key) not in values]
+    if not rest:
+        return [b"", 0]
+    if seen is not None and last is not None and last.life == seen.life:
+        known = last.versions.channels
+        if all(known.get(channel) == key for channel, key in rest):
+            return [last.removed, 0]
+    beginning = b"v" + counted(event.namespace.encode())
+    return [b"", len(rest), *(beginning + value_name(channel.encode(), key.encode()) for channel, key in rest)]
+
+
+def _version_missing(keys: ThreadKeys, event: CheckpointSaved, fields: Sequence[bytes]) -> VersionMissing:
+    start = 1 + len(counted(event.namespace.encode()))
+    channels = sorted(split_value_name(field[start:])[0].decode() for field in fields)
+    some = ", ".join(map(repr, channels[:5])) + (f" and {len(channels) - 5} more" if len(channels) > 5 else "")
+    return VersionMissing(
+        f"Thread {keys.thread.decode()!r}: checkpoint {event.checkpoint_id!r} names versions of {some} that the log does not have "
+        "and the call does not bring. Nothing was written: the thread would read back as a state that never was. If the thread "
+        "expired, was deleted or lost events while a run went on, start the run again; else pass these channels in new_versions."
+    )
 
 
 def _check_values(keys: ThreadKeys, sizes: Mapping[str, int]) -> None:
@@ -205,10 +274,10 @@ def _idempotency_key(
     return xxh3_128_digest(framed(parts))
 
 
-def save_writes(keys: ThreadKeys, event: WritesSaved, *, ttl: int, about: About) -> Flow[None]:
+def save_writes(keys: ThreadKeys, event: WritesSaved, *, ttl: int, about: About) -> Flow[bool]:
     """Append writes of a task; writes that change nothing append nothing.
 
-    Takes one round trip, or two as `save_checkpoint`. Raises as that.
+    Takes one round trip, or two as `save_checkpoint`. Returns and raises as that, but no `VersionMissing`.
     """
     namespace, checkpoint_id = event.namespace.encode(), event.checkpoint_id.encode()
     writes = event.writes
@@ -230,15 +299,19 @@ def save_writes(keys: ThreadKeys, event: WritesSaved, *, ttl: int, about: About)
     ]
     heads = [keys.head(namespace), keys.head(b"")]
     for _ in range(ATTEMPTS):
-        knowledge = keys.known()
+        knowledge, seen = keys.known(), keys.seen()
         packed = _packed(keys, [encode_event(part) for part in spread], knowledge)
-        status, *saved = yield from call(keys, SAVE_WRITES, [*arguments, *packed], heads, shared=True)
-        if status == b"ok":
-            entry_id, digest = saved
-            keys.note(entry_id, digest, knowledge)
-        if status != b"unseen":
-            return
-        learn(keys, saved)
+        status, *saved = yield from call(
+            keys, SAVE_WRITES, [*arguments, *_last_seen(seen), *packed], heads, shared=True
+        )
+        if status == b"unseen":
+            learn(keys, saved)
+        elif status == b"lacks" and seen is not None:
+            yield from account(keys, seen, saved, begins=False)
+        else:
+            if status == b"ok":
+                _noted(keys, knowledge, saved[0])
+            return status == b"ok" and bool(saved[1])
     raise _begun_again(keys)
 
 
@@ -265,7 +338,7 @@ def _all_counted(*names: str) -> bytes:
 def _packed(keys: ThreadKeys, events: Sequence[list[bytes]], known: Known | None) -> list[Argument]:
     """The arguments of some events, signed if the writer has knowledge of the log to sign with.
 
-    They are the digest that the writer had seen, the beginning of its seals, the number of events, then each event as
+    They are the digest that the signer had seen, the beginning of its seals, the number of events, then each event as
     `event_arguments.lua` reads it. Raises `ValueTooLarge`.
     """
     packed: list[Argument] = [b"", b"", len(events)]
