@@ -10,7 +10,6 @@ from typing import Any
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata
 from langgraph.checkpoint.serde.base import SerializerProtocol
-from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 
 from eventlog.codec import NEVER
 from eventlog.events import CheckpointSaved, WritesSaved, ids_in
@@ -49,7 +48,7 @@ class Writing(OperationsBase):
         parts = max(len(event.versions), len(values), len(event.seen or ()))
         self.keyspace.limits.check_parts("channels or nodes", parts, f"{address.subject}: ")
         keys = self.keys_of(address.thread_id)
-        cache = _UNSHARED if isinstance(serde, EncryptedSerializer) else self.cache
+        cache = _UNSHARED if translator.encrypts else self.cache
 
         def others() -> Values:
             return translator.unchanged_values(address, checkpoint, full, new_versions)
