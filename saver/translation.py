@@ -96,10 +96,7 @@ class Translator:
         for channel, version in new_versions.items():
             name = _checked_name(channel), _version_key(channel, version)
             changed[name] = Keyframe(*self._dump(address, channel, values[channel])) if channel in values else None
-        versions = {
-            _checked_name(channel): _version_key(channel, version)
-            for channel, version in checkpoint["channel_versions"].items()
-        }
+        versions = _version_keys(checkpoint["channel_versions"])
         full = cast("dict[str, Any]", get_checkpoint_metadata(config, metadata))
         seen: Any = checkpoint.get("versions_seen")
         is_apart = type(seen) is dict and len(versions) + len(seen) >= MANY and is_plain(seen)
@@ -409,6 +406,18 @@ def _version_key(channel: str, version: object) -> str:
     if not key.isascii():
         text(f"version of channel {channel!r}", key)
     return key
+
+
+def _version_keys(versions: ChannelVersions) -> dict[str, str]:
+    """Version keys by channel."""
+    keys: dict[str, str] = {}
+    for channel, version in versions.items():
+        # Most are such texts, of which a wide state has many.
+        if type(channel) is type(version) is str and channel.isascii() and version.isascii():
+            keys[channel] = "s" + version
+        else:
+            keys[_checked_name(channel)] = _version_key(channel, version)
+    return keys
 
 
 def _version_of(subject: str, key: str) -> str | int | float:
