@@ -186,9 +186,8 @@ def _unbrought(event: CheckpointSaved, values: Values, seen: Seen | None, last: 
     rest = event.versions.items() - values.keys()
     if not rest:
         return [b"", 0]
-    if seen is not None and last is not None and last.life == seen.life:
-        if rest <= last.versions.channels.items():
-            return [last.removed, 0]
+    if seen is not None and last is not None and last.life == seen.life and rest <= last.versions.channels.items():
+        return [last.removed, 0]
     beginning = b"v" + counted(event.namespace.encode())
     return [b"", len(rest), *(beginning + value_name(channel.encode(), key.encode()) for channel, key in sorted(rest))]
 
