@@ -10,7 +10,6 @@ from typing import Any
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata
 from langgraph.checkpoint.serde.base import SerializerProtocol
-from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 
 from eventlog.codec import NEVER
 from eventlog.events import CheckpointSaved, WritesSaved, ids_in
@@ -45,11 +44,11 @@ class Writing(OperationsBase):
         event, values, full = translator.checkpoint_saved(address, config, checkpoint, metadata, new_versions)
         source, step, run = [metadata_text(address.thread_id, full, key) for key in ("source", "step", "run_id")]
         about = About(source, step, run, self._nodes(address, checkpoint, full, event.audit))
-        self._check_names(address, replace(event, values=dict.fromkeys(values, b"")), about)
+        self._check_names(address, event, about, values)
         parts = max(len(event.versions), len(values), len(event.seen or ()))
         self.keyspace.limits.check_parts("channels or nodes", parts, f"{address.subject}: ")
         keys = self.keys_of(address.thread_id)
-        cache = _UNSHARED if isinstance(serde, EncryptedSerializer) else self.cache
+        cache = _UNSHARED if translator.encrypts else self.cache
 
         def others() -> Values:
             return translator.unchanged_values(address, checkpoint, full, new_versions)
@@ -93,11 +92,14 @@ class Writing(OperationsBase):
         if (yield from self.checked(saving)):
             yield from self.check()
 
-    def _check_names(self, address: Address, event: CheckpointSaved | WritesSaved, about: About) -> None:
+    def _check_names(
+        self, address: Address, event: CheckpointSaved | WritesSaved, about: About, values: Values | None = None
+    ) -> None:
         """Raises `OverLimit` for an id or a name that is too long."""
+        brought = chain.from_iterable((("channel", channel), ("version", version)) for channel, version in values or ())
         beside = [("source", about.source), ("step", about.step), ("run_id", about.run)]
         beside += [("node", node) for node in about.nodes]
-        self.keyspace.limits.check_ids(chain(ids_in(event), beside), f"{address.subject}: ")
+        self.keyspace.limits.check_ids(chain(ids_in(event), brought, beside), f"{address.subject}: ")
 
     def _nodes(
         self,

@@ -183,15 +183,13 @@ def _unbrought(event: CheckpointSaved, values: Values, seen: Seen | None, last: 
 
     If the last checkpoint that this process knows named all of them, only what makes that knowledge void is sent.
     """
-    rest = [(channel, key) for channel, key in event.versions.items() if (channel, key) not in values]
+    rest = event.versions.items() - values.keys()
     if not rest:
         return [b"", 0]
-    if seen is not None and last is not None and last.life == seen.life:
-        known = last.versions.channels
-        if all(known.get(channel) == key for channel, key in rest):
-            return [last.removed, 0]
+    if seen is not None and last is not None and last.life == seen.life and rest <= last.versions.channels.items():
+        return [last.removed, 0]
     beginning = b"v" + counted(event.namespace.encode())
-    return [b"", len(rest), *(beginning + value_name(channel.encode(), key.encode()) for channel, key in rest)]
+    return [b"", len(rest), *(beginning + value_name(channel.encode(), key.encode()) for channel, key in sorted(rest))]
 
 
 def _version_missing(keys: ThreadKeys, event: CheckpointSaved, fields: Sequence[bytes]) -> VersionMissing:
@@ -281,7 +279,9 @@ def save_writes(keys: ThreadKeys, event: WritesSaved, *, ttl: int, about: About)
     namespace, checkpoint_id = event.namespace.encode(), event.checkpoint_id.encode()
     writes = event.writes
     _check_values(keys, {write.channel: len(write.data) for write in writes})
-    spread = [replace(event, writes=writes[first : first + FIELDS]) for first in range(0, len(writes), FIELDS)]
+    spread = [event]
+    if len(writes) > FIELDS:
+        spread = [replace(event, writes=writes[first : first + FIELDS]) for first in range(0, len(writes), FIELDS)]
     _, step, run, nodes = about
     arguments: list[Argument] = [
         ttl,

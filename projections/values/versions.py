@@ -16,6 +16,7 @@ __all__ = ["MANY", "Versions", "changed", "checksum_of_versions", "first_channel
 
 MANY = 16
 """Channels and nodes from which on versions are stored as changes, and versions seen outside of the envelope."""
+_TEXTS = {str}
 
 
 class Versions(NamedTuple):
@@ -61,6 +62,8 @@ def changed(base: Versions, current: Versions) -> Versions | None:
 
 def _same(one: Any, other: Any) -> bool:
     """Whether two nodes have seen the same in the same order; 1 and 1.0 differ."""
+    if type(one) is type(other) is dict and set(map(type, one.values())) <= _TEXTS:
+        return list(one.items()) == list(other.items())
     return repr(one) == repr(other)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from scripts.benchmark.servers import BenchError, Servers
+from scripts.benchmark.meter import main_thread_ms
+from scripts.benchmark.servers import Servers
 from tests.hostile import Hostile, Sizes, Work
 
 __all__ = ["QUICK", "measure_longest"]
@@ -45,7 +46,7 @@ def measure_longest(sizes: Sizes, servers: Servers) -> list[Longest]:
                 "| operation | requests | in all, s | longest request, ms | script or command |\n|---|---|---|---|---|"
             )
             found = []
-            for one in _measured(hostile):
+            for one in _measured(hostile, main_thread_ms(servers)):
                 found.append(one)
                 name = one.work.name.rpartition("/")[2] if one.work else ""
                 print(f"| {one.operation} | {one.requests:,} | {one.seconds:.2f} | {one.ms:.1f} | {name} |", flush=True)
@@ -56,15 +57,7 @@ def measure_longest(sizes: Sizes, servers: Servers) -> list[Longest]:
     return found
 
 
-def _measured(hostile: Hostile) -> Iterator[Longest]:
-    pid = hostile.client.info("server")["process_id"]
-    times = Path(f"/proc/{pid}/task/{pid}/schedstat")
-    if not times.exists():
-        raise BenchError("--longest needs a server of this machine, on Linux; leave --url out")
-
-    def cpu_ms() -> float:
-        return int(times.read_text().split()[0]) / 1e6
-
+def _measured(hostile: Hostile, cpu_ms: Callable[[], float]) -> Iterator[Longest]:
     works = hostile.watch(cpu_ms)
     for name, operation in hostile.operations():
         works.clear()
