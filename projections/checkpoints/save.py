@@ -42,7 +42,7 @@ from projections.log.accounting import account
 from projections.log.index import call
 from projections.log.signatures import learn
 from projections.values.cache import KnownVersions, Prepared, ValueCache
-from projections.values.versions import Versions, changed
+from projections.values.versions import Versions, changed, first_channels
 
 __all__ = ["About", "Values", "save_checkpoint", "save_writes"]
 
@@ -196,8 +196,7 @@ def _unbrought(event: CheckpointSaved, values: Values, seen: Seen | None, last: 
 
 def _version_missing(keys: ThreadKeys, event: CheckpointSaved, fields: Sequence[bytes]) -> VersionMissing:
     start = 1 + len(counted(event.namespace.encode()))
-    channels = sorted(split_value_name(field[start:])[0].decode() for field in fields)
-    some = ", ".join(map(repr, channels[:5])) + (f" and {len(channels) - 5} more" if len(channels) > 5 else "")
+    some = first_channels([split_value_name(field[start:])[0].decode() for field in fields])
     return VersionMissing(
         f"Thread {keys.thread.decode()!r}: checkpoint {event.checkpoint_id!r} names versions of {some} that the log does not have "
         "and the call does not bring. Nothing was written: the thread would read back as a state that never was. If the thread "

@@ -7,12 +7,12 @@ the checkpoint before.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from eventlog.codec import Malformed, checksum_of, encode
 
-__all__ = ["MANY", "Versions", "changed", "checksum_of_versions", "overlaid", "verify"]
+__all__ = ["MANY", "Versions", "changed", "checksum_of_versions", "first_channels", "overlaid", "verify"]
 
 MANY = 16
 """Channels and nodes from which on versions are stored as changes, and versions seen outside of the envelope."""
@@ -68,3 +68,9 @@ def overlaid(base: Versions, changes: Versions) -> Versions:
     """Versions with changes as `changed` returns them."""
     seen = None if base.seen is None else {**base.seen, **(changes.seen or {})}
     return Versions({**base.channels, **changes.channels}, seen)
+
+
+def first_channels(channels: Collection[str]) -> str:
+    """The first five channels by name, and the number of the others, for a message."""
+    some = ", ".join(map(repr, sorted(channels)[:5]))
+    return some + (f" and {len(channels) - 5} more" if len(channels) > 5 else "")
