@@ -179,7 +179,7 @@ def until(what: str, is_so: Callable[[], object]) -> None:
         with suppress(redis.RedisError):
             if is_so():
                 return
-        assert time.monotonic() < end, f"waited in vain until {what}"
+        assert time.monotonic() < end, f"gave up waiting until {what}"
         time.sleep(0.01)
 
 
