@@ -29,7 +29,7 @@ pytestmark = pytest.mark.telling
 def reader(any_server: Server, prefix: str) -> Iterator[str]:
     """The URL of a user who may read, and nothing else."""
     with any_server.client() as client:
-        rights = ["+@read", "+@connection", "+eval", "+evalsha"]
+        rights = ["+@read", "+@connection", "+eval", "+evalsha", "+time"]
         keys = [f"~{{{prefix}:*", f"~{prefix}:*"]
         client.execute_command("ACL", "SETUSER", prefix, "on", ">secret", *keys, *rights)
         yield any_server.url.replace("://", f"://{prefix}:secret@")
