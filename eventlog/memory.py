@@ -31,18 +31,20 @@ class Seen(NamedTuple):
     digest: bytes
     removed: int
     """The number of entries that were removed from the log."""
+    at: int = 0
+    """The server's time at which the log ended so, in ms. The entry id may be ahead of it."""
     life: int = 0
     """A number that changes whenever the thread was forgotten: what was known before may not hold any more."""
     is_lost: bool = False
-    """Whether a caller was told that the log lacks this event."""
+    """Whether an error reported that the log lacks this event."""
     expired: bool = False
     """Whether the thread expired while a run went on, so that puts bring whole states."""
 
     @classmethod
     def in_reply(cls, end: Sequence[bytes]) -> Seen:
         """The end of a log as scripts report it (`end_of` in `log.lua`)."""
-        sequence, entry_id, digest, removed = end
-        return cls(int(sequence), entry_id, digest, int(removed))
+        sequence, entry_id, digest, removed, at = end
+        return cls(int(sequence), entry_id, digest, int(removed), int(at))
 
 
 class Memory:
@@ -79,7 +81,7 @@ class Memory:
                 self._seen.popitem(last=False)
 
     def note_lost(self, thread: bytes, seen: Seen) -> None:
-        """Notes that a caller was told that the log lacks what was seen."""
+        """Notes that an error reported that the log lacks what was seen."""
         with self._lock:
             if (found := self._seen.get(thread)) is not None and found[0] == seen:
                 self._seen[thread] = seen._replace(is_lost=True), found[1]
