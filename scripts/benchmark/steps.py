@@ -42,7 +42,7 @@ class StepsPlan:
     """Sizes and repetitions."""
 
     seed: int = 7
-    rounds: int = 5
+    rounds: int = 7
     steps: int = 100
     """Steps of a state that does not grow."""
     chat_steps: int = 200
