@@ -31,6 +31,7 @@ from typing import Any
 import redis.asyncio
 import redis.exceptions as rx
 
+from eventlog.connect.retries import AsyncPatience, policy_of
 from eventlog.flow import Call, Script
 from eventlog.transport.kept import is_to_be_replaced
 from eventlog.transport.steps import Steps, finish_async, patiently
@@ -246,6 +247,8 @@ class SharedCalls:
     async def _exchange_all(self, slot: _Slot, batch: list[_Pending]) -> None:
         self._refuse_closed()
         connection = await slot.connect()
+        given = connection.retry
+        connection.retry = policy_of(given, AsyncPatience)  # the pool's connections may be a given client's
         try:
             while asked := [one for one in batch if one.open and not one.through_client]:
                 # The retries of the connection, as redis-py's clients use them.
@@ -253,6 +256,7 @@ class SharedCalls:
                     partial(self._exchange, slot.wire, connection, asked), lambda _: connection.disconnect()
                 )
         finally:
+            connection.retry = given
             await slot.release(connection)
 
     async def _exchange(self, wire: Wire, connection: Any, batch: list[_Pending]) -> None:
