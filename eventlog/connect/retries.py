@@ -23,7 +23,7 @@ import redis.cluster
 import redis.exceptions as rx
 import redis.retry
 
-__all__ = ["TIMEOUTS", "AsyncCluster", "AsyncPatience", "SyncCluster", "SyncPatience", "policy_of"]
+__all__ = ["TIMEOUTS", "AsyncCluster", "AsyncPatience", "SyncCluster", "SyncPatience", "earlier_timeouts", "policy_of"]
 
 TIMEOUTS = 3
 """Most timeouts of one call."""
@@ -113,13 +113,27 @@ class _LastTimeout(rx.TimeoutError):
     """The timeout that ends a command; redis-py repeats a command after errors of its own types only."""
 
 
-_spent: ContextVar[list[Exception]] = ContextVar("spent")
+_spent: ContextVar[int] = ContextVar("spent", default=0)
 """The timeouts of the command that the thread or task carries out."""
+
+
+_earlier: ContextVar[int] = ContextVar("earlier", default=0)
+"""The timeouts before the client of a cluster got the command."""
+
+
+@contextlib.contextmanager
+def earlier_timeouts(count: int) -> Iterator[None]:
+    """Counts timeouts of a call that a cluster's client repeats within this block."""
+    token = _earlier.set(count)
+    try:
+        yield
+    finally:
+        _earlier.reset(token)
 
 
 @contextlib.contextmanager
 def _command() -> Iterator[None]:
-    token = _spent.set([])
+    token = _spent.set(_earlier.get())
     try:
         yield
     finally:
@@ -131,9 +145,8 @@ def _attempt() -> Iterator[None]:
     try:
         yield
     except rx.TimeoutError as error:
-        spent = _spent.get([])
-        spent.append(error)
-        if len(spent) >= TIMEOUTS:
+        _spent.set(_spent.get() + 1)
+        if _spent.get() >= TIMEOUTS:
             raise _LastTimeout(*error.args) from error
         raise
 
@@ -144,11 +157,11 @@ class SyncCluster(redis.cluster.RedisCluster):
     def execute_command(self, *args: Any, **kwargs: Any) -> Any:
         """The reply of a command."""
         with _command():
-            return super().execute_command(*args, **kwargs)
+            return super().execute_command(*args, **kwargs)  # type: ignore[no-untyped-call]
 
     def _execute_command(self, target_node: Any, *args: Any, **kwargs: Any) -> Any:
         with _attempt():
-            return super()._execute_command(target_node, *args, **kwargs)
+            return super()._execute_command(target_node, *args, **kwargs)  # type: ignore[no-untyped-call]
 
 
 class AsyncCluster(redis.asyncio.cluster.RedisCluster):

@@ -23,7 +23,7 @@ from eventlog.transport.drivers import Runner
 from tests.servers import RunningServer, Server, free_ports
 
 ECHO = Script("test", b"return ARGV[1]", "098e0f0d1448c0a81dafe820f66d460eb09263da")
-TIMEOUT = 0.2
+TIMEOUT = 0.3
 MOST = 3
 """Most timeouts of a call."""
 WAYS = ["sync", "async"]
@@ -41,7 +41,7 @@ class Gate:
         self.port = self._listener.getsockname()[1]
         self.silent = False
         self.dropped = 0
-        """The requests that got no reply: a client sends the next one after a timeout."""
+        """The requests without a reply; a timeout under load may end an attempt before its request arrives."""
         self._start(self._accept)
 
     def close(self) -> None:
@@ -130,7 +130,7 @@ async def test_a_server_that_falls_silent(gate: Gate, prefix: str, way: str, war
     for _ in range(2):
         with silent(gate), pytest.raises(ServerUnavailable):
             await ask(runner, way, request)
-        assert gate.dropped == MOST
+        assert 1 < gate.dropped <= MOST
     assert await ask(runner, way, request) == (b"x" if kind == "call" else 0)
     await connections.aclose()
 
@@ -159,7 +159,7 @@ async def test_a_policy_of_the_caller(gate: Gate, prefix: str, way: str, retries
     await ask(runner, way, request)
     with silent(gate), pytest.raises(ServerUnavailable):
         await ask(runner, way, request)
-    assert gate.dropped == waits
+    assert 0 < gate.dropped <= waits
     await connections.aclose()
 
 
@@ -187,8 +187,8 @@ async def test_a_given_asyncio_client(gate: Gate, prefix: str) -> None:
     await ask(runner, "async", request)
     with silent(gate), pytest.raises(ServerUnavailable):
         await ask(runner, "async", request)
-    assert gate.dropped == MOST
-    connection = await client.connection_pool.get_connection()
+    assert 1 < gate.dropped <= MOST
+    connection = await client.connection_pool.get_connection()  # type: ignore[no-untyped-call,unused-ignore]
     assert connection.retry == client.get_retry()
     await client.connection_pool.release(connection)
     await client.aclose()
@@ -201,7 +201,7 @@ def gates(cluster: Server) -> Iterator[dict[tuple[str, int], Gate]]:
         assert isinstance(client, redis.RedisCluster)
         yield {
             (str(node.host), int(node.port)): stack.enter_context(closing(Gate(f"redis://{node.host}:{node.port}")))
-            for node in client.get_primaries()
+            for node in client.get_primaries()  # type: ignore[no-untyped-call,unused-ignore]
         }
 
 
@@ -219,10 +219,10 @@ async def test_a_node_that_falls_silent(
     await ask(runner, way, request)
     with cluster.client() as client:
         assert isinstance(client, redis.RedisCluster)
-        node: Any = client.get_node_from_key(prefix)
+        node: Any = client.get_node_from_key(prefix)  # type: ignore[no-untyped-call,unused-ignore]
     with silent(gates[node.host, node.port]), pytest.raises(ServerUnavailable):
         await ask(runner, way, request)
-    assert gates[node.host, node.port].dropped == MOST
+    assert 1 < gates[node.host, node.port].dropped <= MOST
     with silent(*gates.values()), pytest.raises(ServerUnavailable):
         await ask(runner, way, request)
     assert sum(gate.dropped for gate in gates.values()) <= MOST + len(gates)
