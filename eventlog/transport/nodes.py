@@ -2,8 +2,8 @@
 
 Rules:
 
-1. Each node has connection slots and batches of its own, as `eventlog.transport.sharing` describes. Connections are
-   those of redis-py's node, and go back to it after each batch.
+1. Each node has one connection slot and batches of its own, as `eventlog.transport.sharing` describes. With two slots
+   batches were smaller, and the throughput lower. Connections are redis-py's, and go back to its node after each batch.
 2. A call goes to the primary that redis-py knows for its first key. While calls on a key are in flight, further calls
    on that key go to the same node, so they keep their order while a slot moves.
 3. Where a node redirects, refuses or fails, redis-py's own `execute_command` repeats the calls concerned. It follows
@@ -74,7 +74,7 @@ class ClusterCalls:
         shared = self._nodes.get(name)
         if shared is None:
             pool = _NodeConnections(self._client, name)
-            shared = SharedCalls(self._client, pool, closed=self._closed, elsewhere=_ELSEWHERE)
+            shared = SharedCalls(self._client, pool, closed=self._closed, slots=1, elsewhere=_ELSEWHERE)
             self._nodes[name] = shared
         return shared
 

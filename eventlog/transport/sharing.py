@@ -135,6 +135,7 @@ class SharedCalls:
         pool: Any,
         *,
         closed: Callable[[], bool],
+        slots: int = SLOTS,
         keep: bool = False,
         elsewhere: tuple[type[Exception], ...] = (),
     ) -> None:
@@ -148,7 +149,7 @@ class SharedCalls:
         self._pool = pool
         self._closed = closed
         self._elsewhere = elsewhere
-        self._free = [_Slot(self._pool, keep=keep) for _ in range(SLOTS)]
+        self._free = [_Slot(self._pool, keep=keep) for _ in range(slots)]
         self._waiting: deque[_Pending] = deque()
         self._under_way: dict[bytes, int] = {}
         """How many calls of each key are under way."""

@@ -213,7 +213,7 @@ async def test_a_node_that_falls_silent(
     """A call to a silent node waits three times, and one more for each node if all are silent."""
     remap = {address: ("127.0.0.1", gate.port) for address, gate in gates.items()}
     url = "redis+cluster://" + ",".join(f"127.0.0.1:{gate.port}" for gate in gates.values())
-    options: Any = {"socket_timeout": TIMEOUT, "address_remap": lambda address: remap.get(address, address)}
+    options: Any = {"socket_timeout": 1, "address_remap": lambda address: remap.get(address, address)}
     connections = Connections.from_url(url, **options)
     runner, request = Runner(connections), request_of(kind, prefix.encode())
     await ask(runner, way, request)
