@@ -35,8 +35,8 @@ class Call:
     """Run a script whose keys are all in one slot.
 
     A `shared` call is short and may share a write with others; those with the same first key keep their order.
-    `then` is a command on a key of that slot, in the same round trip (on a cluster in one more). The reply is then the
-    pair of both replies. It reads data that a script would have to copy several times.
+    `then` is a command on a key of that slot, in the same round trip (in one more on a cluster, unless calls share
+    writes). The reply is then the pair of both replies. It reads data that a script would have to copy several times.
     """
 
     script: Script

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import redis
@@ -21,6 +22,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException
 
 from eventlog.connect.given import AsyncClient, SyncClient
+from eventlog.connect.retries import AsyncCluster, AsyncPatience, SyncCluster, SyncPatience, policy_of
 from eventlog.connect.urls import Address
 from eventlog.errors import InvalidArgument
 
@@ -28,6 +30,8 @@ __all__ = ["check_options", "make_async", "make_sync", "sentinels_of", "twin"]
 
 _CONNECTIONS = {"redis": "Connection", "rediss": "SSLConnection", "unix": "UnixDomainSocketConnection"}
 """The class of connections for each `Address.wire`, by its name in `redis` and in `redis.asyncio`."""
+_CONNECT_TIMEOUT = 5.0
+"""Seconds that redis-py waits for a socket to open."""
 _TIED_TO_POOL = frozenset(
     {
         "connection_pool",
@@ -52,13 +56,13 @@ _BEFORE_MAINTENANCE = {
 
 def make_sync(address: Address) -> SyncClient:
     """A sync client for `address`."""
-    made: SyncClient = _make(address, redis)
+    made: SyncClient = _make(address, redis, SyncPatience, SyncCluster)
     return made
 
 
 def make_async(address: Address) -> AsyncClient:
     """An asyncio client for `address`."""
-    made: AsyncClient = _make(address, redis.asyncio)
+    made: AsyncClient = _make(address, redis.asyncio, AsyncPatience, AsyncCluster)
     return made
 
 
@@ -90,15 +94,16 @@ def sentinels_of(client: SyncClient | AsyncClient) -> list[Any]:
     return [] if manager is None else list(manager.sentinels)
 
 
-def _make(address: Address, package: Any) -> Any:
+def _make(address: Address, package: Any, patience: Any, cluster: Any) -> Any:
     """A client with the classes of `redis` or `redis.asyncio`."""
     tls = address.wire == "rediss"
-    options = {**address.options, "retry": _retry(address.options.get("retry"), package.retry.Retry)}
+    options = {**address.options, **_connect_timeout(address.options)}
     if address.deployment == "cluster":
+        options["retry"] = policy_of(options.get("retry"), package.retry.Retry)  # None is redis-py's default
         nodes = [package.cluster.ClusterNode(host, port) for host, port in address.nodes]
-        return package.RedisCluster(startup_nodes=nodes, ssl=tls, **options)  # a retry of None is redis-py's default
+        return cluster(startup_nodes=nodes, ssl=tls, **options)
     # redis-py's pools, unlike its clients, have no retries by default.
-    options["retry"] = options["retry"] or package.Redis().get_retry()
+    options["retry"] = policy_of(options.get("retry") or package.Redis().get_retry(), patience)
     if address.deployment == "sentinel":
         # The next Sentinel is the retry.
         asking = {"retry": package.retry.Retry(NoBackoff(), 0), **address.sentinel_options, "ssl": tls}
@@ -108,11 +113,12 @@ def _make(address: Address, package: Any) -> Any:
     return package.Redis.from_pool(package.BlockingConnectionPool(connection_class=connection_class, **options))
 
 
-def _retry(given: Any, kind: Any) -> Any:
-    """The caller's retry policy as redis-py's sync or asyncio class."""
-    if given is None or isinstance(given, kind):
-        return given
-    return kind(given._backoff, given._retries, supported_errors=given._supported_errors)
+def _connect_timeout(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The limit for opening a socket, unless it is given: `socket_timeout`, if that is less than redis-py's limit."""
+    timeout = options.get("socket_timeout")
+    if not timeout or "socket_connect_timeout" in options:
+        return {}
+    return {"socket_connect_timeout": min(timeout, _CONNECT_TIMEOUT)}
 
 
 def _pool_twin(pool: Any) -> Any:

@@ -1,7 +1,8 @@
 """Two drivers run flows over redis-py's sync and async clients.
 
 A call takes the shortest way that its client allows. A sync call goes out on a connection that is kept out of its pool
-(`eventlog.transport.kept`). An async call shares writes with others (`eventlog.transport.sharing`). All other requests,
+(`eventlog.transport.kept`). An async call shares writes with others (`eventlog.transport.sharing`), on a cluster with
+those of its node (`eventlog.transport.nodes`). All other requests,
 and all other clients, use redis-py's public methods (`eventlog.transport.client`).
 
 Every error of redis-py becomes one of ours. A call that is begun is carried out in a thread or a task of its own.
@@ -16,11 +17,13 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextvars import copy_context
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import redis
 import redis.asyncio
 import redis.exceptions as rx
+from redis.asyncio.cluster import RedisCluster
 
 from eventlog.connect.connections import Connections
 from eventlog.connect.given import is_cluster
@@ -30,6 +33,7 @@ from eventlog.flow import Batch, Begin, Call, Command, Emit, Finish, Flow, Pause
 from eventlog.forks import renew_after_fork
 from eventlog.transport.client import ask, ask_async
 from eventlog.transport.kept import KeptConnections, can_keep
+from eventlog.transport.nodes import ClusterCalls, can_share_by_node
 from eventlog.transport.sharing import SLOTS, ClientClosed, SharedCalls, can_share
 from eventlog.transport.steps import finish, finish_async
 from eventlog.transport.waiting import StreamWaits
@@ -52,7 +56,7 @@ class _Ways(NamedTuple):
 
     client: Any
     short: Any = None
-    """`KeptConnections` or `SharedCalls`."""
+    """`KeptConnections`, `SharedCalls` or `ClusterCalls`."""
     waits: StreamWaits | None = None
 
 
@@ -252,11 +256,15 @@ class Runner:
         if ways is None or ways.client is not client:
             for ended in [other for other in list(self._async) if other.is_closed()]:
                 self._async.pop(ended, None)
-            shared = None
-            if isinstance(client, redis.asyncio.Redis) and can_share(client):
-                connections = self.connections  # not this runner, which would make a garbage cycle
+            connections = self.connections  # not this runner, which would make a garbage cycle
+            closed = partial(_is_closed, connections, client)
+            shared: Any = None
+            if isinstance(client, RedisCluster):
+                if can_share_by_node(client):
+                    shared = ClusterCalls(client, closed=closed)
+            elif can_share(client):
                 keep = connections.opened(client) and can_keep(client, at_least=SLOTS + 1)
-                shared = SharedCalls(client, keep=keep, closed=lambda: not connections.serves(client))
+                shared = SharedCalls(client, client.connection_pool, closed=closed, keep=keep)
             ways = self._async[loop] = _Ways(client, shared, StreamWaits(client) if is_cluster(client) else None)
         return ways
 
@@ -331,6 +339,10 @@ class _Begun:
         if not self.task.done():
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 self.task.get_loop().call_soon_threadsafe(self.task.cancel)
+
+
+def _is_closed(connections: Connections, client: Any) -> bool:
+    return not connections.serves(client)
 
 
 def _typed(error: Exception, subject: str) -> Exception:

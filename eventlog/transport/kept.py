@@ -135,9 +135,12 @@ class KeptConnections:
 
 
 def _is_sound(connection: Any) -> bool:
-    """Whether the server neither closed the connection nor sent anything unasked."""
+    """Whether the server neither closed the connection nor sent anything unasked.
+
+    A connection closed here is sound: a call opens it within its retries.
+    """
     try:
-        return not connection.can_read()
+        return connection._sock is None or not connection.can_read()
     except (rx.ConnectionError, rx.TimeoutError, OSError):
         return False
 
