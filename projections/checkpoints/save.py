@@ -1,6 +1,7 @@
 """Append checkpoints and writes.
 
-Each takes one script call, which also folds the event into index and head.
+Each takes one script call, which also folds the event into index and head. Where nobody else wrote to the thread since, it takes
+the commands of a transaction instead (`projections.checkpoints.transaction`).
 
 How `save_checkpoint.lua` appends a checkpoint:
 
@@ -25,7 +26,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
-from typing import NamedTuple, Union
+from typing import Any, NamedTuple, Union
 
 from xxhash import xxh3_128_digest
 
@@ -38,6 +39,14 @@ from eventlog.framing import counted, ordered
 from eventlog.keys import ThreadKeys, checkpoint_sort_key, split_value_name, value_name
 from eventlog.memory import Seen
 from eventlog.signing import Known
+from projections.checkpoints.transaction import (
+    Checkpoint,
+    Draft,
+    Told,
+    append_checkpoint,
+    append_writes,
+    watch,
+)
 from projections.log.accounting import account
 from projections.log.index import call
 from projections.log.signatures import learn
@@ -99,23 +108,12 @@ def save_checkpoint(
 
     """
     namespace, checkpoint_id = event.namespace.encode(), event.checkpoint_id.encode()
-    sort_key = ordered(namespace)
-    source, step, run, nodes = about
-    known: list[Argument] = [
-        ttl,
-        namespace,
-        checkpoint_id,
-        (event.parent_id or "").encode(),
-        sort_key,
-        sort_key + ordered(checkpoint_id),
-        source.encode(),
-        step.encode(),
-        run.encode(),
-        _named([channel for channel, _ in values]),
-        _named(nodes),
-        keys.limits.head_bytes,
-    ]
+    ns_sort_key, parent = ordered(namespace), (event.parent_id or "").encode()
+    sort_key = ns_sort_key + ordered(checkpoint_id)
+    told = _told(about, [channel for channel, _ in values])
     heads = [keys.head(namespace), keys.head(b"")]
+    known = [ttl, namespace, checkpoint_id, parent, ns_sort_key, sort_key, *told, keys.limits.head_bytes]
+    watching = None if ttl or keys.signer else watch(keys, heads[0], ns_sort_key, told.run)
     whole, trusts, is_complete = False, True, False
     for _ in range(ATTEMPTS):
         lengths = {channel: len(value.data) for (channel, _), value in values.items() if value is not None}
@@ -127,13 +125,20 @@ def save_checkpoint(
         }
         base = None if whole else cache.versions(keys.thread, event.namespace)
         events, depth = _events(event, values, prepared, base)
-        plain = _plain(prepared, headless=sum(lengths.values()) > keys.limits.head_bytes)
+        headless = sum(lengths.values()) > keys.limits.head_bytes
         knowledge = keys.known()
         packed = _packed(keys, events, knowledge)
         last = cache.known_versions(keys.thread, event.namespace) if trusts else None
         named = _unbrought(event, values, seen, last)
+        if watching and seen and len(events) == 1 and not (whole or headless or named[1]):
+            draft = Draft(heads[0], namespace, checkpoint_id, sort_key, *_content(packed), told, seen.digest)
+            appended = yield append_checkpoint(keys, draft, Checkpoint(parent, prepared, named[0]))
+            if appended:
+                reply = [b"ok", appended.entry_id, appended.end, 0]
+                break
+        plain = _plain(prepared, headless=headless)
         arguments = [*known, *_last_seen(seen), *packed[:2], *named, *packed[2:], *plain]
-        reply = yield from call(keys, SAVE_CHECKPOINT, arguments, heads, shared=True)
+        reply = yield from call(keys, SAVE_CHECKPOINT, arguments, heads, shared=True, watch=watching)
         if reply[0] == b"unseen":
             learn(keys, reply[1:])
         elif reply[0] == b"lacks" and seen is not None:
@@ -164,6 +169,17 @@ def save_checkpoint(
         part = position // FIELDS
         cache.stored(keys.thread, event.namespace, channel, piece, entry_ids[part], sizes[part])
     return bool(feed_began)
+
+
+def _told(about: About, channels: Sequence[str], source: str | None = None) -> Told:
+    """The fields of an event's pointer that its log does not have."""
+    names = about.source if source is None else source, about.step, about.run
+    return Told(*(name.encode() for name in names), _named(channels), _named(about.nodes))
+
+
+def _content(packed: Sequence[Argument]) -> tuple[Any, Any]:
+    """The fields and the content digest of an only event, from its `_packed` arguments."""
+    return packed[5:], str(packed[3]).encode()
 
 
 def _noted(keys: ThreadKeys, knowledge: Known | None, end: Sequence[bytes]) -> Seen:
@@ -283,27 +299,22 @@ def save_writes(keys: ThreadKeys, event: WritesSaved, *, ttl: int, about: About)
     writes = event.writes
     _check_values(keys, {write.channel: len(write.data) for write in writes})
     spread = [replace(event, writes=writes[first : first + FIELDS]) for first in range(0, len(writes), FIELDS)]
-    _, step, run, nodes = about
-    arguments: list[Argument] = [
-        ttl,
-        namespace,
-        checkpoint_id,
-        ordered(namespace),
-        checkpoint_sort_key(namespace, checkpoint_id),
-        ordered(event.task_id.encode()),
-        step.encode(),
-        run.encode(),
-        _named([write.channel for write in writes]),
-        _named(nodes),
-        keys.limits.head_bytes,
-    ]
+    ns_sort_key, sort_key = ordered(namespace), checkpoint_sort_key(namespace, checkpoint_id)
+    task, told = ordered(event.task_id.encode()), _told(about, [write.channel for write in writes], source="")
     heads = [keys.head(namespace), keys.head(b"")]
+    known = [ttl, namespace, checkpoint_id, ns_sort_key, sort_key, task, *told[1:], keys.limits.head_bytes]
+    watching = None if ttl or keys.signer else watch(keys, heads[0], ns_sort_key, b"")
     for _ in range(ATTEMPTS):
         knowledge, seen = keys.known(), keys.seen()
         packed = _packed(keys, [encode_event(part) for part in spread], knowledge)
-        status, *saved = yield from call(
-            keys, SAVE_WRITES, [*arguments, *_last_seen(seen), *packed], heads, shared=True
-        )
+        if watching and seen and len(spread) == 1:
+            draft = Draft(heads[0], namespace, checkpoint_id, sort_key, *_content(packed), told, seen.digest)
+            appended = yield append_writes(keys, draft, task)
+            if appended:
+                _noted(keys, knowledge, appended.end)
+                return False
+        arguments = [*known, *_last_seen(seen), *packed]
+        status, *saved = yield from call(keys, SAVE_WRITES, arguments, heads, shared=True, watch=watching)
         if status == b"unseen":
             learn(keys, saved)
         elif status == b"lacks" and seen is not None:
