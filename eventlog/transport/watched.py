@@ -5,7 +5,7 @@ connection then rests with this standing. A `Transact` on it sends `MULTI`, the 
 touched meanwhile, `EXEC` replies nil and nothing was written. Behind it go `WATCH`, commands that prove the next standing, and
 `TIME`, so the connection rests again. Whatever else happens, the connection gives up its watch, and the call takes the script.
 
-A transaction is written to the socket on which the keys were watched, never by a method of redis-py that could connect anew: a new
+A transaction is written to the socket on which the keys were watched, never by a method of redis-py that could connect again: a new
 connection watches nothing.
 """
 
@@ -65,7 +65,7 @@ class Place:
         self.ms = int(clock[0]) * 1000 + int(clock[1]) // 1000
 
     def fail(self) -> None:
-        """Notes that watching was in vain; after several times the next calls do without."""
+        """Notes that a watch did not serve; after several times the next calls do without."""
         self.failures = min(self.failures + 1, 6)
         self.rest = min(LONGEST_REST, 2**self.failures - 2)
 
@@ -197,11 +197,12 @@ def transact(place: Place, request: Transact) -> tuple[bool, Any]:
 
 def _exchange(place: Place, transaction: Transaction) -> list[Any]:
     """The replies to a transaction and to what follows it, sent in one write; errors as hiredis has them."""
-    commands = [(b"MULTI",), *transaction.commands, (b"EXEC",), (b"WATCH", *place.keys)]
+    commands: list[Any] = [(b"MULTI",), *transaction.commands, (b"EXEC",), (b"WATCH", *place.keys)]
     commands += [command for command, _ in transaction.proof]
     commands.append((b"TIME",))
-    place.socket.sendall(b"".join(map(hiredis.pack_command, commands)))
-    reader, replies = hiredis.Reader(), []
+    place.socket.sendall(b"".join([hiredis.pack_command(tuple(command)) for command in commands]))
+    reader = hiredis.Reader()
+    replies: list[Any] = []
     while len(replies) < len(commands):
         received = place.socket.recv(65536)
         if not received:

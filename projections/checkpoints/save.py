@@ -42,7 +42,7 @@ from eventlog.signing import Known
 from projections.checkpoints.transaction import (
     Checkpoint,
     Draft,
-    Told,
+    Pointer,
     append_checkpoint,
     append_writes,
     watch,
@@ -110,14 +110,24 @@ def save_checkpoint(
     namespace, checkpoint_id = event.namespace.encode(), event.checkpoint_id.encode()
     ns_sort_key, parent = ordered(namespace), (event.parent_id or "").encode()
     sort_key = ns_sort_key + ordered(checkpoint_id)
-    told = _told(about, [channel for channel, _ in values])
+    pointer = _pointer(about, [channel for channel, _ in values])
     heads = [keys.head(namespace), keys.head(b"")]
-    known = [ttl, namespace, checkpoint_id, parent, ns_sort_key, sort_key, *told, keys.limits.head_bytes]
-    watching = None if ttl or keys.signer else watch(keys, heads[0], ns_sort_key, told.run)
+    known: list[Argument] = [
+        ttl,
+        namespace,
+        checkpoint_id,
+        parent,
+        ns_sort_key,
+        sort_key,
+        *pointer,
+        keys.limits.head_bytes,
+    ]
+    watching = None if ttl or keys.signer else watch(keys, heads[0], ns_sort_key, pointer.run)
     whole, trusts, is_complete = False, True, False
     for _ in range(ATTEMPTS):
-        lengths = {channel: len(value.data) for (channel, _), value in values.items() if value is not None}
-        _check_values(keys, lengths)
+        lengths = _checked(
+            keys, {channel: len(value.data) for (channel, _), value in values.items() if value is not None}
+        )
         seen = keys.seen()
         prepared = {
             name: cache.prepare(keys.thread, event.namespace, name[0], name[1].encode(), value, whole=whole)
@@ -125,18 +135,16 @@ def save_checkpoint(
         }
         base = None if whole else cache.versions(keys.thread, event.namespace)
         events, depth = _events(event, values, prepared, base)
-        headless = sum(lengths.values()) > keys.limits.head_bytes
         knowledge = keys.known()
         packed = _packed(keys, events, knowledge)
         last = cache.known_versions(keys.thread, event.namespace) if trusts else None
         named = _unbrought(event, values, seen, last)
-        if watching and seen and len(events) == 1 and not (whole or headless or named[1]):
-            draft = Draft(heads[0], namespace, checkpoint_id, sort_key, *_content(packed), told, seen.digest)
-            appended = yield append_checkpoint(keys, draft, Checkpoint(parent, prepared, named[0]))
-            if appended:
+        if watching and len(events) == 1 and not (whole or named[1]):
+            draft = Draft(heads[0], namespace, checkpoint_id, sort_key, *_content(packed), pointer, seen)
+            if appended := (yield append_checkpoint(keys, draft, Checkpoint(parent, prepared, named[0]))):
                 reply = [b"ok", appended.entry_id, appended.end, 0]
                 break
-        plain = _plain(prepared, headless=headless)
+        plain = _plain(prepared, headless=sum(lengths.values()) > keys.limits.head_bytes)
         arguments = [*known, *_last_seen(seen), *packed[:2], *named, *packed[2:], *plain]
         reply = yield from call(keys, SAVE_CHECKPOINT, arguments, heads, shared=True, watch=watching)
         if reply[0] == b"unseen":
@@ -164,22 +172,32 @@ def save_checkpoint(
     versions = Versions(event.versions, event.seen)
     known_now = KnownVersions(versions, entry_ids[-1], event.check, depth, noted.life, int(end[3]))
     cache.know_versions(keys.thread, event.namespace, known_now)
-    sizes = [sum(map(len, fields)) for fields in events]
-    for position, ((channel, _), piece) in enumerate(prepared.items()):
-        part = position // FIELDS
-        cache.stored(keys.thread, event.namespace, channel, piece, entry_ids[part], sizes[part])
+    _note_values(keys, event.namespace, cache, prepared, list(zip(entry_ids, events, strict=True)))
     return bool(feed_began)
 
 
-def _told(about: About, channels: Sequence[str], source: str | None = None) -> Told:
-    """The fields of an event's pointer that its log does not have."""
-    names = about.source if source is None else source, about.step, about.run
-    return Told(*(name.encode() for name in names), _named(channels), _named(about.nodes))
+def _note_values(
+    keys: ThreadKeys,
+    namespace: str,
+    cache: ValueCache,
+    prepared: Mapping[tuple[str, str], Prepared],
+    entries: Sequence[tuple[bytes, list[bytes]]],
+) -> None:
+    """Notes in the cache which entries have the values."""
+    sizes = [sum(map(len, fields)) for _, fields in entries]
+    for position, ((channel, _), piece) in enumerate(prepared.items()):
+        part = position // FIELDS
+        cache.stored(keys.thread, namespace, channel, piece, entries[part][0], sizes[part])
 
 
-def _content(packed: Sequence[Argument]) -> tuple[Any, Any]:
+def _pointer(about: About, channels: Sequence[str]) -> Pointer:
+    source, step, run, nodes = about
+    return Pointer(source.encode(), step.encode(), run.encode(), _named(channels), _named(nodes))
+
+
+def _content(packed: Sequence[Any]) -> tuple[Sequence[bytes], bytes]:
     """The fields and the content digest of an only event, from its `_packed` arguments."""
-    return packed[5:], str(packed[3]).encode()
+    return packed[5:], packed[3].encode()
 
 
 def _noted(keys: ThreadKeys, knowledge: Known | None, end: Sequence[bytes]) -> Seen:
@@ -221,8 +239,8 @@ def _version_missing(keys: ThreadKeys, event: CheckpointSaved, fields: Sequence[
     )
 
 
-def _check_values(keys: ThreadKeys, sizes: Mapping[str, int]) -> None:
-    """Raises `ValueTooLarge` for a value that no reader with the same limits would take."""
+def _checked(keys: ThreadKeys, sizes: Mapping[str, int]) -> Mapping[str, int]:
+    """The sizes of values. Raises `ValueTooLarge` for a value that no reader with the same limits would take."""
     limit = keys.limits.value_bytes
     for channel, size in sizes.items():
         if size > limit:
@@ -231,6 +249,7 @@ def _check_values(keys: ThreadKeys, sizes: Mapping[str, int]) -> None:
                 f"{limit:,}. Nothing was written. Keep large data in an object store and its address in the state, or raise the "
                 f"limit of writers and readers: limits=Limits(value_bytes={size})."
             )
+    return sizes
 
 
 def _plain(prepared: Mapping[tuple[str, str], Prepared], *, headless: bool) -> Iterator[bytes]:
@@ -297,20 +316,28 @@ def save_writes(keys: ThreadKeys, event: WritesSaved, *, ttl: int, about: About)
     """
     namespace, checkpoint_id = event.namespace.encode(), event.checkpoint_id.encode()
     writes = event.writes
-    _check_values(keys, {write.channel: len(write.data) for write in writes})
+    _checked(keys, {write.channel: len(write.data) for write in writes})
     spread = [replace(event, writes=writes[first : first + FIELDS]) for first in range(0, len(writes), FIELDS)]
     ns_sort_key, sort_key = ordered(namespace), checkpoint_sort_key(namespace, checkpoint_id)
-    task, told = ordered(event.task_id.encode()), _told(about, [write.channel for write in writes], source="")
+    task, pointer = ordered(event.task_id.encode()), _pointer(about, [write.channel for write in writes])
     heads = [keys.head(namespace), keys.head(b"")]
-    known = [ttl, namespace, checkpoint_id, ns_sort_key, sort_key, task, *told[1:], keys.limits.head_bytes]
+    known: list[Argument] = [
+        ttl,
+        namespace,
+        checkpoint_id,
+        ns_sort_key,
+        sort_key,
+        task,
+        *pointer[1:],
+        keys.limits.head_bytes,
+    ]
     watching = None if ttl or keys.signer else watch(keys, heads[0], ns_sort_key, b"")
     for _ in range(ATTEMPTS):
         knowledge, seen = keys.known(), keys.seen()
         packed = _packed(keys, [encode_event(part) for part in spread], knowledge)
-        if watching and seen and len(spread) == 1:
-            draft = Draft(heads[0], namespace, checkpoint_id, sort_key, *_content(packed), told, seen.digest)
-            appended = yield append_writes(keys, draft, task)
-            if appended:
+        if watching and len(spread) == 1:
+            draft = Draft(heads[0], namespace, checkpoint_id, sort_key, *_content(packed), pointer, seen)
+            if appended := (yield append_writes(keys, draft, task)):
                 _noted(keys, knowledge, appended.end)
                 return False
         arguments = [*known, *_last_seen(seen), *packed]

@@ -4,9 +4,9 @@ A script reads how a thread stands (`standing.lua`), and the driver watches the 
 the next event needs no script: the commands follow from the standing and the event, and so does the next standing. This module
 makes them. It is pure.
 
-The commands do what `save_checkpoint.lua` and `save_writes.lua` do in their most frequent case: a checkpoint whose parent is the head
-and whose id is the greatest, and the first writes of a task for the head. In any other case there is no transaction. The log comes
-first: if one of its commands failed, the next call would find that index and log differ, and rebuild the index.
+The commands do what `save_checkpoint.lua` and `save_writes.lua` do in their most frequent case: a checkpoint whose parent is the
+head and whose id is the greatest, and the first writes of a task for the head. In any other case there is no transaction. The log
+comes first: if a later command failed, the next call would find that index and log differ, and rebuild the index.
 
 Only log, index, order and head are watched. The feed and the view `threads` change with every thread of the partition, so a short
 script writes them (`announce.lua`). Entry ids come from the server's clock as the driver knows it, which lags by half a round trip.
@@ -20,14 +20,15 @@ from hashlib import sha1
 from typing import Any, NamedTuple
 
 from eventlog.codec import NO_CHECK, base_of, counted_part, delta_start, is_delta, paired
-from eventlog.flow import Call, Transact, Transaction, Watch, load_script
+from eventlog.flow import Argument, Call, Transact, Transaction, Watch, load_script
 from eventlog.framing import counted, ordered, unordered
 from eventlog.keys import ThreadKeys, value_name
+from eventlog.memory import Seen
 from projections.values.cache import Prepared
 from projections.values.pieces import SMALLEST
 from projections.values.stored import HEAD_WRITES
 
-__all__ = ["Chain", "Checkpoint", "Draft", "Head", "Standing", "Told", "append_checkpoint", "append_writes", "watch"]
+__all__ = ["Chain", "Checkpoint", "Draft", "Head", "Pointer", "Standing", "append_checkpoint", "append_writes", "watch"]
 
 STANDING = load_script("projections/checkpoints/standing")
 ANNOUNCE = re.sub(rb"^--.*\n+", b"", load_script("projections/checkpoints/announce").source, flags=re.MULTILINE)
@@ -78,8 +79,8 @@ class Standing(NamedTuple):
         return [b"%d" % self.sequence, self.entry_id, self.digest, b"%d" % self.removed]
 
 
-class Told(NamedTuple):
-    """What a pointer says of an event beside what the log says."""
+class Pointer(NamedTuple):
+    """The fields of a pointer that its event does not have."""
 
     source: bytes
     step: bytes
@@ -98,9 +99,9 @@ class Draft(NamedTuple):
     fields: Sequence[bytes]
     content: bytes
     """The digest of the fields."""
-    told: Told
-    seen: bytes
-    """The digest at the end of the log that the caller saw last."""
+    pointer: Pointer
+    seen: Seen | None
+    """The end of the log that the caller saw last."""
 
 
 class Checkpoint(NamedTuple):
@@ -108,7 +109,7 @@ class Checkpoint(NamedTuple):
 
     parent: bytes
     values: Mapping[tuple[str, str], Prepared]
-    removed: bytes
+    removed: Argument
     """The number of removed entries with which its versions were known, '' if it brings them all."""
 
 
@@ -165,13 +166,14 @@ def checkpoint_commands(
     """The commands that append a checkpoint; None if they do not follow from the standing."""
     before, own = standing.head, paired(draft.fields)
     continues = (
-        draft.seen == standing.digest
+        draft.seen is not None
+        and draft.seen.digest == standing.digest
         and draft.head_key == standing.head_key
         and before.id == checkpoint.parent
         and ordered(before.id) < ordered(draft.checkpoint_id)
         and own.get(b"b") in (None, counted(before.entry_id) + before.checksum)
-        and (not checkpoint.removed or int(checkpoint.removed) == standing.removed)
-        and draft.told.run in (b"", standing.run)
+        and checkpoint.removed in (b"", standing.removed)
+        and draft.pointer.run in (b"", standing.run)
     )
     if not continues:
         return None
@@ -195,21 +197,20 @@ def checkpoint_commands(
     fields += (b"vb", b"%d" % size, b"wb", b"0")
     changes = before.changes + 1 if b"b" in own else 0
     head = Head(draft.checkpoint_id, entry_id, 0, changes, own.get(b"y", b""), size, 0, chains, frozenset())
-    commands = _commands(keys, after, draft, index, b"c" + draft.sort_key + entry_id, b"checkpoint")
+    commands = _commands(keys, after, draft, index, b"c" + draft.sort_key + entry_id)
     commands.insert(-1, (b"HSET", draft.head_key, *fields))
     if gone:
         commands.insert(-1, (b"HDEL", draft.head_key, *gone))
     return _transaction(keys, after._replace(head=head), now, commands)
 
 
-def writes_commands(
-    keys: ThreadKeys, standing: Standing, now: int, draft: Draft, task: bytes
-) -> Transaction | None:
+def writes_commands(keys: ThreadKeys, standing: Standing, now: int, draft: Draft, task: bytes) -> Transaction | None:
     """The commands that append the writes of a task; None if they do not follow from the standing."""
     before, packed = standing.head, _packed_writes(draft.fields)
     count, size = before.writes + 1, before.write_bytes + len(packed)
     continues = (
-        draft.seen == standing.digest
+        draft.seen is not None
+        and draft.seen.digest == standing.digest
         and draft.head_key == standing.head_key
         and before.id == draft.checkpoint_id
         and task not in before.tasks
@@ -221,7 +222,7 @@ def writes_commands(
     after = _appended(standing, now, draft)
     head = before._replace(writes=count, write_bytes=size, tasks=before.tasks | {task})
     fields = (b"w", b"%d" % count, b"wb", b"%d" % size, b"!%d" % count, packed)
-    commands = _commands(keys, after, draft, [], b"w" + draft.sort_key + task + after.entry_id, b"writes")
+    commands = _commands(keys, after, draft, [], b"w" + draft.sort_key + task + after.entry_id)
     commands.insert(-1, (b"HSET", draft.head_key, *fields))
     return _transaction(keys, after._replace(head=head), now, commands)
 
@@ -236,15 +237,16 @@ def _appended(standing: Standing, now: int, draft: Draft) -> Standing:
 
 
 def _commands(
-    keys: ThreadKeys, after: Standing, draft: Draft, index: Iterable[bytes], member: bytes, kind: bytes
+    keys: ThreadKeys, after: Standing, draft: Draft, index: Iterable[bytes], member: bytes
 ) -> list[tuple[bytes, ...]]:
     """The commands of every event, without those on the head. The last one announces it."""
-    number, told = b"%d" % after.sequence, draft.told
-    count = b"%d" % (after.sequence - after.removed)
+    kind = b"checkpoint" if member[:1] == b"c" else b"writes"
+    number, count = b"%d" % after.sequence, b"%d" % (after.sequence - after.removed)
+    source, step, run, channels, nodes = draft.pointer
     pointer = (
         *(b"thread", keys.thread, b"id", after.entry_id, b"seq", number, b"kind", kind, b"ns", draft.namespace),
-        *(b"checkpoint", draft.checkpoint_id, b"source", told.source, b"step", told.step, b"run", told.run),
-        *(b"channels", told.channels, b"nodes", told.nodes),
+        *(b"checkpoint", draft.checkpoint_id, b"source", source, b"step", step, b"run", run),
+        *(b"channels", channels, b"nodes", nodes),
     )
     shared = keys.shared
     return [
@@ -279,7 +281,8 @@ def _packed_writes(fields: Sequence[bytes]) -> bytes:
 
 def _versions(head: Head, own: Mapping[bytes, bytes]) -> tuple[list[bytes], list[bytes]]:
     """The fields of a head that a checkpoint's versions set, and those that they replace (`set_versions` in `head_upkeep.lua`)."""
-    fields, gone = [], []
+    fields: list[bytes] = []
+    gone: list[bytes] = []
     if b"y" in own:
         fields += (b"y", own[b"y"])
     elif head.checksum:
