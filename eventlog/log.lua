@@ -47,22 +47,20 @@ local function hmget(key, names)
   return out
 end
 
--- Notes that a thread ended now: `how` is 'd' if it was deleted, 'x' if it expired. Its `last` entry id, if it is known, may be ahead of
--- the clock. Forgets what ended more than a day ago.
-local function note_end(thread, how, last)
-  local at = math.max(now(), tonumber(string.match(last or '', '^%d+')) or 0)
-  redis.call('ZADD', ENDED, string.format('%.0f', at), how .. thread)
+-- Notes that a thread ended now: `how` is 'd' if it was deleted, 'x' if it expired. Forgets what ended more than a day ago.
+local function note_end(thread, how)
+  redis.call('ZADD', ENDED, string.format('%.0f', now()), how .. thread)
   local old = redis.call('ZRANGEBYSCORE', ENDED, '-inf', string.format('%.0f', now() - REMEMBERED), 'LIMIT', 0, 4)
   if old[1] then
     redis.call('ZREM', ENDED, unpack(old))
   end
 end
 
--- Removes a thread from the views of the partition, and a `share` of its runs as `forget_runs` says. Notes its end if it was known,
--- as `note_end` says. Returns 1 if runs are left, else 0.
-local function forget(thread, share, how, last)
-  if redis.call('ZREM', THREADS, 't' .. thread) + redis.call('ZREM', EXPIRIES, 't' .. thread) > 0 then
-    note_end(thread, how, last)
+-- Removes a thread from the views of the partition, and a `share` of its runs as `forget_runs` says. Notes its end as `note_end` says
+-- if a view had it, or if it is `certain` that there was such a thread. Returns 1 if runs are left, else 0.
+local function forget(thread, share, how, certain)
+  if redis.call('ZREM', THREADS, 't' .. thread) + redis.call('ZREM', EXPIRIES, 't' .. thread) > 0 or certain then
+    note_end(thread, how)
   end
   return (forget_runs(RUNS, thread, share, true))
 end
@@ -174,9 +172,10 @@ local function lacks(state, seen_id, seen_digest)
   return { 'lacks', string.format('%.0f', state.n), state.l, redis.call('ZSCORE', ENDED, 'd' .. THREAD) or '', expired or '' }
 end
 
--- The end of the log as a reply has it: sequence number, entry id and digest of the last event, and the number of removed entries.
+-- The end of the log as a reply has it: sequence number, entry id and digest of the last event, the number of removed entries, and the
+-- time, since entry ids may be ahead of the clock.
 local function end_of(state)
-  return { string.format('%.0f', state.n), state.l, state.d, string.format('%.0f', state.n - state.c) }
+  return { string.format('%.0f', state.n), state.l, state.d, string.format('%.0f', state.n - state.c), string.format('%.0f', now()) }
 end
 
 -- The bytes that the fields of an entry count for in the bounds of a script.

@@ -31,6 +31,8 @@ class Seen(NamedTuple):
     digest: bytes
     removed: int
     """The number of entries that were removed from the log."""
+    at: int = 0
+    """The server's time at which the log ended so, in ms. The entry id may be ahead of it."""
     life: int = 0
     """A number that changes whenever the thread was forgotten: what was known before may not hold any more."""
     is_lost: bool = False
@@ -41,8 +43,8 @@ class Seen(NamedTuple):
     @classmethod
     def in_reply(cls, end: Sequence[bytes]) -> Seen:
         """The end of a log as scripts report it (`end_of` in `log.lua`)."""
-        sequence, entry_id, digest, removed = end
-        return cls(int(sequence), entry_id, digest, int(removed))
+        sequence, entry_id, digest, removed, at = end
+        return cls(int(sequence), entry_id, digest, int(removed), int(at))
 
 
 class Memory:

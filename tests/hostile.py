@@ -180,8 +180,8 @@ class Hostile:
         mark = MARK.encode()
         keys = [key.replace(mark, name) for key in template.keys]
         arguments = [part.replace(mark, name) if isinstance(part, bytes) else part for part in template.arguments]
-        size: Any = arguments[16]
-        arguments[15] = content_digest([part for part in arguments[17 : 17 + size] if isinstance(part, bytes)])
+        size: Any = arguments[21]
+        arguments[20] = content_digest([part for part in arguments[22 : 22 + size] if isinstance(part, bytes)])
         pipeline.evalsha(sha, len(keys), *keys, *arguments)
 
     def duplicate(self, thread: str, other: str) -> None:

@@ -43,13 +43,13 @@ if not is_cleared then
   end
 end
 
-local n, digest, last_id = '0', '', nil
+local n, digest = '0', ''
 if state then
-  n, digest, last_id = string.format('%.0f', state.n), state.d, state.l
+  n, digest = string.format('%.0f', state.n), state.d
 else
   local last = redis.call('XREVRANGE', LOG, '+', '-', 'COUNT', 1)[1]
   if last then
-    n, digest, last_id = field_of(last[2], 'n') or n, field_of(last[2], 'd') or digest, last[1]
+    n, digest = field_of(last[2], 'n') or n, field_of(last[2], 'd') or digest
   end
 end
 
@@ -74,4 +74,4 @@ redis.call('XADD', FEED, '*', 'thread', THREAD, 'id', '', 'seq', n, 'digest', di
   'checkpoint', '', 'source', '', 'step', '', 'run', '', 'channels', '', 'nodes', '')
 redis.call('UNLINK', LOG)
 unlink_views()
-return { 'ok', forget(THREAD, 1, 'd', last_id) }
+return { 'ok', forget(THREAD, 1, 'd', true) }

@@ -65,6 +65,8 @@ def delete_thread(keys: ThreadKeys, *, only: bytes | None = None) -> Flow[bool]:
         elif status == b"moved":
             return False
         else:
+            if status == b"none" and (seen := keys.seen()) is not None and seen.is_lost:
+                keys.memory.forget(keys.thread)  # the caller knows of the loss, and starts over
             yield from _forget(keys, runs_left=bool(rest[0]))
             return bool(status == b"ok")
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from enum import Enum
 
 from eventlog.errors import LogRolledBack, ThreadDeleted
-from eventlog.events import HistoryPruned, RunsDeleted, decode_entry, entry_ms
+from eventlog.events import HistoryPruned, RunsDeleted, decode_entry
 from eventlog.flow import Flow
 from eventlog.keys import ThreadKeys
 from eventlog.memory import Seen
@@ -40,10 +40,9 @@ def _cause_of(keys: ThreadKeys, seen: Seen, reply: Sequence[bytes]) -> Flow[_Cau
     No round trip, or one per 1,000 events that the log has after the one that was seen.
     """
     sequence, _, deleted_at, expired_at = reply
-    noted = entry_ms(seen.entry_id)
-    if deleted_at and float(deleted_at) >= noted:
+    if deleted_at and float(deleted_at) >= seen.at:
         return _Cause.DELETED
-    if expired_at and float(expired_at) >= noted:
+    if expired_at and float(expired_at) >= seen.at:
         return _Cause.EXPIRED
     if int(sequence) > seen.sequence and (yield from _was_removed(keys, seen)):
         return _Cause.REMOVED

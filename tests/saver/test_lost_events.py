@@ -144,6 +144,50 @@ async def test_all_data_lost(server: Server, prefix: str, call: Call, is_signed:
                 await call(other, "get_tuple", config("t"))
 
 
+async def test_deleted_after_a_loss(saver: RedisStreamSaver, server: Server, prefix: str, call: Call) -> None:
+    """A caller that deletes the thread, as the error says, begins a new one without a read."""
+    lost = await put_steps(call, saver, 2)
+    roll_back(server, prefix, {})
+    await refused(call, saver, lost, LogRolledBack, "or delete the thread")
+    await call(saver, "delete_thread", "t")
+    await put_steps(call, saver, 1)
+    assert values_of(await call(saver, "get_tuple", config("t"))) == {**FIRST, "n": 0}
+
+
+async def test_deleted_without_a_registry(saver: RedisStreamSaver, server: Server, prefix: str, call: Call) -> None:
+    """The end of a thread is noted although no view of the partition had it."""
+    shared = keys_of(prefix, "t").shared
+    async with RedisStreamSaver.from_conn_string(server.url, prefix=prefix) as other:
+        for begin in (True, False):
+            late = await put_steps(call, saver, 2)
+            with server.client() as client:
+                client.delete(shared.threads, shared.expiries)
+            await call(other, "delete_thread", "t")
+            if begin:
+                await put_steps(call, saver, 1)
+            else:
+                await refused(call, saver, late, ThreadDeleted)
+
+
+async def test_writes_ahead_of_the_clock(server: Server, prefix: str, keys: ThreadKeys, call: Call) -> None:
+    """A thread that expired is known to have done so although its entry ids were ahead of the clock."""
+    async with RedisStreamSaver.from_conn_string(server.url, prefix=prefix, ttl=10) as saver:
+        last = await put_steps(call, saver, 1)
+        with server.client() as client:
+            state = client.hgetall(keys.index)
+            ahead = b"%d-0" % (int(time.time() * 1000) + 100_000)
+            fields = client.xrevrange(keys.log, count=1)[0][1]
+            client.xdel(keys.log, state[b"l"])
+            client.xadd(keys.log, fields, ahead)
+            client.hset(keys.index, b"l", ahead)
+        await call(saver, "get_tuple", config("t"))
+        await call(saver, "put_writes", last[0], [("n", 7)], "task")
+        with server.client() as client:
+            expire(client, keys)
+        await call(saver, "put", last[0], *follow(last[1], {"n": 8}))
+        assert values_of(await call(saver, "get_tuple", config("t"))) == {**FIRST, "n": 8}
+
+
 async def test_a_prefix_that_another_took(saver: RedisStreamSaver, server: Server, prefix: str, call: Call) -> None:
     """A living saver notices at its next write that the prefix has another number of partitions since the server lost its data."""
     await put_steps(call, saver, 1)
