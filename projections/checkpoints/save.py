@@ -122,7 +122,7 @@ def save_checkpoint(
         *pointer,
         keys.limits.head_bytes,
     ]
-    watching = None if ttl or keys.signer else watch(keys, heads[0], ns_sort_key, pointer.run)
+    watching = None if ttl or keys.signer else watch(keys, heads[0], ns_sort_key, (pointer.run, checkpoint_id, event.versions))
     whole, trusts, is_complete = False, True, False
     for _ in range(ATTEMPTS):
         lengths = _checked(
@@ -139,9 +139,9 @@ def save_checkpoint(
         packed = _packed(keys, events, knowledge)
         last = cache.known_versions(keys.thread, event.namespace) if trusts else None
         named = _unbrought(event, values, seen, last)
-        if watching and len(events) == 1 and not (whole or named[1]):
+        if watching and len(events) == 1 and not whole:
             draft = Draft(heads[0], namespace, checkpoint_id, sort_key, *_content(packed), pointer, seen)
-            if appended := (yield append_checkpoint(keys, draft, Checkpoint(parent, prepared, named[0]))):
+            if appended := (yield append_checkpoint(keys, draft, Checkpoint(parent, event.versions, prepared, named))):
                 reply = [b"ok", appended.entry_id, appended.end, 0]
                 break
         plain = _plain(prepared, headless=sum(lengths.values()) > keys.limits.head_bytes)
@@ -331,7 +331,7 @@ def save_writes(keys: ThreadKeys, event: WritesSaved, *, ttl: int, about: About)
         *pointer[1:],
         keys.limits.head_bytes,
     ]
-    watching = None if ttl or keys.signer else watch(keys, heads[0], ns_sort_key, b"")
+    watching = None if ttl or keys.signer else watch(keys, heads[0], ns_sort_key)
     for _ in range(ATTEMPTS):
         knowledge, seen = keys.known(), keys.seen()
         packed = _packed(keys, [encode_event(part) for part in spread], knowledge)

@@ -72,11 +72,15 @@ class Standing(NamedTuple):
     head: Head
     run: bytes
     """A run that is known to have written to the thread, '' if none is."""
+    versions: Mapping[str, str] | None
+    """The versions that the head's checkpoint names, if they are known."""
+    at: int = 0
+    """The ms at which a transaction made the log end so. The server's clock is not behind it."""
 
     @property
     def end(self) -> list[bytes]:
         """The end of the log, as the scripts report it."""
-        return [b"%d" % self.sequence, self.entry_id, self.digest, b"%d" % self.removed]
+        return [b"%d" % self.sequence, self.entry_id, self.digest, b"%d" % self.removed, b"%d" % self.at]
 
 
 class Pointer(NamedTuple):
@@ -108,22 +112,40 @@ class Checkpoint(NamedTuple):
     """What is known of a checkpoint beside its draft."""
 
     parent: bytes
+    versions: Mapping[str, str]
     values: Mapping[tuple[str, str], Prepared]
-    removed: Argument
-    """The number of removed entries with which its versions were known, '' if it brings them all."""
+    known: Sequence[Argument]
+    """How the versions without a value are known, as `save_checkpoint.lua` takes it."""
+
+    def is_whole(self, standing: Standing) -> bool:
+        """Whether the log has the versions that the checkpoint names and does not bring."""
+        removed, unknown, *_ = self.known
+        if not unknown and removed in (b"", standing.removed):
+            return True
+        found = standing.versions or {}
+        return all(found.get(name) == key for name, key in self.versions.items() if (name, key) not in self.values)
 
 
-def watch(keys: ThreadKeys, head_key: bytes, ns_sort_key: bytes, run: bytes) -> Watch:
-    """Watches a thread after a script appended an event of a run, '' for writes."""
+def watch(
+    keys: ThreadKeys,
+    head_key: bytes,
+    ns_sort_key: bytes,
+    checkpoint: tuple[bytes, bytes, Mapping[str, str]] | None = None,
+) -> Watch:
+    """Watches a thread after a script appended an event; `checkpoint` is its run, id and versions, None for writes."""
 
     def standing(reply: Any) -> Standing | None:
-        return _standing_in(reply, head_key, run) if reply else None
+        found = _standing_in(reply, head_key) if reply else None
+        if found is None or checkpoint is None or checkpoint[1] != found.head.id:
+            return found
+        run, _, versions = checkpoint
+        return found._replace(run=run, versions=versions)
 
     read = Call(STANDING, [*keys.all, head_key], [keys.thread, ns_sort_key])
     return Watch(keys.log, [keys.log, keys.index, keys.order, head_key], read, standing)
 
 
-def _standing_in(reply: Sequence[Any], head_key: bytes, run: bytes) -> Standing | None:
+def _standing_in(reply: Sequence[Any], head_key: bytes) -> Standing | None:
     sequence, digest, entry_id, count, found, writes, values = reply
     checkpoint_id, at, w, b, checksum, vb, wb = found
     if not all(number.isdigit() for number in (sequence, count, w, b or b"0", vb, wb)):
@@ -139,7 +161,7 @@ def _standing_in(reply: Sequence[Any], head_key: bytes, run: bytes) -> Standing 
     tasks = frozenset(ordered(unordered(member)[0]) for member in writes)
     head = Head(checkpoint_id, at, int(w), int(b or 0), checksum, int(vb), int(wb), chains, tasks)
     number = int(sequence)
-    return Standing(number, digest, entry_id, number - int(count), head_key, head, run)
+    return Standing(number, digest, entry_id, number - int(count), head_key, head, b"", None)
 
 
 def append_checkpoint(keys: ThreadKeys, draft: Draft, checkpoint: Checkpoint) -> Transact:
@@ -172,8 +194,8 @@ def checkpoint_commands(
         and before.id == checkpoint.parent
         and ordered(before.id) < ordered(draft.checkpoint_id)
         and own.get(b"b") in (None, counted(before.entry_id) + before.checksum)
-        and checkpoint.removed in (b"", standing.removed)
         and draft.pointer.run in (b"", standing.run)
+        and checkpoint.is_whole(standing)
     )
     if not continues:
         return None
@@ -201,7 +223,7 @@ def checkpoint_commands(
     commands.insert(-1, (b"HSET", draft.head_key, *fields))
     if gone:
         commands.insert(-1, (b"HDEL", draft.head_key, *gone))
-    return _transaction(keys, after._replace(head=head), now, commands)
+    return _transaction(keys, after._replace(head=head, versions=checkpoint.versions), now, commands)
 
 
 def writes_commands(keys: ThreadKeys, standing: Standing, now: int, draft: Draft, task: bytes) -> Transaction | None:
@@ -233,7 +255,7 @@ def _appended(standing: Standing, now: int, draft: Draft) -> Standing:
     sequence = standing.sequence + 1
     chained = b"%b\n%b\n%d\n%b" % (standing.digest, entry_id, sequence, draft.content)
     digest = sha1(chained, usedforsecurity=False).hexdigest().encode()
-    return standing._replace(sequence=sequence, digest=digest, entry_id=entry_id)
+    return standing._replace(sequence=sequence, digest=digest, entry_id=entry_id, at=now)
 
 
 def _commands(

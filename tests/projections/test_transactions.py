@@ -1,0 +1,137 @@
+"""Appends by transactions: they do what the scripts do, whoever else writes, deletes or prunes in between."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pytest
+
+from eventlog.codec import Keyframe
+from eventlog.errors import ThreadDeleted, ThreadNotFound, VersionMissing
+from eventlog.events import CheckpointSaved, Recorded, Write, WritesSaved, decode_entry, encode_event
+from eventlog.flow import Transaction
+from eventlog.framing import ordered
+from eventlog.keys import Keyspace, ThreadKeys, checkpoint_sort_key
+from eventlog.limits import Limits
+from eventlog.memory import Seen
+from eventlog.transport import watched
+from projections.checkpoints.save import About, save_checkpoint, save_writes
+from projections.checkpoints.transaction import Head, Standing
+from projections.log.fold import Index
+from projections.maintenance.check_registry import check_registry
+from projections.values.cache import KnownVersions, ValueCache
+from projections.values.stored import from_head
+from projections.values.versions import Versions
+from tests.projections.test_agreement import Bench, check_agreement
+from tests.projections.traffic import NAMESPACES, Operation, Put, Upkeep, Writes
+from tests.servers import Server
+
+SEQUENCES = itertools.count(1)
+
+
+class Stand:
+    """A thread without a server: its keys as Python's data, and its standing, which the commands move on."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.keys: ThreadKeys = Keyspace("pure", 1, None, limits).thread(b"t")
+        self.index, self.recorded = Index(), list[Recorded]()
+        self.hash: dict[bytes, dict[bytes, bytes]] = {}
+        self.members = {b""}
+        self.pointers: list[Sequence[bytes]] = []
+        self.now = 1000
+        self._begin()
+
+    def _begin(self) -> None:
+        """The first checkpoint, which a script would append."""
+        event = CheckpointSaved("", "0", None, {}, {}, idempotency_key=b"first")
+        fields = encode_event(event)
+        self._record(b"1000-0", [b"n", b"1", b"d", b"first", *fields])
+        named = dict(zip(fields[::2], fields[1::2], strict=True))
+        head = {b"id": b"0", b"at": b"1000-0", b"p": b"", b"e": named[b"e"], b"s": named[b"s"], b"q": b""}
+        self.hash[self.keys.head(b"")] = {**head, b"w": b"0", b"vb": b"0", b"wb": b"0"}
+        self.hash[self.keys.index] = self.index.hash()
+        self.members = set(self.index.members())
+        before = Head(b"0", b"1000-0", 0, 0, b"", 0, 0, {}, frozenset())
+        self.standing = Standing(1, b"first", b"1000-0", 0, self.keys.head(b""), before, b"", {})
+        self.keys.memory.note(b"t", Seen.in_reply(self.standing.end))
+
+    def _record(self, entry_id: bytes, flat: list[bytes]) -> None:
+        self.index.add(decode_entry("t", entry_id, flat))
+
+    def run(self, flow: Any) -> bool:
+        """Whether a flow appends by a transaction alone; its commands are carried out."""
+        request = next(flow)
+        made: Transaction | None = request.plan(self.standing, self.now)
+        if made is None:
+            flow.close()
+            return False
+        for name, *words in made.commands:
+            getattr(self, name.decode().lower())(*words)
+        for (name, *words), expected in made.proof[:2]:
+            assert name == b"HMGET"
+            assert [self.hash[words[0]].get(field) for field in words[1:]] == expected
+        self.standing = made.standing  # type: ignore[assignment]
+        with suppress(StopIteration):
+            flow.send(made.standing)
+        return True
+
+    def xadd(self, _: bytes, entry_id: bytes, *flat: bytes) -> None:
+        self._record(entry_id, list(flat))
+
+    def hset(self, key: bytes, *flat: bytes) -> None:
+        self.hash[key].update(zip(flat[::2], flat[1::2], strict=True))
+
+    def hdel(self, key: bytes, *names: bytes) -> None:
+        for name in names:
+            del self.hash[key][name]
+
+    def zadd(self, _: bytes, score: bytes, member: bytes) -> None:
+        assert score == b"0"
+        self.members.add(member)
+
+    def eval(self, _: bytes, count: bytes, *words: bytes) -> None:
+        assert count == b"2"
+        self.pointers.append(words[2:])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_commands_do_what_a_fold_of_their_events_does(seed: int) -> None:
+    """After any line of checkpoints and writes, index, order and head are those that the log gives."""
+    dice, stand = random.Random(seed), Stand()
+    cache = ValueCache(*(dice.choice([(2**20, 4096), (2**20, 64), (0, 4096)])))
+    cache.know_versions(b"t", "", KnownVersions(Versions({}, None), b"1000-0", b"", 0, stand.keys.seen().life))  # type: ignore[union-attr]
+    versions: dict[str, str] = {}
+    texts: dict[str, bytes] = {}
+    for number in range(1, 40):
+        stand.now += dice.choice([0, 1, 50])
+        values: dict[tuple[str, str], Keyframe | None] = {}
+        for channel in dice.sample(["a", "b", "c:1", "é\0", *(f"wide {n}" for n in range(dice.choice([0, 20])))], 4):
+            versions[channel] = f"i{number}"
+            texts[channel] = texts.get(channel, b"") + dice.randbytes(dice.choice([1, 30, 90]))
+            value = dice.choice([Keyframe("x", texts[channel]), Keyframe("x", b"short"), None])
+            values[channel, versions[channel]] = value or (None if dice.random() < 0.3 else Keyframe("y", b"z" * 300))
+        event = CheckpointSaved("", f"{number:04}", "0" if number == 1 else f"{number - 1:04}", dict(versions), {})
+        about = About("loop", str(number), "", ["node"])
+        assert stand.run(save_checkpoint(stand.keys, event, values, cache=cache, ttl=0, about=about))
+        for task in dice.sample(["one", "two", "t\0"], dice.randint(0, 3)):
+            writes = tuple(Write(idx, "a", "x", dice.randbytes(9)) for idx in dice.sample([-1, 0, 1], 2))
+            written = WritesSaved("", event.checkpoint_id, task, "path", writes)
+            assert stand.run(save_writes(stand.keys, written, ttl=0, about=about))
+            assert not stand.run(save_writes(stand.keys, written, ttl=0, about=about)), (
+                "a script decides on repetitions"
+            )
+        assert stand.hash[stand.keys.index] == stand.index.hash()
+        assert stand.members == set(stand.index.members())
+        head = stand.hash[stand.keys.head(b"")]
+        found = from_head(head)
+        assert (found.checkpoint_id, found.versions) == (event.checkpoint_id, versions)
+        assert {channel: found.values[channel].data for channel, _ in values if channel in found.values} == {
+            channel: value.data for (channel, _), value in values.items() if value is not None
+        }
+        assert sum(len(content) for name, content in head.items() if name[:1] in b"=+") == int(head[b"vb"])
+        assert sum(len(content) for name, content in head.items() if name[:1] == b"!") == int(head[b"wb"])
+    assert len(stand.pointers) == stand.index.sequence - 1
