@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -14,8 +13,7 @@ from eventlog.codec import Keyframe
 from eventlog.errors import ThreadDeleted, ThreadNotFound, VersionMissing
 from eventlog.events import CheckpointSaved, Recorded, Write, WritesSaved, decode_entry, encode_event
 from eventlog.flow import Transaction
-from eventlog.framing import ordered
-from eventlog.keys import Keyspace, ThreadKeys, checkpoint_sort_key
+from eventlog.keys import Keyspace, ThreadKeys
 from eventlog.limits import Limits
 from eventlog.memory import Seen
 from eventlog.transport import watched
@@ -29,8 +27,6 @@ from projections.values.versions import Versions
 from tests.projections.test_agreement import Bench, check_agreement
 from tests.projections.traffic import NAMESPACES, Operation, Put, Upkeep, Writes
 from tests.servers import Server
-
-SEQUENCES = itertools.count(1)
 
 
 class Stand:
@@ -135,3 +131,74 @@ def test_commands_do_what_a_fold_of_their_events_does(seed: int) -> None:
         assert sum(len(content) for name, content in head.items() if name[:1] in b"=+") == int(head[b"vb"])
         assert sum(len(content) for name, content in head.items() if name[:1] == b"!") == int(head[b"wb"])
     assert len(stand.pointers) == stand.index.sequence - 1
+
+
+@contextmanager
+def always_watching() -> Iterator[None]:
+    """Watches after each call, also after failures, so that as many transactions as possible are tried."""
+    rest, watched.LONGEST_REST = watched.LONGEST_REST, 0
+    try:
+        yield
+    finally:
+        watched.LONGEST_REST = rest
+
+
+def line_of(dice: random.Random, steps: int) -> Iterator[Operation | None]:
+    """A run on a thread, with some steps back, removals and reads; None where a derived key is to be deleted."""
+    namespace, number, run = "", 0, "run-1"
+    for _ in range(steps):
+        kind = dice.choices(
+            ("put", "writes", "read", "prune", "delete_thread", "back", "namespace", "run", "evict"),
+            (40, 40, 4, 2, 1, 3, 2, 2, 2),
+        )[0]
+        changed = tuple(dice.sample(("messages", "count", "branch:to:n"), dice.randint(0, 3)))
+        if kind == "put":
+            number += 1
+            emptied = ("count",) if dice.random() < 0.1 else ()
+            yield Put("a", namespace, number, number - 1 or None, changed, emptied, (), run)
+        elif kind == "writes":
+            channels = tuple(dice.sample(("messages", "count", "__interrupt__", "__error__"), dice.randint(1, 3)))
+            yield Writes("a", namespace, number, dice.choice(("t1", "t2", "t3")), channels, dice.randint(0, 3))
+        elif kind == "back":
+            yield Put("a", namespace, max(1, number - dice.randint(0, 3)), max(0, number - 2), changed, (), (), run)
+        elif kind == "namespace":
+            namespace = dice.choice(NAMESPACES)
+        elif kind == "run":
+            run = dice.choice(("run-1", "run-2"))
+        else:
+            yield None if kind == "evict" else Upkeep(kind, "a", "b", dice.randint(1, 3), run)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"compress_above": 64}, {"cache_bytes": 0}], ids=["deltas", "compressed", "whole"]
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_both_ways_and_removals_interleave(single_server: Server, seed: int, options: dict[str, Any]) -> None:
+    """After each step of two savers, index, order, heads and registry are those that log and feed give."""
+    dice, bench = random.Random(seed), Bench(single_server, options)
+    try:
+        with always_watching():
+            for operation in line_of(dice, 80):
+                if operation is None:
+                    bench.client.delete(dice.choice(bench.derived()))
+                    bench.player.everything()
+                    continue
+                bench.player._savers = (bench.other if dice.random() < 0.1 else bench.saver,)
+                with suppress(ThreadDeleted, VersionMissing):
+                    bench.player.play(operation)
+                if dice.random() < 0.2:
+                    agree(bench)
+        agree(bench)
+    finally:
+        bench.close()
+
+
+def agree(bench: Bench) -> None:
+    """Compares every view with log and feed, and the log with its digests."""
+    bench.player.everything()
+    check_agreement(bench)
+    for number in range(2):
+        assert bench.run(check_registry(bench.keyspace, number)) == []
+    with suppress(ThreadNotFound):
+        assert bench.saver.check("a").differences == ()
+        assert bench.saver.verify("a").findings == ()
