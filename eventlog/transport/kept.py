@@ -66,9 +66,11 @@ class KeptConnections:
         self._notice_fork()
         if call.watch is None or self._watching.is_refused:
             return self._run(call, self._take())
-        place = self._watching.place(call.watch.name)
-        with place.lock:
-            return self._run_watching(call, place)
+        try:
+            with self._watching.held(call.watch.name, begin=True) as place:
+                return self._run_watching(call, place)
+        finally:
+            self._serve_others()
 
     def _run(self, call: Call, connection: Any) -> Any:
         in_step = False
@@ -87,7 +89,7 @@ class KeptConnections:
             self._give_back(connection)
         return reply
 
-    def _run_watching(self, call: Call, place: Place) -> Any:
+    def _run_watching(self, call: Call, place: Any) -> Any:
         """The reply of a call, after which its connection rests at its place."""
         if place.is_busy or place.rest:
             place.rest = max(0, place.rest - 1)
@@ -124,32 +126,44 @@ class KeptConnections:
         It takes one round trip, or none. Raises redis-py's ResponseError if a command of it failed.
         """
         self._notice_fork()
-        place = self._watching.find(request.name)
-        if place is None:
+        try:
+            with self._watching.held(request.name, begin=False) as place:
+                return None if place is None else self._transact(request, place)
+        finally:
+            self._serve_others()
+
+    def _transact(self, request: Transact, place: Place) -> Any:
+        if place.is_busy or place.standing is None:
             return None
-        with place.lock:
-            if place.is_busy or place.standing is None:
-                return None
-            if self._closed() or is_to_be_replaced(place.connection) or not place.is_sound():
+        if self._closed() or is_to_be_replaced(place.connection) or not place.is_sound():
+            self._watching.give_up(place)
+            return None
+        place.is_busy = True
+        rests = in_step = False
+        try:
+            rests, standing = transact(place, request)
+            in_step = True
+        except rx.ResponseError:
+            in_step = True
+            raise
+        except (rx.ConnectionError, rx.TimeoutError, OSError):
+            return None  # a script finds out what the server did
+        finally:
+            place.is_busy = False
+            if not in_step:
+                place.connection.disconnect()
+            if not rests:
                 self._watching.give_up(place)
-                return None
-            place.is_busy = True
-            rests = in_step = False
-            try:
-                rests, standing = transact(place, request)
-                in_step = True
-            except rx.ResponseError:
-                in_step = True
-                raise
-            except (rx.ConnectionError, rx.TimeoutError, OSError):
-                return None
-            finally:
-                place.is_busy = False
-                if not in_step:
-                    place.connection.disconnect()
-                if not rests:
-                    self._watching.give_up(place)
-            return standing
+        return standing
+
+    def _serve_others(self) -> None:
+        """Gives a watch up if a call waits for a connection."""
+        if self._wanted and self._is_short():
+            self._watching.give_one_back()
+
+    def _is_short(self) -> bool:
+        """Whether calls may wait, as the pool has no more connections."""
+        return bool(self._held + self._wanted > self._pool.max_connections)
 
     @contextmanager
     def lent(self) -> Iterator[None]:
@@ -157,9 +171,8 @@ class KeptConnections:
         self._notice_fork()
         with self._lock:
             self._wanted += 1
-            is_short = self._held + self._wanted > self._pool.max_connections
         try:
-            if is_short and not self._idle:
+            if not self._idle and self._is_short():
                 self._watching.give_one_back()
             self._return_one()
             yield

@@ -14,7 +14,8 @@ from __future__ import annotations
 import time
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from threading import Lock, RLock
 from typing import Any
 
@@ -86,26 +87,33 @@ class Watching:
         self._lock = Lock()
         self._is_unknown = False
 
-    def place(self, name: bytes) -> Place:
-        """The place of a name; that used longest ago gives up its watch if there are too many."""
+    @contextmanager
+    def held(self, name: bytes, *, begin: bool) -> Iterator[Place | None]:
+        """The place of a name, for this caller alone; None if there is none, unless it is to `begin`."""
+        place = self._place(name, begin=begin)
+        if place is None:
+            yield None
+            return
+        try:
+            with place.lock:
+                yield place
+        finally:
+            if self._places.get(name) is not place:  # it had to go meanwhile
+                self._leave(place)
+
+    def _place(self, name: bytes, *, begin: bool) -> Place | None:
+        oldest = None
         with self._lock:
             place = self._places.get(name)
             if place is not None:
                 self._places.move_to_end(name)
-                return place
-            place = self._places[name] = Place()
-            oldest = self._places.popitem(last=False)[1] if len(self._places) > self._most else None
+            elif begin:
+                place = self._places[name] = Place()
+                if len(self._places) > self._most:
+                    _, oldest = self._places.popitem(last=False)
         if oldest is not None:
             self._leave(oldest)
         return place
-
-    def find(self, name: bytes) -> Place | None:
-        """The place of a name, if there is one."""
-        with self._lock:
-            place = self._places.get(name)
-            if place is not None:
-                self._places.move_to_end(name)
-            return place
 
     def give_one_back(self) -> None:
         """Gives up the watch of the place used longest ago, since a call waits for a connection."""
@@ -114,7 +122,7 @@ class Watching:
         any(self._leave(place) for place in places)
 
     def _leave(self, place: Place) -> bool:
-        """Gives the connection of a place back, unless a call uses it. That call gives it back itself if the place is gone."""
+        """Gives the connection of a place back, unless a call holds the place: that one gives it back as it leaves."""
         if not place.lock.acquire(blocking=False):
             return False
         try:
@@ -143,7 +151,7 @@ class Watching:
         elif watched == b"OK" and not isinstance(read, Exception) and not isinstance(clock, Exception):
             standing = watch.standing(read)
         place.connection = connection
-        if standing is None or self._places.get(watch.name) is not place:
+        if standing is None:
             place.fail()
             self.give_up(place)
             return

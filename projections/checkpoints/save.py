@@ -122,7 +122,9 @@ def save_checkpoint(
         *pointer,
         keys.limits.head_bytes,
     ]
-    watching = None if ttl or keys.signer else watch(keys, heads[0], ns_sort_key, (pointer.run, checkpoint_id, event.versions))
+    watching = (
+        None if ttl or keys.signer else watch(keys, heads[0], ns_sort_key, (pointer.run, checkpoint_id, event.versions))
+    )
     whole, trusts, is_complete = False, True, False
     for _ in range(ATTEMPTS):
         lengths = _checked(

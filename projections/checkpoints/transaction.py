@@ -32,6 +32,8 @@ __all__ = ["Chain", "Checkpoint", "Draft", "Head", "Pointer", "Standing", "appen
 
 STANDING = load_script("projections/checkpoints/standing")
 ANNOUNCE = re.sub(rb"^--.*\n+", b"", load_script("projections/checkpoints/announce").source, flags=re.MULTILINE)
+RECENT = 32
+"""Events that a call may not have seen yet, since other calls of its thread append them at the same time."""
 IDLE = 3600 * 1000
 """Life in ms of an unused head of a namespace other than the root, as in `log.lua`."""
 
@@ -74,6 +76,8 @@ class Standing(NamedTuple):
     """A run that is known to have written to the thread, '' if none is."""
     versions: Mapping[str, str] | None
     """The versions that the head's checkpoint names, if they are known."""
+    recent: tuple[bytes, ...]
+    """The digests of the last events since the thread is watched, its own last."""
     at: int = 0
     """The ms at which a transaction made the log end so. The server's clock is not behind it."""
 
@@ -161,7 +165,7 @@ def _standing_in(reply: Sequence[Any], head_key: bytes) -> Standing | None:
     tasks = frozenset(ordered(unordered(member)[0]) for member in writes)
     head = Head(checkpoint_id, at, int(w), int(b or 0), checksum, int(vb), int(wb), chains, tasks)
     number = int(sequence)
-    return Standing(number, digest, entry_id, number - int(count), head_key, head, b"", None)
+    return Standing(number, digest, entry_id, number - int(count), head_key, head, b"", None, (digest,))
 
 
 def append_checkpoint(keys: ThreadKeys, draft: Draft, checkpoint: Checkpoint) -> Transact:
@@ -189,7 +193,7 @@ def checkpoint_commands(
     before, own = standing.head, paired(draft.fields)
     continues = (
         draft.seen is not None
-        and draft.seen.digest == standing.digest
+        and draft.seen.digest in standing.recent
         and draft.head_key == standing.head_key
         and before.id == checkpoint.parent
         and ordered(before.id) < ordered(draft.checkpoint_id)
@@ -232,7 +236,7 @@ def writes_commands(keys: ThreadKeys, standing: Standing, now: int, draft: Draft
     count, size = before.writes + 1, before.write_bytes + len(packed)
     continues = (
         draft.seen is not None
-        and draft.seen.digest == standing.digest
+        and draft.seen.digest in standing.recent
         and draft.head_key == standing.head_key
         and before.id == draft.checkpoint_id
         and task not in before.tasks
@@ -255,7 +259,8 @@ def _appended(standing: Standing, now: int, draft: Draft) -> Standing:
     sequence = standing.sequence + 1
     chained = b"%b\n%b\n%d\n%b" % (standing.digest, entry_id, sequence, draft.content)
     digest = sha1(chained, usedforsecurity=False).hexdigest().encode()
-    return standing._replace(sequence=sequence, digest=digest, entry_id=entry_id, at=now)
+    recent = *standing.recent[1 - RECENT :], digest  # others of the thread's calls may be in flight
+    return standing._replace(sequence=sequence, digest=digest, entry_id=entry_id, recent=recent, at=now)
 
 
 def _commands(

@@ -52,7 +52,7 @@ class Stand:
         self.hash[self.keys.index] = self.index.hash()
         self.members = set(self.index.members())
         before = Head(b"0", b"1000-0", 0, 0, b"", 0, 0, {}, frozenset())
-        self.standing = Standing(1, b"first", b"1000-0", 0, self.keys.head(b""), before, b"", {})
+        self.standing = Standing(1, b"first", b"1000-0", 0, self.keys.head(b""), before, b"", {}, (b"first",))
         self.keys.memory.note(b"t", Seen.in_reply(self.standing.end))
 
     def _record(self, entry_id: bytes, flat: list[bytes]) -> None:
