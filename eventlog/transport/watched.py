@@ -35,10 +35,18 @@ LONGEST_REST = 32
 """Calls without a watch after several failures in a row."""
 
 
+def _packed(command: Any) -> bytes:
+    packed: bytes = hiredis.pack_command(tuple(command))
+    return packed
+
+
+_MULTI, _EXEC, _TIME = _packed([b"MULTI"]), _packed([b"EXEC"]), _packed([b"TIME"])
+
+
 class Place:
     """The calls of one name, one at a time, and the connection that rests with their watch."""
 
-    __slots__ = ("connection", "failures", "is_busy", "keys", "lock", "ms", "rest", "since", "socket", "standing")
+    __slots__ = ("connection", "failures", "is_busy", "lock", "ms", "rest", "since", "socket", "standing", "watch")
 
     def __init__(self) -> None:
         self.lock = RLock()
@@ -46,7 +54,8 @@ class Place:
         """Also seen by a call that a signal's handler makes within another one."""
         self.connection: Any = None
         self.socket: Any = None
-        self.keys: tuple[bytes, ...] = ()
+        self.watch = b""
+        """The command that watches the keys."""
         self.standing: Any = None
         self.ms = 0
         """The server's clock when the standing was read."""
@@ -155,7 +164,7 @@ class Watching:
             place.fail()
             self.give_up(place)
             return
-        place.socket, place.keys = connection._sock, tuple(watch.keys)
+        place.socket, place.watch = connection._sock, _packed((b"WATCH", *watch.keys))
         place.stand(standing, clock)
 
     def packed(self, watch: Watch, *, whole: bool) -> bytes:
@@ -205,10 +214,10 @@ def transact(place: Place, request: Transact) -> tuple[bool, Any]:
 
 def _exchange(place: Place, transaction: Transaction) -> list[Any]:
     """The replies to a transaction and to what follows it, sent in one write; errors as hiredis has them."""
-    commands: list[Any] = [(b"MULTI",), *transaction.commands, (b"EXEC",), (b"WATCH", *place.keys)]
-    commands += [command for command, _ in transaction.proof]
-    commands.append((b"TIME",))
-    place.socket.sendall(b"".join([hiredis.pack_command(tuple(command)) for command in commands]))
+    queued = map(_packed, transaction.commands)
+    proof = [_packed(command) for command, _ in transaction.proof]
+    commands = [_MULTI, *queued, _EXEC, place.watch, *proof, _TIME]
+    place.socket.sendall(b"".join(commands))
     reader = hiredis.Reader()
     replies: list[Any] = []
     while len(replies) < len(commands):
@@ -226,7 +235,7 @@ def _exchange(place: Place, transaction: Transaction) -> list[Any]:
 def _looks(watch: Watch, *, whole: bool) -> bytes:
     """The commands that watch keys and read what stands in them."""
     commands = (b"UNWATCH",), (b"WATCH", *watch.keys), words(watch.read, whole=whole), (b"TIME",)
-    return b"".join(map(hiredis.pack_command, commands))
+    return b"".join(map(_packed, commands))
 
 
 def _is_refusal(reply: Any) -> bool:

@@ -139,7 +139,10 @@ def watch(
     """Watches a thread after a script appended an event; `checkpoint` is its run, id and versions, None for writes."""
 
     def standing(reply: Any) -> Standing | None:
-        found = _standing_in(reply, head_key) if reply else None
+        try:
+            found = _standing_in(reply, head_key) if reply else None
+        except ValueError:  # in views that were damaged; a script finds out
+            return None
         if found is None or checkpoint is None or checkpoint[1] != found.head.id:
             return found
         run, _, versions = checkpoint
@@ -149,23 +152,27 @@ def watch(
     return Watch(keys.log, [keys.log, keys.index, keys.order, head_key], read, standing)
 
 
-def _standing_in(reply: Sequence[Any], head_key: bytes) -> Standing | None:
+def _standing_in(reply: Sequence[Any], head_key: bytes) -> Standing:
+    """The standing in a reply of `standing.lua`. Raises `ValueError`."""
     sequence, digest, entry_id, count, found, writes, values = reply
     checkpoint_id, at, w, b, checksum, vb, wb = found
-    if not all(number.isdigit() for number in (sequence, count, w, b or b"0", vb, wb)):
-        return None
     fields, chains = paired(values), {}
     for name, size in fields.items():
         if name[:1] == b"=":
-            track = fields.get(b"#" + name[1:], b"")
-            deltas, _, end = track.partition(b":")
-            if track and not deltas.isdigit():
-                return None
-            chains[name[1:]] = Chain(int(deltas or 0), None if int(deltas or 0) else size, end)
+            deltas, _, end = fields.get(b"#" + name[1:], b"0").partition(b":")
+            number = _small(deltas)
+            chains[name[1:]] = Chain(number, None if number else size, end)
     tasks = frozenset(ordered(unordered(member)[0]) for member in writes)
-    head = Head(checkpoint_id, at, int(w), int(b or 0), checksum, int(vb), int(wb), chains, tasks)
-    number = int(sequence)
-    return Standing(number, digest, entry_id, number - int(count), head_key, head, b"", None, (digest,))
+    head = Head(checkpoint_id, at, _small(w), _small(b or b"0"), checksum, int(vb), int(wb), chains, tasks)
+    removed = int(sequence) - int(count)
+    return Standing(int(sequence), digest, entry_id, removed, head_key, head, b"", None, (digest,))
+
+
+def _small(number: bytes) -> int:
+    """A number of fields of a head. Raises `ValueError` for more than a head has that `standing.lua` reads."""
+    if not number.isdigit() or int(number) > 1000:
+        raise ValueError("no head has so many fields")
+    return int(number)
 
 
 def append_checkpoint(keys: ThreadKeys, draft: Draft, checkpoint: Checkpoint) -> Transact:
