@@ -36,7 +36,7 @@ class Seen(NamedTuple):
     life: int = 0
     """A number that changes whenever the thread was forgotten: what was known before may not hold any more."""
     is_lost: bool = False
-    """Whether a caller was told that the log lacks this event."""
+    """Whether an error reported that the log lacks this event."""
     expired: bool = False
     """Whether the thread expired while a run went on, so that puts bring whole states."""
 
@@ -81,7 +81,7 @@ class Memory:
                 self._seen.popitem(last=False)
 
     def note_lost(self, thread: bytes, seen: Seen) -> None:
-        """Notes that a caller was told that the log lacks what was seen."""
+        """Notes that an error reported that the log lacks what was seen."""
         with self._lock:
             if (found := self._seen.get(thread)) is not None and found[0] == seen:
                 self._seen[thread] = seen._replace(is_lost=True), found[1]

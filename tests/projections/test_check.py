@@ -150,6 +150,7 @@ def test_a_log_that_moves_on_is_no_difference(saver: RedisStreamSaver, steps: St
             saver.prune(["t"], keep_last=2)
         if number == 10:
             saver.delete_thread("t")
+            assert saver.get_tuple(config("t")) is None
 
     assert steps.run(check_thread(thread), write).ok
 

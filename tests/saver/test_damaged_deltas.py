@@ -310,7 +310,8 @@ def put_wide(saver: RedisStreamSaver) -> list[Any]:
     for number in range(5):
         checkpoint, metadata, _ = step({"n": number})
         checkpoint["channel_versions"] = {**WIDE, "n": f"v{number}"}
-        configs.append(saver.put(configs[-1], checkpoint, metadata, {"n": f"v{number}"}))
+        brought: Any = {"n": f"v{number}"} if number else checkpoint["channel_versions"]
+        configs.append(saver.put(configs[-1], checkpoint, metadata, brought))
     return configs[1:]
 
 
