@@ -1,4 +1,4 @@
-"""Appends by transactions: they do what the scripts do, whoever else writes, deletes or prunes in between."""
+"""Appends by transactions: they do what the scripts do, also where others write, delete or prune in between."""
 
 from __future__ import annotations
 
