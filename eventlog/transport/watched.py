@@ -11,8 +11,8 @@ connection watches nothing.
 
 from __future__ import annotations
 
+import logging
 import time
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +23,10 @@ import hiredis
 import redis.exceptions as rx
 
 from eventlog.flow import Call, Transact, Transaction, Watch
+from eventlog.printable import printable
 from eventlog.transport.wire import words
+
+log = logging.getLogger("eventlog.transport")
 
 __all__ = ["MOST", "Place", "Watching", "transact"]
 
@@ -175,11 +178,10 @@ class Watching:
     def _refuse(self, error: Exception) -> None:
         if not self.is_refused:
             self.is_refused = True
-            warnings.warn(
-                f"The server refuses WATCH ({error}). Puts go on by scripts, which cost the server about three times as much. To "
-                "fix it: grant +@transaction to the user, or connect without a proxy that refuses it.",
-                RuntimeWarning,
-                stacklevel=2,
+            log.warning(
+                "The server refuses WATCH (%s). Puts go on by scripts, which cost the server twice as much as transactions. To fix "
+                "it: grant +@transaction to the user, or connect without the proxy that refuses it.",
+                printable(str(error)),
             )
 
 
