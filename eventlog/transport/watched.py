@@ -79,8 +79,8 @@ class Place:
 
     def fail(self) -> None:
         """Notes that a watch did not serve; after several times the next calls do without."""
-        self.failures = min(self.failures + 1, 6)
-        self.rest = min(LONGEST_REST, 2**self.failures - 2)
+        self.failures = min(self.failures + 1, 8)
+        self.rest = min(LONGEST_REST, 2**self.failures // 8)
 
     def is_sound(self) -> bool:
         """Whether the connection still has the socket on which it watches, and the clock is known."""

@@ -122,9 +122,7 @@ def save_checkpoint(
         *pointer,
         keys.limits.head_bytes,
     ]
-    watching = (
-        None if ttl or keys.signer else watch(keys, heads[0], ns_sort_key, (pointer.run, checkpoint_id, event.versions))
-    )
+    mark, watches = (pointer.run, checkpoint_id, event.versions), not ttl and keys.signer is None
     whole, trusts, is_complete = False, True, False
     for _ in range(ATTEMPTS):
         lengths = _checked(
@@ -141,14 +139,21 @@ def save_checkpoint(
         packed = _packed(keys, events, knowledge)
         last = cache.known_versions(keys.thread, event.namespace) if trusts else None
         named = _unbrought(event, values, seen, last)
-        if watching and len(events) == 1 and not whole:
+        if watches and len(events) == 1 and not whole:
             draft = Draft(heads[0], namespace, checkpoint_id, sort_key, *_content(packed), pointer, seen)
             if appended := (yield append_checkpoint(keys, draft, Checkpoint(parent, event.versions, prepared, named))):
                 reply = [b"ok", appended.entry_id, appended.end, 0]
                 break
         plain = _plain(prepared, headless=sum(lengths.values()) > keys.limits.head_bytes)
         arguments = [*known, *_last_seen(seen), *packed[:2], *named, *packed[2:], *plain]
-        reply = yield from call(keys, SAVE_CHECKPOINT, arguments, heads, shared=True, watch=watching)
+        reply = yield from call(
+            keys,
+            SAVE_CHECKPOINT,
+            arguments,
+            heads,
+            shared=True,
+            watch=watch(keys, heads[0], ns_sort_key, seen, mark) if watches else None,
+        )
         if reply[0] == b"unseen":
             learn(keys, reply[1:])
         elif reply[0] == b"lacks" and seen is not None:
@@ -333,17 +338,18 @@ def save_writes(keys: ThreadKeys, event: WritesSaved, *, ttl: int, about: About)
         *pointer[1:],
         keys.limits.head_bytes,
     ]
-    watching = None if ttl or keys.signer else watch(keys, heads[0], ns_sort_key)
+    watches = not ttl and keys.signer is None
     for _ in range(ATTEMPTS):
         knowledge, seen = keys.known(), keys.seen()
         packed = _packed(keys, [encode_event(part) for part in spread], knowledge)
-        if watching and len(spread) == 1:
+        if watches and len(spread) == 1:
             draft = Draft(heads[0], namespace, checkpoint_id, sort_key, *_content(packed), pointer, seen)
             if appended := (yield append_writes(keys, draft, task)):
                 _noted(keys, knowledge, appended.end)
                 return False
         arguments = [*known, *_last_seen(seen), *packed]
-        status, *saved = yield from call(keys, SAVE_WRITES, arguments, heads, shared=True, watch=watching)
+        following = watch(keys, heads[0], ns_sort_key, seen) if watches else None
+        status, *saved = yield from call(keys, SAVE_WRITES, arguments, heads, shared=True, watch=following)
         if status == b"unseen":
             learn(keys, saved)
         elif status == b"lacks" and seen is not None:

@@ -2,9 +2,10 @@
 --
 -- Preludes: eventlog/names, eventlog/log.
 -- KEYS: those of log.lua; 9 head of the namespace.
--- ARGV: 1 thread; 2 namespace's sort key.
+-- ARGV: 1 thread; 2 namespace's sort key; 3 entry id and 4 digest of the last event that the caller saw before, '' for none.
 -- Reply: {n, d, l, c of the index, as log.lua has them; id, at, w, b, y, vb, wb of the head, '' for none; its order members of writes,
---   from the task on; the names of the head's fields of values, each followed by its length, or for '#' by the field}.
+--   from the task on; the names of the head's fields of values, each followed by its length, or for '#' by the field;
+--   the digest that the caller saw if the log has it, else ''}.
 --   It is {} if the next append needs a script: the thread is new, expires or has hidden checkpoints, there is no head, writes wait
 --   for a later checkpoint, or the head has too many fields. Redis before 7 replies {} always: within a transaction its scripts do
 --   not learn of a full memory before they write.
@@ -43,4 +44,6 @@ local found = redis.call('HMGET', HEAD, 'id', 'at', 'w', 'b', 'y', 'vb', 'wb')
 for i = 1, 7 do
   found[i] = found[i] or ''
 end
-return { string.format('%.0f', state.n), state.d, state.l, string.format('%.0f', state.c), found, writes, values }
+local seen = ARGV[3] ~= '' and fields_at(ARGV[3])
+local before = seen and field_of(seen, 'd') == ARGV[4] and ARGV[4] or ''
+return { string.format('%.0f', state.n), state.d, state.l, string.format('%.0f', state.c), found, writes, values, before }

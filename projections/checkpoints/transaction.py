@@ -34,6 +34,8 @@ STANDING = load_script("projections/checkpoints/standing")
 ANNOUNCE = re.sub(rb"^--.*\n+", b"", load_script("projections/checkpoints/announce").source, flags=re.MULTILINE)
 RECENT = 32
 """Events that a call may not have seen yet, since other calls of its thread append them at the same time."""
+EARLY, EARLY_BYTES = 64, 4096
+"""Entries of writes that wait for their checkpoint, and bytes of each, which are kept in memory."""
 IDLE = 3600 * 1000
 """Life in ms of an unused head of a namespace other than the root, as in `log.lua`."""
 
@@ -63,6 +65,9 @@ class Head(NamedTuple):
     """The tasks with writes, `ordered`."""
 
 
+EMPTY: Mapping[bytes, Any] = {}
+
+
 class Standing(NamedTuple):
     """A thread at the end of its log, with the head of one namespace."""
 
@@ -77,7 +82,9 @@ class Standing(NamedTuple):
     versions: Mapping[str, str] | None
     """The versions that the head's checkpoint names, if they are known."""
     recent: tuple[bytes, ...]
-    """The digests of the last events since the thread is watched, its own last."""
+    """The digests of some last events of the log, its own last."""
+    early: Mapping[bytes, Mapping[bytes, bytes]] = EMPTY
+    """Of each later checkpoint the tasks with writes that wait for it, and the writes as one field of a head."""
     at: int = 0
     """The ms at which a transaction made the log end so. The server's clock is not behind it."""
 
@@ -134,9 +141,13 @@ def watch(
     keys: ThreadKeys,
     head_key: bytes,
     ns_sort_key: bytes,
+    seen: Seen | None,
     checkpoint: tuple[bytes, bytes, Mapping[str, str]] | None = None,
 ) -> Watch:
-    """Watches a thread after a script appended an event; `checkpoint` is its run, id and versions, None for writes."""
+    """Watches a thread after a script appended an event to what was `seen`.
+
+    `checkpoint` is the event's run, id and versions, None for writes.
+    """
 
     def standing(reply: Any) -> Standing | None:
         try:
@@ -148,13 +159,14 @@ def watch(
         run, _, versions = checkpoint
         return found._replace(run=run, versions=versions)
 
-    read = Call(STANDING, [*keys.all, head_key], [keys.thread, ns_sort_key])
+    last = (b"", b"") if seen is None else (seen.entry_id, seen.digest)
+    read = Call(STANDING, [*keys.all, head_key], [keys.thread, ns_sort_key, *last])
     return Watch(keys.log, [keys.log, keys.index, keys.order, head_key], read, standing)
 
 
 def _standing_in(reply: Sequence[Any], head_key: bytes) -> Standing:
     """The standing in a reply of `standing.lua`. Raises `ValueError`."""
-    sequence, digest, entry_id, count, found, writes, values = reply
+    sequence, digest, entry_id, count, found, writes, values, before = reply
     checkpoint_id, at, w, b, checksum, vb, wb = found
     fields, chains = paired(values), {}
     for name, size in fields.items():
@@ -165,7 +177,7 @@ def _standing_in(reply: Sequence[Any], head_key: bytes) -> Standing:
     tasks = frozenset(ordered(unordered(member)[0]) for member in writes)
     head = Head(checkpoint_id, at, _small(w), _small(b or b"0"), checksum, int(vb), int(wb), chains, tasks)
     removed = int(sequence) - int(count)
-    return Standing(int(sequence), digest, entry_id, removed, head_key, head, b"", None, (digest,))
+    return Standing(int(sequence), digest, entry_id, removed, head_key, head, b"", None, (before, digest))
 
 
 def _small(number: bytes) -> int:
@@ -223,34 +235,36 @@ def checkpoint_commands(
             return None
         chains[name], more = moved
         size += more
-    if size > keys.limits.head_bytes:
+    early: Mapping[bytes, bytes] = standing.early.get(draft.checkpoint_id, EMPTY)
+    count, write_bytes = len(early), sum(map(len, early.values()))
+    if size + write_bytes > keys.limits.head_bytes:
         return None
-    gone += (b"!%d" % number for number in range(1, before.writes + 1))
-    fields += (b"id", draft.checkpoint_id, b"at", entry_id, b"p", checkpoint.parent, b"e", own[b"e"], b"w", b"0")
-    fields += (b"vb", b"%d" % size, b"wb", b"0")
+    gone += (b"!%d" % number for number in range(count + 1, before.writes + 1))
+    fields += (b"id", draft.checkpoint_id, b"at", entry_id, b"p", checkpoint.parent, b"e", own[b"e"])
+    fields += (b"w", b"%d" % count, b"vb", b"%d" % size, b"wb", b"%d" % write_bytes)
+    for number, packed in enumerate(early.values(), 1):
+        fields += (b"!%d" % number, packed)
     changes = before.changes + 1 if b"b" in own else 0
-    head = Head(draft.checkpoint_id, entry_id, 0, changes, own.get(b"y", b""), size, 0, chains, frozenset())
+    checksum, tasks = own.get(b"y", b""), frozenset(early)
+    head = Head(draft.checkpoint_id, entry_id, count, changes, checksum, size, write_bytes, chains, tasks)
+    after = after._replace(head=head, versions=checkpoint.versions, early=_later(standing, draft))
     commands = _commands(keys, after, draft, index, b"c" + draft.sort_key + entry_id)
     commands.insert(-1, (b"HSET", draft.head_key, *fields))
     if gone:
         commands.insert(-1, (b"HDEL", draft.head_key, *gone))
-    return _transaction(keys, after._replace(head=head, versions=checkpoint.versions), now, commands)
+    return _transaction(keys, after, now, commands)
 
 
 def writes_commands(keys: ThreadKeys, standing: Standing, now: int, draft: Draft, task: bytes) -> Transaction | None:
     """The commands that append the writes of a task; None if they do not follow from the standing."""
-    before, packed = standing.head, _packed_writes(draft.fields)
+    before = standing.head
+    if not (draft.seen and draft.seen.digest in standing.recent and draft.head_key == standing.head_key):
+        return None
+    if before.id != draft.checkpoint_id:
+        return _early_commands(keys, standing, now, draft, task)
+    packed = _packed_writes(draft.fields)
     count, size = before.writes + 1, before.write_bytes + len(packed)
-    continues = (
-        draft.seen is not None
-        and draft.seen.digest in standing.recent
-        and draft.head_key == standing.head_key
-        and before.id == draft.checkpoint_id
-        and task not in before.tasks
-        and count <= HEAD_WRITES
-        and before.value_bytes + size <= keys.limits.head_bytes
-    )
-    if not continues:
+    if task in before.tasks or count > HEAD_WRITES or before.value_bytes + size > keys.limits.head_bytes:
         return None
     after = _appended(standing, now, draft)
     head = before._replace(writes=count, write_bytes=size, tasks=before.tasks | {task})
@@ -258,6 +272,26 @@ def writes_commands(keys: ThreadKeys, standing: Standing, now: int, draft: Draft
     commands = _commands(keys, after, draft, [], b"w" + draft.sort_key + task + after.entry_id)
     commands.insert(-1, (b"HSET", draft.head_key, *fields))
     return _transaction(keys, after._replace(head=head), now, commands)
+
+
+def _early_commands(keys: ThreadKeys, standing: Standing, now: int, draft: Draft, task: bytes) -> Transaction | None:
+    """The commands that append writes before their checkpoint; they leave the head alone."""
+    tasks, packed = standing.early.get(draft.checkpoint_id, EMPTY), _packed_writes(draft.fields)
+    is_later = ordered(standing.head.id) < ordered(draft.checkpoint_id)
+    if not is_later or task in tasks or len(packed) > EARLY_BYTES or sum(map(len, standing.early.values())) >= EARLY:
+        return None
+    after = _appended(standing, now, draft)
+    early = {**standing.early, draft.checkpoint_id: {**tasks, task: packed}}
+    commands = _commands(keys, after, draft, [], b"w" + draft.sort_key + task + after.entry_id)
+    return _transaction(keys, after._replace(early=early), now, commands)
+
+
+def _later(standing: Standing, draft: Draft) -> Mapping[bytes, Mapping[bytes, bytes]]:
+    """The writes that still wait for a checkpoint once the draft's is there."""
+    if not standing.early:
+        return EMPTY
+    own = ordered(draft.checkpoint_id)
+    return {name: tasks for name, tasks in standing.early.items() if ordered(name) > own}
 
 
 def _appended(standing: Standing, now: int, draft: Draft) -> Standing:

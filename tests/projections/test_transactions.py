@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from eventlog.codec import Keyframe
 from eventlog.errors import ThreadDeleted, ThreadNotFound, VersionMissing
-from eventlog.events import CheckpointSaved, Recorded, Write, WritesSaved, decode_entry, encode_event
+from eventlog.events import CheckpointSaved, Event, Write, WritesSaved, decode_entry, encode_event
 from eventlog.flow import Transaction
 from eventlog.keys import Keyspace, ThreadKeys
 from eventlog.limits import Limits
@@ -34,7 +35,7 @@ class Stand:
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.keys: ThreadKeys = Keyspace("pure", 1, None, limits).thread(b"t")
-        self.index, self.recorded = Index(), list[Recorded]()
+        self.index, self.events = Index(), list[Event]()
         self.hash: dict[bytes, dict[bytes, bytes]] = {}
         self.members = {b""}
         self.pointers: list[Sequence[bytes]] = []
@@ -56,7 +57,9 @@ class Stand:
         self.keys.memory.note(b"t", Seen.in_reply(self.standing.end))
 
     def _record(self, entry_id: bytes, flat: list[bytes]) -> None:
-        self.index.add(decode_entry("t", entry_id, flat))
+        recorded = decode_entry("t", entry_id, flat)
+        self.index.add(recorded)
+        self.events.append(recorded.event)
 
     def run(self, flow: Any) -> bool:
         """Whether a flow appends by a transaction alone; its commands are carried out."""
@@ -74,6 +77,16 @@ class Stand:
         with suppress(StopIteration):
             flow.send(made.standing)
         return True
+
+    def written(self, checkpoint_id: str) -> list[tuple[str, Write]]:
+        """The writes of a checkpoint, sorted as a head's readers sort them."""
+        writes = [
+            (event.task_id, write)
+            for event in self.events
+            if isinstance(event, WritesSaved) and event.checkpoint_id == checkpoint_id
+            for write in event.writes
+        ]
+        return sorted(writes, key=lambda one: (one[0], one[1].idx))
 
     def xadd(self, _: bytes, entry_id: bytes, *flat: bytes) -> None:
         self._record(entry_id, list(flat))
@@ -104,6 +117,10 @@ def test_commands_do_what_a_fold_of_their_events_does(seed: int) -> None:
     texts: dict[str, bytes] = {}
     for number in range(1, 40):
         stand.now += dice.choice([0, 1, 50])
+        early = dice.sample(["zero", "one"], dice.choice([0, 0, 1, 2]))
+        for task in early:
+            written = WritesSaved("", f"{number:04}", task, "path", (Write(0, "a", "x", dice.randbytes(9)),))
+            assert stand.run(save_writes(stand.keys, written, ttl=0, about=About()))
         values: dict[tuple[str, str], Keyframe | None] = {}
         for channel in dice.sample(["a", "b", "c:1", "é\0", *(f"wide {n}" for n in range(dice.choice([0, 20])))], 4):
             versions[channel] = f"i{number}"
@@ -113,17 +130,20 @@ def test_commands_do_what_a_fold_of_their_events_does(seed: int) -> None:
         event = CheckpointSaved("", f"{number:04}", "0" if number == 1 else f"{number - 1:04}", dict(versions), {})
         about = About("loop", str(number), "", ["node"])
         assert stand.run(save_checkpoint(stand.keys, event, values, cache=cache, ttl=0, about=about))
-        for task in dice.sample(["one", "two", "t\0"], dice.randint(0, 3)):
+        for task in dice.sample(["two", "three", "t\0"], dice.randint(1, 3)):
             writes = tuple(Write(idx, "a", "x", dice.randbytes(9)) for idx in dice.sample([-1, 0, 1], 2))
             written = WritesSaved("", event.checkpoint_id, task, "path", writes)
             assert stand.run(save_writes(stand.keys, written, ttl=0, about=about))
             assert not stand.run(save_writes(stand.keys, written, ttl=0, about=about)), (
                 "a script decides on repetitions"
             )
+        repeated = [replace(written, task_id=task) for task in early]
+        assert not any(stand.run(save_writes(stand.keys, one, ttl=0, about=about)) for one in repeated)
         assert stand.hash[stand.keys.index] == stand.index.hash()
         assert stand.members == set(stand.index.members())
         head = stand.hash[stand.keys.head(b"")]
         found = from_head(head)
+        assert stand.written(event.checkpoint_id) == [(one.task_id, one.write) for one in found.writes]
         assert (found.checkpoint_id, found.versions) == (event.checkpoint_id, versions)
         assert {channel: found.values[channel].data for channel, _ in values if channel in found.values} == {
             channel: value.data for (channel, _), value in values.items() if value is not None
@@ -158,7 +178,14 @@ def line_of(dice: random.Random, steps: int) -> Iterator[Operation | None]:
             yield Put("a", namespace, number, number - 1 or None, changed, emptied, (), run)
         elif kind == "writes":
             channels = tuple(dice.sample(("messages", "count", "__interrupt__", "__error__"), dice.randint(1, 3)))
-            yield Writes("a", namespace, number, dice.choice(("t1", "t2", "t3")), channels, dice.randint(0, 3))
+            yield Writes(
+                "a",
+                namespace,
+                number + (dice.random() < 0.2),
+                dice.choice(("t1", "t2", "t3")),
+                channels,
+                dice.randint(0, 3),
+            )
         elif kind == "back":
             yield Put("a", namespace, max(1, number - dice.randint(0, 3)), max(0, number - 2), changed, (), (), run)
         elif kind == "namespace":
