@@ -5,8 +5,9 @@ the next event needs no script: the commands follow from the standing and the ev
 makes them. It is pure.
 
 The commands do what `save_checkpoint.lua` and `save_writes.lua` do in their most frequent case: a checkpoint whose parent is the
-head and whose id is the greatest, and the first writes of a task for the head. In any other case there is no transaction. The log
-comes first: if a later command failed, the next call would find that index and log differ, and rebuild the index.
+head and whose id is the greatest, and the first writes of a task for the head or for a later checkpoint. In any other case there is
+no transaction. The log comes first: if a later command failed, the next call would find that index and log differ, and rebuild the
+index.
 
 Only log, index, order and head are watched. The feed and the view `threads` change with every thread of the partition, so a short
 script writes them (`announce.lua`). Entry ids come from the server's clock as the driver knows it, which lags by half a round trip.
@@ -176,8 +177,8 @@ def _standing_in(reply: Sequence[Any], head_key: bytes) -> Standing:
             chains[name[1:]] = Chain(number, None if number else size, end)
     tasks = frozenset(ordered(unordered(member)[0]) for member in writes)
     head = Head(checkpoint_id, at, _small(w), _small(b or b"0"), checksum, int(vb), int(wb), chains, tasks)
-    removed = int(sequence) - int(count)
-    return Standing(int(sequence), digest, entry_id, removed, head_key, head, b"", None, (before, digest))
+    removed, recent = int(sequence) - int(count), tuple(filter(None, (before, digest)))
+    return Standing(int(sequence), digest, entry_id, removed, head_key, head, b"", None, recent)
 
 
 def _small(number: bytes) -> int:
