@@ -29,7 +29,7 @@ from eventlog.connect.connections import Connections
 from eventlog.connect.given import is_cluster
 from eventlog.connect.loops import running_loop
 from eventlog.errors import EventLogError, NoSyncConnection, SaverClosed, translate
-from eventlog.flow import Batch, Begin, Call, Command, Emit, Finish, Flow, Pause, Request, Wait, Work
+from eventlog.flow import Batch, Begin, Call, Command, Emit, Finish, Flow, Pause, Request, Transact, Wait, Work
 from eventlog.forks import renew_after_fork
 from eventlog.transport.client import ask, ask_async
 from eventlog.transport.kept import KeptConnections, can_keep
@@ -186,6 +186,10 @@ class Runner:
         client, kept, _ = self._sync_ways()
         return ask(client, call) if kept is None else kept.run(call)
 
+    def _transact(self, request: Transact) -> Any:
+        kept = self._sync_ways().short
+        return None if kept is None else kept.transact(request)
+
     def _through_client(self, request: Command | Batch | Wait) -> Any:
         client, kept, _ = self._sync_ways()
         with contextlib.nullcontext() if kept is None else kept.lent():
@@ -220,6 +224,9 @@ class Runner:
                 return await shared.run(call)
             except ClientClosed:  # the next turn uses the client that replaces it
                 self._refuse_closed(subject)
+
+    async def _no_transaction(self, _: Transact, __: str) -> None:
+        """Async calls share connections, so none of these watches a thread's keys: a call has to follow."""
 
     async def _athrough_client(self, request: Command | Batch | Wait, _: str) -> Any:
         return await ask_async(self.connections.async_client(), request)
@@ -306,6 +313,7 @@ class Runner:
 
 _SYNC: Mapping[type, Callable[[Runner, Any], Any]] = {
     Call: Runner._call,
+    Transact: Runner._transact,
     Command: Runner._through_client,
     Batch: Runner._through_client,
     Wait: Runner._wait,
@@ -316,6 +324,7 @@ _SYNC: Mapping[type, Callable[[Runner, Any], Any]] = {
 """How the sync driver carries out each type of request."""
 _ASYNC: Mapping[type, Callable[[Runner, Any, str], Awaitable[Any]]] = {
     Call: Runner._acall,
+    Transact: Runner._no_transaction,
     Command: Runner._athrough_client,
     Batch: Runner._athrough_client,
     Wait: Runner._await,

@@ -1,6 +1,7 @@
 """Append checkpoints and writes.
 
-Each takes one script call, which also folds the event into index and head.
+Each takes one script call, which also folds the event into index and head. Where nobody else wrote to the thread since, it takes
+the commands of a transaction instead (`projections.checkpoints.transaction`).
 
 How `save_checkpoint.lua` appends a checkpoint:
 
@@ -25,7 +26,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
-from typing import NamedTuple, Union
+from typing import Any, NamedTuple, Union
 
 from xxhash import xxh3_128_digest
 
@@ -38,6 +39,14 @@ from eventlog.framing import counted, ordered
 from eventlog.keys import ThreadKeys, checkpoint_sort_key, split_value_name, value_name
 from eventlog.memory import Seen
 from eventlog.signing import Known
+from projections.checkpoints.transaction import (
+    Checkpoint,
+    Draft,
+    Pointer,
+    append_checkpoint,
+    append_writes,
+    watch,
+)
 from projections.log.accounting import account
 from projections.log.index import call
 from projections.log.signatures import learn
@@ -99,27 +108,26 @@ def save_checkpoint(
 
     """
     namespace, checkpoint_id = event.namespace.encode(), event.checkpoint_id.encode()
-    sort_key = ordered(namespace)
-    source, step, run, nodes = about
+    ns_sort_key, parent = ordered(namespace), (event.parent_id or "").encode()
+    sort_key = ns_sort_key + ordered(checkpoint_id)
+    pointer = _pointer(about, [channel for channel, _ in values])
+    heads = [keys.head(namespace), keys.head(b"")]
     known: list[Argument] = [
         ttl,
         namespace,
         checkpoint_id,
-        (event.parent_id or "").encode(),
+        parent,
+        ns_sort_key,
         sort_key,
-        sort_key + ordered(checkpoint_id),
-        source.encode(),
-        step.encode(),
-        run.encode(),
-        _named([channel for channel, _ in values]),
-        _named(nodes),
+        *pointer,
         keys.limits.head_bytes,
     ]
-    heads = [keys.head(namespace), keys.head(b"")]
+    mark, watches = (pointer.run, checkpoint_id, event.versions), not ttl and keys.signer is None
     whole, trusts, is_complete = False, True, False
     for _ in range(ATTEMPTS):
-        lengths = {channel: len(value.data) for (channel, _), value in values.items() if value is not None}
-        _check_values(keys, lengths)
+        lengths = _checked(
+            keys, {channel: len(value.data) for (channel, _), value in values.items() if value is not None}
+        )
         seen = keys.seen()
         prepared = {
             name: cache.prepare(keys.thread, event.namespace, name[0], name[1].encode(), value, whole=whole)
@@ -127,13 +135,25 @@ def save_checkpoint(
         }
         base = None if whole else cache.versions(keys.thread, event.namespace)
         events, depth = _events(event, values, prepared, base)
-        plain = _plain(prepared, headless=sum(lengths.values()) > keys.limits.head_bytes)
         knowledge = keys.known()
         packed = _packed(keys, events, knowledge)
         last = cache.known_versions(keys.thread, event.namespace) if trusts else None
         named = _unbrought(event, values, seen, last)
+        if watches and len(events) == 1 and not whole:
+            draft = Draft(heads[0], namespace, checkpoint_id, sort_key, *_content(packed), pointer, seen)
+            if appended := (yield append_checkpoint(keys, draft, Checkpoint(parent, event.versions, prepared, named))):
+                reply = [b"ok", appended.entry_id, appended.end, 0]
+                break
+        plain = _plain(prepared, headless=sum(lengths.values()) > keys.limits.head_bytes)
         arguments = [*known, *_last_seen(seen), *packed[:2], *named, *packed[2:], *plain]
-        reply = yield from call(keys, SAVE_CHECKPOINT, arguments, heads, shared=True)
+        reply = yield from call(
+            keys,
+            SAVE_CHECKPOINT,
+            arguments,
+            heads,
+            shared=True,
+            watch=watch(keys, heads[0], ns_sort_key, seen, mark) if watches else None,
+        )
         if reply[0] == b"unseen":
             learn(keys, reply[1:])
         elif reply[0] == b"lacks" and seen is not None:
@@ -159,11 +179,32 @@ def save_checkpoint(
     versions = Versions(event.versions, event.seen)
     known_now = KnownVersions(versions, entry_ids[-1], event.check, depth, noted.life, int(end[3]))
     cache.know_versions(keys.thread, event.namespace, known_now)
-    sizes = [sum(map(len, fields)) for fields in events]
+    _note_values(keys, event.namespace, cache, prepared, list(zip(entry_ids, events, strict=True)))
+    return bool(feed_began)
+
+
+def _note_values(
+    keys: ThreadKeys,
+    namespace: str,
+    cache: ValueCache,
+    prepared: Mapping[tuple[str, str], Prepared],
+    entries: Sequence[tuple[bytes, list[bytes]]],
+) -> None:
+    """Notes in the cache which entries have the values."""
+    sizes = [sum(map(len, fields)) for _, fields in entries]
     for position, ((channel, _), piece) in enumerate(prepared.items()):
         part = position // FIELDS
-        cache.stored(keys.thread, event.namespace, channel, piece, entry_ids[part], sizes[part])
-    return bool(feed_began)
+        cache.stored(keys.thread, namespace, channel, piece, entries[part][0], sizes[part])
+
+
+def _pointer(about: About, channels: Sequence[str]) -> Pointer:
+    source, step, run, nodes = about
+    return Pointer(source.encode(), step.encode(), run.encode(), _named(channels), _named(nodes))
+
+
+def _content(packed: Sequence[Any]) -> tuple[Sequence[bytes], bytes]:
+    """The fields and the content digest of an only event, from its `_packed` arguments."""
+    return packed[5:], packed[3].encode()
 
 
 def _noted(keys: ThreadKeys, knowledge: Known | None, end: Sequence[bytes]) -> Seen:
@@ -202,8 +243,8 @@ def _version_missing(keys: ThreadKeys, event: CheckpointSaved, fields: Sequence[
     )
 
 
-def _check_values(keys: ThreadKeys, sizes: Mapping[str, int]) -> None:
-    """Raises `ValueTooLarge` for a value that no reader with the same limits would take."""
+def _checked(keys: ThreadKeys, sizes: Mapping[str, int]) -> Mapping[str, int]:
+    """The sizes of values. Raises `ValueTooLarge` for a value that no reader with the same limits would take."""
     limit = keys.limits.value_bytes
     for channel, size in sizes.items():
         if size > limit:
@@ -212,6 +253,7 @@ def _check_values(keys: ThreadKeys, sizes: Mapping[str, int]) -> None:
                 f"{limit:,}. Nothing was written. Keep large data in an object store and its address in the state, or raise the "
                 f"limit of writers and readers: limits=Limits(value_bytes={size})."
             )
+    return sizes
 
 
 def _plain(prepared: Mapping[tuple[str, str], Prepared], *, headless: bool) -> Iterator[bytes]:
@@ -278,31 +320,35 @@ def save_writes(keys: ThreadKeys, event: WritesSaved, *, ttl: int, about: About)
     """
     namespace, checkpoint_id = event.namespace.encode(), event.checkpoint_id.encode()
     writes = event.writes
-    _check_values(keys, {write.channel: len(write.data) for write in writes})
+    _checked(keys, {write.channel: len(write.data) for write in writes})
     spread = [event]
     if len(writes) > FIELDS:
         spread = [replace(event, writes=writes[first : first + FIELDS]) for first in range(0, len(writes), FIELDS)]
-    _, step, run, nodes = about
-    arguments: list[Argument] = [
+    ns_sort_key, sort_key = ordered(namespace), checkpoint_sort_key(namespace, checkpoint_id)
+    task, pointer = ordered(event.task_id.encode()), _pointer(about, [write.channel for write in writes])
+    heads = [keys.head(namespace), keys.head(b"")]
+    known: list[Argument] = [
         ttl,
         namespace,
         checkpoint_id,
-        ordered(namespace),
-        checkpoint_sort_key(namespace, checkpoint_id),
-        ordered(event.task_id.encode()),
-        step.encode(),
-        run.encode(),
-        _named([write.channel for write in writes]),
-        _named(nodes),
+        ns_sort_key,
+        sort_key,
+        task,
+        *pointer[1:],
         keys.limits.head_bytes,
     ]
-    heads = [keys.head(namespace), keys.head(b"")]
+    watches = not ttl and keys.signer is None
     for _ in range(ATTEMPTS):
         knowledge, seen = keys.known(), keys.seen()
         packed = _packed(keys, [encode_event(part) for part in spread], knowledge)
-        status, *saved = yield from call(
-            keys, SAVE_WRITES, [*arguments, *_last_seen(seen), *packed], heads, shared=True
-        )
+        if watches and len(spread) == 1:
+            draft = Draft(heads[0], namespace, checkpoint_id, sort_key, *_content(packed), pointer, seen)
+            if appended := (yield append_writes(keys, draft, task)):
+                _noted(keys, knowledge, appended.end)
+                return False
+        arguments = [*known, *_last_seen(seen), *packed]
+        following = watch(keys, heads[0], ns_sort_key, seen) if watches else None
+        status, *saved = yield from call(keys, SAVE_WRITES, arguments, heads, shared=True, watch=following)
         if status == b"unseen":
             learn(keys, saved)
         elif status == b"lacks" and seen is not None:
