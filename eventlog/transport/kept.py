@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -101,7 +102,7 @@ class KeptConnections:
             if connection is not None:
                 self._give_back(connection)
             connection = self._take()
-        place.is_busy = True
+        place.is_busy, began = True, time.monotonic()
         replies = None
         try:
             replies = _exchange_watching(connection, call, self._watching, whole=False)
@@ -114,7 +115,7 @@ class KeptConnections:
                 connection.disconnect()
                 self._give_back(connection)
             else:
-                self._watching.settle(call, place, connection, replies[-4:])
+                self._watching.settle(call, place, connection, replies[-4:], began)
         reply = settled(replies[:-4])
         if isinstance(reply, Exception):
             raise reply

@@ -15,12 +15,20 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from eventlog.errors import CorruptEntry, ServerOutOfMemory, ServerReadOnly, ServerUnavailable
+from eventlog.transport import watched
 from saver import RedisStreamSaver
 from tests.forks import in_child
 from tests.proxy import Cut, Proxy
 from tests.saver.audit import config, put_of, value_of
 from tests.saver.threads import keys_of
 from tests.servers import RunningServer, Server
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow machine does not keep a connection from watching."""
+    monkeypatch.setattr(watched, "LAG", 60.0)
+
 
 Launch = Callable[..., RunningServer]
 
