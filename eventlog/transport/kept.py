@@ -69,7 +69,7 @@ class KeptConnections:
             return self._run(call, self._take())
         try:
             with self._watching.held(call.watch.name, begin=True) as place:
-                return self._run_watching(call, place)
+                return self._run(call, self._take()) if place is None else self._run_watching(call, place)
         finally:
             self._serve_others()
 
@@ -90,7 +90,7 @@ class KeptConnections:
             self._give_back(connection)
         return reply
 
-    def _run_watching(self, call: Call, place: Any) -> Any:
+    def _run_watching(self, call: Call, place: Place) -> Any:
         """The reply of a call, after which its connection rests at its place."""
         if place.is_busy or place.rest:
             place.rest = max(0, place.rest - 1)

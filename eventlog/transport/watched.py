@@ -34,6 +34,8 @@ MOST = 64
 """Connections that rest with a watch."""
 SECONDS = 60
 """How long a standing is used: the longer it is, the less the server's clock is known."""
+WORTH = 10
+"""Seconds since its last standing for which a place does not go for a new one, so that many threads do not take turns."""
 LAG = 0.1
 """Seconds by which the clock of a standing may lag: the longest exchange after which a connection rests."""
 LONGEST_REST = 32
@@ -107,7 +109,7 @@ class Watching:
 
     @contextmanager
     def held(self, name: bytes, *, begin: bool) -> Iterator[Place | None]:
-        """The place of a name, for this caller alone; None if there is none, unless it is to `begin`."""
+        """The place of a name, for this caller alone; None if there is none, unless it is to `begin` and there is room."""
         place = self._place(name, begin=begin)
         if place is None:
             yield None
@@ -126,9 +128,12 @@ class Watching:
             if place is not None:
                 self._places.move_to_end(name)
             elif begin:
-                place = self._places[name] = Place()
-                if len(self._places) > self._most:
+                if len(self._places) == self._most:
+                    first = next(iter(self._places.values()))
+                    if time.monotonic() - first.since < WORTH:
+                        return None
                     _, oldest = self._places.popitem(last=False)
+                place = self._places[name] = Place()
         if oldest is not None:
             self._leave(oldest)
         return place

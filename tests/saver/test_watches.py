@@ -229,6 +229,21 @@ def test_more_threads_than_connections(single_server: Server, prefix: str, most:
             whole(saver, f"t{number}", 7)
 
 
+def test_threads_beyond_the_bound_leave_the_others_their_watch(single_server: Server, prefix: str) -> None:
+    """Where more threads are at work than may be watched, some are watched throughout, and the others go by scripts."""
+    with (
+        single_server.client() as client,
+        RedisStreamSaver.from_conn_string(single_server.url, prefix=prefix, max_connections=4) as saver,
+    ):
+        needs_transactions(client)
+        for number in range(1, 4):
+            with transactions(client, 2 if number > 1 else 0):
+                for thread in "abcdef":
+                    saver.put(*put_of(thread, number, number - 1 or None))
+        for thread in "abcdef":
+            whole(saver, thread, 3)
+
+
 def test_calls_of_one_thread_at_once(single_server: Server, prefix: str) -> None:
     """Writes of many tasks at once, as LangGraph sends them, are all appended, one after the other."""
     with single_server.client() as client, RedisStreamSaver.from_conn_string(single_server.url, prefix=prefix) as saver:
