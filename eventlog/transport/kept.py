@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -68,7 +69,7 @@ class KeptConnections:
             return self._run(call, self._take())
         try:
             with self._watching.held(call.watch.name, begin=True) as place:
-                return self._run_watching(call, place)
+                return self._run(call, self._take()) if place is None else self._run_watching(call, place)
         finally:
             self._serve_others()
 
@@ -89,7 +90,7 @@ class KeptConnections:
             self._give_back(connection)
         return reply
 
-    def _run_watching(self, call: Call, place: Any) -> Any:
+    def _run_watching(self, call: Call, place: Place) -> Any:
         """The reply of a call, after which its connection rests at its place."""
         if place.is_busy or place.rest:
             place.rest = max(0, place.rest - 1)
@@ -101,7 +102,7 @@ class KeptConnections:
             if connection is not None:
                 self._give_back(connection)
             connection = self._take()
-        place.is_busy = True
+        place.is_busy, began = True, time.monotonic()
         replies = None
         try:
             replies = _exchange_watching(connection, call, self._watching, whole=False)
@@ -114,7 +115,7 @@ class KeptConnections:
                 connection.disconnect()
                 self._give_back(connection)
             else:
-                self._watching.settle(call, place, connection, replies[-4:])
+                self._watching.settle(call, place, connection, replies[-4:], began)
         reply = settled(replies[:-4])
         if isinstance(reply, Exception):
             raise reply

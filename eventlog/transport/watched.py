@@ -34,6 +34,10 @@ MOST = 64
 """Connections that rest with a watch."""
 SECONDS = 60
 """How long a standing is used: the longer it is, the less the server's clock is known."""
+WORTH = 10
+"""Seconds since its last standing for which a place does not go for a new one, so that many threads do not take turns."""
+LAG = 0.1
+"""Seconds by which the clock of a standing may lag: the longest exchange after which a connection rests."""
 LONGEST_REST = 32
 """Calls without a watch after several failures in a row."""
 
@@ -72,10 +76,14 @@ class Place:
         """The server's clock in ms. It lags, by the time that a reply travels."""
         return self.ms + int((time.monotonic() - self.since) * 1000)
 
-    def stand(self, standing: Any, clock: Any) -> None:
-        """Notes a standing that was just read, with the reply to `TIME`."""
-        self.standing, self.since = standing, time.monotonic()
+    def stand(self, standing: Any, clock: Any, began: float) -> bool:
+        """Notes a standing that was just read, with the reply to `TIME`, unless the exchange took too long."""
+        self.since = time.monotonic()
+        if self.since - began > LAG:
+            return False
+        self.standing = standing
         self.ms = int(clock[0]) * 1000 + int(clock[1]) // 1000
+        return True
 
     def fail(self) -> None:
         """Notes that a watch did not serve; after several times the next calls do without."""
@@ -101,7 +109,7 @@ class Watching:
 
     @contextmanager
     def held(self, name: bytes, *, begin: bool) -> Iterator[Place | None]:
-        """The place of a name, for this caller alone; None if there is none, unless it is to `begin`."""
+        """The place of a name, for this caller alone; None if there is none, unless it is to `begin` and there is room."""
         place = self._place(name, begin=begin)
         if place is None:
             yield None
@@ -120,9 +128,12 @@ class Watching:
             if place is not None:
                 self._places.move_to_end(name)
             elif begin:
-                place = self._places[name] = Place()
-                if len(self._places) > self._most:
+                if len(self._places) == self._most:
+                    first = next(iter(self._places.values()))
+                    if time.monotonic() - first.since < WORTH:
+                        return None
                     _, oldest = self._places.popitem(last=False)
+                place = self._places[name] = Place()
         if oldest is not None:
             self._leave(oldest)
         return place
@@ -151,7 +162,7 @@ class Watching:
         place.socket = place.standing = None
         self._give_back(connection)
 
-    def settle(self, call: Call, place: Place, connection: Any, replies: list[Any]) -> None:
+    def settle(self, call: Call, place: Place, connection: Any, replies: list[Any], began: float) -> None:
         """Lets a connection rest if the replies that follow a call's say that it may; else gives it back."""
         _, watched, read, clock = replies
         watch: Any = call.watch
@@ -163,12 +174,11 @@ class Watching:
         elif watched == b"OK" and not isinstance(read, Exception) and not isinstance(clock, Exception):
             standing = watch.standing(read)
         place.connection = connection
-        if standing is None:
+        if standing is None or not place.stand(standing, clock, began):
             place.fail()
             self.give_up(place)
             return
         place.socket, place.watch = connection._sock, _packed((b"WATCH", *watch.keys))
-        place.stand(standing, clock)
 
     def packed(self, watch: Watch, *, whole: bool) -> bytes:
         """The commands that follow a call with a watch: they have four replies."""
@@ -194,7 +204,7 @@ def transact(place: Place, request: Transact) -> tuple[bool, Any]:
     if transaction is None:
         place.fail()
         return True, None
-    place.standing = None
+    place.standing, began = None, time.monotonic()
     replies = _exchange(place, transaction)
     executed, watched, *proof, clock = replies[1 + len(transaction.commands) :]
     if not isinstance(executed, list):
@@ -206,12 +216,11 @@ def transact(place: Place, request: Transact) -> tuple[bool, Any]:
         if isinstance(reply, hiredis.ReplyError):
             raise rx.ResponseError(str(reply))
     rests = watched == b"OK" and proof == [expected for _, expected in transaction.proof] and isinstance(clock, list)
-    if rests:
-        place.stand(transaction.standing, clock)
+    if rests and place.stand(transaction.standing, clock, began):
         place.failures = place.rest = 0
-    else:
-        place.fail()
-    return rests, transaction.standing
+        return True, transaction.standing
+    place.fail()
+    return False, transaction.standing
 
 
 def _exchange(place: Place, transaction: Transaction) -> list[Any]:

@@ -15,12 +15,20 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from eventlog.errors import CorruptEntry, ServerOutOfMemory, ServerReadOnly, ServerUnavailable
+from eventlog.transport import watched
 from saver import RedisStreamSaver
 from tests.forks import in_child
 from tests.proxy import Cut, Proxy
 from tests.saver.audit import config, put_of, value_of
 from tests.saver.threads import keys_of
 from tests.servers import RunningServer, Server
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow machine does not keep a connection from watching."""
+    monkeypatch.setattr(watched, "LAG", 60.0)
+
 
 Launch = Callable[..., RunningServer]
 
@@ -219,6 +227,21 @@ def test_more_threads_than_connections(single_server: Server, prefix: str, most:
             list(threads.map(lambda number: saver.put(*put_of(f"t{number}", 4, 3)), range(16)))
         for number in range(16):
             whole(saver, f"t{number}", 7)
+
+
+def test_threads_beyond_the_bound_leave_the_others_their_watch(single_server: Server, prefix: str) -> None:
+    """Where more threads are at work than may be watched, some are watched throughout, and the others go by scripts."""
+    with (
+        single_server.client() as client,
+        RedisStreamSaver.from_conn_string(single_server.url, prefix=prefix, max_connections=4) as saver,
+    ):
+        needs_transactions(client)
+        for number in range(1, 4):
+            with transactions(client, 2 if number > 1 else 0):
+                for thread in "abcdef":
+                    saver.put(*put_of(thread, number, number - 1 or None))
+        for thread in "abcdef":
+            whole(saver, thread, 3)
 
 
 def test_calls_of_one_thread_at_once(single_server: Server, prefix: str) -> None:
