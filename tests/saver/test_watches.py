@@ -249,8 +249,10 @@ def test_calls_of_one_thread_at_once(single_server: Server, prefix: str) -> None
     with single_server.client() as client, RedisStreamSaver.from_conn_string(single_server.url, prefix=prefix) as saver:
         needs_transactions(client)
         begin(saver)
-        with ThreadPoolExecutor(8) as threads, transactions(client, 40):
+        before = replies(client, "exec")
+        with ThreadPoolExecutor(8) as threads:
             list(threads.map(lambda task: saver.put_writes(config("t", 3), [("n", 1)], f"t{task}"), range(40)))
+        assert replies(client, "exec") > before  # a thread that waited for long takes a script
         whole(saver, "t", 46)
 
 
