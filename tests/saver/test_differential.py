@@ -360,6 +360,9 @@ class SaverMachine(RuleBasedStateMachine):
         for place in list(self.parents):
             if place[0] == thread:
                 del self.parents[place]
+        for _ in range(2):  # a saver that saw the thread asks for a read before it goes on
+            assert self.subject.call("get_tuple", config_of(thread)) is None
+            self.subject.switch()
         # What was deleted is not put again: its channels' other values are gone.
         self.puts = [put for put in self.puts if put[0][0] != thread]
 
