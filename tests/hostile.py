@@ -16,7 +16,7 @@ import redis
 
 from eventlog.codec import content_digest
 from eventlog.feed.feed import ActivityFeed
-from eventlog.flow import Begin, Call, Command, Emit, Finish, Flow, Request
+from eventlog.flow import Begin, Call, Command, Emit, Finish, Flow, Request, Transact
 from eventlog.keys import Keyspace, ThreadKeys
 from eventlog.transport.drivers import Runner
 from projections.maintenance.check_registry import check_registry
@@ -308,8 +308,10 @@ class Hostile:
 
 
 def first_call(flow: Flow[Any]) -> Call:
-    """The call that a flow begins with."""
+    """The call that a flow begins with, where no connection watches the thread."""
     request = next(flow)
+    while isinstance(request, Transact):
+        request = flow.send(None)
     assert isinstance(request, Call), request
     flow.close()
     return request
