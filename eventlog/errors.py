@@ -28,7 +28,6 @@ __all__ = [
     "InvalidArgument",
     "LayoutMismatch",
     "LogLost",
-    "LogRolledBack",
     "MissingExtra",
     "NewerSchema",
     "NoSyncConnection",
@@ -47,7 +46,6 @@ __all__ = [
     "ServerUnavailable",
     "SignatureInvalid",
     "ThreadBusy",
-    "ThreadDeleted",
     "ThreadExists",
     "ThreadNotFound",
     "TypeNotAllowed",
@@ -55,7 +53,6 @@ __all__ = [
     "ValueTooLarge",
     "ValueUnreadable",
     "ValueUnwritable",
-    "VersionMissing",
 ]
 
 MOST_QUOTED = 300
@@ -91,10 +88,6 @@ class ThreadExists(CallerError):
 
 class ThreadBusy(CallerError):
     """Other writers kept changing the thread during a rewrite; repeat the call later."""
-
-
-class ThreadDeleted(CallerError):
-    """The thread was deleted while a run went on; read it to begin a new one."""
 
 
 class ValueTooLarge(CallerError, ValueError):
@@ -236,17 +229,6 @@ class AccessDenied(ServerError):
 
 class LogLost(ServerError):
     """The log of a known thread is gone; restore it, or delete the thread."""
-
-
-class LogRolledBack(LogLost):
-    """The server lost events that it had acknowledged; read the thread again, or delete it."""
-
-
-class VersionMissing(LogLost):
-    """A checkpoint names a version of a channel that no event of the log brought; start the run again.
-
-    The message names thread, checkpoint and channel. Nothing was written.
-    """
 
 
 class PositionLost(ServerError):

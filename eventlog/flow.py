@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from hashlib import sha1
 from importlib.resources import files
-from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, Union
+from typing import Any, Generic, ParamSpec, TypeVar, Union
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -35,9 +35,8 @@ class Call:
     """Run a script whose keys are all in one slot.
 
     A `shared` call is short and may share a write with others; those with the same first key keep their order.
-    `then` is a command on a key of that slot, in the same round trip (in one more on a cluster, unless calls share
-    writes). The reply is then the pair of both replies. It reads data that a script would have to copy several times.
-    After a call with a `watch`, a `Transact` may follow.
+    `then` is a command on a key of that slot, in the same round trip (on a cluster in one more). The reply is then the
+    pair of both replies. It reads data that a script would have to copy several times.
     """
 
     script: Script
@@ -45,44 +44,6 @@ class Call:
     arguments: Sequence[Argument]
     shared: bool = False
     then: Command | None = None
-    watch: Watch | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """Watch keys after a call, where the driver can, and read what stands in them.
-
-    It goes out with the call, and what the read returned is kept. It costs no round trip.
-    """
-
-    name: bytes
-    """Calls of one name are carried out one after the other."""
-    keys: Sequence[bytes]
-    read: Call
-    standing: Callable[[Any], object]
-    """What to keep of the reply of `read`; None to watch nothing."""
-
-
-class Transaction(NamedTuple):
-    """Commands for `Transact`, and what stands in the watched keys after them."""
-
-    commands: Sequence[Sequence[bytes]]
-    standing: object
-    proof: Sequence[tuple[Sequence[bytes], object]]
-    """Commands with the replies that show that the standing still holds when the keys are watched again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Transact:
-    """Run commands at once, if nothing touched the watched keys since they were read.
-
-    `plan` makes the commands of what is kept under the `name` and the server's clock in ms, or returns None. It is called once,
-    and reads nothing. The reply is the transaction's `standing`. It is None if nothing was written, or if nobody knows because the
-    reply was lost. Then a `Call` has to follow, which finds out.
-    """
-
-    name: bytes
-    plan: Callable[[Any, int], Transaction | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +125,7 @@ class Work(Generic[T]):
         self.result = self._function()
 
 
-Request = Union[Call, Transact, Command, Batch, Begin, Finish, Wait, Pause, Emit]
+Request = Union[Call, Command, Batch, Begin, Finish, Wait, Pause, Emit]
 Flow = Generator[Request, Any, T]
 
 

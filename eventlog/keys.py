@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from eventlog.errors import CorruptEntry, InvalidArgument
 from eventlog.framing import counted, ordered, unordered
 from eventlog.limits import Limits, brief
-from eventlog.memory import Memory, Seen
 
 if TYPE_CHECKING:
     from eventlog.signing import Known, Signer
@@ -129,8 +128,6 @@ class PartitionKeys:
     """Sorted set by name: the threads of each run and the runs of each thread. A view."""
     expiries: bytes
     """Sorted set: threads with a ttl, by the time of their expiry. A view."""
-    ended: bytes
-    """Sorted set: threads that were deleted or expired within a day, by the time of their end."""
     trimmed: bytes
     """Hash: `id` and `check` (fingerprint) of the last trimmed entry, and the number `n` of all."""
     past_threads: bytes
@@ -143,7 +140,7 @@ class PartitionKeys:
     @classmethod
     def of(cls, tag: bytes) -> PartitionKeys:
         """The keys under a hash tag."""
-        names = b"threads feed runs expiries ended trimmed trimmed:threads trimmed:runs positions"
+        names = b"threads feed runs expiries trimmed trimmed:threads trimmed:runs positions"
         return cls(*(tag + b":" + name for name in names.split()))
 
     def group(self, name: bytes) -> GroupKeys:
@@ -182,15 +179,6 @@ class ThreadKeys:
     def limits(self) -> Limits:
         """The limits on what is read, and on ids."""
         return self.keyspace.limits
-
-    @property
-    def memory(self) -> Memory:
-        """What this process saw last of each thread."""
-        return self.keyspace.memory
-
-    def seen(self) -> Seen | None:
-        """What this process saw last of the thread's log."""
-        return self.keyspace.memory.seen(self.thread)
 
     def known(self) -> Known | None:
         """The signer's knowledge of the log, to sign with; None without a signer."""
@@ -247,7 +235,6 @@ class Keyspace:
         self.prefix = prefix
         self.signer = signer
         self.limits = limits or Limits()
-        self.memory = Memory()
         self.partitions = partitions
         self.limits.check_ids([("prefix", encoded)])
         self.meta = encoded + b":meta"
@@ -278,5 +265,5 @@ class Keyspace:
         number = self.partition_of(thread)
         tag, shared = self._tags[number], self._shared[number]
         log, index, order = (tag + name + thread for name in (b":log:", b":index:", b":order:"))
-        keys = log, index, order, shared.threads, shared.feed, shared.runs, shared.expiries, shared.ended
+        keys = log, index, order, shared.threads, shared.feed, shared.runs, shared.expiries
         return ThreadKeys(thread, log, index, order, tag + b":head:" + counted(thread), shared, keys, self, self.signer)

@@ -1,16 +1,15 @@
 -- Prelude, after names.lua, for every script on a thread's log.
 --
--- KEYS: 1 log, 2 index, 3 order, 4 threads, 5 feed, 6 runs, 7 expiries, 8 ended; then those of the script.
+-- KEYS: 1 log, 2 index, 3 order, 4 threads, 5 feed, 6 runs, 7 expiries; then those of the script.
 -- ARGV: 1 thread id; then those of the script.
 -- Guarantees: a script validates before it writes. Its first write is an XADD to the feed, which a server refuses if it is
 --   full, read-only or unable to persist. So no write is partial.
 --
 -- Times are ms since 1970 by the server's clock.
 
-local LOG, INDEX, ORDER, THREADS, FEED, RUNS, EXPIRIES, ENDED = unpack(KEYS, 1, 8)
+local LOG, INDEX, ORDER, THREADS, FEED, RUNS, EXPIRIES = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local THREAD = ARGV[1]
 local WRITES_ONLY = 86400000 -- life of a log without a checkpoint: a day
-local REMEMBERED = 86400000 -- how long the end of a thread is remembered: a day
 local IDLE = 3600000 -- life of an unused head of a namespace other than the root: an hour
 local CHUNK = 1000 -- values in one call, since Lua's unpack fails above some thousands
 local PART = 400 -- bytes that a field, a version or a value counts for beside its own, since the work on many short ones takes time, too
@@ -47,21 +46,10 @@ local function hmget(key, names)
   return out
 end
 
--- Notes that a thread ended now: `how` is 'd' if it was deleted, 'x' if it expired. Forgets what ended more than a day ago.
-local function note_end(thread, how)
-  redis.call('ZADD', ENDED, string.format('%.0f', now()), how .. thread)
-  local old = redis.call('ZRANGEBYSCORE', ENDED, '-inf', string.format('%.0f', now() - REMEMBERED), 'LIMIT', 0, 4)
-  if old[1] then
-    redis.call('ZREM', ENDED, unpack(old))
-  end
-end
-
--- Removes a thread from the views of the partition, and a `share` of its runs as `forget_runs` says. Notes its end as `note_end` says
--- if a view had it, or if it is `certain` that there was such a thread. Returns 1 if runs are left, else 0.
-local function forget(thread, share, how, certain)
-  if redis.call('ZREM', THREADS, 't' .. thread) + redis.call('ZREM', EXPIRIES, 't' .. thread) > 0 or certain then
-    note_end(thread, how)
-  end
+-- Removes a thread from the views of the partition, and a `share` of its runs as `forget_runs` says. Returns 1 if runs are left, else 0.
+local function forget(thread, share)
+  redis.call('ZREM', THREADS, 't' .. thread)
+  redis.call('ZREM', EXPIRIES, 't' .. thread)
   return (forget_runs(RUNS, thread, share, true))
 end
 
@@ -160,30 +148,6 @@ local function fields_at(entry_id)
   return entry and entry[2]
 end
 
--- Nil if the log has the entry that the caller saw last, or the caller saw none (''). Otherwise a reply: {'lacks', sequence number and
--- entry id of the last event, ms at which a thread of this name was deleted, and at which it expired, '' where it is not known}.
-local function lacks(state, seen_id, seen_digest)
-  if not seen_id or seen_id == '' or seen_digest == state.d then
-    return nil
-  end
-  local fields = not state.first and fields_at(seen_id)
-  if fields and field_of(fields, 'd') == seen_digest then
-    return nil
-  end
-  local due = redis.call('ZSCORE', EXPIRIES, 't' .. THREAD)
-  local expired = due and tonumber(due) <= now() and due or redis.call('ZSCORE', ENDED, 'x' .. THREAD)
-  if state.first and not redis.call('ZSCORE', EXPIRIES, '') and redis.call('EXISTS', FEED) == 1 then
-    expired = string.format('%.0f', now()) -- the view was deleted, and with it what it knew
-  end
-  return { 'lacks', string.format('%.0f', state.n), state.l, redis.call('ZSCORE', ENDED, 'd' .. THREAD) or '', expired or '' }
-end
-
--- The end of the log as a reply has it: sequence number, entry id and digest of the last event, the number of removed entries, and the
--- time, since entry ids may be ahead of the clock.
-local function end_of(state)
-  return { string.format('%.0f', state.n), state.l, state.d, string.format('%.0f', state.n - state.c), string.format('%.0f', now()) }
-end
-
 -- The bytes that the fields of an entry count for in the bounds of a script.
 local function weight_of(fields)
   local bytes = PART / 2 * #fields
@@ -226,10 +190,6 @@ local function commit(state, extra, added)
   if state.first then
     added[#added + 1] = 0
     added[#added + 1] = ''
-    local due = redis.call('ZSCORE', EXPIRIES, 't' .. THREAD)
-    if due and tonumber(due) <= now() then
-      note_end(THREAD, 'x')
-    end
   end
   in_chunks('ZADD', ORDER, added, 2)
 end
@@ -282,7 +242,7 @@ local function keep_alive(ttl, left, heads, idle)
       local thread = string.sub(member, 2)
       redis.call('XADD', FEED, '*', 'thread', thread, 'id', '', 'seq', '0', 'kind', 'expired', 'ns', '', 'checkpoint', '', 'source', '',
         'step', '', 'run', '', 'channels', '', 'nodes', '')
-      forget(thread, 0.25, 'x')
+      forget(thread, 0.25)
     end
   end
   if at then

@@ -9,6 +9,7 @@ from typing import Any
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import CheckpointTuple, DeltaChannelHistory
 from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 
 from eventlog.errors import InvalidArgument
 from eventlog.feed.activity import Activity
@@ -41,9 +42,9 @@ class Reading(OperationsBase):
         stored = yield from self.checked(reading)
         if stored is None:
             return None
-        translator = self.translator(serde)
-        if not translator.encrypts:
+        if not isinstance(serde, EncryptedSerializer):
             remember(self.cache, keys, stored)
+        translator = self.translator(serde)
         found = translator.checkpoint_tuple(address.thread_id, stored)
         known = Known.of(found.checkpoint, found.metadata)
         name = address.thread_id, namespace, stored.checkpoint_id

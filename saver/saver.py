@@ -613,7 +613,7 @@ class RedisStreamSaver(BaseCheckpointSaver[str], AbstractContextManager, Abstrac
             yield found
 
     def check(self, thread_id: str) -> Checked:
-        """Compares the views of a thread with a fold of its log, and its checkpoints with the values in it. Only reads.
+        """Compares the views of a thread with a fold of its log. Only reads.
 
         Returns the differences. Agents may write meanwhile. One round trip per 1000 events or 4 MiB of the log, one
         per 1000 names in the index, and two per namespace. Memory: the index, which grows with the checkpoints.

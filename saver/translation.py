@@ -68,12 +68,10 @@ class Translator:
     """
 
     def __init__(self, serde: SerializerProtocol, *, accept_plaintext: bool = False) -> None:
+        self.serde = bound(serde)
         self._plain = type(serde) in (JsonPlusSerializer, StrictSerializer)
         """Whether the serializer is known not to encrypt."""
-        self.encrypts = not self._plain and isinstance(serde, EncryptedSerializer)
-        """Whether the serializer is LangGraph's encrypting one."""
-        self.serde = bound(serde) if self.encrypts else serde
-        self._refuses_plaintext = not self._plain and not accept_plaintext and _encrypts(serde)
+        self._refuses_plaintext = not accept_plaintext and _encrypts(serde)
 
     def checkpoint_saved(
         self,
@@ -96,7 +94,10 @@ class Translator:
         for channel, version in new_versions.items():
             name = _checked_name(channel), _version_key(channel, version)
             changed[name] = Keyframe(*self._dump(address, channel, values[channel])) if channel in values else None
-        versions = _version_keys(checkpoint["channel_versions"])
+        versions = {
+            _checked_name(channel): _version_key(channel, version)
+            for channel, version in checkpoint["channel_versions"].items()
+        }
         full = cast("dict[str, Any]", get_checkpoint_metadata(config, metadata))
         seen: Any = checkpoint.get("versions_seen")
         is_apart = type(seen) is dict and len(versions) + len(seen) >= MANY and is_plain(seen)
@@ -112,7 +113,7 @@ class Translator:
             )
         text("checkpoint id", checkpoint_id)
         idempotency_key = b""
-        if self.encrypts:
+        if isinstance(self.serde, EncryptedSerializer):
             brought = {channel: values[channel] for channel in new_versions if channel in values}
             rest = {**checkpoint, "channel_values": {}}
             idempotency_key = self._idempotency_key(address, [address.checkpoint_id, new_versions, brought, rest, full])
@@ -128,26 +129,6 @@ class Translator:
             audit=self.stamp(config.get("metadata")),
         )
         return event, changed, full
-
-    def unchanged_values(
-        self,
-        address: Address,
-        checkpoint: Checkpoint,
-        metadata: Mapping[str, Any],
-        new_versions: ChannelVersions,
-    ) -> Values:
-        """Returns the values of a put that did not change, so that a thread which expired begins again with a whole state.
-
-        A channel without a value is empty. Not so LangGraph's `DeltaChannel`s, whose values are writes of ancestors: these are
-        left out.
-        """
-        deltas = metadata.get(_DELTA_COUNTERS) or {}
-        values, found = checkpoint["channel_values"], {}
-        for channel, version in checkpoint["channel_versions"].items():
-            if channel not in new_versions and (channel in values or channel not in deltas):
-                dumped = Keyframe(*self._dump(address, channel, values[channel])) if channel in values else None
-                found[channel, _version_key(channel, version)] = dumped
-        return found
 
     def writes_saved(
         self,
@@ -190,9 +171,9 @@ class Translator:
         Encryption writes other bytes each time, so the key cannot be their digest. It is a digest of the plain call under a
         secret of this process, which reveals nothing about the call. Empty if the serializer does not encrypt.
         """
-        if not self.encrypts:
+        if not isinstance(self.serde, EncryptedSerializer):
             return b""
-        plain = Translator(cast("EncryptedSerializer", self.serde).serde)
+        plain = Translator(self.serde.serde)
         digest = blake2b(key=_PROCESS_KEY, digest_size=16)
         for part in call:
             type_, data = plain._dump(address, "call", part)
@@ -205,7 +186,7 @@ class Translator:
 
         The config's metadata is left out if values are encrypted.
         """
-        return stamp(None if self.encrypts else metadata)
+        return stamp(None if isinstance(self.serde, EncryptedSerializer) else metadata)
 
     def _dump(self, address: Address, what: str, value: Any) -> tuple[str, bytes]:
         try:
@@ -406,18 +387,6 @@ def _version_key(channel: str, version: object) -> str:
     if not key.isascii():
         text(f"version of channel {channel!r}", key)
     return key
-
-
-def _version_keys(versions: ChannelVersions) -> dict[str, str]:
-    """Version keys by channel."""
-    keys: dict[str, str] = {}
-    for channel, version in versions.items():
-        # Most are such texts, of which a wide state has many.
-        if type(channel) is type(version) is str and channel.isascii() and version.isascii():
-            keys[channel] = "s" + version
-        else:
-            keys[_checked_name(channel)] = _version_key(channel, version)
-    return keys
 
 
 def _version_of(subject: str, key: str) -> str | int | float:

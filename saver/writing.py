@@ -10,11 +10,12 @@ from typing import Any
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata
 from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 
 from eventlog.codec import NEVER
 from eventlog.events import CheckpointSaved, WritesSaved, ids_in
 from eventlog.flow import Flow
-from projections.checkpoints.save import About, Values, save_checkpoint, save_writes
+from projections.checkpoints.save import About, save_checkpoint, save_writes
 from projections.values.cache import ValueCache
 from saver.configs import Address
 from saver.nodes import NOTHING, Known, nodes_of, writer_of
@@ -40,21 +41,17 @@ class Writing(OperationsBase):
     ) -> Flow[RunnableConfig]:
         """Appends a checkpoint, and returns the config that names it."""
         address = self.address_of(config)
-        translator = self.translator(serde)
-        event, values, full = translator.checkpoint_saved(address, config, checkpoint, metadata, new_versions)
+        event, values, full = self.translator(serde).checkpoint_saved(
+            address, config, checkpoint, metadata, new_versions
+        )
         source, step, run = [metadata_text(address.thread_id, full, key) for key in ("source", "step", "run_id")]
         about = About(source, step, run, self._nodes(address, checkpoint, full, event.audit))
-        self._check_names(address, event, about, values)
+        self._check_names(address, replace(event, values=dict.fromkeys(values, b"")), about)
         parts = max(len(event.versions), len(values), len(event.seen or ()))
         self.keyspace.limits.check_parts("channels or nodes", parts, f"{address.subject}: ")
         keys = self.keys_of(address.thread_id)
-        cache = _UNSHARED if translator.encrypts else self.cache
-
-        def others() -> Values:
-            return translator.unchanged_values(address, checkpoint, full, new_versions)
-
-        saving = save_checkpoint(keys, event, values, cache=cache, ttl=self.ttl.on_write, about=about, others=others)
-        yield from self._saved(saving)
+        cache = _UNSHARED if isinstance(serde, EncryptedSerializer) else self.cache
+        yield from self.checked(save_checkpoint(keys, event, values, cache=cache, ttl=self.ttl.on_write, about=about))
         if self.trimming is not None:
             yield from self.trimming.after_put(keys.thread)
         return config_of(address.thread_id, event.namespace, event.checkpoint_id)
@@ -83,23 +80,15 @@ class Writing(OperationsBase):
         about = _about_writes(address.thread_id, event, config, known)
         self._check_names(address, event, about)
         self.keyspace.limits.check_parts("writes", len(event.writes), f"{address.subject}: ")
-        yield from self._saved(save_writes(keys, event, ttl=self.ttl.on_write, about=about))
+        yield from self.checked(save_writes(keys, event, ttl=self.ttl.on_write, about=about))
         if self.trimming is not None:
             yield from self.trimming.after_put(keys.thread)
 
-    def _saved(self, saving: Flow[bool]) -> Flow[None]:
-        """Saves, and checks the prefix again if a feed began with it: a server that lost its data lost the layout, too."""
-        if (yield from self.checked(saving)):
-            yield from self.check()
-
-    def _check_names(
-        self, address: Address, event: CheckpointSaved | WritesSaved, about: About, values: Values | None = None
-    ) -> None:
+    def _check_names(self, address: Address, event: CheckpointSaved | WritesSaved, about: About) -> None:
         """Raises `OverLimit` for an id or a name that is too long."""
-        brought = chain.from_iterable((("channel", channel), ("version", version)) for channel, version in values or ())
         beside = [("source", about.source), ("step", about.step), ("run_id", about.run)]
         beside += [("node", node) for node in about.nodes]
-        self.keyspace.limits.check_ids(chain(ids_in(event), brought, beside), f"{address.subject}: ")
+        self.keyspace.limits.check_ids(chain(ids_in(event), beside), f"{address.subject}: ")
 
     def _nodes(
         self,

@@ -16,7 +16,7 @@ import redis
 
 from eventlog.codec import content_digest
 from eventlog.feed.feed import ActivityFeed
-from eventlog.flow import Begin, Call, Command, Emit, Finish, Flow, Request, Transact
+from eventlog.flow import Begin, Call, Command, Emit, Finish, Flow, Request
 from eventlog.keys import Keyspace, ThreadKeys
 from eventlog.transport.drivers import Runner
 from projections.maintenance.check_registry import check_registry
@@ -164,7 +164,6 @@ class Hostile:
     def put_many(self, thread: str, count: int) -> None:
         """Put a checkpoint in each of many namespaces, each by a run of its own."""
         self.saver.setup()
-        self.saver.get_tuple(config(thread))  # what it saw of a deleted thread of the name is forgotten
         flow = self.saver._operations.put(
             self.saver.serde, config(thread, f"{MARK}:1"), *step({}, checkpoint_id="c", run_id=f"run-{MARK}")
         )
@@ -173,8 +172,9 @@ class Hostile:
         with self.client.pipeline(transaction=False) as pipeline:
             for number in range(count):
                 self._put_like(pipeline, sha, template, b"x%07d" % (number + 1))
-                if number % 500 == 499 or number == count - 1:
-                    assert {reply[0] for reply in pipeline.execute()} == {b"ok"}
+                if number % 500 == 499:
+                    pipeline.execute()
+            pipeline.execute()
 
     def _put_like(self, pipeline: Any, sha: str, template: Call, name: bytes) -> None:
         mark = MARK.encode()
@@ -308,10 +308,8 @@ class Hostile:
 
 
 def first_call(flow: Flow[Any]) -> Call:
-    """The call that a flow begins with, where no connection watches the thread."""
+    """The call that a flow begins with."""
     request = next(flow)
-    while isinstance(request, Transact):
-        request = flow.send(None)
     assert isinstance(request, Call), request
     flow.close()
     return request

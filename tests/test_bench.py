@@ -53,16 +53,6 @@ with open_servers(None, None, None) as servers:
     measure_longest(Sizes(threads=3, namespaces=20, large=50, runs=700, history=10, channels=3), servers)
 """
 
-SMALL_STEPS = """
-import sys
-from pathlib import Path
-from scripts.benchmark.servers import open_servers
-from scripts.benchmark.steps import StepsPlan, measure_steps
-plan = StepsPlan(rounds=1, steps=12, chat_steps=12, reads=3, conversations=4, conversation_turns=2, turns=2)
-with open_servers(None, None, None) as servers:
-    measure_steps(plan, servers, Path(sys.argv[1]), Path(sys.argv[2]))
-"""
-
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run Python with the modules of the benchmark, and without a progress bar."""
@@ -155,57 +145,6 @@ def test_audit_is_measured(tmp_path: Path) -> None:
     assert "Ed25519" in done.stdout
 
 
-@pytest.fixture(scope="module")
-def steps(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any]:
-    """Run a small `--steps` with this checkout as the earlier one, and return its output and its data."""
-    folder = tmp_path_factory.mktemp("steps")
-    done = run("-c", SMALL_STEPS, str(folder), str(ROOT))
-    assert done.returncode == 0, done.stderr
-    return done.stdout, json.loads((folder / "steps.json").read_text())
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads the server's CPU time from /proc")
-def test_every_figure_of_a_step_is_there(steps: tuple[str, Any]) -> None:
-    """Every saver has every figure, but a file no server, the floor no turns, and memory no steps."""
-    _, data = steps
-    assert data["failures"] == {}
-    states, costs = ("tiny", "small", "wide", "chat"), ("wall", "client", "server", "received", "sent")
-    calls = [*(f"{call}.{state}" for call in ("step", "latest") for state in states)]
-    turns = [f"turn.{name}" for name in ("small", "chat", "four")]
-    expected = {f"{name}.{cost}" for name in (*calls, *turns) for cost in costs if cost in costs[:3] or name in calls}
-    expected |= {f"step.{state}.{cost}" for state in states for cost in ("stored", "appended")}
-    expected |= {"conversations.operations", "conversations.p99"}
-    assert set(data["figures"]) == expected
-    for name, savers in data["figures"].items():
-        wanted = {"valkey", "plainredis", "this", "before"}
-        wanted |= {"memory"} if name.startswith("turn.") else {"floor"}
-        if name.rpartition(".")[2] in {"server", "received", "sent", "appended"}:
-            wanted -= {"memory"}
-        else:
-            wanted |= {"sqlite"}
-        assert set(savers) == wanted, name
-        assert all(value > 0 for value in savers.values()), name
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads the server's CPU time from /proc")
-def test_the_tables_of_a_step(steps: tuple[str, Any]) -> None:
-    """The last table says how many steps a second one Redis thread carries."""
-    output, data = steps
-    title, _, rows = output.rpartition("Steps a second that one Redis thread carries:")
-    assert "| step, tiny: wall / client / server |" in title
-    assert rows.count("\n| ") == 2 + 4
-    carried = 1e6 / data["figures"]["step.tiny.server"]["this"]
-    assert f" | {carried:,.0f} | " in rows
-
-
-def test_no_checkout_to_compare_with(tmp_path: Path) -> None:
-    """A folder that is no checkout ends the command with one line."""
-    done = run("-m", "scripts.benchmark.main", "--steps", "--before", str(tmp_path))
-    assert done.returncode == 1
-    assert "is no checkout of this saver" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the server's CPU time from /proc")
 def test_the_longest_requests() -> None:
     """`--longest` prints the longest request of each operation, and those over the limit."""
@@ -237,8 +176,6 @@ def test_help_names_every_option() -> None:
         "--feed",
         "--audit",
         "--longest",
-        "--before",
-        "--chat-steps",
         "--savers",
         "--steps",
         "--seed",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping
 from typing import Any
 
 import redis
@@ -22,7 +21,6 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException
 
 from eventlog.connect.given import AsyncClient, SyncClient
-from eventlog.connect.retries import AsyncCluster, AsyncPatience, SyncCluster, SyncPatience, policy_of
 from eventlog.connect.urls import Address
 from eventlog.errors import InvalidArgument
 
@@ -30,8 +28,6 @@ __all__ = ["check_options", "make_async", "make_sync", "sentinels_of", "twin"]
 
 _CONNECTIONS = {"redis": "Connection", "rediss": "SSLConnection", "unix": "UnixDomainSocketConnection"}
 """The class of connections for each `Address.wire`, by its name in `redis` and in `redis.asyncio`."""
-_CONNECT_TIMEOUT = 5.0
-"""Seconds that redis-py waits for a socket to open."""
 _TIED_TO_POOL = frozenset(
     {
         "connection_pool",
@@ -56,13 +52,13 @@ _BEFORE_MAINTENANCE = {
 
 def make_sync(address: Address) -> SyncClient:
     """A sync client for `address`."""
-    made: SyncClient = _make(address, redis, SyncPatience, SyncCluster)
+    made: SyncClient = _make(address, redis)
     return made
 
 
 def make_async(address: Address) -> AsyncClient:
     """An asyncio client for `address`."""
-    made: AsyncClient = _make(address, redis.asyncio, AsyncPatience, AsyncCluster)
+    made: AsyncClient = _make(address, redis.asyncio)
     return made
 
 
@@ -94,16 +90,15 @@ def sentinels_of(client: SyncClient | AsyncClient) -> list[Any]:
     return [] if manager is None else list(manager.sentinels)
 
 
-def _make(address: Address, package: Any, patience: Any, cluster: Any) -> Any:
+def _make(address: Address, package: Any) -> Any:
     """A client with the classes of `redis` or `redis.asyncio`."""
     tls = address.wire == "rediss"
-    options = {**address.options, **_connect_timeout(address.options)}
+    options = {**address.options, "retry": _retry(address.options.get("retry"), package.retry.Retry)}
     if address.deployment == "cluster":
-        options["retry"] = policy_of(options.get("retry"), package.retry.Retry)  # None is redis-py's default
         nodes = [package.cluster.ClusterNode(host, port) for host, port in address.nodes]
-        return cluster(startup_nodes=nodes, ssl=tls, **options)
+        return package.RedisCluster(startup_nodes=nodes, ssl=tls, **options)  # a retry of None is redis-py's default
     # redis-py's pools, unlike its clients, have no retries by default.
-    options["retry"] = policy_of(options.get("retry") or package.Redis().get_retry(), patience)
+    options["retry"] = options["retry"] or package.Redis().get_retry()
     if address.deployment == "sentinel":
         # The next Sentinel is the retry.
         asking = {"retry": package.retry.Retry(NoBackoff(), 0), **address.sentinel_options, "ssl": tls}
@@ -113,12 +108,11 @@ def _make(address: Address, package: Any, patience: Any, cluster: Any) -> Any:
     return package.Redis.from_pool(package.BlockingConnectionPool(connection_class=connection_class, **options))
 
 
-def _connect_timeout(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The limit for opening a socket, unless it is given: `socket_timeout`, if that is less than redis-py's limit."""
-    timeout = options.get("socket_timeout")
-    if not timeout or "socket_connect_timeout" in options:
-        return {}
-    return {"socket_connect_timeout": min(timeout, _CONNECT_TIMEOUT)}
+def _retry(given: Any, kind: Any) -> Any:
+    """The caller's retry policy as redis-py's sync or asyncio class."""
+    if given is None or isinstance(given, kind):
+        return given
+    return kind(given._backoff, given._retries, supported_errors=given._supported_errors)
 
 
 def _pool_twin(pool: Any) -> Any:

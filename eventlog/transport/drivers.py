@@ -1,8 +1,7 @@
 """Two drivers run flows over redis-py's sync and async clients.
 
 A call takes the shortest way that its client allows. A sync call goes out on a connection that is kept out of its pool
-(`eventlog.transport.kept`). An async call shares writes with others (`eventlog.transport.sharing`), on a cluster with
-those of its node (`eventlog.transport.nodes`). All other requests,
+(`eventlog.transport.kept`). An async call shares writes with others (`eventlog.transport.sharing`). All other requests,
 and all other clients, use redis-py's public methods (`eventlog.transport.client`).
 
 Every error of redis-py becomes one of ours. A call that is begun is carried out in a thread or a task of its own.
@@ -17,23 +16,20 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextvars import copy_context
-from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import redis
 import redis.asyncio
 import redis.exceptions as rx
-from redis.asyncio.cluster import RedisCluster
 
 from eventlog.connect.connections import Connections
 from eventlog.connect.given import is_cluster
 from eventlog.connect.loops import running_loop
 from eventlog.errors import EventLogError, NoSyncConnection, SaverClosed, translate
-from eventlog.flow import Batch, Begin, Call, Command, Emit, Finish, Flow, Pause, Request, Transact, Wait, Work
+from eventlog.flow import Batch, Begin, Call, Command, Emit, Finish, Flow, Pause, Request, Wait, Work
 from eventlog.forks import renew_after_fork
 from eventlog.transport.client import ask, ask_async
 from eventlog.transport.kept import KeptConnections, can_keep
-from eventlog.transport.nodes import ClusterCalls, can_share_by_node
 from eventlog.transport.sharing import SLOTS, ClientClosed, SharedCalls, can_share
 from eventlog.transport.steps import finish, finish_async
 from eventlog.transport.waiting import StreamWaits
@@ -56,7 +52,7 @@ class _Ways(NamedTuple):
 
     client: Any
     short: Any = None
-    """`KeptConnections`, `SharedCalls` or `ClusterCalls`."""
+    """`KeptConnections` or `SharedCalls`."""
     waits: StreamWaits | None = None
 
 
@@ -186,10 +182,6 @@ class Runner:
         client, kept, _ = self._sync_ways()
         return ask(client, call) if kept is None else kept.run(call)
 
-    def _transact(self, request: Transact) -> Any:
-        kept = self._sync_ways().short
-        return None if kept is None else kept.transact(request)
-
     def _through_client(self, request: Command | Batch | Wait) -> Any:
         client, kept, _ = self._sync_ways()
         with contextlib.nullcontext() if kept is None else kept.lent():
@@ -224,9 +216,6 @@ class Runner:
                 return await shared.run(call)
             except ClientClosed:  # the next turn uses the client that replaces it
                 self._refuse_closed(subject)
-
-    async def _no_transaction(self, _: Transact, __: str) -> None:
-        """Async calls share connections, so none of these watches a thread's keys: a call has to follow."""
 
     async def _athrough_client(self, request: Command | Batch | Wait, _: str) -> Any:
         return await ask_async(self.connections.async_client(), request)
@@ -263,15 +252,11 @@ class Runner:
         if ways is None or ways.client is not client:
             for ended in [other for other in list(self._async) if other.is_closed()]:
                 self._async.pop(ended, None)
-            connections = self.connections  # not this runner, which would make a garbage cycle
-            closed = partial(_is_closed, connections, client)
-            shared: Any = None
-            if isinstance(client, RedisCluster):
-                if can_share_by_node(client):
-                    shared = ClusterCalls(client, closed=closed)
-            elif can_share(client):
+            shared = None
+            if isinstance(client, redis.asyncio.Redis) and can_share(client):
+                connections = self.connections  # not this runner, which would make a garbage cycle
                 keep = connections.opened(client) and can_keep(client, at_least=SLOTS + 1)
-                shared = SharedCalls(client, client.connection_pool, closed=closed, keep=keep)
+                shared = SharedCalls(client, keep=keep, closed=lambda: not connections.serves(client))
             ways = self._async[loop] = _Ways(client, shared, StreamWaits(client) if is_cluster(client) else None)
         return ways
 
@@ -313,7 +298,6 @@ class Runner:
 
 _SYNC: Mapping[type, Callable[[Runner, Any], Any]] = {
     Call: Runner._call,
-    Transact: Runner._transact,
     Command: Runner._through_client,
     Batch: Runner._through_client,
     Wait: Runner._wait,
@@ -324,7 +308,6 @@ _SYNC: Mapping[type, Callable[[Runner, Any], Any]] = {
 """How the sync driver carries out each type of request."""
 _ASYNC: Mapping[type, Callable[[Runner, Any, str], Awaitable[Any]]] = {
     Call: Runner._acall,
-    Transact: Runner._no_transaction,
     Command: Runner._athrough_client,
     Batch: Runner._athrough_client,
     Wait: Runner._await,
@@ -348,10 +331,6 @@ class _Begun:
         if not self.task.done():
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 self.task.get_loop().call_soon_threadsafe(self.task.cancel)
-
-
-def _is_closed(connections: Connections, client: Any) -> bool:
-    return not connections.serves(client)
 
 
 def _typed(error: Exception, subject: str) -> Exception:

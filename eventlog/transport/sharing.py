@@ -11,7 +11,7 @@ Rules:
 4. An error reply reaches its own call only. The first call of an unknown script sends it whole, in a further write of
    the same batch. If the client's retry policy covers the error, the client itself repeats that call.
 5. redis-py's retries handle a connection that fails; they repeat the calls without a reply. If they fail, each of these
-   calls raises an exception of its own. On a cluster the client itself repeats them; calls of one key go in turn.
+   calls raises an exception of its own.
 6. A call that is cancelled before it is sent is dropped. Otherwise its reply is read and discarded. If the task of a
    slot is cancelled, its calls gather again.
 7. A call of many bytes goes alone, on another connection.
@@ -31,15 +31,12 @@ from typing import Any
 import redis.asyncio
 import redis.exceptions as rx
 
-from eventlog.connect.retries import AsyncPatience, earlier_timeouts, policy_of
-from eventlog.errors import is_exhausted
 from eventlog.flow import Call, Script
-from eventlog.transport.client import ask_async
 from eventlog.transport.kept import is_to_be_replaced
 from eventlog.transport.steps import Steps, finish_async, patiently
-from eventlog.transport.wire import Wire, pack, replies_of
+from eventlog.transport.wire import Wire, command_words, pack, replies_of, words
 
-__all__ = ["ClientClosed", "SharedCalls", "can_share", "is_sound"]
+__all__ = ["ClientClosed", "SharedCalls", "can_share"]
 
 SLOTS = 2
 """Connection slots: the server works on one batch while callers get the replies of another."""
@@ -110,7 +107,7 @@ class _Slot:
         """A connection that is ready for a batch."""
         if self._kept is None:
             return await finish_async(patiently(self._check_out, asyncio.sleep))
-        if not is_sound(self._kept):
+        if not _is_sound(self._kept):
             await self._pool.ensure_connection(self._kept)
         return self._kept
 
@@ -129,27 +126,16 @@ class _Slot:
 class SharedCalls:
     """The calls on one asyncio client that share writes, all on one event loop."""
 
-    def __init__(
-        self,
-        client: Any,
-        pool: Any,
-        *,
-        closed: Callable[[], bool],
-        slots: int = SLOTS,
-        keep: bool = False,
-        elsewhere: tuple[type[Exception], ...] = (),
-    ) -> None:
-        """Share the calls on the connections of a pool of the running loop's client.
+    def __init__(self, client: redis.asyncio.Redis, *, keep: bool, closed: Callable[[], bool]) -> None:
+        """Share the calls on a client of the running loop.
 
-        `closed` tells whether the client has been closed, `keep` whether connections may stay out of the pool. After
-        an error of `elsewhere`, or a connection's, the client itself repeats a call; without these, the connection.
+        `keep` tells whether connections may stay out of the pool, `closed` whether the client has been closed.
         """
         self._loop = asyncio.get_running_loop()
-        self._client = client
-        self._pool = pool
+        self._client: Any = client
+        self._pool = client.connection_pool
         self._closed = closed
-        self._elsewhere = elsewhere
-        self._free = [_Slot(self._pool, keep=keep) for _ in range(slots)]
+        self._free = [_Slot(self._pool, keep=keep) for _ in range(SLOTS)]
         self._waiting: deque[_Pending] = deque()
         self._under_way: dict[bytes, int] = {}
         """How many calls of each key are under way."""
@@ -242,14 +228,10 @@ class SharedCalls:
         It raises an exception only if it is cancelled; open calls then wait again.
         """
         try:
-            timeouts = await self._exchange_all(slot, batch)
-            left: dict[bytes, list[_Pending]] = {}
+            await self._exchange_all(slot, batch)
             for one in batch:
                 if one.through_client and one.open:
-                    left.setdefault(one.key, []).append(one)
-            if left:
-                with earlier_timeouts(timeouts):
-                    await asyncio.gather(*(self._send_in_turn(calls) for calls in left.values()))
+                    await self._send_through_client(one)
         except Exception as error:  # noqa: BLE001 - every caller gets the error
             for one in batch:
                 if one.open:
@@ -261,22 +243,9 @@ class SharedCalls:
                         self._waiting.appendleft(one)
                     self._leave(one)
 
-    async def _exchange_all(self, slot: _Slot, batch: list[_Pending]) -> int:
-        """Exchanges the calls of a batch; the number of timeouts after which calls are left for the client."""
+    async def _exchange_all(self, slot: _Slot, batch: list[_Pending]) -> None:
         self._refuse_closed()
-        try:
-            await self._exchange_on(slot, await slot.connect(), batch)
-        except (rx.ConnectionError, rx.TimeoutError, OSError) as error:
-            if not self._elsewhere or is_exhausted(error):
-                raise
-            for one in batch:
-                one.through_client = True
-            return int(isinstance(error, rx.TimeoutError))
-        return 0
-
-    async def _exchange_on(self, slot: _Slot, connection: Any, batch: list[_Pending]) -> None:
-        given = connection.retry
-        connection.retry = policy_of(given, AsyncPatience)  # the pool's connections may be a given client's
+        connection = await slot.connect()
         try:
             while asked := [one for one in batch if one.open and not one.through_client]:
                 # The retries of the connection, as redis-py's clients use them.
@@ -284,13 +253,12 @@ class SharedCalls:
                     partial(self._exchange, slot.wire, connection, asked), lambda _: connection.disconnect()
                 )
         finally:
-            connection.retry = given
             await slot.release(connection)
 
     async def _exchange(self, wire: Wire, connection: Any, batch: list[_Pending]) -> None:
         self._refuse_closed()
         asked = [one for one in batch if one.open and not one.through_client]
-        retried = (*getattr(connection.retry, "_supported_errors", ()), *self._elsewhere)
+        retried = getattr(connection.retry, "_supported_errors", ())
 
         def settle(number: int, reply: Any) -> None:
             one = asked[number]
@@ -305,23 +273,16 @@ class SharedCalls:
 
         await wire.exchange(connection, list(_commands(asked)), [replies_of(one.call) for one in asked], settle)
 
-    async def _send_in_turn(self, calls: list[_Pending]) -> None:
-        """Has the client carry out calls of one key; a connection that fails ends them all."""
-        failed: Exception | None = None
-        for one in calls:
-            if failed is not None:
-                self._end(one, error=_copy_of(failed))
-                continue
-            try:
-                self._refuse_closed()
-                reply = await ask_async(self._client, one.call)
-            except (ClientClosed, rx.ConnectionError, rx.TimeoutError, rx.RedisClusterException, OSError) as error:
-                failed = error
-                self._end(one, error=error)
-            except rx.RedisError as error:
-                self._end(one, error=error)
-            else:
-                self._end(one, reply=reply)
+    async def _send_through_client(self, one: _Pending) -> None:
+        self._refuse_closed()
+        try:
+            reply = await self._client.execute_command(*words(one.call, whole=True))
+            if (then := one.call.then) is not None:
+                reply = reply, await self._client.execute_command(*command_words(then))
+        except (rx.RedisError, OSError) as error:
+            self._end(one, error=error)
+        else:
+            self._end(one, reply=reply)
 
     def _end(self, one: _Pending, *, reply: Any = None, error: Exception | None = None) -> None:
         one.answered, one.reply, one.error = True, reply, error
@@ -334,7 +295,7 @@ class SharedCalls:
             raise ClientClosed
 
 
-def is_sound(connection: Any) -> bool:
+def _is_sound(connection: Any) -> bool:
     """Whether the server kept the connection open, as far as is known without waiting."""
     reader = getattr(connection, "_reader", None)
     return reader is not None and not reader.at_eof()

@@ -8,7 +8,7 @@ reconnecting, health checks, Sentinel and push messages keep working.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import hiredis
@@ -30,12 +30,12 @@ def command_words(command: Command) -> tuple[Any, ...]:
     return (command.name, command.key, *_without_numbers(command.arguments))
 
 
-def _without_numbers(arguments: Iterable[Argument]) -> list[bytes | str]:
+def _without_numbers(arguments: Iterable[Argument]) -> Iterator[bytes | str]:
     """Arguments with numbers as bytes.
 
     hiredis crashes on an int if the handler of a signal raises an exception just then, as it does at Ctrl-C.
     """
-    return [b"%d" % one if isinstance(one, int) else one for one in arguments]
+    return (b"%d" % one if isinstance(one, int) else one for one in arguments)
 
 
 def pack(call: Call, *, whole: bool) -> bytes:

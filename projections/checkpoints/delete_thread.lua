@@ -1,7 +1,7 @@
 -- Deletes every key of a thread, and leaves a tombstone in the feed.
 --
 -- Preludes: eventlog/names, eventlog/log.
--- KEYS: those of log.lua; 9... heads of the namespaces that are named.
+-- KEYS: those of log.lua; 8... heads of the namespaces that are named.
 -- ARGV: 1 thread; 2 digest of the log that is to be deleted, '' for any;
 --   3 '', or 'anyway' to delete a log although its index is not right, or 'make room' to delete all but the log's last entry, on a
 --   server too full for a tombstone; 4 audit, '' for none; 5 '1' if the heads of all other namespaces were deleted; 6... namespaces.
@@ -20,7 +20,7 @@ if why == 'stale' and mode == '' then
   return { 'stale' }
 end
 if state and state.first then
-  return { 'none', forget(THREAD, 1, 'd') }
+  return { 'none', forget(THREAD, 1) }
 end
 if only ~= '' and state and state.d ~= only then
   return { 'moved' }
@@ -57,7 +57,7 @@ shared_views(true, true) -- a key of another type is an error before anything is
 
 local function unlink_views()
   redis.call('UNLINK', INDEX, ORDER)
-  for i = 9, #KEYS do
+  for i = 8, #KEYS do
     redis.call('UNLINK', KEYS[i])
   end
 end
@@ -74,4 +74,4 @@ redis.call('XADD', FEED, '*', 'thread', THREAD, 'id', '', 'seq', n, 'digest', di
   'checkpoint', '', 'source', '', 'step', '', 'run', '', 'channels', '', 'nodes', '')
 redis.call('UNLINK', LOG)
 unlink_views()
-return { 'ok', forget(THREAD, 1, 'd', true) }
+return { 'ok', forget(THREAD, 1) }

@@ -65,17 +65,13 @@ def delete_thread(keys: ThreadKeys, *, only: bytes | None = None) -> Flow[bool]:
         elif status == b"moved":
             return False
         else:
-            was_there = bool(status == b"ok")
-            yield from _forget(keys, was_there=was_there, runs_left=bool(rest[0]))
-            return was_there
+            yield from _forget(keys, runs_left=bool(rest[0]))
+            return bool(status == b"ok")
 
 
-def _forget(keys: ThreadKeys, *, was_there: bool, runs_left: bool) -> Flow[None]:
+def _forget(keys: ThreadKeys, *, runs_left: bool) -> Flow[None]:
     """Forget a thread that is gone, and remove the runs of it that are left."""
     keys.forget()
-    seen = keys.seen()
-    if not was_there and seen is not None and seen.is_lost:
-        keys.memory.forget(keys.thread)  # an error reported the loss, and the caller starts over
     if runs_left:
         yield from forget_runs(keys.shared, keys.thread)
 

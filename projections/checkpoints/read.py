@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from eventlog.codec import Malformed, TooLarge
@@ -11,10 +10,8 @@ from eventlog.errors import CorruptEntry, EventLogError, LogLost, OverLimit
 from eventlog.flow import Argument, Command, Flow, load_script
 from eventlog.framing import ordered
 from eventlog.keys import ThreadKeys, checkpoint_sort_key
-from eventlog.memory import Seen
 from projections.checkpoints.waiting import with_all_writes
 from projections.integrity.signed_reads import check_views, until_steady
-from projections.log.accounting import account_for_read
 from projections.log.index import call, mend
 from projections.values.cache import KnownVersions, ValueCache
 from projections.values.pieces import Pieces
@@ -43,16 +40,18 @@ class Found(NamedTuple):
 
     view: View
     pieces: Pieces
-    end: Seen
-    """The end of the log."""
+    last: bytes
+    """The last entry of the log."""
+    digest: bytes
+    """The digest of the log."""
 
     @classmethod
     def in_reply(cls, keys: ThreadKeys, reply: list[Any]) -> Found | None:
         """The checkpoint in a reply; None for a reply without one."""
         if reply[0] != b"view":
             return None
-        _, view, flat, versions, end = reply
-        return cls(View(*view), Pieces(flat, versions, keys.limits), Seen.in_reply(end))
+        _, view, flat, versions, last, digest = reply
+        return cls(View(*view), Pieces(flat, versions, keys.limits), last, digest)
 
 
 def read_latest(keys: ThreadKeys, namespace: str, *, ttl: int = 0) -> Flow[StoredCheckpoint | None]:
@@ -61,8 +60,7 @@ def read_latest(keys: ThreadKeys, namespace: str, *, ttl: int = 0) -> Flow[Store
     Takes one round trip where there is a head, two on a cluster. Without a head, the checkpoint is read from the log, and the
     head is rebuilt in one more round trip, unless it would be above `Limits.head_bytes`. A damaged or incomplete head costs one
     more.
-    A read extends the life of an expiring thread by `ttl` ms (0: not at all). Raises as `projections.log.index.call`, and
-    `LogRolledBack` if the log lacks what this process saw of it, but once only.
+    A read extends the life of an expiring thread by `ttl` ms (0: not at all). Raises as `projections.log.index.call`.
     """
     encoded = namespace.encode()
     ns_sort_key = ordered(encoded)
@@ -73,7 +71,7 @@ def read_latest(keys: ThreadKeys, namespace: str, *, ttl: int = 0) -> Flow[Store
     *reply, head = yield from _read(keys, [ttl, ns_sort_key, b"", 0], heads, shared=True, then=then)
     if reply[0] == b"head":
         try:
-            return _known(keys, from_head(head, keys.limits), Seen.in_reply(reply[1]))
+            return from_head(head, keys.limits)
         except TooLarge as error:
             raise damaged(keys, error, b"of the head") from error
         except (Incomplete, Malformed):  # a put that came in between may have dropped the head
@@ -81,12 +79,12 @@ def read_latest(keys: ThreadKeys, namespace: str, *, ttl: int = 0) -> Flow[Store
     found = Found.in_reply(keys, reply)
     if found is None:
         return None
-    stored = _known(keys, decode_view(keys, found.view, found.pieces), found.end)
+    stored = decode_view(keys, found.view, found.pieces)
     head_fields = head_of_view(found.view, found.pieces, keys.limits)
     if head_fields is None:
         return stored
     try:
-        yield from call(keys, STORE_HEAD, [found.end.digest, *head_fields], heads)
+        yield from call(keys, STORE_HEAD, [found.digest, *head_fields], heads)
     except (CorruptEntry, LogLost):
         raise
     except EventLogError:
@@ -129,28 +127,13 @@ def _read(
     shared: bool = False,
     then: Command | None = None,
 ) -> Flow[list[Any]]:
-    """The reply of `read_checkpoint.lua`; the order is rebuilt if it names something that is no checkpoint.
-
-    A read of the latest compares the log with what this process saw of it, and notes its end.
-    """
-    is_latest = arguments[2] == b""
+    """The reply of `read_checkpoint.lua`; the order is rebuilt if it names something that is no checkpoint."""
 
     def read() -> Flow[list[Any]]:
-        is_mended = False
-        while True:
-            seen = keys.seen() if is_latest else None
-            last: list[Argument] = [b"", b""] if seen is None else [seen.entry_id, seen.digest]
-            reply = yield from call(keys, READ, [*arguments, *last], heads, shared=shared, then=then)
-            if seen is not None and reply[0] == b"lacks":
-                yield from account_for_read(keys, seen, reply[1:5])
-            elif reply[0] == b"view" and not is_mended and (error := malformed(keys, [reply[1][-1]])) is not None:
-                yield from mend(keys, error)
-                is_mended = True
-            else:
-                break
-        own = reply if then is None else reply[:-1]
-        if is_latest and own[0] in (b"head", b"none", b"view") and len(own) > 1:
-            keys.memory.note(keys.thread, Seen.in_reply(own[-1]))
+        reply = yield from call(keys, READ, arguments, heads, shared=shared, then=then)
+        if reply[0] == b"view" and (error := malformed(keys, [reply[1][-1]])) is not None:
+            yield from mend(keys, error)
+            reply = yield from call(keys, READ, arguments, heads, shared=shared, then=then)
         return reply
 
     return (yield from with_all_writes(keys, read, writes_in_view))
@@ -159,12 +142,6 @@ def _read(
 def writes_in_view(reply: list[Any]) -> list[list[list[bytes]]]:
     """The writes of the checkpoint in a reply of `read_checkpoint.lua`, if there is one."""
     return [reply[1][4]] if reply[0] == b"view" else []
-
-
-def _known(keys: ThreadKeys, stored: StoredCheckpoint, end: Seen) -> StoredCheckpoint:
-    """A checkpoint with what the memory has of the thread, which was noted before."""
-    seen = keys.seen()
-    return stored if seen is None else replace(stored, life=seen.life, removed=end.removed)
 
 
 def malformed(keys: ThreadKeys, sort_keys: Iterable[bytes]) -> CorruptEntry | None:
@@ -185,16 +162,15 @@ def _read_signed(
     if found is None:
         return None
     known = yield from check_views(keys, [found.view], found.pieces)
-    keys.note(found.end.entry_id, found.end.digest, known)
-    stored = decode_view(keys, found.view, found.pieces)
-    return stored if arguments[2] else _known(keys, stored, found.end)
+    keys.note(found.last, found.digest, known)
+    return decode_view(keys, found.view, found.pieces)
 
 
 def remember(cache: ValueCache, keys: ThreadKeys, stored: StoredCheckpoint) -> None:
     """Add a checkpoint to the cache, so that the next put stores deltas against it."""
     cache.read(keys.thread, stored.namespace, stored.values)
     versions = Versions(stored.versions, stored.seen)
-    known = KnownVersions(versions, stored.entry_id, stored.checksum, stored.depth, stored.life, stored.removed)
+    known = KnownVersions(versions, stored.entry_id, stored.checksum, stored.depth)
     cache.know_versions(keys.thread, stored.namespace, known)
 
 

@@ -1,7 +1,7 @@
 -- Removes checkpoints from a thread as planned, unless the log has moved on since the plan was made.
 --
 -- Preludes: eventlog/names, eventlog/log, projections/checkpoints/event_arguments.
--- KEYS: those of log.lua; 9... heads of the namespaces concerned.
+-- KEYS: those of log.lua; 8... heads of the namespaces concerned.
 -- ARGV: 1 thread; 2 digest of the log that the plan was made for; 3 kind of the event; 4... the event, as event_arguments.lua says;
 --   then five lists, each after its length: entry ids to delete, index fields to delete, index fields and values to set,
 --   order members to remove, scores and order members to add.
@@ -40,7 +40,7 @@ in_chunks('HDEL', INDEX, unset)
 commit(state, set)
 in_chunks('ZREM', ORDER, removed)
 in_chunks('ZADD', ORDER, added, 2)
-for i = 9, #KEYS do
+for i = 8, #KEYS do
   redis.call('UNLINK', KEYS[i])
 end
 keep_alive(0, redis.call('PTTL', LOG), {})

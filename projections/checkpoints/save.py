@@ -1,7 +1,6 @@
 """Append checkpoints and writes.
 
-Each takes one script call, which also folds the event into index and head. Where nobody else wrote to the thread since, it takes
-the commands of a transaction instead (`projections.checkpoints.transaction`).
+Each takes one script call, which also folds the event into index and head.
 
 How `save_checkpoint.lua` appends a checkpoint:
 
@@ -22,36 +21,26 @@ before their checkpoint wait in the log. A log that has nothing else expires aft
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
-from typing import Any, NamedTuple, Union
+from typing import NamedTuple, Union
 
 from xxhash import xxh3_128_digest
 
 from eventlog.codec import Keyframe, content_digest, framed
-from eventlog.errors import ThreadBusy, ValueTooLarge, VersionMissing
+from eventlog.errors import ThreadBusy, ValueTooLarge
 from eventlog.events import CheckpointSaved, ValuesSaved, WritesSaved, encode_event, value_fields
 from eventlog.feed.activity import NAMED
 from eventlog.flow import Argument, Flow, load_script
 from eventlog.framing import counted, ordered
-from eventlog.keys import ThreadKeys, checkpoint_sort_key, split_value_name, value_name
-from eventlog.memory import Seen
+from eventlog.keys import ThreadKeys, checkpoint_sort_key
 from eventlog.signing import Known
-from projections.checkpoints.transaction import (
-    Checkpoint,
-    Draft,
-    Pointer,
-    append_checkpoint,
-    append_writes,
-    watch,
-)
-from projections.log.accounting import account
 from projections.log.index import call
 from projections.log.signatures import learn
 from projections.values.cache import KnownVersions, Prepared, ValueCache
-from projections.values.versions import Versions, changed, first_channels
+from projections.values.versions import Versions, changed
 
 __all__ = ["About", "Values", "save_checkpoint", "save_writes"]
 
@@ -82,90 +71,53 @@ class About(NamedTuple):
 
 
 def save_checkpoint(
-    keys: ThreadKeys,
-    event: CheckpointSaved,
-    values: Values,
-    *,
-    cache: ValueCache,
-    ttl: int,
-    about: About,
-    others: Callable[[], Values] = dict,
-) -> Flow[bool]:
+    keys: ThreadKeys, event: CheckpointSaved, values: Values, *, cache: ValueCache, ttl: int, about: About
+) -> Flow[None]:
     """Append a checkpoint with the values that changed.
 
     Takes one round trip, two if a delta was made against a value that the log does not have: then all values are sent whole.
     With a signer it takes one more if the signer does not know the thread's log.
-    Saving the same content under the same id again appends nothing. `ttl` is in ms, 0 for none. `others` returns the values that
-    did not change: they are saved as well if the thread expired since the run began.
-    Returns whether the partition's feed began with it. The prefix is then new to the server, perhaps since it lost its data.
+    Saving the same content under the same id again appends nothing. `ttl` is in ms, 0 for none.
 
     Raises:
-        LogRolledBack: the log lacks an event that was acknowledged to this process. Nothing was written.
-        ThreadDeleted: the thread was deleted while the run went on. Nothing was written.
-        VersionMissing: no event brought a version that the checkpoint names. Nothing was written.
         ValueTooLarge, SignatureInvalid, ThreadBusy: nothing was written.
         LogLost, CorruptEntry: see `projections.log.index.call`.
 
     """
     namespace, checkpoint_id = event.namespace.encode(), event.checkpoint_id.encode()
-    ns_sort_key, parent = ordered(namespace), (event.parent_id or "").encode()
-    sort_key = ns_sort_key + ordered(checkpoint_id)
-    pointer = _pointer(about, [channel for channel, _ in values])
-    heads = [keys.head(namespace), keys.head(b"")]
+    sort_key = ordered(namespace)
+    source, step, run, nodes = about
     known: list[Argument] = [
         ttl,
         namespace,
         checkpoint_id,
-        parent,
-        ns_sort_key,
+        (event.parent_id or "").encode(),
         sort_key,
-        *pointer,
+        sort_key + ordered(checkpoint_id),
+        source.encode(),
+        step.encode(),
+        run.encode(),
+        _named([channel for channel, _ in values]),
+        _named(nodes),
         keys.limits.head_bytes,
     ]
-    mark, watches = (pointer.run, checkpoint_id, event.versions), not ttl and keys.signer is None
-    whole, trusts, is_complete = False, True, False
+    heads = [keys.head(namespace), keys.head(b"")]
+    lengths = {channel: len(value.data) for (channel, _), value in values.items() if value is not None}
+    _check_values(keys, lengths)
+    whole = False
     for _ in range(ATTEMPTS):
-        lengths = _checked(
-            keys, {channel: len(value.data) for (channel, _), value in values.items() if value is not None}
-        )
-        seen = keys.seen()
         prepared = {
             name: cache.prepare(keys.thread, event.namespace, name[0], name[1].encode(), value, whole=whole)
             for name, value in values.items()
         }
         base = None if whole else cache.versions(keys.thread, event.namespace)
         events, depth = _events(event, values, prepared, base)
+        plain = _plain(prepared, headless=sum(lengths.values()) > keys.limits.head_bytes)
         knowledge = keys.known()
         packed = _packed(keys, events, knowledge)
-        last = cache.known_versions(keys.thread, event.namespace) if trusts else None
-        named = _unbrought(event, values, seen, last)
-        if watches and len(events) == 1 and not whole:
-            draft = Draft(heads[0], namespace, checkpoint_id, sort_key, *_content(packed), pointer, seen)
-            if appended := (yield append_checkpoint(keys, draft, Checkpoint(parent, event.versions, prepared, named))):
-                reply = [b"ok", appended.entry_id, appended.end, 0]
-                break
-        plain = _plain(prepared, headless=sum(lengths.values()) > keys.limits.head_bytes)
-        arguments = [*known, *_last_seen(seen), *packed[:2], *named, *packed[2:], *plain]
-        reply = yield from call(
-            keys,
-            SAVE_CHECKPOINT,
-            arguments,
-            heads,
-            shared=True,
-            watch=watch(keys, heads[0], ns_sort_key, seen, mark) if watches else None,
-        )
+        reply = yield from call(keys, SAVE_CHECKPOINT, [*known, *packed, *plain], heads, shared=True)
         if reply[0] == b"unseen":
             learn(keys, reply[1:])
-        elif reply[0] == b"lacks" and seen is not None:
-            yield from account(keys, seen, reply[1:], begins=event.parent_id is None)
-            whole = True
-        elif reply[0] == b"check":
-            trusts = False
-        elif reply[0] == b"missing" and seen is not None and seen.expired and not is_complete:
-            values = {**others(), **values}
-            is_complete = True
-        elif reply[0] == b"missing":
-            raise _version_missing(keys, event, reply[1])
         elif reply[0] == b"base" and not whole:
             whole = True
         else:
@@ -173,78 +125,19 @@ def save_checkpoint(
     else:
         raise _begun_again(keys)
     if reply[0] == b"same":  # an earlier call saved it, perhaps in another form
-        return False
-    _, *entry_ids, end, feed_began = reply
-    noted = _noted(keys, knowledge, end)
+        return
+    _, *entry_ids, digest = reply
+    keys.note(entry_ids[-1], digest, knowledge)
     versions = Versions(event.versions, event.seen)
-    known_now = KnownVersions(versions, entry_ids[-1], event.check, depth, noted.life, int(end[3]))
-    cache.know_versions(keys.thread, event.namespace, known_now)
-    _note_values(keys, event.namespace, cache, prepared, list(zip(entry_ids, events, strict=True)))
-    return bool(feed_began)
-
-
-def _note_values(
-    keys: ThreadKeys,
-    namespace: str,
-    cache: ValueCache,
-    prepared: Mapping[tuple[str, str], Prepared],
-    entries: Sequence[tuple[bytes, list[bytes]]],
-) -> None:
-    """Notes in the cache which entries have the values."""
-    sizes = [sum(map(len, fields)) for _, fields in entries]
+    cache.know_versions(keys.thread, event.namespace, KnownVersions(versions, entry_ids[-1], event.check, depth))
+    sizes = [sum(map(len, fields)) for fields in events]
     for position, ((channel, _), piece) in enumerate(prepared.items()):
         part = position // FIELDS
-        cache.stored(keys.thread, namespace, channel, piece, entries[part][0], sizes[part])
+        cache.stored(keys.thread, event.namespace, channel, piece, entry_ids[part], sizes[part])
 
 
-def _pointer(about: About, channels: Sequence[str]) -> Pointer:
-    source, step, run, nodes = about
-    return Pointer(source.encode(), step.encode(), run.encode(), _named(channels), _named(nodes))
-
-
-def _content(packed: Sequence[Any]) -> tuple[Sequence[bytes], bytes]:
-    """The fields and the content digest of an only event, from its `_packed` arguments."""
-    return packed[5:], packed[3].encode()
-
-
-def _noted(keys: ThreadKeys, knowledge: Known | None, end: Sequence[bytes]) -> Seen:
-    """What the memory has of a thread after an append."""
-    seen = Seen.in_reply(end)
-    keys.note(seen.entry_id, seen.digest, knowledge)
-    keys.memory.note(keys.thread, seen)
-    return keys.seen() or seen
-
-
-def _last_seen(seen: Seen | None) -> list[Argument]:
-    return [b"", b""] if seen is None else [seen.entry_id, seen.digest]
-
-
-def _unbrought(event: CheckpointSaved, values: Values, seen: Seen | None, last: KnownVersions | None) -> list[Argument]:
-    """The versions that a checkpoint names and does not bring, as `save_checkpoint.lua` takes them.
-
-    If the last checkpoint that this process knows named all of them, only what makes that knowledge void is sent.
-    """
-    rest = event.versions.items() - values.keys()
-    if not rest:
-        return [b"", 0]
-    if seen is not None and last is not None and last.life == seen.life and rest <= last.versions.channels.items():
-        return [last.removed, 0]
-    beginning = b"v" + counted(event.namespace.encode())
-    return [b"", len(rest), *(beginning + value_name(channel.encode(), key.encode()) for channel, key in sorted(rest))]
-
-
-def _version_missing(keys: ThreadKeys, event: CheckpointSaved, fields: Sequence[bytes]) -> VersionMissing:
-    start = 1 + len(counted(event.namespace.encode()))
-    some = first_channels([split_value_name(field[start:])[0].decode() for field in fields])
-    return VersionMissing(
-        f"Thread {keys.thread.decode()!r}: checkpoint {event.checkpoint_id!r} names versions of {some} that the log does not have "
-        "and the call does not bring. Nothing was written: the thread would read back as a state that never was. If the thread "
-        "expired, was deleted or lost events while a run went on, start the run again; else pass these channels in new_versions."
-    )
-
-
-def _checked(keys: ThreadKeys, sizes: Mapping[str, int]) -> Mapping[str, int]:
-    """The sizes of values. Raises `ValueTooLarge` for a value that no reader with the same limits would take."""
+def _check_values(keys: ThreadKeys, sizes: Mapping[str, int]) -> None:
+    """Raises `ValueTooLarge` for a value that no reader with the same limits would take."""
     limit = keys.limits.value_bytes
     for channel, size in sizes.items():
         if size > limit:
@@ -253,7 +146,6 @@ def _checked(keys: ThreadKeys, sizes: Mapping[str, int]) -> Mapping[str, int]:
                 f"{limit:,}. Nothing was written. Keep large data in an object store and its address in the state, or raise the "
                 f"limit of writers and readers: limits=Limits(value_bytes={size})."
             )
-    return sizes
 
 
 def _plain(prepared: Mapping[tuple[str, str], Prepared], *, headless: bool) -> Iterator[bytes]:
@@ -313,50 +205,40 @@ def _idempotency_key(
     return xxh3_128_digest(framed(parts))
 
 
-def save_writes(keys: ThreadKeys, event: WritesSaved, *, ttl: int, about: About) -> Flow[bool]:
+def save_writes(keys: ThreadKeys, event: WritesSaved, *, ttl: int, about: About) -> Flow[None]:
     """Append writes of a task; writes that change nothing append nothing.
 
-    Takes one round trip, or two as `save_checkpoint`. Returns and raises as that, but no `VersionMissing`.
+    Takes one round trip, or two as `save_checkpoint`. Raises as that.
     """
     namespace, checkpoint_id = event.namespace.encode(), event.checkpoint_id.encode()
     writes = event.writes
-    _checked(keys, {write.channel: len(write.data) for write in writes})
-    spread = [event]
-    if len(writes) > FIELDS:
-        spread = [replace(event, writes=writes[first : first + FIELDS]) for first in range(0, len(writes), FIELDS)]
-    ns_sort_key, sort_key = ordered(namespace), checkpoint_sort_key(namespace, checkpoint_id)
-    task, pointer = ordered(event.task_id.encode()), _pointer(about, [write.channel for write in writes])
-    heads = [keys.head(namespace), keys.head(b"")]
-    known: list[Argument] = [
+    _check_values(keys, {write.channel: len(write.data) for write in writes})
+    spread = [replace(event, writes=writes[first : first + FIELDS]) for first in range(0, len(writes), FIELDS)]
+    _, step, run, nodes = about
+    arguments: list[Argument] = [
         ttl,
         namespace,
         checkpoint_id,
-        ns_sort_key,
-        sort_key,
-        task,
-        *pointer[1:],
+        ordered(namespace),
+        checkpoint_sort_key(namespace, checkpoint_id),
+        ordered(event.task_id.encode()),
+        step.encode(),
+        run.encode(),
+        _named([write.channel for write in writes]),
+        _named(nodes),
         keys.limits.head_bytes,
     ]
-    watches = not ttl and keys.signer is None
+    heads = [keys.head(namespace), keys.head(b"")]
     for _ in range(ATTEMPTS):
-        knowledge, seen = keys.known(), keys.seen()
+        knowledge = keys.known()
         packed = _packed(keys, [encode_event(part) for part in spread], knowledge)
-        if watches and len(spread) == 1:
-            draft = Draft(heads[0], namespace, checkpoint_id, sort_key, *_content(packed), pointer, seen)
-            if appended := (yield append_writes(keys, draft, task)):
-                _noted(keys, knowledge, appended.end)
-                return False
-        arguments = [*known, *_last_seen(seen), *packed]
-        following = watch(keys, heads[0], ns_sort_key, seen) if watches else None
-        status, *saved = yield from call(keys, SAVE_WRITES, arguments, heads, shared=True, watch=following)
-        if status == b"unseen":
-            learn(keys, saved)
-        elif status == b"lacks" and seen is not None:
-            yield from account(keys, seen, saved, begins=False)
-        else:
-            if status == b"ok":
-                _noted(keys, knowledge, saved[0])
-            return status == b"ok" and bool(saved[1])
+        status, *saved = yield from call(keys, SAVE_WRITES, [*arguments, *packed], heads, shared=True)
+        if status == b"ok":
+            entry_id, digest = saved
+            keys.note(entry_id, digest, knowledge)
+        if status != b"unseen":
+            return
+        learn(keys, saved)
     raise _begun_again(keys)
 
 
@@ -383,7 +265,7 @@ def _all_counted(*names: str) -> bytes:
 def _packed(keys: ThreadKeys, events: Sequence[list[bytes]], known: Known | None) -> list[Argument]:
     """The arguments of some events, signed if the writer has knowledge of the log to sign with.
 
-    They are the digest that the signer had seen, the beginning of its seals, the number of events, then each event as
+    They are the digest that the writer had seen, the beginning of its seals, the number of events, then each event as
     `event_arguments.lua` reads it. Raises `ValueTooLarge`.
     """
     packed: list[Argument] = [b"", b"", len(events)]

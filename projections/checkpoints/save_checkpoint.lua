@@ -1,28 +1,24 @@
 -- Appends a checkpoint to the log and the feed, and folds it into index, order and head.
 --
 -- Preludes: eventlog/names, eventlog/log, projections/checkpoints/pending_writes, projections/checkpoints/event_arguments, projections/checkpoints/head_upkeep.
--- KEYS: those of log.lua; 9 head of the namespace; 10 head of the root namespace.
+-- KEYS: those of log.lua; 8 head of the namespace; 9 head of the root namespace.
 -- ARGV: 1 thread; 2 ttl in ms, 0 for none; 3 namespace; 4 checkpoint id; 5 parent id or ''; 6 namespace's sort key;
 --   7 checkpoint's sort key; for the feed: 8 source, 9 step, 10 run or '', 11 channels and 12 nodes, counted; 13 most bytes of a
---   head; 14 entry id and 15 digest of the last event that the writer saw, '' for none; 16 digest that its signer saw, and
---   17 beginning of its seals, '' for none; 18 number of removed entries with which it knew the versions that the checkpoint names and
---   does not bring, '' if it names them: 19 how many, then each as a field of the index; then the number of events, then each as
+--   head; 14 digest that the writer had seen, and 15 beginning of its seals, '' for none; 16 number of events, then each as
 --   event_arguments.lua says, values beyond a thousand first, the checkpoint last;
 --   then the channels whose pieces are compressed, each with the piece before compression, for the head; '' if the head would be too
 --   large, and is to be deleted.
--- Reply: {'ok', entry id of each event, end, 1 if the feed began, else 0}, `end` being that of the log, as `end_of` has it;
---   {'same', entry id} if the log has the checkpoint from this very call;
+-- Reply: {'ok', entry id of each event, digest of the last}; {'same', entry id} if the log has the checkpoint from this very call;
 --   {'base'} if a delta, or the versions, were made against an entry that the log does not have;
---   {'check'} if entries were removed since the writer knew the versions; {'missing', index fields} for versions that no event brought;
---   {'lacks', ...} as log.lua says; {'unseen', ...} as event_arguments.lua says; {'gone', entry id} if the log lacks an entry;
---   {'ended'} if runs of an earlier thread are left, see `forget_runs.lua`; {'stale'} or {'lost'} as log.lua says.
+--   {'unseen', ...} as event_arguments.lua says; {'gone', entry id} if the log lacks an entry; {'ended'} if runs of an earlier thread
+--   are left, see `forget_runs.lua`; {'stale'} or {'lost'} as log.lua says.
 -- Guarantees: writes all of it, or, with any other reply than 'ok', nothing.
 
-local HEAD, ROOT = KEYS[9], KEYS[10]
+local HEAD, ROOT = KEYS[8], KEYS[9]
 local ttl, ns, id, parent, ns_sort_key, sort_key = tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local source, step, run, channels, nodes = ARGV[8], ARGV[9], ARGV[10], ARGV[11], ARGV[12]
-local most_bytes, named = tonumber(ARGV[13]), tonumber(ARGV[19])
-local events, after_events = events_at(21 + named, tonumber(ARGV[20 + named]))
+local most_bytes = tonumber(ARGV[13])
+local events, after_events = events_at(17, tonumber(ARGV[16]))
 local plain = {}
 for i = after_events, #ARGV, 2 do
   plain[ARGV[i]] = ARGV[i + 1]
@@ -70,19 +66,12 @@ for number, event in ipairs(events) do
   end
 end
 
-local wanted = {}
-for i, base in ipairs(bases) do
-  wanted[i] = base
-end
-for i = 1, named do
-  wanted[#bases + i] = ARGV[19 + i]
-end
 local last = newest(ORDER, ns_sort_key)
-local state, why = open(wanted, last)
+local state, why = open(bases, last)
 if not state then
   return { why }
 end
-local strange = lacks(state, ARGV[14], ARGV[15]) or unseen(state, ARGV[16], ARGV[17])
+local strange = unseen(state, ARGV[14], ARGV[15])
 if strange then
   return strange
 end
@@ -114,19 +103,6 @@ if replaced then
   if entry and field_of(entry, 'r') == fields.r then
     return { 'same', entry_id }
   end
-end
-
-if ARGV[18] ~= '' and tonumber(ARGV[18]) ~= state.n - state.c then
-  return { 'check' }
-end
-local missing = {}
-for i = 1, named do
-  if not state.values[OPENED + #bases + i] then
-    missing[#missing + 1] = ARGV[19 + i]
-  end
-end
-if missing[1] then
-  return { 'missing', missing }
 end
 
 local head = read_head(HEAD, ns_sort_key, last, values)
@@ -217,6 +193,5 @@ if not is_head_right then
   redis.call('UNLINK', HEAD)
 end
 keep_alive(ttl, left, HEAD == ROOT and { HEAD } or { HEAD, ROOT }, HEAD ~= ROOT)
-reply[#reply + 1] = end_of(state)
-reply[#reply + 1] = views.first and 1 or 0
+reply[#reply + 1] = state.d
 return reply

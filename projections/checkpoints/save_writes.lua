@@ -1,28 +1,27 @@
 -- Appends writes of a task to the log and the feed, and folds them into index, order and head.
 --
 -- Preludes: eventlog/names, eventlog/log, projections/checkpoints/pending_writes, projections/checkpoints/event_arguments.
--- KEYS: those of log.lua; 9 head of the namespace; 10 head of the root namespace.
+-- KEYS: those of log.lua; 8 head of the namespace; 9 head of the root namespace.
 -- ARGV: 1 thread; 2 ttl in ms, 0 for none; 3 namespace; 4 checkpoint id; 5 namespace's sort key; 6 checkpoint's sort key;
 --   7 task id, ordered; for the feed: 8 step or '', 9 run or '', 10 channels and 11 nodes, counted; 12 most bytes of a head;
---   13 entry id and 14 digest of the last event that the writer saw, '' for none; 15 digest that its signer saw, and 16 beginning of
---   its seals, '' for none; 17 number of events, then each as event_arguments.lua says.
--- Reply: {'ok', end, 1 if the feed began, else 0}, `end` being that of the log, as `end_of` has it; {'same'} if the writes change nothing;
---   {'lacks', ...} as log.lua says;
+--   13 digest that the writer had seen, and 14 beginning of its seals, '' for none; 15 number of events, then each as
+--   event_arguments.lua says.
+-- Reply: {'ok', entry id and digest of the last}; {'same'} if the writes change nothing;
 --   {'unseen', ...} as event_arguments.lua says; {'gone', entry id} if the log lacks an entry; {'ended'} if runs of an earlier thread
 --   are left, see `forget_runs.lua`; {'stale'} or {'lost'} as log.lua says.
 -- Guarantees: writes all of it, or, with any other reply than 'ok', nothing.
 
-local HEAD, ROOT = KEYS[9], KEYS[10]
+local HEAD, ROOT = KEYS[8], KEYS[9]
 local ttl, ns, id, ns_sort_key, sort_key, task = tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local step, run, channels, nodes = ARGV[8], ARGV[9], ARGV[10], ARGV[11]
-local most_bytes, events = tonumber(ARGV[12]), events_at(18, tonumber(ARGV[17]))
+local most_bytes, events = tonumber(ARGV[12]), events_at(16, tonumber(ARGV[15]))
 
 local last = newest(ORDER, ns_sort_key)
 local state, why = open(nil, last)
 if not state then
   return { why }
 end
-local strange = lacks(state, ARGV[13], ARGV[14]) or unseen(state, ARGV[15], ARGV[16])
+local strange = unseen(state, ARGV[13], ARGV[14])
 if strange then
   return strange
 end
@@ -119,4 +118,4 @@ if state.first and ttl == 0 then
 else
   keep_alive(ttl, left, HEAD == ROOT and { HEAD } or { HEAD, ROOT }, HEAD ~= ROOT and on_head)
 end
-return { 'ok', end_of(state), views.first and 1 or 0 }
+return { 'ok', state.l, state.d }

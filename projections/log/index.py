@@ -25,7 +25,7 @@ from eventlog.errors import (
     is_of_contents,
 )
 from eventlog.events import CheckpointSaved, HistoryPruned, Recorded, RunsDeleted, decode_entry
-from eventlog.flow import Argument, Call, Command, Flow, Script, Watch, load_script
+from eventlog.flow import Argument, Call, Command, Flow, Script, load_script
 from eventlog.keys import ThreadKeys
 from eventlog.printable import printable
 from projections.log.ended import forget_runs
@@ -57,13 +57,12 @@ def call(
     *,
     shared: bool = False,
     then: Command | None = None,
-    watch: Watch | None = None,
 ) -> Flow[list[Any]]:
     """The reply of a script on a thread, its status first.
 
     One round trip, unless the index has to be rebuilt. The script's keys are the thread's and `more_keys`; its arguments are the
     thread id and `arguments`. A `shared` script is short, and may share a write to the socket with others (`sharing.py`). The
-    command `then` is sent right after the script, and its reply becomes the last item. With a `watch`, a `Transact` may follow.
+    command `then` is sent right after the script, and its reply becomes the last item.
 
     Raises:
         LogLost: the thread is known and its log is gone.
@@ -73,7 +72,7 @@ def call(
     mended = False
     for _ in range(CALLS):
         try:
-            reply: Any = yield Call(script, [*keys.all, *more_keys], [keys.thread, *arguments], shared, then, watch)
+            reply: Any = yield Call(script, [*keys.all, *more_keys], [keys.thread, *arguments], shared, then)
         except ServerUnavailable as error:
             yield from _explain(keys, arguments, error)
             raise

@@ -1,13 +1,13 @@
 -- Puts a staged index and order in place, if they were folded from the whole log.
 --
 -- Preludes: eventlog/names, eventlog/log.
--- KEYS: those of log.lua; 9 staged index; 10 staged order.
+-- KEYS: those of log.lua; 8 staged index; 9 staged order.
 -- ARGV: 1 thread; 2 entry id of the last entry that was folded; 3 number of entries that were folded.
 -- Reply: 1 if stored, also by an earlier call that was sent again; 0 if the log has moved on, or the staged keys have expired; -1 if
 --   the last entry that the old index knew was removed from the log by hand.
 -- Guarantees: writes index and order together, or, with any other reply than 1, nothing. Both expire when the log does.
 
-local STAGED_INDEX, STAGED_ORDER = KEYS[9], KEYS[10]
+local STAGED_INDEX, STAGED_ORDER = KEYS[8], KEYS[9]
 local folded_to, entries = ARGV[2], ARGV[3]
 
 if redis.call('EXISTS', STAGED_INDEX, STAGED_ORDER) < 2 then

@@ -1,4 +1,4 @@
-"""Compares the views of a thread with its log, and its checkpoints with the values in it.
+"""Compares the views of a thread with its log.
 
 Only reads, while agents may write. A difference counts only if it was read together with the end of the log that was folded.
 Otherwise the fold goes on, and the difference is looked at again.
@@ -16,7 +16,6 @@ from projections.log.index import scan
 from projections.maintenance.check_head import check_heads
 from projections.maintenance.check_index import check_index
 from projections.maintenance.check_registry import check_registered
-from projections.maintenance.check_versions import VersionIndex
 from projections.maintenance.compare import Difference
 
 __all__ = ["Checked", "Difference", "check_thread"]
@@ -45,8 +44,7 @@ class Checked:
 def check_thread(keys: ThreadKeys) -> Flow[Checked]:
     """Compares index, order, heads and registry of a thread with its log.
 
-    A missing view is a difference, except for heads, which forks drop. A damaged log is a difference, too, and so is a checkpoint
-    that names versions which no event brought.
+    A missing view is a difference, except for heads, which forks drop. A damaged log is a difference, too.
     Round trips: one per 1000 events or 4 MiB of the log, one per 1000 names in its views, two per namespace, and a few more.
     Memory: the index, and one state at a time.
 
@@ -59,8 +57,7 @@ def check_thread(keys: ThreadKeys) -> Flow[Checked]:
     before: Checked | None = None
     for _ in range(ATTEMPTS):
         try:
-            index = VersionIndex()
-            yield from scan(keys, index=index)
+            index = yield from scan(keys)
             broken = None if index.entries else (yield from _check_without_log(keys))
         except CorruptEntry as error:
             broken = _broken(keys, str(error))
@@ -76,7 +73,6 @@ def check_thread(keys: ThreadKeys) -> Flow[Checked]:
         heads = 0
         if not differences:
             heads, differences = yield from check_heads(keys, namespaces)
-        differences += index.torn()
         differences += yield from check_registered(keys, registered=bool(index.checkpoints or index.hidden))
         return Checked(thread, index.entries, len(index.checkpoints), len(namespaces), heads, tuple(differences))
     raise ThreadBusy(

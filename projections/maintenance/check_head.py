@@ -67,13 +67,13 @@ def _check_head(keys: ThreadKeys, namespace: bytes) -> Flow[tuple[Mapping[bytes,
         found = Found.in_reply(keys, reply)
         if found is None:
             return {}, []
-        if before is not None and before[0] == found.end.digest:
+        if before is not None and before[0] == found.digest:
             return before[1:]
         fields = dict(head) if isinstance(head, Mapping) else paired(head)
         problems = _differences(keys, fields, decode_view(keys, found.view, found.pieces)) if fields else []
         if not problems:
             return fields, []
-        before = found.end.digest, fields, problems
+        before = found.digest, fields, problems
     raise ThreadBusy(
         f"Thread {keys.thread.decode()!r} was written to each time before its head could be compared. Call again later."
     )

@@ -106,7 +106,7 @@ def _rebuild_head(keys: ThreadKeys, namespace: bytes) -> Flow[int]:
         if fields is None:
             yield Command("UNLINK", heads[0])
             return 0
-        stored = yield from call(keys, STORE_HEAD, [found.end.digest, *fields], heads)
+        stored = yield from call(keys, STORE_HEAD, [found.digest, *fields], heads)
         if stored[0] == b"ok":
             return 1
     raise _busy(keys)

@@ -109,7 +109,6 @@ def copy_thread(
             )
         if status == b"ok":
             entry_id, digest = stored
-            target.memory.forget(target.thread)
             target.note(entry_id, digest, known)
         if status != b"moved":
             yield from announce_rest(target, event.kind, (index.last, index.digest), runs)

@@ -319,7 +319,6 @@ def _put_in_place(
             raise _too_slow(keys)
         else:
             keys.forget()
-            keys.memory.forget(keys.thread)
             if status == b"same":
                 yield Command("UNLINK", log, list(index.keys))
             yield from announce_rest(keys, b"imported", (index.last, index.digest), runs)

@@ -1,7 +1,7 @@
 -- Puts an imported log in place unchanged, and announces it.
 --
 -- Preludes: eventlog/names, eventlog/log, projections/transfer/staged_thread.
--- KEYS: those of log.lua; 9 staged log; 10 staged index; 11 staged order.
+-- KEYS: those of log.lua; 8 staged log; 9 staged index; 10 staged order.
 -- ARGV: 1 thread id; 2 ttl in ms, 0 for none; 3 digest and 4 entry id of the log's last entry; then runs that wrote to the thread,
 --   which the feed's pointer names, too.
 -- Reply: {'ok'}, also if this very call was carried out before; {'moved'} if the staged log is no longer whole;

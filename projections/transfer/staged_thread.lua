@@ -1,8 +1,8 @@
 -- Prelude, after log.lua: puts a staged log, index and order in the place of a thread's.
 --
--- KEYS after those of log.lua: 9 staged log; 10 staged index; 11 staged order.
+-- KEYS after those of log.lua: 8 staged log; 9 staged index; 10 staged order.
 
-local STAGED = { KEYS[9], KEYS[10], KEYS[11] }
+local STAGED = { KEYS[8], KEYS[9], KEYS[10] }
 
 -- The arguments from one on: the runs that wrote to the thread.
 local function runs_from(first)

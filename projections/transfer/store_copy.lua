@@ -1,7 +1,7 @@
 -- Puts a copied log in place, appends the event that names its source, and announces it.
 --
 -- Preludes: eventlog/names, eventlog/log, projections/transfer/staged_thread.
--- KEYS: those of log.lua, of the target; 9 staged log; 10 staged index; 11 staged order.
+-- KEYS: those of log.lua, of the target; 8 staged log; 9 staged index; 10 staged order.
 -- ARGV: 1 target thread id; 2 ttl in ms, 0 for none; 3 kind, 4 content digest, 5 number of fields, and fields of the event; then
 --   runs that wrote to the thread, which the feed's pointer names, too.
 -- Reply: {'ok', entry id, digest} of the event; {'moved'} if the staged log is no longer whole; {'same'} if the target is this very

@@ -89,10 +89,6 @@ class KnownVersions(NamedTuple):
     """The checksum of the versions, empty if they are few."""
     depth: int
     """Number of checkpoints with changes of versions after one with whole versions."""
-    life: int = 0
-    """The life of the thread in this process's memory (`eventlog.memory`) in which they were known, 0 for none."""
-    removed: int = 0
-    """The number of entries that had been removed from the log by then."""
 
 
 class Prepared(NamedTuple):
@@ -177,17 +173,12 @@ class ValueCache:
 
     def versions(self, thread: bytes, namespace: str) -> KnownVersions | None:
         """The cached versions of a namespace, if changes from them may be stored."""
-        known = self.known_versions(thread, namespace)
-        return known if known is not None and known.checksum and known.depth < DEEPEST else None
-
-    def known_versions(self, thread: bytes, namespace: str) -> KnownVersions | None:
-        """The cached versions of a namespace."""
         known = self._known.get((thread, namespace, None))
-        return known if isinstance(known, KnownVersions) else None
+        return known if isinstance(known, KnownVersions) and known.depth < DEEPEST else None
 
     def know_versions(self, thread: bytes, namespace: str, known: KnownVersions) -> None:
-        """Notes the versions of a checkpoint that was read or stored."""
-        if self.limit:
+        """Notes the versions of a checkpoint that was read or stored, if they are many."""
+        if self.limit and known.checksum:
             self._set((thread, namespace, None), known)
 
     def stored(  # noqa: PLR0917

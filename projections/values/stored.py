@@ -20,7 +20,7 @@ without bringing its value. The head is incomplete then, and the log is read ins
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from eventlog import codec
@@ -80,9 +80,6 @@ class StoredCheckpoint:
     """The checksum of its versions, empty if they are few."""
     depth: int = 0
     """Number of changes of versions since whole ones."""
-    life: int = field(default=0, compare=False)
-    removed: int = field(default=0, compare=False)
-    """What the process's memory had of the thread as the checkpoint was read, as `cache.KnownVersions` has it."""
 
 
 def decode_envelope(data: bytes) -> tuple[str, str, dict[str, Any]]:

@@ -7,16 +7,15 @@ the checkpoint before.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from eventlog.codec import Malformed, checksum_of, encode
 
-__all__ = ["MANY", "Versions", "changed", "checksum_of_versions", "first_channels", "overlaid", "verify"]
+__all__ = ["MANY", "Versions", "changed", "checksum_of_versions", "overlaid", "verify"]
 
 MANY = 16
 """Channels and nodes from which on versions are stored as changes, and versions seen outside of the envelope."""
-_TEXTS = {str}
 
 
 class Versions(NamedTuple):
@@ -62,8 +61,6 @@ def changed(base: Versions, current: Versions) -> Versions | None:
 
 def _same(one: Any, other: Any) -> bool:
     """Whether two nodes have seen the same in the same order; 1 and 1.0 differ."""
-    if type(one) is type(other) is dict and set(map(type, one.values())) <= _TEXTS:
-        return list(one.items()) == list(other.items())
     return repr(one) == repr(other)
 
 
@@ -71,9 +68,3 @@ def overlaid(base: Versions, changes: Versions) -> Versions:
     """Versions with changes as `changed` returns them."""
     seen = None if base.seen is None else {**base.seen, **(changes.seen or {})}
     return Versions({**base.channels, **changes.channels}, seen)
-
-
-def first_channels(channels: Collection[str]) -> str:
-    """The first five channels by name, and the number of the others, for a message."""
-    some = ", ".join(map(repr, sorted(channels)[:5]))
-    return some + (f" and {len(channels) - 5} more" if len(channels) > 5 else "")

@@ -35,8 +35,6 @@ def check(options: Options, thread: ThreadNames = None, *, every: AllThreads = F
     It only reads, and agents may go on meanwhile. With --all it checks the registry, too. Exit code 1 if something
     differs; agentlog rebuild repairs it, unless a log is damaged, or a feed has a foreign entry.
 
-    A checkpoint that names versions of channels which no event brought is a difference, too. No rebuild repairs it.
-
     With a key, what agentlog verify finds is a difference, too.
     """
     names = chosen(thread, every=every)

@@ -18,7 +18,7 @@ from scripts.benchmark.plan import Run, rotated
 from scripts.benchmark.savers import FLOOR, THIS, WHOLE, Kind
 from scripts.benchmark.traffic import Replay, Traffic, chat
 
-__all__ = ["PATIENCE", "Conversation", "Tally", "conversations_few", "conversations_many"]
+__all__ = ["conversations_few", "conversations_many"]
 
 for _name in ("few", "many"):
     figure(f"{_name}.throughput", "operations per second", "ops/s")
@@ -34,7 +34,7 @@ PATIENCE = 120
 
 
 @dataclass
-class Tally:
+class _Tally:
     """The measurements of one round of one saver."""
 
     took: list[tuple[str, int, float]] = field(default_factory=list)
@@ -86,15 +86,15 @@ def _kinds(run: Run, workload: str, round: int) -> list[Kind]:
     return [kind for name, kind in run.kinds.items() if name in {THIS, FLOOR} or (peers and name != WHOLE)]
 
 
-async def _round(run: Run, kind: Kind, workload: str, count: int, traffic: Traffic) -> tuple[Tally, int]:
+async def _round(run: Run, kind: Kind, workload: str, count: int, traffic: Traffic) -> tuple[_Tally, int]:
     """Run one round, and return its measurements and the number of lost items."""
     async with kind.aopen(run.servers) as saver:
         if kind.name == FLOOR:
             for n, step in enumerate(traffic.steps):
                 await saver.prepare(_hash(n), step.checkpoint)
-        warming, tally = Tally(), Tally()
+        warming, tally = _Tally(), _Tally()
         replays = [Replay(saver, traffic, f"{workload}-{n:04}") for n in range(count)]
-        talks = [Conversation(saver, replay, is_floor=kind.name == FLOOR) for replay in replays]
+        talks = [_Conversation(saver, replay, is_floor=kind.name == FLOOR) for replay in replays]
         await asyncio.gather(*(one.turn(0, warming) for one in talks))
         began = now()
         await asyncio.gather(*(one.turns(tally) for one in talks))
@@ -103,7 +103,7 @@ async def _round(run: Run, kind: Kind, workload: str, count: int, traffic: Traff
         return tally, 0 if kind.name == FLOOR else await _lost(saver, replays)
 
 
-class Conversation:
+class _Conversation:
     """One thread, whose arguments of calls are made before the clock runs."""
 
     def __init__(self, saver: Any, replay: Replay, *, is_floor: bool) -> None:
@@ -114,12 +114,12 @@ class Conversation:
             _hash(max(0, n - 1)) if is_floor else replay.config() for n in range(len(replay.traffic))
         ]
 
-    async def turns(self, tally: Tally) -> None:
+    async def turns(self, tally: _Tally) -> None:
         """Take all turns after the first."""
         for number in range(1, len(self._steps)):
             await self.turn(number, tally)
 
-    async def turn(self, number: int, tally: Tally) -> None:
+    async def turn(self, number: int, tally: _Tally) -> None:
         """Read the latest state, put the writes of a task, and put the next checkpoint."""
         writes, put = self._steps[number]
         await tally.timed("latest", number, partial(self._saver.aget_tuple, self._configs[number]))
@@ -148,7 +148,7 @@ async def _lost(saver: Any, replays: list[Replay]) -> int:
     return lost
 
 
-def _enter(book: Book, key: tuple[str, str], round: int, tally: Tally, lost: int) -> None:
+def _enter(book: Book, key: tuple[str, str], round: int, tally: _Tally, lost: int) -> None:
     workload, saver = key
     errors = sum(tally.errors.values())
     book.add(f"{workload}.errors", saver, Sample(round, 0, errors))

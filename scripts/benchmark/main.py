@@ -26,7 +26,6 @@ from scripts.benchmark.report import Report
 from scripts.benchmark.savers import available
 from scripts.benchmark.servers import BenchError, Servers, open_servers
 from scripts.benchmark.states import fan_out, large_value, small_state, wide_state
-from scripts.benchmark.steps import StepsPlan, measure_steps
 from scripts.benchmark.storage import storage
 from scripts.terminal import progress
 from tests.hostile import Sizes
@@ -81,20 +80,13 @@ def _command(
     savers: Annotated[
         str, typer.Option(metavar="SAVER[,...]", help="Only these of the savers that can take part.")
     ] = "",
-    chat_steps: Annotated[int | None, typer.Option(min=20, help="Steps of the growing chat (200).")] = None,
+    steps: Annotated[int | None, typer.Option(min=20, help="Steps of the growing chat (200).")] = None,
     long_steps: Annotated[int | None, typer.Option(min=20, help="Steps of the longest chat (1,000).")] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of the growing chat (9).")] = None,
     feed: Annotated[bool, typer.Option("--feed", help="Only the activity feed and its groups.")] = False,
     longest: Annotated[
         bool, typer.Option("--longest", help="Only the longest command of each operation on hostile data.")
     ] = False,
-    steps: Annotated[
-        bool,
-        typer.Option("--steps", help="Only the cost of a step: client, server and bytes, for four kinds of state."),
-    ] = False,
-    before: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="With --steps: a checkout of an earlier commit, run beside.")
-    ] = None,
     audit: Annotated[bool, typer.Option("--audit", help="Only signing, verifying and rebuilding.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of the texts and of the steps to read.")] = 7,
     url: Annotated[
@@ -113,7 +105,7 @@ def _command(
     """
     plan = Plan(seed=seed)
     plan = plan.quick() if quick else plan
-    given: dict[str, Any] = {"steps": chat_steps, "long_steps": long_steps, "rounds": rounds}
+    given: dict[str, Any] = {"steps": steps, "long_steps": long_steps, "rounds": rounds}
     plan = replace(plan, **{name: value for name, value in given.items() if value is not None})
     try:
         chosen = _chosen(only, list(WORKLOADS), "workload")
@@ -121,10 +113,6 @@ def _command(
             if feed:
                 feed_plan = FeedPlan(seed=seed)
                 measure_feed(feed_plan.quick() if quick else feed_plan, servers, out)
-                return
-            if steps:
-                steps_plan = StepsPlan(seed=seed)
-                measure_steps(steps_plan.quick() if quick else steps_plan, servers, out, before)
                 return
             if audit:
                 measure_audit(AuditPlan().quick() if quick else AuditPlan(), servers, out)

@@ -17,10 +17,9 @@ from saver import RedisStreamSaver
 from scripts.benchmark.floor import MOST_CONNECTIONS, AsyncFloor, Floor
 from scripts.benchmark.servers import Servers
 
-__all__ = ["FLOOR", "KINDS", "MEMORY", "PLAINREDIS", "SQLITE", "THIS", "VALKEY", "WHOLE", "Kind", "available"]
+__all__ = ["FLOOR", "KINDS", "MEMORY", "PLAINREDIS", "THIS", "WHOLE", "Kind", "available"]
 
-THIS, WHOLE, FLOOR, MEMORY = "this", "this-whole", "floor", "memory"
-SQLITE, VALKEY, PLAINREDIS = "sqlite", "valkey", "plainredis"
+THIS, WHOLE, FLOOR, MEMORY, PLAINREDIS = "this", "this-whole", "floor", "memory", "plainredis"
 
 
 @dataclass(frozen=True)
@@ -167,9 +166,9 @@ KINDS = (
     Kind(WHOLE, "this saver, deltas off", _OURS, _whole, _whole),
     Kind(FLOOR, "floor", "redis", _floor, _afloor),
     Kind(MEMORY, "InMemorySaver", "langgraph-checkpoint", _memory, _memory, shares=False, on_redis=False),
-    Kind(SQLITE, "SqliteSaver", "langgraph-checkpoint-sqlite", _sqlite, _asqlite, on_redis=False),
+    Kind("sqlite", "SqliteSaver", "langgraph-checkpoint-sqlite", _sqlite, _asqlite, on_redis=False),
     Kind("postgres", "PostgresSaver", "langgraph-checkpoint-postgres", _postgres, _apostgres, on_redis=False),
-    Kind(VALKEY, "ValkeySaver", "langgraph-checkpoint-aws", _valkey, _avalkey),
+    Kind("valkey", "ValkeySaver", "langgraph-checkpoint-aws", _valkey, _avalkey),
     Kind(PLAINREDIS, "plainredis", "langgraph-checkpoint-plainredis", _plainredis, _aplainredis),
     Kind("redis", "redis (modules)", "langgraph-checkpoint-redis", _redis, _aredis, on_redis=False),
 )

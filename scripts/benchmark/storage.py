@@ -21,7 +21,7 @@ from scripts.benchmark.savers import MEMORY, THIS, Kind
 from scripts.benchmark.servers import BenchError, Servers, private_server
 from scripts.benchmark.traffic import Traffic, chat
 
-__all__ = ["AOF", "STORED", "appended_bytes", "file_bytes", "storage", "with_append_only_file"]
+__all__ = ["AOF", "STORED", "storage"]
 
 STORED = figure("storage.stored", "stored after all steps", "bytes")
 AOF = figure("storage.aof", "appended to the append-only file per step", "bytes")
@@ -36,7 +36,7 @@ def storage(run: Run) -> None:
     run.stage("storage", sum(lengths.values()), 0.2)
     with contextlib.ExitStack() as stack, quiet():
         try:
-            server = stack.enter_context(with_append_only_file())
+            server = stack.enter_context(_with_append_only_file())
         except (BenchError, RuntimeError) as error:
             for kind in kinds:
                 run.fail("storage.*", kind.name, error)
@@ -51,8 +51,7 @@ def storage(run: Run) -> None:
 
 
 @contextlib.contextmanager
-def with_append_only_file() -> Iterator[str]:
-    """Yield the URL of a private server with an append-only file."""
+def _with_append_only_file() -> Iterator[str]:
     arguments = ("--appendonly", "yes", "--appendfsync", "everysec", "--auto-aof-rewrite-percentage", "0")
     with private_server(*arguments) as server:
         yield server.url
@@ -66,26 +65,25 @@ def _fill(run: Run, kind: Kind, traffic: Traffic, sizes: Collection[int]) -> Non
 
 
 def _grow(run: Run, runner: Runner, sizes: Collection[int]) -> None:
-    empty, appended = _stored(run.servers, runner.kind), appended_bytes(run.servers)
+    empty, appended = _stored(run.servers, runner.kind), _appended(run.servers)
     for n in range(len(runner.replay.traffic)):
         runner.replay.store(n)
         if runner.kind.on_redis:
-            before, appended = appended, appended_bytes(run.servers)
+            before, appended = appended, _appended(run.servers)
             run.book.add(AOF, runner.name, Sample(0, n + 1, appended - before))
         if n + 1 in sizes:
             run.book.add(STORED, runner.name, Sample(0, n + 1, _stored(run.servers, runner.kind) - empty))
         run.tick()
 
 
-def appended_bytes(servers: Servers) -> int:
-    """Return the bytes that the server appended to its file."""
+def _appended(servers: Servers) -> int:
     info = servers.redis.info("persistence")
     return int(info["aof_current_size"]) + int(info["aof_buffer_length"])
 
 
 def _stored(servers: Servers, kind: Kind) -> int:
     if kind.name == "sqlite":
-        return file_bytes(servers)
+        return _file_size(servers)
     if kind.name == "postgres":
         return _relation_size(str(servers.postgres_url))
     if kind.name == "redis":
@@ -99,8 +97,7 @@ def _used(client: Any) -> int:
     return int(info["used_memory"]) - int(info["mem_clients_normal"]) - int(info.get("mem_aof_buffer", 0))
 
 
-def file_bytes(servers: Servers) -> int:
-    """Return the bytes of the file of `SqliteSaver`."""
+def _file_size(servers: Servers) -> int:
     with contextlib.closing(sqlite3.connect(servers.sqlite_path)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return sum(path.stat().st_size for path in servers.folder.glob("checkpoints.sqlite*"))

@@ -717,6 +717,13 @@ async def test_a_client_with_ways_of_its_own_is_asked_itself(any_server: Server,
     assert asked.count("EVALSHA") == 5
 
 
+async def test_a_cluster_is_asked_call_by_call(cluster: Server, prefix: str) -> None:
+    """On a cluster every call goes to its node by redis-py's own way."""
+    async with calling(cluster.url, prefix) as caller:
+        replies = await asyncio.gather(*(caller(ADD, number, number) for number in range(50)))
+        assert replies == [b"%d" % number for number in range(50)]
+
+
 def test_sync_calls_cross_to_the_loop(any_server: Server, prefix: str) -> None:
     """Sync calls over an async connection, from many threads, share as well."""
 

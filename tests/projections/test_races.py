@@ -191,15 +191,12 @@ end
 """
 
 
-def test_a_checkpoint_in_the_last_millisecond_of_its_early_writes(
-    saver: RedisStreamSaver, on: Open, audit: Audit
-) -> None:
+def test_a_checkpoint_in_the_last_millisecond_of_its_early_writes(saver: RedisStreamSaver, audit: Audit) -> None:
     """A checkpoint that was put is there to stay, however little was left of the day that early writes are kept for."""
-    writer = on()  # one that saw the writes would take them for lost, since their day is not over
     for turn in range(100):
         thread = f"t{turn}"
         keys = audit.keyspace.thread(thread.encode())
-        writer.put_writes(config(thread, 1), [("n", 1)], "task")
+        saver.put_writes(config(thread, 1), [("n", 1)], "task")
         audit.client.eval(ENDS_NOW, 3, keys.log, keys.index, keys.order)
         saver.put(*put_of(thread, 1))
         while audit.client.pttl(keys.log) >= 0:

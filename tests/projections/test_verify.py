@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from eventlog.chain import link
 from eventlog.codec import content_digest
-from eventlog.errors import CorruptEntry, HistoryGone, InvalidArgument, LogRolledBack, SignatureInvalid, ThreadNotFound
+from eventlog.errors import CorruptEntry, HistoryGone, InvalidArgument, SignatureInvalid, ThreadNotFound
 from eventlog.flow import Request
 from eventlog.signing import Signer, SigningKey
 from projections.integrity.chain import WholeChain
@@ -158,7 +158,6 @@ def test_a_thread_that_begins_anew_is_sound(on: Open, options: dict[str, Any]) -
     fill(other, first=6, count=1)
     saver.delete_thread("t")
     fill(other, count=1)
-    assert saver.get_tuple(config("t")) is not None
     fill(saver, first=2, count=1)
     assert saver.verify("t").sound
     short = on(ttl=0.002, **options)
@@ -557,10 +556,6 @@ def test_a_log_that_was_cut_and_went_on(on: Open, audit: Audit, *, signed: bool,
     audit.client.delete(tampering.keys.order, tampering.keys.head(b""))
     time.sleep(0.1)  # ids may be ahead of the clock, and would be given again
     writer = saver if same_writer else on(**SIGNED[signed])
-    if same_writer:
-        with pytest.raises(LogRolledBack, match="'t'"):
-            writer.put_writes(config("t", 4), [("n", 1)], "late")
-        assert writer.get_tuple(config("t", namespace="sub")) is None
     fill(writer, first=20, count=3)
     found = saver.verify("t")
     assert set(kinds(found)) == {"rolled back"}
@@ -583,9 +578,6 @@ def test_a_cut_in_a_pruned_log_is_told_from_what_was_pruned(on: Open, audit: Aud
     tampering.write(entries[:-1])
     audit.client.delete(tampering.keys.order, tampering.keys.head(b""))
     audit.client.delete(audit.keyspace.partition(0).feed)
-    with pytest.raises(LogRolledBack, match="'t'"):
-        saver.put(*put_of("t", 30))
-    assert saver.get_tuple(config("t", namespace="sub")) is None
     saver.put(*put_of("t", 30))
     assert kinds(saver.verify("t")) == ["rolled back"]
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
-from eventlog.errors import LogLost, VersionMissing
+from eventlog.errors import LogLost
 from saver import RedisStreamSaver
 from tests.projections.conftest import Open
 from tests.saver.audit import Audit, checkpoint_id, config, number_of, put_of, value_of
@@ -16,12 +16,10 @@ from tests.saver.audit import Audit, checkpoint_id, config, number_of, put_of, v
 def test_a_value_that_comes_late(saver: RedisStreamSaver, audit: Audit) -> None:
     """A value that an older checkpoint brings is seen at once in the newer one that named its version before."""
     older, newer = put_of("t", 1, channels=["x"]), put_of("t", 2, 1, channels=["x"])
-    checkpoint: Any = {**newer[1], "channel_values": {}, "channel_versions": older[1]["channel_versions"]}
+    checkpoint = {**newer[1], "channel_values": {}, "channel_versions": older[1]["channel_versions"]}
     both: tuple[Any, ...] = (saver, InMemorySaver())
-    with pytest.raises(VersionMissing, match="Thread 't'"):
-        saver.put(newer[0], checkpoint, newer[2], {})
     for one in both:
-        one.put(newer[0], checkpoint, newer[2], checkpoint["channel_versions"])
+        one.put(newer[0], checkpoint, newer[2], {})
         assert one.get_tuple(config("t")).checkpoint["channel_values"] == {}
         one.put(*older)
         assert one.get_tuple(config("t")).checkpoint["channel_values"] == {"x": value_of(1)}
@@ -109,7 +107,7 @@ def test_a_checkpoint_that_comes_late_and_the_head(saver: RedisStreamSaver, audi
     saver.put(*put_of("t", 5))
     newest = head_of(audit, "t")
     late = put_of("t", 3)
-    empty: Any = {**late[1], "channel_values": {}, "channel_versions": {}}
+    empty: Any = {**late[1], "channel_values": {}}
     saver.put(late[0], empty, late[2], {})
     assert head_of(audit, "t") == newest
     saver.put(*put_of("t", 2))

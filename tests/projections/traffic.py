@@ -11,7 +11,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from eventlog.errors import ThreadDeleted, ThreadExists, ThreadNotFound, VersionMissing
+from eventlog.errors import ThreadExists, ThreadNotFound
 from saver import RedisStreamSaver
 
 THREADS = ("a", "b", "a\0b")
@@ -121,16 +121,13 @@ def successor(value: list[str], number: int) -> Any:
 
 class Player:
     """Carries traffic out on savers, each with a cache of its own: mostly on the first, whose cache the others make stale. Two players
-    given the same traffic make the same calls, versions included. A put that is refused since no event brought a version that it
-    names is repeated with all versions; stale ones are always refused at first.
+    given the same traffic make the same calls, versions included.
     """
 
     def __init__(self, *savers: RedisStreamSaver) -> None:
         self._savers = savers
         self._values: dict[tuple[str, str, str], list[str]] = {}
         self._versions: dict[tuple[str, str], dict[str, str]] = {}
-        self._deleted: set[str] = set()
-        self._may_lack_versions = False
         self._calls = 0
 
     @property
@@ -146,7 +143,7 @@ class Player:
         if isinstance(operation, Writes):
             config = self._config(operation.thread, operation.namespace, operation.rank)
             values = [(channel, [operation.value, channel]) for channel in operation.channels]
-            return self._unless_deleted("put_writes", config, values, operation.task, f"path-{operation.task}")
+            return self.saver.put_writes(config, values, operation.task, f"path-{operation.task}")
         return self._keep_up(operation)
 
     def _put(self, put: Put) -> Any:
@@ -168,25 +165,7 @@ class Player:
             "updated_channels": sorted(put.changed),
         }
         metadata: Any = {"source": "loop", "step": self._calls, "parents": {}, "run_id": put.run}
-        config = self._config(put.thread, put.namespace, put.parent)
-        try:
-            saved = self._unless_deleted("put", config, checkpoint, metadata, new)
-        except VersionMissing:
-            assert put.stale or self._may_lack_versions
-            return "missing", self.saver.put(config, checkpoint, metadata, dict(versions))
-        assert not put.stale
-        return saved
-
-    def _unless_deleted(self, method: str, config: Any, *arguments: Any) -> Any:
-        """Makes a call, and again after a read of the latest if the thread was deleted since the saver saw it."""
-        call = getattr(self.saver, method)
-        try:
-            return call(config, *arguments)
-        except ThreadDeleted:
-            thread = config["configurable"]["thread_id"]
-            assert thread in self._deleted or self._may_lack_versions
-            self.saver.get_tuple(self._config(thread, "", None))
-            return "read first", call(config, *arguments)
+        return self.saver.put(self._config(put.thread, put.namespace, put.parent), checkpoint, metadata, new)
 
     def _value(self, put: Put, channel: str) -> Any:
         place = put.thread, put.namespace, channel
@@ -198,13 +177,11 @@ class Player:
 
     def _keep_up(self, upkeep: Upkeep) -> Any:
         saver = self.saver
-        self._may_lack_versions |= upkeep.name in {"prune", "delete_for_runs"}
         if upkeep.name == "prune":
             return saver.prune([upkeep.thread], keep_last=upkeep.keep)
         if upkeep.name == "delete_for_runs":
             return saver.delete_for_runs([upkeep.run])
         if upkeep.name == "delete_thread":
-            self._deleted.add(upkeep.thread)
             self._forget(upkeep.thread)
             return saver.delete_thread(upkeep.thread)
         if upkeep.name == "copy_thread":

@@ -62,7 +62,7 @@ async def test_odd_threads_keep_apart(server: Server, prefix: str, saver: RedisS
     assert values_of(await call(saver, "get_tuple", config("copy*"))) == {"x": ODD[3]}
     await call(saver, "delete_thread", "copy*")
     shared = {key.rpartition(b":")[2] for key in keys_under(server, prefix)}
-    assert shared == {b"meta", b"feed", b"threads", b"runs", b"expiries", b"ended"}
+    assert shared == {b"meta", b"feed", b"threads", b"runs", b"expiries"}
 
 
 async def test_odd_namespaces_keep_apart(server: Server, prefix: str, saver: RedisStreamSaver, call: Call) -> None:
@@ -85,7 +85,6 @@ async def test_odd_namespaces_keep_apart(server: Server, prefix: str, saver: Red
         b"threads",
         b"runs",
         b"expiries",
-        b"ended",
     }
 
 
@@ -283,7 +282,6 @@ async def test_many_namespaces(any_server: Server, prefix: str, one_saver: Redis
         b"feed",
         b"threads",
         b"expiries",
-        b"ended",
         b"runs",
     }
 

@@ -15,7 +15,6 @@ import redis.cluster
 from redis.crc import key_slot
 
 from eventlog.errors import ServerError, ServerUnavailable
-from eventlog.transport import client, wire
 from saver import RedisStreamSaver
 from tests.saver.audit import Audit, config, number_of, put_of
 from tests.saver.drivers import Call
@@ -135,14 +134,14 @@ async def test_scripts_name_keys_of_one_slot(
 ) -> None:
     """Every script call names its keys, all in one slot."""
     seen: list[tuple[Any, ...]] = []
-    for module in (wire, client):
-        original = module.words
+    for kind in (redis.cluster.RedisCluster, redis.asyncio.cluster.RedisCluster):
+        original: Any = kind.execute_command
 
-        def spy(*call: Any, original: Any = original, **options: Any) -> Any:
-            seen.append(original(*call, **options))
-            return seen[-1]
+        def spy(client: Any, *words: Any, original: Any = original, **options: Any) -> Any:
+            seen.append(words)
+            return original(client, *words, **options)
 
-        monkeypatch.setattr(module, "words", spy)
+        monkeypatch.setattr(kind, "execute_command", spy)
     await _fill(cluster_saver, call, *MANY[:4])
     await call(cluster_saver, "list", None)
     await call(cluster_saver, "copy_thread", MANY[0], "copy")

@@ -310,8 +310,7 @@ def put_wide(saver: RedisStreamSaver) -> list[Any]:
     for number in range(5):
         checkpoint, metadata, _ = step({"n": number})
         checkpoint["channel_versions"] = {**WIDE, "n": f"v{number}"}
-        brought: Any = {"n": f"v{number}"} if number else checkpoint["channel_versions"]
-        configs.append(saver.put(configs[-1], checkpoint, metadata, brought))
+        configs.append(saver.put(configs[-1], checkpoint, metadata, {"n": f"v{number}"}))
     return configs[1:]
 
 

@@ -18,7 +18,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from typing_extensions import TypedDict
 
-from eventlog.errors import LogRolledBack, ServerUnavailable, ThreadDeleted, VersionMissing
+from eventlog.errors import ServerUnavailable
 from saver import RedisStreamSaver
 from tests.projections.steps import Steps
 from tests.proxy import Cut, Proxy
@@ -223,9 +223,7 @@ async def test_values_end_with_their_thread(any_server: Server, prefix: str, one
         assert min(ends) > 0
         for key in keys:
             one_audit.client.pexpireat(key, 1)  # it is over
-        seconds, micros = one_audit.client.time()
-        ended = seconds * 1000 + micros // 1000
-        one_audit.client.zadd(one_audit.keyspace.thread(b"t").shared.expiries, {"tt": ended})
+        one_audit.client.zadd(one_audit.keyspace.thread(b"t").shared.expiries, {"tt": 1})
         assert await call(saver, "get_tuple", config("t")) is None
         before, story = story, Story(call, saver)
         await story.put({"n": [*before.told[before.latest]["n"], "after the end"]})
@@ -308,16 +306,9 @@ def test_a_refused_delta_becomes_a_keyframe(
         other.put(config("t"), *named("1", {"n": talk(20, "another")}, "another"))
     steps = Steps(one_saver)
     parent: Any = first
-    if how in {"deleted", "emptied log"}:
-        with pytest.raises(ThreadDeleted, match="Thread 't'"):
-            one_saver.put(first, *named("3", {"n": talk(21)}, "v3"))
-        assert one_saver.get_tuple(config("t", "sub")) is None  # what it knows of the root namespace stays
     for number, calls in ((3, 2), (4, 1)):
         parent = steps.run(steps.putting(parent, *named(str(number), {"n": talk(18 + number)}, f"v{number}")))
-        assert len(steps.calls("save_checkpoint")) == calls
-        assert len(steps.requests) == calls + (
-            how == "pruned" and calls == 2
-        )  # one for why the log lacks the last event
+        assert len(steps.requests) == len(steps.calls("save_checkpoint")) == calls
     assert one_audit.forms("t").endswith("KD")
     for reader in (one_saver, other):
         assert values_of(reader.get_tuple(config("t"))) == {"n": talk(22)}
@@ -617,7 +608,6 @@ async def test_a_thread_deleted_and_begun_anew(
                 await call(by, "delete_thread", "t")
                 await asyncio.sleep(0.005)  # entries of the new log have other ids
                 await call(by, "put", config("t"), *named("1", {"n": talk(20, "new")}, version))
-                assert await call(saver, "get_tuple", config("t", "sub")) is None  # it goes on in the new thread
                 await call(saver, "put", config("t", "", "1"), *named("2", {"n": talk(21)}, "v2"))
                 assert values_of(await call(stranger, "get_tuple", config("t", "", "1"))) == {"n": talk(20, "new")}
                 for reader in (saver, stranger):
@@ -636,7 +626,6 @@ async def test_a_thread_begun_anew_in_the_same_millisecond(
         await call(by, "put", config("t"), *named("0", {"n": name}, "v0"))
         one_audit.client.hset(index, "l", f"{AHEAD}-0")  # as if the clock stood still between the two
         await call(by, "put", config("t"), *named("1", {"n": talk(20, name)}, "v1"))
-    assert await call(one_saver, "get_tuple", config("t", "sub")) is None  # it goes on in the new thread
     await call(one_saver, "put", config("t", "", "1"), *named("2", {"n": talk(21, "old")}, "v2"))
     for _ in ("with views", "without"):
         assert values_of(await call(other, "get_tuple", config("t"))) == {"n": talk(21, "old")}
@@ -652,9 +641,6 @@ async def test_a_server_that_was_flushed(private_server: Any, prefix: str, call:
         with redis.Redis.from_url(server.url) as client:
             client.flushall()
         story = Story(call, saver)
-        with pytest.raises(LogRolledBack, match="'t'"):
-            await story.put_all(edits(8)[5:])
-        assert await call(saver, "get_tuple", config("t")) is None
         await story.put_all(edits(8)[5:])
         with Audit(server.url, prefix) as audit:
             assert audit.forms("t") == "KDD"
@@ -676,9 +662,7 @@ async def test_put_without_values_between(saver: RedisStreamSaver, audit: Audit,
     """A version that is named without its value, which comes later or never, is no trouble for the deltas around it."""
     await call(saver, "put", config("t"), *named("1", {"n": talk(20)}, "v1"))
     checkpoint, metadata, versions = named("2", {"n": talk(21)}, "v2")
-    with pytest.raises(VersionMissing, match="'n'"):
-        await call(saver, "put", config("t", "", "1"), checkpoint, metadata, {})
-    await call(saver, "put", config("t", "", "1"), {**checkpoint, "channel_values": {}}, metadata, versions)
+    await call(saver, "put", config("t", "", "1"), checkpoint, metadata, {})
     assert values_of(await call(saver, "get_tuple", config("t"))) == {}
     await call(saver, "put", config("t", "", "2"), *named("3", {"n": talk(22)}, "v3"))
     assert values_of(await call(saver, "get_tuple", config("t"))) == {"n": talk(22)}
@@ -689,7 +673,7 @@ async def test_put_without_values_between(saver: RedisStreamSaver, audit: Audit,
         assert values_of(await call(saver, "get_tuple", config("t"))) == expected[0]
         audit.check("t")
         audit.forget_views("t")
-    assert audit.forms("t") == "KEKD"
+    assert audit.forms("t") == "KDD"
 
 
 def test_reads_and_writes_through_both_drivers(one_saver: RedisStreamSaver, one_audit: Audit) -> None:
@@ -713,17 +697,13 @@ async def _call_async(target: Any, method: str, *args: Any, **kwargs: Any) -> An
 
 
 CHANNELS = [f"channel number {number}" for number in range(40)]
-FIRST = "0"
-"""The id of the checkpoint that brings the versions of all channels."""
 
 
 def wide(checkpoint_id: str, version: str, other: str = "v0", **meta: Any) -> Any:
     """A checkpoint of many channels, of which the first has another version each time and the last another where said so."""
     checkpoint, metadata, _ = named(checkpoint_id, {CHANNELS[0]: version}, version, **meta)
-    versions = {**dict.fromkeys(CHANNELS, "v0"), CHANNELS[0]: version, CHANNELS[-1]: other}
-    checkpoint["channel_versions"] = versions
-    is_first = checkpoint_id == FIRST
-    return checkpoint, metadata, {name: key for name, key in versions.items() if is_first or key != "v0"}
+    checkpoint["channel_versions"] = {**dict.fromkeys(CHANNELS, "v0"), CHANNELS[0]: version, CHANNELS[-1]: other}
+    return checkpoint, metadata, {CHANNELS[0]: version}
 
 
 @pytest.mark.parametrize("method", ["prune", "delete_for_runs", "copy_thread"])
@@ -732,9 +712,9 @@ async def test_upkeep_after_a_checkpoint_was_replaced(
 ) -> None:
     """A replaced entry whose versions changed from one that was pruned is no trouble for later upkeep, nor are its values."""
     arguments: Any = {"prune": (["t"],), "delete_for_runs": (["early"],), "copy_thread": ("t", "copy")}[method]
-    for number in range(6):
+    for number in range(1, 6):
         put = wide(str(number), f"v{number}", run_id="early")
-        await call(one_saver, "put", config("t", "", str(number - 1) if number else None), *put)
+        await call(one_saver, "put", config("t", "", str(number - 1) if number > 1 else None), *put)
     await call(other, "put", config("t", "", "4"), *wide("5", "v5", run_id="late"))
     await call(one_saver, "prune", ["t"])
     for number in (6, 7):
@@ -758,7 +738,6 @@ async def test_versions_of_a_thread_begun_anew(
         await call(by, "put", config("t"), *wide("0", "v0"))
         one_audit.client.hset(index, "l", f"{AHEAD}-0")
         await call(by, "put", config("t"), *wide("1", "v1", name))
-    assert await call(one_saver, "get_tuple", config("t", "sub")) is None  # it goes on in the new thread
     await call(one_saver, "put", config("t", "", "1"), *wide("2", "v2", "old"))
     for _ in ("with views", "without"):
         for checkpoint_id, name in (("1", "new"), ("2", "old")):

@@ -21,7 +21,7 @@ from tests.servers import Server
 
 pytestmark = pytest.mark.telling
 
-SHARED = {b"meta", b"feed", b"threads", b"runs", b"expiries", b"ended"}
+SHARED = {b"meta", b"feed", b"threads", b"runs", b"expiries"}
 
 
 async def put_line(call: Call, saver: Any, thread: str, runs: Sequence[str], ns: str = "") -> list[Any]:
