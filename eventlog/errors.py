@@ -359,9 +359,13 @@ _RULES: tuple[tuple[type[Exception], tuple[str, ...], type[EventLogError], str],
 def is_of_contents(error: ServerError) -> bool:
     """Whether a script failed over the contents of a key, which another program may have written to.
 
-    A key of another type may be another application's, so its contents do not count.
+    A key of another type may be another application's, so its contents do not count. What counts are the server's own words:
+    our message also has ids, which may be any text.
     """
-    return "user_script" in str(error) and "WRONGTYPE" not in str(error)
+    cause: BaseException | None = error
+    while isinstance(cause, EventLogError):
+        cause = cause.__cause__
+    return "user_script" in str(cause) and "WRONGTYPE" not in str(cause)
 
 
 def is_exhausted(error: Exception) -> bool:

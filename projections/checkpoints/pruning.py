@@ -164,9 +164,8 @@ def read_history(keys: ThreadKeys) -> Flow[History]:
                 f"Thread {keys.thread.decode()!r}: {found.of_log[0].message}. Nothing was removed. Verify the thread, save what "
                 "is left with export_threads(..., damaged=True), and restore its log from an export or a backup."
             )
-        if (
-            found is not None and not found.sound
-        ):  # a removal takes away what could show whether the log or the pointer is right
+        # a removal takes away what could show whether the log or the pointer is right
+        if found is not None and not found.sound:
             raise SignatureInvalid(
                 f"Thread {keys.thread.decode()!r}: {found.findings[0].message}. Nothing was removed."
             )

@@ -115,9 +115,8 @@ def _sqlite(url: str) -> Iterator[BaseCheckpointSaver[Any]]:
         with closing(
             sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, check_same_thread=False)
         ) as connection:
-            connection.set_progress_handler(
-                lambda: 0, STEPS
-            )  # Python looks at signals there, and nowhere else in a query
+            # Python looks at signals there, and nowhere else in a query
+            connection.set_progress_handler(lambda: 0, STEPS)
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             if not {"checkpoints", "writes"} <= tables:
                 raise InvalidArgument(f"File {str(path)!r} has no checkpoints of a SqliteSaver.")

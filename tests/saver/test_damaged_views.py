@@ -224,6 +224,18 @@ def test_a_damaged_order_is_rebuilt(three: RedisStreamSaver, server: Server, mad
     assert len(list(three.list(config("b")))) == 2
 
 
+@pytest.mark.parametrize("made", [b"c\0", b"c\0\x01", b"c\0x", b"c\0\xff\0\xff"])
+def test_a_thread_may_have_the_name_of_an_error(one_saver: RedisStreamSaver, any_server: Server, made: bytes) -> None:
+    """Its damaged order is rebuilt as that of any other: the server's words count, not the message that names the thread."""
+    for name in ("WRONGTYPE", "other"):
+        one_saver.put(config(name), *step({"x": 1}))
+        keys = keys_of(one_saver._operations.keyspace.prefix, name)
+        with any_server.client() as client:
+            client.zadd(keys.order, {made: 0})
+        assert len(list(one_saver.list({"configurable": {"thread_id": name}}))) == 1
+        assert one_saver.check(name).ok
+
+
 @pytest.mark.parametrize("checkpoint_id", [b"z\xff", b"\x01\xff"], ids=["newest", "oldest"])
 @pytest.mark.parametrize("filtered", [False, True])
 def test_a_checkpoint_id_that_is_no_text_is_mended(
